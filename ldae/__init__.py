@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ldae: latent denoising autoencoders for self-supervised pre-training of Vision Transformers."""
+
+from .version import __version__
+
+__all__ = ['__version__']

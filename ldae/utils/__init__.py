@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
+from .errors import ConfigError, check_choice, check_range
+
+__all__ = ['ConfigError', 'check_choice', 'check_range']

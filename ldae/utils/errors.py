@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors for users: one line that says what is wrong, where, and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ConfigError(ValueError):
+    """A wrong option, file or folder. The command line prints it as one line, without a traceback."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the known name closest to ``name``, or an empty string."""
+    match = get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{match[0]}'?" if match else ''
+
+
+def check_choice(where: str, value: object, choices: Iterable[str]) -> None:
+    """Raise :class:`ConfigError` unless ``value`` is one of ``choices``."""
+    choices = sorted(choices)
+    if value not in choices:
+        raise ConfigError(f'{where}={value!r} is unknown: choose one of {choices}{nearest(str(value), choices)}')
+
+
+def check_range(where: str, value: object, low: float, high: float = float('inf'), kind: type = float) -> None:
+    """Raise :class:`ConfigError` unless ``value`` is a number of ``kind`` in ``[low, high]``."""
+    is_number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:
+        noun = 'a whole number' if kind is int else 'a number'
+        bound = f'of at least {low}' if high == float('inf') else f'between {low} and {high}'
+        raise ConfigError(f'{where}={value!r} is out of range: it must be {noun} {bound}')
