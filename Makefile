@@ -1,0 +1,41 @@
+# `make demo` and `make test` need Python 3.10 or later and nothing else: they make .venv and install into it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-e2e lint format clean
+
+help:  ## List the targets.
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): setup.cfg setup.py pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -c constraints.txt -e .[test]
+	@touch $@
+
+install: $(STAMP)  ## Make the virtual environment with the tested versions.
+
+demo: $(STAMP)  ## Pre-train, probe and draw on the Fashion-MNIST subset that ships with ldae (minutes on 2 cores).
+	$(BIN)/ldae demo
+
+test: $(STAMP)  ## Run the tests.
+	$(BIN)/python -m pytest tests --ignore=tests/e2e
+
+test-e2e: $(STAMP)  ## Run the tests that start the launchers.
+	$(BIN)/python -m pytest tests/e2e
+
+lint: $(STAMP)  ## Check style and spelling.
+	$(BIN)/pip install -q -c constraints.txt ruff codespell
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+format: $(STAMP)  ## Bring the code into shape.
+	$(BIN)/pip install -q -c constraints.txt ruff
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove what builds and tests leave, not .venv and work_dirs.
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

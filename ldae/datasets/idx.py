@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small grey images in memory, from IDX files (the format of MNIST and Fashion-MNIST)."""
+
+import gzip
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, is_main_process
+from mmpretrain.structures import DataSample
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ldae.registry import DATASETS, FUNCTIONS
+from ldae.utils import ConfigError, check_choice
+
+SUBSET_ROOT = Path(__file__).parent / 'fashion_mnist_subset'
+SPLIT_PREFIX = dict(train='train', test='t10k')
+FASHION_MNIST_CLASSES = (
+    'T-shirt/top',
+    'Trouser',
+    'Pullover',
+    'Dress',
+    'Coat',
+    'Sandal',
+    'Shirt',
+    'Sneaker',
+    'Bag',
+    'Ankle boot',
+)
+DIGITS = tuple('0123456789')
+# The magic number's last byte is the number of dimensions, the one before it the element type (8: unsigned byte).
+MAGIC = dict(images=2051, labels=2049)
+SUFFIX = dict(images='images-idx3-ubyte', labels='labels-idx1-ubyte')
+
+
+def find_idx(root: str | Path, split: str, kind: str) -> Path:
+    """The IDX file of a split, gzipped or not, in ``root`` or where torchvision's download puts it (``root/*/raw``)."""
+    name = f'{SPLIT_PREFIX[split]}-{SUFFIX[kind]}'
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise ConfigError(f'data_root={str(root)!r} is not a folder: it must hold {name}[.gz]')
+    for folder in (root, *sorted(root.glob('*/raw'))):
+        for path in (folder / f'{name}.gz', folder / name):
+            if path.is_file():
+                return path
+    raise ConfigError(f'{root} holds neither {name}.gz nor {name}: put the four IDX files there')
+
+
+def read_idx(root: str | Path, split: str, kind: str) -> Tensor:
+    """Read 'images' (n, H, W) or 'labels' (n,) as uint8; raise ConfigError for a damaged file."""
+    path = find_idx(root, split, kind)
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == '.gz' else path.read_bytes()
+    except (EOFError, OSError, zlib.error) as error:
+        raise ConfigError(f'{path} cannot be read ({error}): fetch it again') from error
+    return _parse_idx(path, raw, MAGIC[kind])
+
+
+def _parse_idx(path: Path, raw: bytes, magic: int) -> Tensor:
+    num_dims = magic % 256
+    if len(raw) < 4 + 4 * num_dims:
+        raise ConfigError(f'{path} is truncated: {len(raw)} bytes do not hold an IDX header; fetch it again')
+    found, *shape = (int.from_bytes(raw[i : i + 4], 'big') for i in range(0, 4 + 4 * num_dims, 4))
+    if found != magic:
+        raise ConfigError(f'{path} is not the IDX file wanted here: magic number {found}, expected {magic}')
+    body = np.frombuffer(raw, np.uint8, offset=4 + 4 * num_dims)
+    if body.size != math.prod(shape):
+        wanted = ' x '.join(map(str, shape))
+        raise ConfigError(f'{path} is damaged: its header says {wanted} bytes, it holds {body.size}; fetch it again')
+    return torch.from_numpy(body.copy()).reshape(shape)
+
+
+def download(data_root: str | Path, name: str) -> None:
+    """Let torchvision fetch 'FashionMNIST' or 'MNIST' into ``data_root``, once for all processes."""
+    from torchvision import datasets
+
+    if is_main_process():
+        try:
+            getattr(datasets, name)(str(Path(data_root).expanduser()), download=True)
+        except (OSError, RuntimeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(
+                f'{name} could not be downloaded into {data_root} ({reason}): copy the four IDX files there by hand'
+            ) from error
+    barrier()
+
+
+@DATASETS.register_module()
+class IDXDataset(Dataset):
+    """Images of IDX files, held in memory and served a whole batch at a time (no Python per image).
+
+    ``dataset[i]`` and, through ``__getitems__``, a DataLoader's batch are both
+    ``dict(inputs=uint8 (B, 1, H, W), data_samples=list[DataSample] or None)``; a DataLoader needs
+    ``collate_fn=dict(type='ldae.batch_collate')``.
+
+    Args:
+        data_root: Folder with the four IDX files, gzipped or not. None: the Fashion-MNIST subset that ships with ldae.
+        split: 'train' or 'test'.
+        indices: Only the first so many images (int) or those named (sequence).
+        with_label: Whether samples carry ``gt_label``.
+        download: Whether torchvision may fetch the full data set into ``data_root`` when it isn't there.
+        name: What to download and how classes are called: 'FashionMNIST' or 'MNIST'.
+
+    Raises:
+        ConfigError: A file is missing, damaged or of another kind, or counts don't match.
+    """
+
+    def __init__(
+        self,
+        data_root: str | None = None,
+        split: str = 'train',
+        indices: int | Sequence[int] | None = None,
+        with_label: bool = True,
+        download: bool = False,
+        name: str = 'FashionMNIST',
+    ) -> None:
+        check_choice('IDXDataset.split', split, SPLIT_PREFIX)
+        check_choice('IDXDataset.name', name, ('FashionMNIST', 'MNIST'))
+        self.data_root = SUBSET_ROOT if data_root is None else Path(data_root).expanduser()
+        self.with_label = with_label
+        if download:
+            self._fetch(name, split)
+        images, labels = (read_idx(self.data_root, split, kind) for kind in ('images', 'labels'))
+        if len(images) != len(labels):
+            raise ConfigError(f'{self.data_root} has {len(images)} {split} images but {len(labels)} labels')
+        keep = self._subset(indices, len(images))
+        self.images = images[keep].unsqueeze(1)
+        self.labels = labels[keep].long()
+        self.metainfo = dict(classes=FASHION_MNIST_CLASSES if name == 'FashionMNIST' else DIGITS)
+
+    def _fetch(self, name: str, split: str) -> None:
+        if self.data_root == SUBSET_ROOT:
+            raise ConfigError('IDXDataset.download=True needs a data_root to download into')
+        try:
+            find_idx(self.data_root, split, 'images')
+        except ConfigError:
+            download(self.data_root, name)
+
+    @staticmethod
+    def _subset(indices: int | Sequence[int] | None, count: int) -> slice | Tensor:
+        if indices is None or isinstance(indices, int):
+            return slice(indices)
+        keep = torch.as_tensor(list(indices), dtype=torch.long)
+        if keep.numel() and not -count <= keep.min() <= keep.max() < count:
+            raise ConfigError(f'IDXDataset.indices must lie below {count}, the number of images')
+        return keep
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> dict:
+        """The batch at ``indices``."""
+        keep = torch.as_tensor(indices)
+        samples = [DataSample().set_gt_label(label) for label in self.labels[keep]] if self.with_label else None
+        return dict(inputs=self.images[keep], data_samples=samples)
+
+
+@FUNCTIONS.register_module()
+def batch_collate(batch: dict | list[dict]) -> dict:
+    """Pass on a batch that the dataset has put together itself; join several, which come from wrapped datasets."""
+    if isinstance(batch, dict):
+        return batch
+    samples = [part['data_samples'] for part in batch]
+    return dict(
+        inputs=torch.cat([part['inputs'] for part in batch]),
+        data_samples=None if samples[0] is None else [sample for part in samples for sample in part],
+    )
