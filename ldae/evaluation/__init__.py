@@ -1,1 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
+from .denoising_metric import DenoisingMetric
+
+__all__ = ['DenoisingMetric']

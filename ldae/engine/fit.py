@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit a tokenizer to a data set, and keep the result in a file."""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from mmengine import dist
+from mmengine.dataset import default_collate
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ldae.models.tokenizers import BaseTokenizer
+from ldae.utils import ConfigError
+
+
+def fit_tokenizer(
+    tokenizer: BaseTokenizer,
+    dataset: Dataset,
+    data_preprocessor: nn.Module | None = None,
+    num_images: int | None = None,
+    batch_size: int = 256,
+    num_workers: int = 0,
+    seed: int = 0,
+    progress: bool = True,
+) -> None:
+    """Fit ``tokenizer`` to ``num_images`` random images of ``dataset``, each rank reading its share of them.
+
+    Args:
+        data_preprocessor: The model's, so that the tokenizer sees what it will see in training.
+        num_images: Size of the sample; None takes all.
+        seed: Of the sample. It has a generator of its own: no other random stream is touched.
+        progress: Show a bar on rank 0 if it writes to a terminal.
+
+    Raises:
+        ConfigError: If there are fewer images than processes.
+    """
+    indices = sample_indices(len(dataset), num_images, seed)
+    loader = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=indices[dist.get_rank() :: dist.get_world_size()],
+        num_workers=num_workers,
+        collate_fn=collate,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    tokenizer.fit(_images(loader, data_preprocessor, progress and dist.is_main_process()))
+
+
+def sample_indices(size: int, num_images: int | None, seed: int) -> list[int]:
+    """Indices of a random sample without replacement, the same on every rank."""
+    world = dist.get_world_size()
+    count = size if num_images is None else min(size, num_images)
+    if count < world:
+        raise ConfigError(
+            f'{count} images are fewer than the {world} processes: use fewer processes or more images'
+        )
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count].tolist()
+
+
+def collate(batch: list | dict) -> dict:
+    """Collate a list of samples; data sets that serve whole batches have done so already."""
+    return batch if isinstance(batch, dict) else default_collate(batch)
+
+
+def _images(loader: DataLoader, data_preprocessor: nn.Module | None, progress: bool) -> Iterator[Tensor]:
+    """Normalised images (B, C, H, W), with a progress bar counting images."""
+    prepare = partial(data_preprocessor, training=False) if data_preprocessor else lambda batch: batch
+    with tqdm(
+        total=len(loader.sampler), desc='fit tokenizer', unit='img', disable=None if progress else True
+    ) as bar:
+        for batch in loader:
+            images = prepare(batch)['inputs']
+            yield images
+            bar.update(len(images))
+
+
+def save_tokenizer(tokenizer: BaseTokenizer, path: str | os.PathLike) -> None:
+    """Write the tokenizer's state to ``path``, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_file = path.with_name(f'.{path.name}.{os.getpid()}')
+    state = {name: value.cpu() for name, value in tokenizer.state_dict().items()}
+    try:
+        with partial_file.open('wb') as file:
+            torch.save(dict(tokenizer=type(tokenizer).__name__, state_dict=state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial_file.replace(path)
+    finally:
+        partial_file.unlink(missing_ok=True)
+
+
+def load_tokenizer_state(path: str | os.PathLike) -> dict[str, Tensor]:
+    """State dict of a file written by :func:`save_tokenizer`.
+
+    Raises:
+        ConfigError: If the file is missing or not of that kind.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(
+            f'tokenizer file {path} does not exist: make it with tools/fit_pca.py, or remove `checkpoint`'
+        )
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)['state_dict']
+    except Exception as error:
+        raise ConfigError(
+            f'{path} is not a tokenizer file ({type(error).__name__}): make one with tools/fit_pca.py'
+        ) from error

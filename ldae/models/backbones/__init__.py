@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+from .ldae_vit import LDAEViT
+from .merge import merge_conditioning
+
+__all__ = ['LDAEViT', 'merge_conditioning']

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The encoder."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmengine.model import ModuleList
+from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.utils import build_2d_sincos_position_embedding, resize_pos_embed
+from torch import Tensor, nn
+
+from ldae.models.layers import DiTBlock, PatchEmbed, TimestepEmbed, init_dit_weights
+from ldae.models.layers.dit_block import NORM_CFG
+from ldae.registry import MODELS
+from ldae.utils import ConfigError, check_choice, check_range
+
+from .merge import merge_conditioning
+
+#: The paper's "ViT-1/2L" is half of a ViT-L: its 24-block DiT-L cut into two.
+HALF_LARGE = dict(embed_dims=1024, num_layers=12, num_heads=16, feedforward_channels=4096)
+
+
+@MODELS.register_module()
+class LDAEViT(VisionTransformer):
+    """ViT encoder with DiT blocks: mmpretrain's :class:`VisionTransformer` without class token, with fixed sin-cos
+    positions and, if ``conditioned``, adaLN-Zero conditioning on the time step (paper, section 3 and appendix A).
+
+    Without a time step, as in transfer, ``timestep`` is used. An unconditioned encoder is a plain ViT; loading the
+    checkpoint of a conditioned one into it merges the conditioning at ``timestep`` and the tokenizer's projection
+    into its weights.
+
+    Args:
+        arch: ``'base'``, ``'half-large'``, ``'large'``, a name of mmpretrain's, or a dict with embed_dims, num_layers,
+            num_heads and feedforward_channels.
+        img_size, patch_size, in_channels: Input geometry; inside :class:`LDAE` they come from the tokenizer.
+        input_type: ``'image'`` embeds patches of the (noisy) image, ``'latent'`` embeds latent tokens.
+        latent_dim: d, for ``input_type='latent'``.
+        conditioned: Whether blocks are conditioned on t.
+        cond_ratio: Width of the condition relative to embed_dims; DiT has 1, the paper a quarter.
+        timestep: t used when none is given, 0 to ``num_timesteps - 1``.
+        num_timesteps: T.
+        out_type: ``'raw'`` (B, N, C), ``'avg_featmap'`` (B, C), or ``'featmap'`` (B, C, H/p, W/p).
+        final_norm: LayerNorm ``ln1`` after the last block.
+        pool_norm: LayerNorm ``ln2`` after the average of ``'avg_featmap'``, for fine-tuning.
+        frozen_stages: Freeze everything up to this block; the number of blocks freezes all.
+        drop_path_rate, out_indices, init_cfg: As in mmpretrain.
+
+    Raises:
+        ConfigError: For an option out of range.
+    """
+
+    arch_zoo = {**VisionTransformer.arch_zoo, 'half-large': HALF_LARGE, 'half-l': HALF_LARGE}
+
+    def __init__(
+        self,
+        arch: str | dict = 'base',
+        img_size: int | Sequence[int] = 256,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        input_type: str = 'image',
+        latent_dim: int | None = None,
+        conditioned: bool = True,
+        cond_ratio: float = 0.25,
+        timestep: int = 10,
+        num_timesteps: int = 1000,
+        out_type: str = 'raw',
+        final_norm: bool = False,
+        pool_norm: bool = False,
+        frozen_stages: int = -1,
+        drop_path_rate: float = 0.0,
+        out_indices: int | Sequence[int] = -1,
+        init_cfg: dict | None = None,
+    ) -> None:
+        self._check_options(arch, input_type, latent_dim, cond_ratio, timestep, num_timesteps, out_type)
+        img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        super().__init__(
+            arch=arch,
+            img_size=img_size,
+            patch_size=patch_size,
+            in_channels=in_channels,
+            out_indices=list(out_indices) if isinstance(out_indices, Sequence) else out_indices,
+            drop_path_rate=drop_path_rate,
+            norm_cfg=NORM_CFG,
+            final_norm=final_norm,
+            out_type=out_type,
+            with_cls_token=False,
+            init_cfg=init_cfg,
+        )
+        self.timestep, self.num_timesteps, self.conditioned = timestep, num_timesteps, conditioned
+        self.patch_embed = PatchEmbed(
+            img_size, patch_size, in_channels, self.embed_dims, input_type, latent_dim
+        )
+        self.pos_embed.requires_grad = False
+        if not pool_norm and out_type == 'avg_featmap':
+            self.ln2 = nn.Identity()
+        if conditioned:
+            self._add_conditioning(cond_ratio, drop_path_rate)
+        else:
+            self._register_load_state_dict_pre_hook(self._merge_checkpoint)
+        self._set_positions()
+        check_range('backbone LDAEViT: frozen_stages', frozen_stages, -1, self.num_layers, kind=int)
+        self.frozen_stages = frozen_stages
+        if self.frozen_stages > 0:
+            self._freeze_stages()
+
+    def _check_options(
+        self, arch, input_type, latent_dim, cond_ratio, timestep, num_timesteps, out_type
+    ) -> None:
+        if isinstance(arch, str):
+            check_choice('backbone LDAEViT: arch', arch, self.arch_zoo)
+        check_choice('backbone LDAEViT: input_type', input_type, ('image', 'latent'))
+        check_choice('backbone LDAEViT: out_type', out_type, self.OUT_TYPES - {'cls_token'})
+        check_range('backbone LDAEViT: cond_ratio', cond_ratio, 1e-3, 16)
+        check_range('backbone LDAEViT: num_timesteps', num_timesteps, 1, kind=int)
+        check_range('backbone LDAEViT: timestep', timestep, 0, num_timesteps - 1, kind=int)
+        if input_type == 'latent' and latent_dim is None:
+            raise ConfigError(
+                "backbone LDAEViT: input_type='latent' needs latent_dim, the tokenizer's dimension d"
+            )
+
+    def _add_conditioning(self, cond_ratio: float, drop_path_rate: float) -> None:
+        cond_dims = max(1, round(self.embed_dims * cond_ratio))
+        self.time_embed = TimestepEmbed(cond_dims)
+        rates = np.linspace(0, drop_path_rate, self.num_layers).tolist()
+        arch = self.arch_settings
+        # The parent has built plain blocks; these take their place under the same parameter names.
+        self.layers = ModuleList(
+            DiTBlock(self.embed_dims, arch['num_heads'], arch['feedforward_channels'], cond_dims, rate)
+            for rate in rates
+        )
+
+    def _set_positions(self) -> None:
+        rows, cols = self.patch_resolution = self.patch_embed.init_out_size
+        self.pos_embed.data.copy_(build_2d_sincos_position_embedding((rows, cols), self.embed_dims))
+
+    def init_weights(self) -> None:
+        """DiT's initialisation, then a pre-trained checkpoint if ``init_cfg`` names one."""
+        init_dit_weights(self)
+        if self.init_cfg:
+            # Past the parent's, which would draw random positions.
+            super(VisionTransformer, self).init_weights()
+        self._is_init = True
+
+    def forward(self, x: Tensor, t: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Encode images (B, C, H, W) or latent tokens (B, N, d).
+
+        Args:
+            x: Raw images, or latents z_t; an encoder with image input maps latents back to pixels inside its
+                embedding's weight.
+            t: Time steps (B,); None takes the fixed transfer time step.
+
+        Returns:
+            One feature per ``out_indices``, shaped by ``out_type``.
+        """
+        x, grid = self.patch_embed(x)  # (B, N, C)
+        x = x + resize_pos_embed(self.pos_embed, self.patch_resolution, grid, self.interpolate_mode, 0)
+        cond = self._condition(t, x.device)
+        outs = []
+        for i, layer in enumerate(self.layers):
+            x = layer(x, *cond)
+            if i == self.num_layers - 1 and self.final_norm:
+                x = self.ln1(x)
+            if i in self.out_indices:
+                outs.append(self._format_output(x, grid))
+        return tuple(outs)
+
+    def _condition(self, t: Tensor | None, device: torch.device) -> tuple[Tensor, ...]:
+        if not self.conditioned:
+            return ()
+        if t is None:
+            t = torch.full((1,), self.timestep, device=device)
+        return (self.time_embed(t),)
+
+    def _merge_checkpoint(self, state_dict: dict, prefix: str, *args) -> None:
+        merge_conditioning(state_dict, self.timestep, prefix)
+
+    def _freeze_stages(self) -> None:
+        super()._freeze_stages()
+        for param in self.time_embed.parameters() if self.conditioned else ():
+            param.requires_grad = False
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """As mmpretrain's; the time embedding belongs to the stem."""
+        if param_name.startswith(prefix + 'time_embed'):
+            return 0, self.num_layers + 2
+        return super().get_layer_depth(param_name, prefix)

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+from .base import DenoisingHead
+from .images import DecodedImageHead, OriginalImageHead
+from .latents import CleanLatentHead, NoiseHead
+
+__all__ = ['CleanLatentHead', 'DecodedImageHead', 'DenoisingHead', 'NoiseHead', 'OriginalImageHead']

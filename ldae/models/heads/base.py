@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of a head: what is predicted, and how the error counts."""
+
+from abc import ABCMeta, abstractmethod
+
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ldae.models.noisers import NoisySample
+from ldae.models.tokenizers import BaseTokenizer
+
+
+class DenoisingHead(BaseModule, metaclass=ABCMeta):
+    """A prediction target. A subclass says what space it lives in and how to measure and to use a prediction."""
+
+    #: 'latent' (d values per token) or 'image' (C * p * p values per token).
+    space = 'latent'
+    #: The loss weight lambda_t that belongs to this target (method section "Noisers").
+    weighting = 'signal_share'
+
+    def check(self, tokenizer: BaseTokenizer) -> None:
+        """Raise ConfigError if this target can't be computed with ``tokenizer``; called when the model is built."""
+
+    @abstractmethod
+    def error(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> Tensor:
+        """Squared error per token (B, N), averaged over its values; ``pred`` is float32 (B, N, out_dims)."""
+
+    @abstractmethod
+    def denoise(self, pred: Tensor, sample: NoisySample, tokenizer: BaseTokenizer) -> Tensor:
+        """The clean images (B, C, H, W) that a prediction stands for."""
+
+    def sample_loss(
+        self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer
+    ) -> Tensor:
+        """lambda_t-weighted loss per image (B,)."""
+        error = self.error(pred.float(), sample, images, tokenizer)
+        return sample.weight.view(-1) * error.mean(dim=1)
+
+    def loss(
+        self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer
+    ) -> dict[str, Tensor]:
+        """pred (B, N, out_dims), images (B, C, H, W) -> ``{'loss': scalar}``."""
+        return dict(loss=self.sample_loss(pred, sample, images, tokenizer).mean())

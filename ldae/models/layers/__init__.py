@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+from .dit_block import AdaLNModulation, DiTBlock, TimestepEmbed, init_dit_weights, modulate
+from .patch_embed import PatchEmbed
+from .patches import AffinePatchMap, patchify, unpatchify
+
+__all__ = [
+    'AdaLNModulation',
+    'AffinePatchMap',
+    'DiTBlock',
+    'PatchEmbed',
+    'TimestepEmbed',
+    'init_dit_weights',
+    'modulate',
+    'patchify',
+    'unpatchify',
+]

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Transformer block of a Diffusion Transformer: adaLN-Zero (Peebles & Xie, "Scalable Diffusion Models with
+Transformers", section 3.2), conditioned on the time step."""
+
+import math
+
+import torch
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
+from torch import Tensor, nn
+
+NORM_CFG = dict(type='LN', eps=1e-6)
+# adaLN supplies scale and shift, so the norms themselves have none.
+PLAIN_NORM_CFG = dict(type='LN', eps=1e-6, elementwise_affine=False)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x (B, N, C); shift and scale (B or 1, C)."""
+    return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
+
+
+class TimestepEmbed(nn.Module):
+    """Time steps (B,) -> condition (B, cond_dims): sinusoids of ``freq_dims`` frequencies, then a two-layer MLP."""
+
+    def __init__(self, cond_dims: int, freq_dims: int = 256) -> None:
+        super().__init__()
+        half = freq_dims // 2
+        freqs = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32) / half)
+        self.register_buffer('freqs', freqs, persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(freq_dims, cond_dims), nn.SiLU(), nn.Linear(cond_dims, cond_dims))
+
+    def forward(self, t: Tensor) -> Tensor:
+        angles = t.float()[:, None] * self.freqs[None]
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
+
+
+class AdaLNModulation(nn.Sequential):
+    """Condition (B, cond_dims) -> ``num`` vectors (B, embed_dims), all zero at the start of training."""
+
+    def __init__(self, cond_dims: int, embed_dims: int, num: int) -> None:
+        super().__init__(nn.SiLU(), nn.Linear(cond_dims, num * embed_dims))
+        self.num = num
+
+    def forward(self, cond: Tensor) -> tuple[Tensor, ...]:
+        return super().forward(cond).chunk(self.num, dim=-1)
+
+
+class DiTBlock(TransformerEncoderLayer):
+    """mmpretrain's ViT block with both norms modulated and both branches gated by the condition.
+
+    Parameter names are those of the ViT block, plus ``adaLN``.
+
+    Args:
+        embed_dims: Width.
+        num_heads: Attention heads.
+        feedforward_channels: Hidden width of the MLP.
+        cond_dims: Width of the condition vector.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        cond_dims: int,
+        drop_path_rate: float = 0.0,
+        **kwargs,
+    ) -> None:
+        super().__init__(
+            embed_dims,
+            num_heads,
+            feedforward_channels,
+            drop_path_rate=drop_path_rate,
+            norm_cfg=PLAIN_NORM_CFG,
+            **kwargs,
+        )
+        self.adaLN = AdaLNModulation(cond_dims, embed_dims, 6)
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        """x (B, N, C), cond (B or 1, cond_dims) -> (B, N, C)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN(cond)
+        x = x + gate1.unsqueeze(1) * self.attn(modulate(self.ln1(x), shift1, scale1))
+        hidden = self.ffn.layers(modulate(self.ln2(x), shift2, scale2))
+        return x + gate2.unsqueeze(1) * self.ffn.dropout_layer(hidden)
+
+
+def init_dit_weights(module: nn.Module) -> None:
+    """DiT's initialisation, in one place: Xavier for linear layers and patch embeddings, a small normal for the time
+    embedding, zero for all that modulates, so that each block starts as the identity."""
+    for child in module.modules():
+        if isinstance(child, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(child.weight.data.flatten(1))
+            nn.init.zeros_(child.bias)
+        elif isinstance(child, nn.LayerNorm) and child.elementwise_affine:
+            nn.init.ones_(child.weight)
+            nn.init.zeros_(child.bias)
+    for child in module.modules():
+        if isinstance(child, TimestepEmbed):
+            nn.init.normal_(child.mlp[0].weight, std=0.02)
+            nn.init.normal_(child.mlp[2].weight, std=0.02)
+        elif isinstance(child, AdaLNModulation):
+            nn.init.zeros_(child[1].weight)

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Patches of images as rows, and affine maps of them. The order of pixels in a patch is (channel, row, column), that of
+a flattened convolution weight."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """(B, C, H, W) -> (B, N, C * p * p) with N = (H / p) * (W / p), patches in row-major order."""
+    b, c, height, width = images.shape
+    p = patch_size
+    x = images.reshape(b, c, height // p, p, width // p, p)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(b, -1, c * p * p)
+
+
+def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int]) -> Tensor:
+    """(B, N, C * p * p) -> (B, C, H, W), the inverse of :func:`patchify`; ``grid`` is (H / p, W / p)."""
+    b, _, dim = patches.shape
+    p, (rows, cols) = patch_size, grid
+    x = patches.reshape(b, rows, cols, dim // (p * p), p, p)
+    return x.permute(0, 3, 1, 4, 2, 5).reshape(b, -1, rows * p, cols * p)
+
+
+class AffinePatchMap(nn.Module):
+    """A linear tokenizer's two maps of a patch x: ``z = E (x - m)`` and ``x' = D^T z + m``.
+
+    Its tensors are buffers: initialisers of ``nn.Linear`` don't touch them and they travel in the checkpoint. The same
+    object sits in the tokenizer, which fits it, and in the encoder's patch embedding, which folds it into its weight.
+
+    Shapes: ``encoder`` E (d, D), ``decoder`` D (d, D), ``mean`` m (D,), with D = C * p * p.
+    """
+
+    def __init__(self, latent_dim: int, patch_dim: int) -> None:
+        super().__init__()
+        self.register_buffer('encoder', torch.zeros(latent_dim, patch_dim))
+        self.register_buffer('decoder', torch.zeros(latent_dim, patch_dim))
+        self.register_buffer('mean', torch.zeros(patch_dim))
+
+    def encode(self, patches: Tensor) -> Tensor:
+        """(..., D) -> (..., d)."""
+        return F.linear(patches, self.encoder, -(self.encoder @ self.mean))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(..., d) -> (..., D)."""
+        return F.linear(latents, self.decoder.t(), self.mean)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The latent denoising autoencoder: tokenize, noise, encode, decode, score."""
+
+from collections.abc import Sequence
+
+import torch
+from mmpretrain.models.selfsup import BaseSelfSupervisor
+from mmpretrain.structures import DataSample
+from torch import Tensor
+
+from ldae.models.noisers import NoisySample
+from ldae.registry import MODELS
+from ldae.utils import ConfigError, check_range
+
+
+@MODELS.register_module()
+class LDAE(BaseSelfSupervisor):
+    """Latent DAE (paper, section 4): noise is added to the image's latent tokens and a ViT learns to take it out.
+
+    The tokenizer's config states the geometry once (img_size, patch_size, in_channels, latent_dim); the encoder, decoder
+    and head are given it, and a value of theirs that contradicts it is an error.
+
+    Args:
+        tokenizer: Image to latents and back, frozen.
+        noiser: What noise is added.
+        backbone: The encoder, what is kept after pre-training.
+        neck: The decoder, by default as deep and wide as the encoder.
+        head: What is predicted.
+        data_preprocessor: Normalisation; mmpretrain's ``SelfSupDataPreprocessor`` unless it has a type.
+        val_timesteps: Noise levels at which validation images are denoised, dealt out in turn.
+        init_cfg: As in mmpretrain.
+
+    Raises:
+        ConfigError: If the components don't fit together.
+    """
+
+    def __init__(
+        self,
+        tokenizer: dict,
+        noiser: dict,
+        backbone: dict,
+        neck: dict | None = None,
+        head: dict | None = None,
+        data_preprocessor: dict | None = None,
+        val_timesteps: Sequence[int] = (100, 300, 500, 700, 900),
+        init_cfg: dict | None = None,
+    ) -> None:
+        tokenizer = MODELS.build(tokenizer)
+        head = MODELS.build(head or dict(type='ldae.OriginalImageHead'))
+        head.check(tokenizer)
+        noiser = MODELS.build(noiser, default_args=dict(weighting=head.weighting))
+        backbone = MODELS.build(complete('backbone', backbone, tokenizer.geometry._asdict()))
+        check_range('backbone: timestep', backbone.timestep, 0, noiser.num_timesteps - 1, kind=int)
+        neck = MODELS.build(
+            self._complete_neck(neck or dict(type='ldae.LDAEDecoder'), tokenizer, backbone, head)
+        )
+        super().__init__(backbone, neck, head, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.tokenizer, self.noiser = tokenizer, noiser
+        # One map, two users: what fits the tokenizer reaches the encoder, and its checkpoint holds the subspace it saw.
+        self.backbone.patch_embed.patch_map = tokenizer.patch_map
+        for t in val_timesteps:
+            check_range('model: val_timesteps', t, 0, noiser.num_timesteps - 1, kind=int)
+        self.val_timesteps = tuple(val_timesteps)
+
+    @staticmethod
+    def _complete_neck(neck: dict, tokenizer, backbone, head) -> dict:
+        geometry = tokenizer.geometry
+        out_dims = geometry.latent_dim if head.space == 'latent' else geometry.patch_dim
+        neck = complete('neck', neck, dict(in_dims=backbone.embed_dims, out_dims=out_dims))
+        return dict(dict(arch=backbone.arch_settings, conditioned=backbone.conditioned), **neck)
+
+    def loss(self, inputs: Tensor, data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
+        """Images (B, C, H, W) -> ``{'loss': scalar}``. Labels, if there are any, are not looked at."""
+        z0 = self.tokenizer.encode(inputs)  # (B, N, d)
+        sample = self.noiser(z0)  # z_t = gamma_t z0 + sigma_t eps
+        pred = self._predict_target(sample)  # (B, N, d or C*p*p)
+        return self.head.loss(pred, sample, inputs, self.tokenizer)
+
+    def _predict_target(self, sample: NoisySample) -> Tensor:
+        # An encoder with image input goes back to pixels inside its embedding where the tokenizer is linear.
+        x_t = sample.z_t if self.backbone.patch_embed.takes_latents else self.tokenizer.decode(sample.z_t)
+        tokens = self.backbone(x_t, sample.t)[-1]  # (B, N, C)
+        return self.neck(tokens, sample.t)
+
+    def forward(self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'):
+        """mmpretrain's ``'tensor'`` (features) and ``'loss'``, and ``'predict'`` (:meth:`predict`)."""
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        return super().forward(inputs, data_samples, mode)
+
+    @torch.no_grad()
+    def denoise(
+        self, inputs: Tensor, t: int | Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Noise images (B, C, H, W) to level t (an int or (B,)) and denoise them: (clean, noisy, denoised) images."""
+        sample = self._noise(inputs, t, generator)
+        denoised = self.head.denoise(self._predict_target(sample), sample, self.tokenizer)
+        return inputs, self.tokenizer.decode(sample.z_t), denoised
+
+    def _noise(self, inputs: Tensor, t: int | Tensor, generator: torch.Generator | None) -> NoisySample:
+        t = torch.as_tensor(t, device=inputs.device).expand(len(inputs))
+        return self.noiser(self.tokenizer.encode(inputs), t, generator)
+
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, data_samples: list[DataSample] | None = None) -> list[DataSample]:
+        """Denoise each image at one of ``val_timesteps``, with the same noise in every call.
+
+        Returns samples with ``clean``, ``noisy``, ``denoised`` (C, H, W), ``timestep``, ``denoising_loss`` and ``psnr``
+        (dB, of 8-bit pixels).
+        """
+        levels = torch.tensor(self.val_timesteps, device=inputs.device)
+        t = levels[torch.arange(len(inputs), device=inputs.device) % len(levels)]
+        sample = self._noise(inputs, t, torch.Generator(inputs.device).manual_seed(0))
+        pred = self._predict_target(sample)
+        fields = dict(
+            clean=inputs,
+            noisy=self.tokenizer.decode(sample.z_t),
+            denoised=self.head.denoise(pred, sample, self.tokenizer),
+            timestep=t,
+            denoising_loss=self.head.sample_loss(pred, sample, inputs, self.tokenizer),
+        )
+        fields['psnr'] = self._psnr(inputs, fields['denoised'])
+        results = data_samples or [DataSample() for _ in inputs]
+        for i, result in enumerate(results):
+            result.set_data({name: value[i] for name, value in fields.items()})
+        return results
+
+    def _psnr(self, clean: Tensor, denoised: Tensor) -> Tensor:
+        """Peak signal-to-noise ratio (B,) in dB of the images as 8-bit pixels."""
+        clean, denoised = (self.to_pixels(x) for x in (clean, denoised))
+        mse = (clean - denoised).square().flatten(1).mean(dim=1)
+        return 10 * torch.log10(255**2 / mse.clamp(min=1e-8))
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """Normalised images -> pixels in [0, 255], same shape."""
+        pre = self.data_preprocessor
+        if getattr(pre, '_enable_normalize', False):
+            images = images * pre.std + pre.mean
+        return images.clamp(0, 255)
+
+
+def complete(where: str, cfg: dict, values: dict) -> dict:
+    """A copy of ``cfg`` with ``values`` filled in; a value there already must be the same."""
+    for key, value in values.items():
+        if key in cfg and cfg[key] != value:
+            raise ConfigError(
+                f'{where} {cfg.get("type")}: {key}={cfg[key]!r} contradicts {value!r}, which follows from the tokenizer '
+                f'and the other components: remove {key} from the {where}'
+            )
+    return dict(cfg, **values)

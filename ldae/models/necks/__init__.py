@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
+from .ldae_decoder import LDAEDecoder
+
+__all__ = ['LDAEDecoder']

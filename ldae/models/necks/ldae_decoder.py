@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The decoder: the second half of the Diffusion Transformer."""
+
+from mmengine.model import BaseModule, ModuleList
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
+from torch import Tensor, nn
+
+from ldae.models.layers import AdaLNModulation, DiTBlock, TimestepEmbed, init_dit_weights, modulate
+from ldae.models.layers.dit_block import NORM_CFG, PLAIN_NORM_CFG
+from ldae.registry import MODELS
+from ldae.utils import ConfigError, check_range
+
+ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
+
+
+@MODELS.register_module()
+class LDAEDecoder(BaseModule):
+    """As many DiT blocks as the encoder has, of the same width, then DiT's final layer (paper, section 3: the encoder
+    and decoder halves of a DiT are of equal size).
+
+    There are no new positions and no projection between equal widths, since the two halves were one network. Unlike
+    there, each half has a time embedding of its own, so that either can be taken alone.
+
+    Args:
+        arch: Dict with embed_dims, num_layers, num_heads and feedforward_channels; inside :class:`LDAE` the
+            encoder's unless given.
+        in_dims: Width of the encoder.
+        out_dims: Length of a prediction per token; inside :class:`LDAE` the head's.
+        conditioned, cond_ratio: As the encoder's.
+    """
+
+    def __init__(
+        self, arch: dict, in_dims: int, out_dims: int, conditioned: bool = True, cond_ratio: float = 0.25
+    ) -> None:
+        super().__init__()
+        missing = [key for key in ARCH_KEYS if key not in arch]
+        if missing:
+            raise ConfigError(f'neck LDAEDecoder: arch lacks {missing}: give all of {list(ARCH_KEYS)}')
+        check_range('neck LDAEDecoder: num_layers', arch['num_layers'], 0, kind=int)
+        dims, heads, hidden = arch['embed_dims'], arch['num_heads'], arch['feedforward_channels']
+        self.conditioned = conditioned
+        self.embed = nn.Identity() if in_dims == dims else nn.Linear(in_dims, dims)
+        if conditioned:
+            cond_dims = max(1, round(dims * cond_ratio))
+            self.time_embed = TimestepEmbed(cond_dims)
+            self.final_adaLN = AdaLNModulation(cond_dims, dims, 2)
+            blocks = (DiTBlock(dims, heads, hidden, cond_dims) for _ in range(arch['num_layers']))
+        else:
+            blocks = (
+                TransformerEncoderLayer(dims, heads, hidden, norm_cfg=NORM_CFG)
+                for _ in range(arch['num_layers'])
+            )
+        self.layers = ModuleList(blocks)
+        eps, affine = PLAIN_NORM_CFG['eps'], not conditioned
+        self.final_norm = nn.LayerNorm(dims, eps=eps, elementwise_affine=affine)
+        self.predict = nn.Linear(dims, out_dims)
+
+    def init_weights(self) -> None:
+        """DiT's initialisation; the last layer starts at zero."""
+        init_dit_weights(self)
+        nn.init.zeros_(self.predict.weight)
+        self._is_init = True
+
+    def forward(self, tokens: Tensor, t: Tensor) -> Tensor:
+        """tokens (B, N, in_dims), t (B,) -> predictions (B, N, out_dims)."""
+        x = self.embed(tokens)
+        if not self.conditioned:
+            for layer in self.layers:
+                x = layer(x)
+            return self.predict(self.final_norm(x))
+        cond = self.time_embed(t)
+        for layer in self.layers:
+            x = layer(x, cond)
+        return self.predict(modulate(self.final_norm(x), *self.final_adaLN(cond)))

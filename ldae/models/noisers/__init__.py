@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+from . import schedules
+from .gaussian import GaussianNoiser, NoisySample
+
+__all__ = ['GaussianNoiser', 'NoisySample', 'schedules']

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Additive Gaussian noise on latent tokens."""
+
+from typing import NamedTuple
+
+import torch
+from mmengine import dist
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ldae.registry import MODELS, NOISE_SCHEDULES
+from ldae.utils import check_choice, check_range
+
+from .schedules import loss_weight
+
+
+class NoisySample(NamedTuple):
+    """A batch of noisy latents and what made them. Levels are (B, 1, 1), latents (B, N, d), t is (B,)."""
+
+    z0: Tensor
+    z_t: Tensor
+    noise: Tensor
+    t: Tensor
+    gamma: Tensor
+    sigma: Tensor
+    weight: Tensor
+
+
+@MODELS.register_module()
+class GaussianNoiser(BaseModule):
+    """``z_t = gamma_t z_0 + sigma_t eps``, eps standard normal, t uniform over the T steps (paper, equation 1).
+
+    Args:
+        schedule: Name of a registered schedule, or a dict with its name as ``type`` and its options.
+        num_timesteps: T, at least 1.
+        weighting: Loss weight lambda_t, ``'uniform'``, ``'signal_share'`` or ``'snr'``; the model fills in the one that
+            belongs to the head's target.
+        rank_invariant: Draw the noise of the global batch on every rank and keep this rank's share, so that a run on
+            W processes sees the same noise as one process with the same global batch. Costs W times the random
+            numbers, 0.1% of a step at the paper's scale; False draws each rank's own and needs ranks of different seeds.
+
+    Raises:
+        ConfigError: For an unknown schedule or weighting, or T < 1.
+    """
+
+    def __init__(
+        self,
+        schedule: str | dict = 'linear_sigma',
+        num_timesteps: int = 1000,
+        weighting: str = 'signal_share',
+        rank_invariant: bool = True,
+    ) -> None:
+        super().__init__()
+        schedule = dict(type=schedule) if isinstance(schedule, str) else dict(schedule)
+        NOISE_SCHEDULES.import_from_location()
+        check_choice('noiser: schedule', schedule['type'], NOISE_SCHEDULES.module_dict)
+        check_range('noiser: num_timesteps', num_timesteps, 1, kind=int)
+        with torch.device('cpu'):  # tables are values even where a model is only sketched on the meta device
+            gamma, sigma = NOISE_SCHEDULES.build(dict(num_timesteps=num_timesteps, **schedule))
+        self.num_timesteps = num_timesteps
+        self.rank_invariant = rank_invariant
+        # Made from the config: not in checkpoints, so that a checkpoint can be read under another schedule.
+        self.register_buffer('gamma', gamma.float(), persistent=False)
+        self.register_buffer('sigma', sigma.float(), persistent=False)
+        self.register_buffer('weight', loss_weight(weighting, gamma, sigma).float(), persistent=False)
+
+    def forward(
+        self, z0: Tensor, t: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> NoisySample:
+        """z0 (B, N, d), t (B,) integers or None for random ones -> :class:`NoisySample`."""
+        if t is None:
+            t = self._share(
+                lambda b: torch.randint(self.num_timesteps, (b,), generator=generator, device=z0.device), z0
+            )
+        noise = self._share(
+            lambda b: torch.randn(b, *z0.shape[1:], generator=generator, device=z0.device), z0
+        )
+        gamma, sigma, weight = (table[t].view(-1, 1, 1) for table in (self.gamma, self.sigma, self.weight))
+        return NoisySample(z0, gamma * z0 + sigma * noise, noise, t, gamma, sigma, weight)
+
+    def _share(self, draw, z0: Tensor) -> Tensor:
+        """This rank's rows of a draw for the global batch, interleaved as mmengine's sampler deals out samples."""
+        world = dist.get_world_size() if self.rank_invariant and self.training else 1
+        values = draw(len(z0) * world)
+        return values[dist.get_rank() :: world] if world > 1 else values

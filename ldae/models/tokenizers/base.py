@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of a tokenizer."""
+
+from abc import ABCMeta, abstractmethod
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ldae.models.layers import AffinePatchMap
+from ldae.utils import ConfigError, check_range
+
+
+class Geometry(NamedTuple):
+    """What a tokenizer's config says of shapes; the other components are built from it or checked against it."""
+
+    img_size: int
+    patch_size: int
+    in_channels: int
+    latent_dim: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return (self.img_size // self.patch_size,) * 2
+
+    @property
+    def num_tokens(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def patch_dim(self) -> int:
+        return self.in_channels * self.patch_size**2
+
+
+class BaseTokenizer(BaseModule, metaclass=ABCMeta):
+    """Image (B, C, H, W) to latent tokens (B, N, d) of about unit variance, and back.
+
+    A tokenizer is frozen while a model is pre-trained: all its state is buffers, it computes in float32 and outside
+    autograd. One that must be fitted first sets ``needs_fit`` and implements :meth:`fit`.
+
+    Args:
+        img_size: Height and width of the square input in pixels.
+        patch_size: Height and width of the patch behind one token; divides ``img_size``.
+        in_channels: Image channels.
+        latent_dim: Dimensions d per token, 1 to ``in_channels * patch_size ** 2``.
+
+    Raises:
+        ConfigError: If these don't fit together.
+    """
+
+    needs_fit = False
+
+    def __init__(self, img_size: int, patch_size: int, in_channels: int, latent_dim: int) -> None:
+        super().__init__()
+        # Set by tokenizers that are linear per patch: lets the encoder work without going through pixels.
+        self.patch_map: AffinePatchMap | None = None
+        where = f'tokenizer {type(self).__name__}: '
+        options = dict(
+            img_size=img_size, patch_size=patch_size, in_channels=in_channels, latent_dim=latent_dim
+        )
+        for name, value in options.items():
+            check_range(where + name, value, 1, kind=int)
+        if img_size % patch_size:
+            raise ConfigError(
+                f'{where}img_size={img_size} is not divisible by patch_size={patch_size}: change one of them'
+            )
+        self.geometry = Geometry(img_size, patch_size, in_channels, latent_dim)
+        check_range(where + 'latent_dim', latent_dim, 1, self.geometry.patch_dim, kind=int)
+
+    @property
+    def latent_dim(self) -> int:
+        return self.geometry.latent_dim
+
+    @property
+    def num_tokens(self) -> int:
+        return self.geometry.num_tokens
+
+    @property
+    def patch_size(self) -> int:
+        return self.geometry.patch_size
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether :meth:`encode` may be called."""
+        return True
+
+    @property
+    def basis(self) -> Tensor | None:
+        """Orthonormal rows (d, C * p * p) that span the latent space in pixels, or None if there are none."""
+        return None
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) normalised pixels -> (B, N, d)."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, N, d) -> (B, C, H, W) normalised pixels."""
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Fit to batches of images (B, C, H, W); only where ``needs_fit``."""
+        raise NotImplementedError(f'{type(self).__name__} needs no fitting')
+
+    def _check_images(self, images: Tensor) -> None:
+        g = self.geometry
+        expected = (g.in_channels, g.img_size, g.img_size)
+        if tuple(images.shape[1:]) != expected:
+            raise ConfigError(
+                f'tokenizer {type(self).__name__} is set for images of (channels, height, width) {expected}, but the '
+                f'data pipeline gives {tuple(images.shape[1:])}: change img_size/in_channels of the tokenizer or the '
+                'resize and crop of the pipeline'
+            )
+
+    def train(self, mode: bool = True) -> 'BaseTokenizer':
+        """Stay in evaluation mode: a tokenizer is frozen."""
+        del mode
+        return super().train(False)
+
+
+def no_autocast(device: torch.device) -> torch.autocast:
+    """Context in which latents keep full precision."""
+    return torch.autocast(device.type, enabled=False)
