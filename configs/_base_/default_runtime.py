@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""mmpretrain's default runtime, and checkpoints that load safely and complain when their keys don't match."""
+
+default_scope = 'mmpretrain'
+
+# Our hooks are here and not in `custom_hooks`: a dict is merged when a config inherits, a list is replaced.
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=100),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='VisualizationHook', enable=False),
+    plain_checkpoint=dict(type='ldae.PlainCheckpointHook'),
+    check_loaded=dict(type='ldae.CheckLoadedHook'),
+)
+
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+
+log_level = 'INFO'
+load_from = None
+resume = False
+
+# Each process draws its own noise and crops; with one seed for all, 8 GPUs would add the same noise 8 times.
+randomness = dict(seed=0, diff_rank_seed=True)

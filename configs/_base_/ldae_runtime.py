@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runtime of l-DAE: a tokenizer that needs fitting is fitted on the training set before the first step."""
+
+_base_ = './default_runtime.py'
+
+# The paper says "a large random sample of patches". Ours: 50 000 images of 256 patches each, 12.8 M.
+default_hooks = dict(fit_tokenizer=dict(type='ldae.FitTokenizerHook', num_images=50_000))

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""As adamw_coslr_400e.py, for 800 epochs; still 100 of them warm-up."""
+
+_base_ = './adamw_coslr_400e.py'
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-9, by_epoch=True, begin=0, end=100, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=700, by_epoch=True, begin=100, end=800, convert_to_iter_based=True),
+]
+train_cfg = dict(max_epochs=800)
