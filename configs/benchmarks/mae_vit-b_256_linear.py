@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Linear probe of an MAE ViT-B pre-trained at 256 px (mae/vit-b_256_*.py), by MAE's protocol.
+
+Run:       tools/dist_train.sh configs/benchmarks/mae_vit-b_256_linear.py 8 \\
+               --cfg-options model.backbone.init_cfg.checkpoint=CKPT
+Batch:     8 processes x 2048 images = 16384; lr = 0.1 x 16384 / 256 = 6.4, 90 epochs
+Paper:     no figure for this row
+Ours:      not yet measured
+"""
+
+_base_ = [
+    '../_base_/models/probe_mae.py',
+    '../_base_/datasets/imagenet_256_linear.py',
+    '../_base_/schedules/linear_lars_90e.py',
+    '../_base_/linear_runtime.py',
+]
+
+model = dict(backbone=dict(img_size=256))
