@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be known to be wrong with a config before any data are read: each raises one line."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope, Registry
+
+from ldae.config import walk_dicts
+from ldae.utils import ConfigError
+from ldae.utils.errors import nearest
+
+# Which registries a `type` may come from, by the key of the config under which it stands; the first that fits counts.
+# Where several are named, components of one kind hold components of another (a backbone its initialisers).
+SLOTS = {
+    'model': ('MODELS', 'WEIGHT_INITIALIZERS', 'BATCH_AUGMENTS', 'TASK_UTILS', 'TOKENIZER'),
+    'data_preprocessor': ('MODELS', 'BATCH_AUGMENTS'),
+    'dataset': ('DATASETS',),
+    'pipeline': ('TRANSFORMS',),
+    'sampler': ('DATA_SAMPLERS',),
+    'batch_sampler': ('DATA_SAMPLERS',),
+    'collate_fn': ('FUNCTIONS',),
+    'optim_wrapper': ('OPTIM_WRAPPERS',),
+    'optimizer': ('OPTIMIZERS',),
+    'param_scheduler': ('PARAM_SCHEDULERS',),
+    'train_cfg': ('LOOPS',),
+    'val_cfg': ('LOOPS',),
+    'test_cfg': ('LOOPS',),
+    'default_hooks': ('HOOKS',),
+    'custom_hooks': ('HOOKS',),
+    'val_evaluator': ('METRICS', 'EVALUATOR'),
+    'test_evaluator': ('METRICS', 'EVALUATOR'),
+    'visualizer': ('VISUALIZERS', 'VISBACKENDS'),
+}
+# Slots that stand inside others; the rest stand at the top of a config, as do the data loaders.
+INNER = ('dataset', 'pipeline', 'sampler', 'batch_sampler', 'collate_fn', 'optimizer')
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+ROOTS = (*LOADERS, *(slot for slot in SLOTS if slot not in INNER))
+# mmpretrain's LoRA model calls names of layers `type`.
+NOT_COMPONENTS = ('targets',)
+
+
+def check_config(cfg: Config) -> None:
+    """Raise ConfigError for the first unknown component, missing folder or missing checkpoint."""
+    check_types(cfg)
+    check_data_roots(cfg)
+    check_checkpoints(cfg)
+
+
+def check_types(cfg: Config) -> None:
+    """Every ``type`` must be in its registry; the nearest known name is offered otherwise."""
+    scope = cfg.get('default_scope') or 'mmengine'
+    with DefaultScope.overwrite_default_scope(scope):
+        for root in ROOTS:
+            for where, name, slot in _types(cfg.get(root), root, root):
+                registries = [_registry(kind) for kind in SLOTS[slot]]
+                if not any(_resolves(registry, name) for registry in registries):
+                    hint = nearest_type(registries[0], name)
+                    raise ConfigError(f"{where}.type='{name}' is not a registered {registries[0].name}{hint}")
+
+
+def _types(node: object, where: str, slot: str | None) -> Iterator[tuple[str, str, str]]:
+    """(place, name, slot) of each ``type`` given as a string, under a slot that is known."""
+    if isinstance(node, list | tuple):
+        for i, child in enumerate(node):
+            yield from _types(child, f'{where}[{i}]', slot)
+    if not isinstance(node, dict):
+        return
+    if isinstance(node.get('type'), str) and slot in SLOTS:
+        yield where, node['type'], slot
+    for key, child in node.items():
+        if key in NOT_COMPONENTS:
+            continue
+        inner = key if key in INNER and slot != 'model' else slot
+        # What stands beside a hook's or metric's options is of a kind unknown here.
+        known = 'type' not in node or slot in ('model', 'pipeline', 'dataset', 'optim_wrapper') or inner != slot
+        yield from _types(child, f'{where}.{key}', inner if known else None)
+
+
+def _registry(kind: str) -> Registry:
+    import mmengine.registry
+    import mmpretrain.registry
+
+    for module in (mmengine.registry, mmpretrain.registry):
+        if hasattr(module, kind):
+            return getattr(module, kind)
+    raise KeyError(kind)
+
+
+def _resolves(registry: Registry, name: str) -> bool:
+    with registry.switch_scope_and_registry(None) as scoped:
+        try:
+            return scoped.get(name) is not None
+        except RuntimeError:
+            return False
+
+
+def nearest_type(registry: Registry, name: str) -> str:
+    """A hint with the registered name most like ``name``, our own prefixed by their scope, or an empty string."""
+    known = dict(_known_types(registry))
+    short = name.rpartition('.')[2]
+    if short in known:
+        return f"; did you mean '{known[short]}'?"
+    match = nearest(short, known)
+    for candidate in known:
+        if f"'{candidate}'" in match:
+            return match.replace(f"'{candidate}'", f"'{known[candidate]}'")
+    return match
+
+
+def _known_types(registry: Registry) -> Iterable[tuple[str, str]]:
+    root = registry._get_root_registry()
+    stack = [root]
+    while stack:
+        current = stack.pop()
+        stack.extend(current._children.values())
+        prefix = 'ldae.' if current.scope == 'ldae' else ''
+        yield from ((name, prefix + name) for name in current._module_dict)
+
+
+def check_data_roots(cfg: Config) -> None:
+    """Local folders named by ``data_root`` must exist, unless the data set may download them."""
+    for name in LOADERS:
+        for node in walk_dicts(cfg.get(name)):
+            root = node.get('data_root')
+            if not root or '://' in str(root) or node.get('download'):
+                continue
+            if not Path(root).expanduser().is_dir():
+                raise ConfigError(
+                    f'data folder {str(root)!r} of {name} does not exist: pass --data-root DIR, or set data_root in the config'
+                )
+
+
+def check_checkpoints(cfg: Config) -> None:
+    """Checkpoints to resume or initialise from must exist."""
+    if cfg.get('load_from'):
+        _check_file(cfg.load_from, 'load_from')
+    for node in walk_dicts(cfg.get('model')):
+        for key in ('checkpoint', 'pretrained'):
+            if isinstance(node.get(key), str):
+                _check_file(node[key], f'model: {node.get("type", "")} {key}')
+
+
+def _check_file(path: str, where: str) -> None:
+    if '://' not in str(path) and not Path(path).expanduser().is_file():
+        raise ConfigError(f'checkpoint {str(path)!r} ({where}) does not exist')

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work-arounds for what ldae's dependencies do, or fail to do, together: one function each, with its versions and reason.
+
+``import ldae`` applies those of :data:`AT_IMPORT`, once; the others are called where they are needed. A work-around
+falls away by its version check. Importing this module costs no more than importing mmengine.
+"""
+
+import functools
+import os
+import warnings
+from datetime import timedelta
+from importlib.metadata import version
+
+from mmengine.config import Config
+from mmengine.utils import digit_version
+
+PREFIX = 'ldae::'
+
+
+def installed(package: str, below: str) -> bool:
+    """Whether an installed package is older than ``below``."""
+    return digit_version(version(package)) < digit_version(below)
+
+
+def resolve_ldae_prefix_in_configs() -> None:
+    """mmengine < 0.11: ``_base_ = 'ldae::...'`` names a config of this package.
+
+    ``Config`` maps the part before ``::`` through a fixed table of OpenMMLab's own packages, and gives what it loads a
+    ``_scope_`` in every nested dict, on which ``collate_fn=dict(type='default_collate')`` fails. Ours are resolved like
+    local files, without a scope.
+    """
+    original = Config._get_cfg_path
+    if not installed('mmengine', '0.11') or hasattr(original, '__wrapped__'):
+        return
+
+    @functools.wraps(original)
+    def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        if not cfg_path.startswith(PREFIX):
+            return original(cfg_path, filename)
+        from ldae.config import find_config
+
+        return str(find_config(cfg_path)), None
+
+    Config._get_cfg_path = staticmethod(get_cfg_path)
+
+
+def silence_missing_mmcv_operators() -> None:
+    """mmcv-lite 2.x: importing ``mmcv.cnn`` warns that a compiled operator is missing, which nothing here uses."""
+    warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
+
+
+AT_IMPORT = (resolve_ldae_prefix_in_configs, silence_missing_mmcv_operators)
+
+
+def apply() -> None:
+    """Apply what has to be in place before anything else of ldae is used."""
+    for work_around in AT_IMPORT:
+        work_around()
+
+
+def init_cpu_process_group(launcher: str, timeout: int | None = None) -> None:
+    """mmengine 0.10.x: start gloo where there is no GPU.
+
+    ``mmengine.dist.init_dist`` calls ``torch.cuda.set_device`` whatever the backend, which a CPU-only torch refuses; the
+    Runner skips it when the group exists already.
+    """
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        return
+    if launcher == 'slurm':
+        _set_rank_variables('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')
+    elif launcher == 'mpi':
+        _set_rank_variables('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK')
+    os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
+    os.environ.setdefault('MASTER_PORT', '29500')
+    dist.init_process_group('gloo', timeout=timedelta(seconds=timeout) if timeout else None)
+
+
+def _set_rank_variables(rank: str, world_size: str, local_rank: str) -> None:
+    # Assigned, not defaulted: the command line sets LOCAL_RANK to 0 where no launcher did.
+    os.environ['RANK'] = os.environ[rank]
+    os.environ['WORLD_SIZE'] = os.environ[world_size]
+    os.environ['LOCAL_RANK'] = os.environ.get(local_rank, '0')
+
+
+def cpu_model_wrapper(find_unused_parameters: bool = False) -> dict:
+    """mmengine 0.10.x: DistributedDataParallel without ``device_ids``, which the Runner sets even for a model on CPU."""
+    return dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=find_unused_parameters,
+    )
+
+
+def keep_worker_options_consistent(dataloader: dict, has_gpu: bool) -> None:
+    """All torch versions: a DataLoader refuses ``persistent_workers`` without workers, and warns of pinned memory without
+    a GPU; configs ask for both."""
+    if not dataloader.get('num_workers'):
+        dataloader['persistent_workers'] = False
+    if not has_gpu:
+        dataloader['pin_memory'] = False

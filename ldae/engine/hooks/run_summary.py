@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Say what will run before it runs."""
+
+import torch
+from mmengine.device import get_device
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from ldae.registry import HOOKS
+from ldae.utils import ConfigError
+
+
+@HOOKS.register_module()
+class RunSummaryHook(Hook):
+    """Before training, log the model, its parameters, the data, the steps and the device in one line.
+
+    Raises:
+        ConfigError: More processes than images, or an epoch without a single step.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_run(self, runner: Runner) -> None:
+        """Both ``train`` and ``test`` call this, with their data loaders built."""
+        if not isinstance(runner._train_loop, dict) and runner._train_loop is not None:
+            self._check(runner)
+            runner.logger.info(describe_training(runner))
+
+    def _check(self, runner: Runner) -> None:
+        loader = runner.train_dataloader
+        images = len(loader.dataset)
+        if images < runner.world_size:
+            raise ConfigError(f'{images} training images for {runner.world_size} processes: start fewer processes')
+        if len(loader) == 0:
+            raise ConfigError(
+                f'{images} training images give no batch of {runner.world_size} x {loader.batch_size}:'
+                ' lower train_dataloader.batch_size'
+            )
+
+
+def describe_training(runner: Runner) -> str:
+    """One line: what will be trained on what, for how long, where."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    loop, loader = runner.train_loop, runner.train_dataloader
+    epochs = f'{loop.max_epochs} epochs x ' if loop.max_epochs and loop.max_epochs > 1 else ''
+    steps = len(loader) if epochs else loop.max_iters
+    return (
+        f'{type(model).__name__}: {describe_parameters(model)}; {len(loader.dataset):,} images; '
+        f'{epochs}{steps:,} steps; {runner.world_size} x {describe_device()}; {runner.work_dir}'
+    )
+
+
+def describe_parameters(model: nn.Module) -> str:
+    """'85.8 M parameters (0.1 M frozen)'."""
+    trained, frozen = (
+        sum(p.numel() for p in model.parameters() if p.requires_grad is flag) / 1e6 for flag in (True, False)
+    )
+    return f'{trained:.2f} M parameters' + (f' and {frozen:.2f} M frozen' if frozen else '')
+
+
+def describe_device() -> str:
+    """'NVIDIA H100' or 'cpu (2 threads)'."""
+    device = get_device()
+    return torch.cuda.get_device_name() if device == 'cuda' else f'{device} ({torch.get_num_threads()} threads)'

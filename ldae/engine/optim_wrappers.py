@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mixed precision on any device."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from ldae.registry import OPTIM_WRAPPERS
+from ldae.utils import check_choice
+
+DTYPES = ('bfloat16', 'float16')
+
+
+@OPTIM_WRAPPERS.register_module()
+class AutocastOptimWrapper(OptimWrapper):
+    """Run the forward pass under ``torch.autocast`` without a gradient scaler, on whatever device the model is.
+
+    bfloat16 has the exponent range of float32, so that no loss scaling is needed; mmengine's ``AmpOptimWrapper`` scales,
+    and refuses to run without a GPU.
+
+    Args:
+        dtype: 'bfloat16'; 'float16' is accepted for networks known not to overflow.
+        **kwargs: As in ``OptimWrapper``.
+    """
+
+    def __init__(self, dtype: str = 'bfloat16', **kwargs) -> None:
+        check_choice('optim_wrapper.dtype', dtype, DTYPES)
+        super().__init__(**kwargs)
+        self.cast_dtype = getattr(torch, dtype)
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Autocast, and no gradient synchronisation while gradients accumulate."""
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, dtype=self.cast_dtype):
+            yield

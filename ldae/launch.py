@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a config and the command line's options to a Runner that can start, or to one line that says why it can't."""
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+
+from ldae import compat
+from ldae.checks import check_config
+from ldae.config import set_data_root
+from ldae.utils import ConfigError
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+WORLD_SIZE_VARIABLE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
+
+
+@dataclass
+class LaunchOptions:
+    """The options of ``tools/train.py`` that change a config; see its ``--help``."""
+
+    work_dir: str | None = None
+    data_root: str | None = None
+    resume: str | None = None
+    amp: bool = False
+    no_validate: bool = False
+    auto_scale_lr: bool = False
+    keep_batch: bool = False
+    no_pin_memory: bool = False
+    no_persistent_workers: bool = False
+    launcher: str = 'none'
+
+    @classmethod
+    def of(cls, options: Any) -> 'LaunchOptions':
+        """Take what is there from any object with such attributes, as argparse's Namespace."""
+        names = [field.name for field in fields(cls) if hasattr(options, field.name)]
+        return cls(**{name: getattr(options, name) for name in names})
+
+
+def world_size(launcher: str) -> int:
+    """How many processes a launcher has started."""
+    variable = WORLD_SIZE_VARIABLE.get(launcher)
+    if variable is None:
+        return 1
+    if variable not in os.environ:
+        raise ConfigError(f'--launcher {launcher} needs {variable}: start with tools/dist_train.sh or slurm_train.sh')
+    return int(os.environ[variable])
+
+
+def prepare(cfg: Config, options: Any = None) -> Config:
+    """Merge command-line options into a config, fit it to this machine, and scale lr or batch.
+
+    Args:
+        cfg: As :func:`ldae.config.load_config` returns it; changed in place.
+        options: A :class:`LaunchOptions`, or any object with some of its attributes.
+
+    Raises:
+        ConfigError: ``--keep-batch`` cannot be met, or a launcher's variables are missing.
+    """
+    options = LaunchOptions.of(options)
+    cfg.launcher = options.launcher
+    _set_work_dir(cfg, options.work_dir)
+    if options.data_root is not None:
+        set_data_root(cfg, options.data_root)
+    if options.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if options.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if options.resume == 'auto' else options.resume
+    if options.amp:
+        _use_autocast(cfg)
+    _set_dataloader_options(cfg, options)
+    if not torch.cuda.is_available():
+        _fit_to_cpu(cfg)
+    scale_batch(cfg, options.auto_scale_lr, options.keep_batch)
+    return cfg
+
+
+def _set_work_dir(cfg: Config, work_dir: str | None) -> None:
+    # The command line goes before the config, and the config before its file's name.
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = f'./work_dirs/{Path(cfg.filename or "run").stem}'
+
+
+def _use_autocast(cfg: Config) -> None:
+    cfg.optim_wrapper.type = 'ldae.AutocastOptimWrapper'
+    cfg.optim_wrapper.pop('loss_scale', None)
+
+
+def _set_dataloader_options(cfg: Config, options: LaunchOptions) -> None:
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader is None:
+            continue
+        loader.setdefault('pin_memory', True)
+        loader.setdefault('persistent_workers', True)
+        loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
+        if options.no_pin_memory:
+            loader.pin_memory = False
+        if options.no_persistent_workers:
+            loader.persistent_workers = False
+        compat.keep_worker_options_consistent(loader, torch.cuda.is_available())
+
+
+def _fit_to_cpu(cfg: Config) -> None:
+    cfg.setdefault('env_cfg', ConfigDict())
+    cfg.env_cfg.setdefault('dist_cfg', ConfigDict())
+    cfg.env_cfg.dist_cfg.backend = 'gloo'
+    if cfg.launcher != 'none':
+        cfg.model_wrapper_cfg = compat.cpu_model_wrapper(cfg.get('find_unused_parameters', False))
+
+
+def scale_batch(cfg: Config, auto_scale_lr: bool = False, keep_batch: bool = False) -> None:
+    """Fit lr, or the number of accumulated batches, to the batch that ``auto_scale_lr.base_batch_size`` asks for.
+
+    The effective batch is ``processes x batch_size x accumulative_counts``. What was done is put into
+    ``cfg.batch_arithmetic``, which :func:`build_runner` logs. mmengine's own scaling is switched off: it leaves
+    accumulation out.
+    """
+    if cfg.get('optim_wrapper') is None or cfg.get('train_dataloader') is None:
+        return
+    world, per_process = world_size(cfg.launcher), _batch_size(cfg.train_dataloader)
+    scaling = cfg.get('auto_scale_lr') or ConfigDict()
+    base = scaling.get('base_batch_size')
+    if base is None and (auto_scale_lr or keep_batch):
+        flag = '--keep-batch' if keep_batch else '--auto-scale-lr'
+        raise ConfigError(f'{flag} needs auto_scale_lr=dict(base_batch_size=...) in the config')
+    if keep_batch:
+        cfg.optim_wrapper.accumulative_counts = accumulation_for(base, world, per_process)
+    count = cfg.optim_wrapper.get('accumulative_counts', 1)
+    batch = world * per_process * count
+    scale = base is not None and base != batch and (auto_scale_lr or scaling.get('enable', False))
+    cfg.batch_arithmetic = f'batch {world} x {per_process} x {count} = {batch}'
+    if base is not None:
+        cfg.batch_arithmetic += f' of {base}: ' + _scale_lr(cfg.optim_wrapper.optimizer, batch / base, scale)
+        # From here on the config's lr is that of `batch`: also when the dumped config is used again.
+        cfg.auto_scale_lr = ConfigDict(base_batch_size=batch if scale else base, enable=False)
+
+
+def _batch_size(dataloader: ConfigDict) -> int:
+    batch_sampler = dataloader.get('batch_sampler') or {}
+    return dataloader.get('batch_size') or batch_sampler.get('batch_size') or 1
+
+
+def accumulation_for(base: int, world: int, per_process: int) -> int:
+    """How many batches to accumulate so that the effective batch is ``base``."""
+    if base % (world * per_process):
+        raise ConfigError(
+            f'--keep-batch: {base} is not a multiple of {world} processes x {per_process} images;'
+            ' change train_dataloader.batch_size'
+        )
+    return base // (world * per_process)
+
+
+def _scale_lr(optimizer: ConfigDict, ratio: float, scale: bool) -> str:
+    old = optimizer.lr
+    if scale:
+        optimizer.lr = old * ratio
+        return f'lr {old:.3g} -> {optimizer.lr:.3g}'
+    return f'lr {old:.3g}' + ('' if ratio == 1 else ' unchanged (--auto-scale-lr scales it, --keep-batch accumulates)')
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Check a prepared config, start the process group where mmengine can't, and build its Runner.
+
+    Raises:
+        ConfigError: An unknown component, or a missing folder or file.
+    """
+    from mmengine.registry import RUNNERS
+
+    from ldae.engine.hooks.run_summary import RunSummaryHook
+
+    check_config(cfg)
+    if cfg.get('launcher', 'none') != 'none' and not torch.cuda.is_available():
+        compat.init_cpu_process_group(cfg.launcher, cfg.env_cfg.dist_cfg.get('timeout'))
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if 'batch_arithmetic' in cfg:
+        runner.logger.info(cfg.batch_arithmetic)
+    runner.register_hook(RunSummaryHook(), priority='VERY_HIGH')
+    return runner
