@@ -180,6 +180,10 @@ class LDAEViT(VisionTransformer):
         for param in self.time_embed.parameters() if self.conditioned else ():
             param.requires_grad = False
 
+    def train(self, mode: bool = True) -> 'LDAEViT':
+        super().train(mode)  # mmpretrain's returns None, so that `model.eval()` can't be chained
+        return self
+
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """As mmpretrain's; the time embedding belongs to the stem."""
         if param_name.startswith(prefix + 'time_embed'):

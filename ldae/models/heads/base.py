@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ldae.models.noisers import NoisySample
 from ldae.models.tokenizers import BaseTokenizer
+from ldae.utils import full_precision
 
 
 class DenoisingHead(BaseModule, metaclass=ABCMeta):
@@ -33,8 +34,9 @@ class DenoisingHead(BaseModule, metaclass=ABCMeta):
         self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer
     ) -> Tensor:
         """lambda_t-weighted loss per image (B,)."""
-        error = self.error(pred.float(), sample, images, tokenizer)
-        return sample.weight.view(-1) * error.mean(dim=1)
+        with full_precision(pred.device):
+            error = self.error(pred.float(), sample, images, tokenizer)  # (B, N)
+            return sample.weight.view(-1) * error.mean(dim=1)
 
     def loss(
         self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer

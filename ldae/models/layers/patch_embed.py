@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The encoder's first layer: noisy latents, or images, to tokens."""
 
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ldae.utils import ConfigError
+from ldae.utils import ConfigError, full_precision
 
 from .patches import AffinePatchMap, patchify
 
@@ -79,13 +78,13 @@ class PatchEmbed(BaseModule):
         return fold_map(self.projection.weight, self.projection.bias, self.patch_map, self.input_type)
 
     def _embed_latents(self, latents: Tensor) -> Tensor:
-        with torch.autocast(latents.device.type, enabled=False):
+        with full_precision(latents.device):
             # The fold is a product of weights, tiny beside the batch: keep it in full precision.
             weight, bias = self._latent_weight()
         return F.linear(latents, weight, bias)
 
     def _embed_through_map(self, images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images.device):
             weight, bias = self._latent_weight()
             weight = weight @ self.patch_map.encoder
             bias = bias - weight @ self.patch_map.mean

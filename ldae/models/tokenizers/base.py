@@ -5,7 +5,6 @@ from abc import ABCMeta, abstractmethod
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
@@ -117,8 +116,3 @@ class BaseTokenizer(BaseModule, metaclass=ABCMeta):
         """Stay in evaluation mode: a tokenizer is frozen."""
         del mode
         return super().train(False)
-
-
-def no_autocast(device: torch.device) -> torch.autocast:
-    """Context in which latents keep full precision."""
-    return torch.autocast(device.type, enabled=False)

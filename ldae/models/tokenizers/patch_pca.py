@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ldae.models.layers import AffinePatchMap, patchify, unpatchify
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, check_choice
+from ldae.utils import ConfigError, check_choice, full_precision
 
-from .base import BaseTokenizer, no_autocast
+from .base import BaseTokenizer
 from .streaming_covariance import StreamingCovariance
 
 LATENT_NORMS = ('global', 'whiten', 'none')
@@ -90,13 +90,13 @@ class PatchPCATokenizer(BaseTokenizer):
     def encode(self, images: Tensor) -> Tensor:
         self._check_images(images)
         self._check_fitted()
-        with no_autocast(images.device):
+        with full_precision(images.device):
             return self.patch_map.encode(patchify(images.float(), self.patch_size))
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         self._check_fitted()
-        with no_autocast(latents.device):
+        with full_precision(latents.device):
             return unpatchify(self.patch_map.decode(latents.float()), self.patch_size, self.geometry.grid)
 
     @torch.no_grad()
@@ -148,6 +148,7 @@ class PatchPCATokenizer(BaseTokenizer):
         if self.full_basis is not None:
             self.full_basis.copy_(basis)
         self.fitted.fill_(1)
+        self._known_fitted = True
 
     def _check_fitted(self) -> None:
         if not self.is_fitted:

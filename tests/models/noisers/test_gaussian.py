@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+import torch
+
+from ldae.models import GaussianNoiser
+from ldae.utils import ConfigError
+
+SCHEDULES = ['ddpm_linear', 'linear_gamma_sq', 'linear_sigma', 'single_level']
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES)
+def test_a_sample_is_signal_plus_noise_at_its_own_level(schedule):
+    noiser, z0 = GaussianNoiser(schedule), torch.randn(6, 4, 3)
+    sample = noiser(z0, generator=torch.Generator().manual_seed(0))
+    for i in range(6):
+        t = int(sample.t[i])
+        expected = float(noiser.gamma[t]) * z0[i] + float(noiser.sigma[t]) * sample.noise[i]
+        torch.testing.assert_close(sample.z_t[i], expected, atol=1e-6, rtol=1e-5)
+        assert sample.weight[i] == noiser.weight[t]
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES[:2])
+def test_variance_preserving_schedules_keep_unit_variance(schedule):
+    z0 = torch.randn(2000, 4, 8, generator=torch.Generator().manual_seed(1))
+    sample = GaussianNoiser(schedule)(z0, generator=torch.Generator().manual_seed(0))
+    assert sample.z_t.var().item() == pytest.approx(1, abs=0.02)
+
+
+def test_time_steps_are_uniform_over_all_of_them():
+    sample = GaussianNoiser(num_timesteps=10)(
+        torch.zeros(20000, 1, 1), generator=torch.Generator().manual_seed(0)
+    )
+    counts = torch.bincount(sample.t, minlength=10)
+    chi_square = ((counts - 2000) ** 2 / 2000).sum()
+    assert chi_square < 27.9  # 99.9% quantile for 9 degrees of freedom
+
+
+def test_noise_is_standard_normal():
+    noise = GaussianNoiser()(
+        torch.zeros(100, 50, 20), generator=torch.Generator().manual_seed(0)
+    ).noise.flatten()
+    assert noise.mean().abs() < 0.01
+    assert noise.std().item() == pytest.approx(1, abs=0.01)
+    assert (noise.pow(4).mean() - 3).abs() < 0.1
+
+
+def test_equal_generators_give_equal_noise_and_the_default_stream_is_the_global_one():
+    noiser, z0 = GaussianNoiser(), torch.randn(3, 4, 2)
+    a, b = (noiser(z0, generator=torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(a.z_t, b.z_t)
+    torch.manual_seed(7)
+    first = noiser(z0)
+    torch.manual_seed(7)
+    assert torch.equal(noiser(z0).z_t, first.z_t)
+
+
+def test_ranks_draw_disjoint_shares_of_the_global_batch(monkeypatch):
+    noiser, whole = GaussianNoiser(), torch.randn(6, 4, 2)
+    torch.manual_seed(0)
+    expected = noiser(whole)
+    monkeypatch.setattr('mmengine.dist.get_world_size', lambda: 2)
+    for rank in range(2):
+        monkeypatch.setattr('mmengine.dist.get_rank', lambda rank=rank: rank)
+        torch.manual_seed(0)
+        part = noiser(whole[rank::2])
+        assert torch.equal(part.t, expected.t[rank::2])
+        assert torch.equal(part.z_t, expected.z_t[rank::2])
+
+
+def test_schedule_options_go_through_a_dict():
+    noiser = GaussianNoiser(dict(type='linear_sigma', max_sigma=3.0), num_timesteps=7)
+    assert noiser.sigma[-1] == 3
+    assert len(noiser.gamma) == 7
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(schedule='linear_sigm'), "did you mean 'linear_sigma'"),
+        (dict(num_timesteps=0), 'num_timesteps=0 is out of range'),
+        (dict(weighting='snrs'), "did you mean 'snr'"),
+    ],
+)
+def test_wrong_options_are_one_clear_line(options, message):
+    with pytest.raises(ConfigError, match=message):
+        GaussianNoiser(**options)

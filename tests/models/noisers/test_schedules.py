@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ldae.models.noisers import schedules
+from ldae.utils import ConfigError
+
+
+def test_ddpm_linear_is_the_product_of_one_minus_beta():
+    gamma, sigma = schedules.ddpm_linear(1000)
+    product = 1.0
+    for t in range(1000):
+        product *= 1 - (1e-4 + (0.02 - 1e-4) * t / 999)
+        assert gamma[t].item() ** 2 == pytest.approx(product, abs=1e-12)
+    np.testing.assert_allclose(gamma**2 + sigma**2, 1, atol=1e-12)
+
+
+def test_linear_gamma_sq_falls_in_equal_steps_from_below_one_to_zero():
+    gamma, sigma = schedules.linear_gamma_sq(1000)
+    np.testing.assert_allclose(gamma**2, 1 - np.arange(1, 1001) / 1000, atol=1e-12)
+    assert 1 > gamma[0] > gamma[-1] == 0
+    np.testing.assert_allclose(gamma**2 + sigma**2, 1, atol=1e-12)
+
+
+def test_linear_sigma_rises_from_zero_to_the_square_root_of_two():
+    gamma, sigma = schedules.linear_sigma(1000)
+    assert torch.equal(gamma, torch.ones(1000).double())
+    np.testing.assert_allclose(sigma, np.linspace(0, math.sqrt(2), 1000), atol=1e-12)
+
+
+def test_single_level_has_variance_one_third():
+    gamma, sigma = schedules.single_level(5)
+    np.testing.assert_allclose(sigma**2, 1 / 3)
+    np.testing.assert_allclose(gamma, 1)
+
+
+@pytest.mark.parametrize('t', [0, 1, 500, 998, 999])
+def test_weights_are_the_papers_at_every_kind_of_step(t):
+    gamma, sigma = schedules.ddpm_linear()
+    assert schedules.loss_weight('signal_share', gamma, sigma)[t].item() == pytest.approx(
+        float(gamma[t]) ** 2
+    )
+    snr = float(gamma[t]) ** 2 / float(sigma[t]) ** 2
+    assert schedules.loss_weight('snr', gamma, sigma)[t].item() == pytest.approx(snr)
+    gamma, sigma = schedules.linear_sigma()
+    expected = 1 / (1 + float(sigma[t]) ** 2)
+    assert schedules.loss_weight('signal_share', gamma, sigma)[t].item() == pytest.approx(expected)
+    assert schedules.loss_weight('uniform', gamma, sigma)[t].item() == 1
+
+
+def test_snr_weight_is_finite_where_there_is_no_noise():
+    assert schedules.loss_weight('snr', *schedules.linear_sigma()).isfinite().all()
+
+
+def test_an_unknown_weighting_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'snr'"):
+        schedules.loss_weight('srn', *schedules.linear_sigma())

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+from torch import nn
+
+from ldae.models.layers import patchify
+from ldae.utils import ConfigError
+
+ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
+
+
+def config(**kwargs) -> dict:
+    return dict(
+        dict(
+            type='ldae.LDAE',
+            data_preprocessor=dict(mean=[100.0], std=[50.0]),
+            tokenizer=dict(
+                type='ldae.PatchPCATokenizer', img_size=16, patch_size=4, in_channels=1, latent_dim=6
+            ),
+            noiser=dict(type='ldae.GaussianNoiser'),
+            backbone=dict(type='ldae.LDAEViT', arch=ARCH),
+            neck=dict(type='ldae.LDAEDecoder'),
+            head=dict(type='ldae.OriginalImageHead'),
+        ),
+        **kwargs,
+    )
+
+
+def build(**kwargs) -> nn.Module:
+    """A fitted model whose every weight matters."""
+    init_default_scope('mmpretrain')
+    torch.manual_seed(0)
+    model = MODELS.build(config(**kwargs))
+    model.tokenizer.fit([images(100)])
+    for param in model.parameters():
+        if param.requires_grad:
+            nn.init.normal_(param, std=0.1)
+    return model
+
+
+def images(n: int = 4) -> torch.Tensor:
+    return torch.randn(n, 1, 16, 16, generator=torch.Generator().manual_seed(n)).cumsum(2).cumsum(3) / 8
+
+
+HEADS = ['NoiseHead', 'CleanLatentHead', 'DecodedImageHead', 'OriginalImageHead']
+
+
+@pytest.mark.parametrize('head', HEADS)
+@pytest.mark.parametrize('input_type', ['image', 'latent'])
+@pytest.mark.parametrize('conditioned', [True, False])
+def test_a_step_of_every_variant_trains_every_parameter(head, input_type, conditioned):
+    backbone = dict(type='ldae.LDAEViT', arch=ARCH, input_type=input_type, conditioned=conditioned)
+    model = build(backbone=backbone, head=dict(type=f'ldae.{head}'))
+    model.forward(images(), mode='loss')['loss'].backward()
+    idle = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not idle
+
+
+def test_loss_is_the_sentence_tokenize_noise_invert_encode_decode_score():
+    model, x = build(), images()
+    torch.manual_seed(3)
+    loss = model.loss(x)['loss']
+    torch.manual_seed(3)
+    z0 = model.tokenizer.encode(x)
+    sample = model.noiser(z0)
+    # In full: through pixels, and with the patch embedding as the convolution that it is.
+    noisy = model.tokenizer.decode(sample.z_t)
+    tokens = (
+        model.backbone.patch_embed.projection(noisy).flatten(2).transpose(1, 2) + model.backbone.pos_embed
+    )
+    cond = model.backbone.time_embed(sample.t)
+    for layer in model.backbone.layers:
+        tokens = layer(tokens, cond)
+    residual = patchify(x, 4) - model.neck(tokens, sample.t)
+    weights = 0.1 * residual.square().sum(-1) + 0.9 * (residual @ model.tokenizer.basis.T).square().sum(-1)
+    expected = (sample.weight.flatten() * (weights / 16).mean(1)).mean()
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_noise_targets_weigh_all_steps_alike_and_clean_targets_by_signal_share():
+    assert build(head=dict(type='ldae.NoiseHead')).noiser.weight.unique().tolist() == [1]
+    weight = build(head=dict(type='ldae.CleanLatentHead')).noiser.weight
+    assert (weight[0], weight[-1]) == (1, pytest.approx(1 / 3))
+    noiser = dict(type='ldae.GaussianNoiser', weighting='uniform')
+    assert build(noiser=noiser).noiser.weight.unique().tolist() == [1]
+
+
+def test_labels_cannot_change_the_loss():
+    model, x = build(), images()
+    losses = []
+    for samples in (None, ['anything', 'else', 'at', 'all']):
+        torch.manual_seed(0)
+        losses.append(model.loss(x, samples)['loss'])
+    assert torch.equal(*losses)
+
+
+def test_predict_gives_clean_noisy_and_denoised_with_the_same_noise_each_time():
+    model, x = build(val_timesteps=(10, 900)), images()
+    first, second = (model(x, mode='predict') for _ in range(2))
+    assert [int(sample.timestep) for sample in first] == [10, 900, 10, 900]
+    for a, b, image in zip(first, second, x, strict=True):
+        assert torch.equal(a.clean, image)
+        assert torch.equal(a.noisy, b.noisy)
+        assert a.denoised.shape == image.shape
+    mse = (
+        (model.to_pixels(x) - model.to_pixels(torch.stack([s.denoised for s in first])))
+        .square()
+        .flatten(1)
+        .mean(1)
+    )
+    expected = 20 * torch.log10(255 / mse.sqrt())
+    torch.testing.assert_close(torch.stack([s.psnr for s in first]), expected)
+
+
+def test_prediction_does_not_touch_the_training_stream():
+    model = build()
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    model(images(), mode='predict')
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_denoise_takes_one_level_or_one_per_image():
+    model, x = build(), images(2)
+    single = model.denoise(x, 500, torch.Generator().manual_seed(0))
+    several = model.denoise(x, torch.tensor([500, 500]), torch.Generator().manual_seed(0))
+    for a, b in zip(single, several, strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(single[0], x)
+
+
+def test_features_are_those_of_the_tokenized_clean_image():
+    model, x = build(), images()
+    torch.testing.assert_close(
+        model.extract_feat(x)[-1], model.backbone(model.tokenizer.encode(x))[-1], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_state_dict_restores_loss_and_features():
+    source, x = build(), images()
+    copy = MODELS.build(config())
+    copy.load_state_dict(source.state_dict())
+    assert copy.tokenizer.is_fitted
+    losses = []
+    for model in (source, copy):
+        torch.manual_seed(1)
+        losses.append(model.loss(x)['loss'])
+    assert torch.equal(*losses)
+
+
+def test_components_are_given_the_tokenizers_geometry():
+    model = build()
+    assert model.backbone.patch_embed.projection.weight.shape == (32, 1, 4, 4)
+    assert model.neck.predict.out_features == 16
+    assert len(model.neck.layers) == 2
+    assert build(head=dict(type='ldae.NoiseHead')).neck.predict.out_features == 6
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(backbone=dict(type='ldae.LDAEViT', arch=ARCH, patch_size=8)), 'patch_size=8 contradicts 4'),
+        (dict(backbone=dict(type='ldae.LDAEViT', arch=ARCH, img_size=32)), 'img_size=32 contradicts 16'),
+        (dict(neck=dict(type='ldae.LDAEDecoder', in_dims=8)), 'in_dims=8 contradicts 32'),
+        (dict(noiser=dict(type='ldae.GaussianNoiser', num_timesteps=5)), 'timestep=10 is out of range'),
+        (dict(val_timesteps=(1000,)), 'val_timesteps=1000 is out of range'),
+    ],
+)
+def test_contradictions_are_one_clear_line(options, message):
+    init_default_scope('mmpretrain')
+    with pytest.raises(ConfigError, match=message) as error:
+        MODELS.build(config(**options))
+    assert '\n' not in str(error.value)
+
+
+def test_a_step_reads_nothing_back_from_the_device():
+    """On the meta device there is nothing to read: any `.item()`, `bool()` or copy to the host raises."""
+    model, x = build().to('meta'), images().to('meta')
+    model.loss(x)['loss'].backward()
+    assert model.backbone.layers[0].attn.qkv.weight.grad.is_meta
