@@ -4,8 +4,10 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import mmengine.registry
+import mmpretrain.registry
 from mmengine.config import Config
-from mmengine.registry import DefaultScope, Registry
+from mmengine.registry import Registry
 
 from ldae.config import walk_dicts
 from ldae.utils import ConfigError
@@ -51,13 +53,15 @@ def check_config(cfg: Config) -> None:
 def check_types(cfg: Config) -> None:
     """Every ``type`` must be in its registry; the nearest known name is offered otherwise."""
     scope = cfg.get('default_scope') or 'mmengine'
-    with DefaultScope.overwrite_default_scope(scope):
-        for root in ROOTS:
-            for where, name, slot in _types(cfg.get(root), root, root):
-                registries = [_registry(kind) for kind in SLOTS[slot]]
-                if not any(_resolves(registry, name) for registry in registries):
-                    hint = nearest_type(registries[0], name)
-                    raise ConfigError(f"{where}.type='{name}' is not a registered {registries[0].name}{hint}")
+    for root in ROOTS:
+        for where, name, slot in _types(cfg.get(root), root, root):
+            registries = [_registry(kind, scope) for kind in SLOTS[slot]]
+            if any(_resolves(registry, name) for registry in registries):
+                continue
+            hint = nearest_type(registries[0], name)
+            if 'default_scope' not in cfg:
+                hint = "; the config sets no default_scope, which is 'mmpretrain' for its components and ours"
+            raise ConfigError(f"{where}.type='{name}' is not a registered {registries[0].name}{hint}")
 
 
 def _types(node: object, where: str, slot: str | None) -> Iterator[tuple[str, str, str]]:
@@ -78,22 +82,21 @@ def _types(node: object, where: str, slot: str | None) -> Iterator[tuple[str, st
         yield from _types(child, f'{where}.{key}', inner if known else None)
 
 
-def _registry(kind: str) -> Registry:
-    import mmengine.registry
-    import mmpretrain.registry
-
+def _registry(kind: str, scope: str) -> Registry:
+    """The registry in which a Runner with this default scope looks a kind of component up."""
     for module in (mmengine.registry, mmpretrain.registry):
         if hasattr(module, kind):
-            return getattr(module, kind)
+            registry = getattr(module, kind)
+            scoped = registry._get_root_registry()._search_child(scope)
+            return registry if scoped is None else scoped  # not `or`: a registry without modules is falsy
     raise KeyError(kind)
 
 
 def _resolves(registry: Registry, name: str) -> bool:
-    with registry.switch_scope_and_registry(None) as scoped:
-        try:
-            return scoped.get(name) is not None
-        except RuntimeError:
-            return False
+    try:
+        return registry.get(name) is not None
+    except RuntimeError:
+        return False
 
 
 def nearest_type(registry: Registry, name: str) -> str:

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``ldae`` command; each tool is a module here with ``main(argv)``, imported when it is asked for."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from ldae.version import __version__
+
+TOOLS = {
+    'train': 'pre-train, fine-tune or probe what a config describes',
+    'test': 'evaluate a checkpoint',
+    'fit-pca': 'fit a PCA tokenizer to a folder of images, into a file',
+    'print-config': 'print a config with all that it inherits',
+    'demo': 'pre-train, probe and draw on the Fashion-MNIST subset that ships with ldae',
+}
+
+
+def run_tool(name: str, argv: Sequence[str] | None = None) -> int:
+    """Run a tool of :data:`TOOLS`; wrong input ends in one line on stderr and exit status 2."""
+    from ldae.cli.errors import explained
+
+    module = import_module(f'ldae.cli.{name.replace("-", "_")}')
+    return explained(module.main, argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the ``ldae`` command."""
+    width = max(map(len, TOOLS)) + 2
+    parser = argparse.ArgumentParser(
+        prog='ldae',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description='Latent denoising autoencoders: self-supervised pre-training of Vision Transformers.',
+        epilog='tools:\n'
+        + ''.join(f'  {name:<{width}}{text}\n' for name, text in TOOLS.items())
+        + '\nexample:\n  ldae train ldae::ldae/vit-b_pca.py --data-root data/imagenet\n'
+        + '\n"ldae TOOL --help" shows a tool\'s options.',
+    )
+    parser.add_argument('--version', action='version', version=f'ldae {__version__}')
+    parser.add_argument('tool', choices=list(TOOLS), metavar='TOOL', help='one of the tools below')
+    parser.add_argument('args', nargs=argparse.REMAINDER, help="the tool's own arguments")
+    args = parser.parse_args(argv)
+    return run_tool(args.tool, args.args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

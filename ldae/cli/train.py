@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train what a config describes."""
+
+import argparse
+from collections.abc import Sequence
+
+from ldae.cli.options import add_config_options, add_launcher_options, export_local_rank, make_parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of mmpretrain's train.py, and ``--data-root`` and ``--keep-batch``."""
+    parser = make_parser(
+        'train',
+        'Pre-train, fine-tune or probe what a config describes.',
+        'tools/train.py configs/ldae/vit-b_pca.py --data-root data/imagenet --amp\n'
+        '  tools/dist_train.sh configs/ldae/vit-b_pca.py 8',
+    )
+    add_config_options(parser)
+    parser.add_argument('--work-dir', metavar='DIR', help='folder for logs and checkpoints (work_dirs/CONFIG)')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='continue from a checkpoint; without one named, from the latest in the work dir',
+    )
+    parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on any device')
+    parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
+    batch = parser.add_mutually_exclusive_group()
+    batch.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale lr by processes x batch_size x accumulated batches over auto_scale_lr.base_batch_size',
+    )
+    batch.add_argument(
+        '--keep-batch',
+        action='store_true',
+        help='accumulate batches up to auto_scale_lr.base_batch_size instead of scaling lr',
+    )
+    parser.add_argument('--no-pin-memory', action='store_true', help='pin_memory=False in all data loaders')
+    parser.add_argument(
+        '--no-persistent-workers', action='store_true', help='persistent_workers=False in all data loaders'
+    )
+    add_launcher_options(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``ldae train`` and ``tools/train.py``."""
+    args = parse_args(argv)
+    from ldae.config import load_config
+    from ldae.launch import build_runner, prepare
+
+    export_local_rank(args)
+    cfg = prepare(load_config(args.config, args.cfg_options), args)
+    build_runner(cfg).train()
