@@ -73,7 +73,7 @@ def _images(loader: DataLoader, data_preprocessor: nn.Module | None, progress: b
         total=len(loader.sampler), desc='fit tokenizer', unit='img', disable=None if progress else True
     ) as bar:
         for batch in loader:
-            images = prepare(batch)['inputs']
+            images = prepare(dict(inputs=batch['inputs'], data_samples=None))['inputs']
             yield images
             bar.update(len(images))
 

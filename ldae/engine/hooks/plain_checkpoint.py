@@ -44,7 +44,7 @@ def to_plain(value: Any) -> Any:
     """Tensors, numbers, strings, None, and lists, tuples and dicts of them; what is nothing of the kind becomes None."""
     if isinstance(value, HistoryBuffer):
         log, count = (torch.as_tensor(np.asarray(array, dtype=np.float64)) for array in value.data)
-        return dict(kind=HISTORY, log=log, count=count, max_length=value._max_length)
+        return dict(kind=HISTORY, log=log, count=count, max_length=value.max_length)
     if isinstance(value, Mapping):
         return {to_plain(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):

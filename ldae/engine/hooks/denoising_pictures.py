@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""See the denoising get better."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from ldae.registry import HOOKS
+from ldae.utils import ConfigError, check_range
+from ldae.utils.rng import preserved_rng
+from ldae.visualization import denoising_grid, figure_to_array, save_figure
+
+
+@HOOKS.register_module()
+class DenoisingPicturesHook(Hook):
+    """Save clean, noisy and denoised validation images after every ``interval`` epochs and after the last.
+
+    The pictures are ``pictures/epoch_N.png`` in the work dir and ``denoising`` in the visualizer. Images and noise are
+    the same each time.
+
+    Args:
+        interval: Epochs between pictures.
+        num_images: Rows of a picture, the first images of the data.
+        timesteps: Noise levels.
+        dataloader: Config of the images; the runner's validation data by default.
+
+    Raises:
+        ConfigError: For an option out of range, or if there is no data.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(
+        self,
+        interval: int = 10,
+        num_images: int = 8,
+        timesteps: Sequence[int] = (100, 300, 500, 700, 900),
+        dataloader: dict | None = None,
+    ) -> None:
+        check_range('DenoisingPicturesHook.interval', interval, 1, kind=int)
+        check_range('DenoisingPicturesHook.num_images', num_images, 1, kind=int)
+        for t in timesteps:
+            check_range('DenoisingPicturesHook.timesteps', t, 0, kind=int)
+        self.interval, self.num_images, self.timesteps = interval, num_images, tuple(timesteps)
+        self.dataloader = dataloader
+        self.batches: list[dict] | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        if self.dataloader is None and runner.val_loop is None:
+            raise ConfigError('DenoisingPicturesHook: there is no validation data to show: give it a dataloader')
+
+    @master_only
+    def after_train_epoch(self, runner: Runner) -> None:
+        if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
+            figure = self.picture(runner)
+            save_figure(figure, Path(runner.work_dir, 'pictures', f'epoch_{runner.epoch + 1}.png'))
+            runner.visualizer.add_image('denoising', figure_to_array(figure), step=runner.epoch + 1)
+
+    def picture(self, runner: Runner):
+        """The matplotlib figure of the model as it is."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        training = model.training
+        model.eval()
+        with preserved_rng():
+            figure = draw_denoising(model, self._images(runner, model), self.timesteps)
+        model.train(training)
+        return figure
+
+    def _images(self, runner: Runner, model: nn.Module) -> Tensor:
+        if self.batches is None:
+            self.batches = list(self._first_batches(runner))
+        inputs = [model.data_preprocessor(batch, False)['inputs'] for batch in self.batches]
+        return torch.cat(inputs)[: self.num_images]
+
+    def _first_batches(self, runner: Runner) -> Iterator[dict]:
+        seen = 0
+        for batch in runner.build_dataloader(self.dataloader or runner.val_dataloader, seed=0):
+            yield batch
+            seen += len(batch['inputs'])
+            if seen >= self.num_images:
+                return
+
+
+def draw_denoising(model: nn.Module, images: Tensor, timesteps: Sequence[int], seed: int = 0):
+    """Figure of normalised ``images`` (B, C, H, W) denoised by an l-DAE at each of ``timesteps``."""
+    noisy, denoised = [], []
+    for t in timesteps:
+        generator = torch.Generator(images.device).manual_seed(seed)
+        _, noisy_t, denoised_t = model.denoise(images, t, generator=generator)
+        noisy.append(model.to_pixels(noisy_t))
+        denoised.append(model.to_pixels(denoised_t))
+    sigmas = [float(model.noiser.sigma[t]) for t in timesteps]
+    return denoising_grid(model.to_pixels(images), noisy, denoised, timesteps, sigmas)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A progress bar of the whole training run."""
+
+from contextlib import ExitStack
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ldae.registry import HOOKS
+from ldae.utils import check_range
+
+
+@HOOKS.register_module()
+class ProgressBarHook(Hook):
+    """Show steps, time left and the loss on a terminal; silent where the output is not one.
+
+    Log lines are printed above the bar. The loss is read at intervals only, from what is logged anyway, so that no step
+    waits for the device on the bar's account.
+
+    Args:
+        interval: Steps between updates of the loss.
+        desc: What the bar says in front.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, interval: int = 50, desc: str = 'training') -> None:
+        check_range('ProgressBarHook.interval', interval, 1, kind=int)
+        self.interval, self.desc = interval, desc
+        self.bar: tqdm | None = None
+        self._open = ExitStack()
+
+    def before_train(self, runner: Runner) -> None:
+        self._open.close()
+        # None: tqdm looks whether stderr is a terminal.
+        disable = None if is_main_process() else True
+        self.bar = tqdm(
+            total=runner.max_iters, initial=runner.iter, desc=self.desc, unit='step', disable=disable, dynamic_ncols=True
+        )
+        self._open.callback(self.bar.close)
+        if not self.bar.disable:
+            self._open.enter_context(logging_redirect_tqdm([runner.logger]))
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        if not self.bar.disable and self.every_n_train_iters(runner, self.interval):
+            loss = runner.message_hub.get_scalar('train/loss').mean(self.interval)
+            self.bar.set_postfix(loss=f'{loss:.4f}', refresh=False)
+        self.bar.update()
+
+    def after_train(self, runner: Runner) -> None:
+        self._open.close()

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from ldae.utils.rng import preserved_rng
+
+
+def draw():
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def test_random_streams_go_on_as_if_nothing_had_been_drawn():
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(0)
+    expected = draw()
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(0)
+    with preserved_rng():
+        assert draw() == expected
+    assert draw() == expected
+
+
+def test_also_when_the_block_fails():
+    torch.manual_seed(0)
+    with pytest.raises(RuntimeError), preserved_rng():
+        draw()
+        raise RuntimeError
+    torch_state = torch.get_rng_state()
+    torch.manual_seed(0)
+    assert torch.equal(torch_state, torch.get_rng_state())
