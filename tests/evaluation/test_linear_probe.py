@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional as F
+
+from ldae.datasets import IDXDataset
+from ldae.evaluation.linear_probe import Setting, fit_lbfgs, fit_sgd, linear_probe, standardise
+from ldae.utils import ConfigError
+
+
+@pytest.fixture(scope='module')
+def pixels():
+    """2000 + 1000 images of the shipped subset at 7 x 7 pixels: (train_x, train_y, test_x, test_y)."""
+
+    def split(name, count):
+        data = IDXDataset(split=name)
+        rows = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0))[:count]
+        return F.avg_pool2d(data.images[rows].float() / 255, 4).flatten(1), data.labels[rows]
+
+    return *split('train', 2000), *split('test', 1000)
+
+
+@pytest.mark.parametrize('weight_decay', [1e-3, 1e-2])
+def test_lbfgs_agrees_with_scikit_learn_at_the_same_regularisation(pixels, weight_decay):
+    train_x, train_y, test_x, test_y = pixels
+    ours = linear_probe(*pixels, solver='lbfgs', weight_decays=[weight_decay])
+    x, x_test = standardise(train_x, test_x)
+    reference = LogisticRegression(C=1 / (len(x) * weight_decay), max_iter=2000, tol=1e-6).fit(x, train_y)
+    assert ours.accuracy == pytest.approx(100 * reference.score(x_test, test_y), abs=0.3)
+    weight, _ = fit_lbfgs(x, train_y, 10, [weight_decay])
+    torch.testing.assert_close(weight[:, 0].t(), torch.tensor(reference.coef_).float(), atol=0.01, rtol=0.02)
+
+
+def test_sgd_comes_close_to_the_exact_minimum(pixels):
+    exact = linear_probe(*pixels, solver='lbfgs', weight_decays=[1e-2])
+    sgd = linear_probe(*pixels, solver='sgd', lrs=[0.1], weight_decays=[1e-2], epochs=60)
+    assert sgd.accuracy == pytest.approx(exact.accuracy, abs=1.0)
+
+
+def test_heads_trained_together_equal_heads_trained_alone(pixels):
+    x, y = standardise(*pixels[::2])[0], pixels[1]
+    settings = [Setting(0.0, 0.01), Setting(1e-2, 0.1), Setting(1e-3, 0.03)]
+
+    def fit(chosen):
+        return fit_sgd(x, y, 10, chosen, 2, 128, torch.Generator().manual_seed(0))
+
+    weight, bias = fit(settings)
+    for i, setting in enumerate(settings):
+        alone = fit([setting])
+        torch.testing.assert_close(weight[:, i : i + 1], alone[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(bias[i : i + 1], alone[1], atol=1e-5, rtol=1e-4)
+
+
+def test_one_sgd_step_follows_the_gradient_of_autograd(pixels):
+    x, y = standardise(*pixels[::2])[0][:100], pixels[1][:100]
+    weight = torch.zeros(x.shape[1], 10, requires_grad=True)
+    F.cross_entropy(x @ weight, y).backward()
+    ours, _ = fit_sgd(x, y, 10, [Setting(0.0, 0.5)], 1, 100, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours[:, 0], -0.5 * weight.grad)
+
+
+def test_the_seed_decides_the_result(pixels):
+    a, b = (linear_probe(*pixels, epochs=3, seed=3) for _ in range(2))
+    assert a == b
+    assert a.held_out_accuracy != linear_probe(*pixels, epochs=3, seed=4).held_out_accuracy
+
+
+def test_the_test_set_does_not_choose_the_setting(pixels):
+    train_x, train_y, test_x, test_y = pixels
+    honest = linear_probe(*pixels, epochs=3)
+    other = linear_probe(train_x, train_y, test_x, test_y.flip(0), epochs=3)
+    assert other.setting == honest.setting
+    assert other.held_out_accuracy == honest.held_out_accuracy
+    assert honest.held_out_accuracy[honest.setting] == max(honest.held_out_accuracy.values())
+
+
+def test_a_constant_feature_is_dropped():
+    train, test = standardise(torch.tensor([[1.0, 5.0], [3.0, 5.0]]), torch.tensor([[2.0, 6.0]]))
+    assert train.tolist() == [[-1, 0], [1, 0]]
+    assert test.tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(solver='sdg'), "did you mean 'sgd'"),
+        (dict(lrs=[]), 'at least one value'),
+        (dict(held_out=0.0), 'held_out=0.0'),
+        (dict(test_x=torch.full((1000, 49), float('inf'))), 'NaN or infinity'),
+    ],
+)
+def test_bad_input_is_one_clear_line(pixels, change, message):
+    arguments = dict(zip(('train_x', 'train_y', 'test_x', 'test_y'), pixels, strict=True)) | change
+    with pytest.raises(ConfigError) as error:
+        linear_probe(**arguments)
+    assert message in str(error.value)
+    assert '\n' not in str(error.value)
