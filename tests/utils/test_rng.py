@@ -23,11 +23,15 @@ def test_random_streams_go_on_as_if_nothing_had_been_drawn():
     assert draw() == expected
 
 
-def test_also_when_the_block_fails():
-    torch.manual_seed(0)
-    with pytest.raises(RuntimeError), preserved_rng():
+def fail_after_drawing():
+    with preserved_rng():
         draw()
         raise RuntimeError
-    torch_state = torch.get_rng_state()
+
+
+def test_also_when_the_block_fails():
     torch.manual_seed(0)
-    assert torch.equal(torch_state, torch.get_rng_state())
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError):
+        fail_after_drawing()
+    assert torch.equal(torch.get_rng_state(), before)
