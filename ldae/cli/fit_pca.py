@@ -52,7 +52,7 @@ def build_tokenizer(cfg: 'Config') -> 'BaseTokenizer':
 def report(tokenizer: 'BaseTokenizer', out: str) -> None:
     """Print how much of the variance the latents keep."""
     geometry = tokenizer.geometry
-    kept = 100 * float(tokenizer.explained_variance_ratio.sum())
+    kept = 100 * float(tokenizer.explained_variance_ratio[: geometry.latent_dim].sum())
     print(f'{geometry.latent_dim} of {geometry.patch_dim} dimensions a patch keep {kept:.2f} % of the variance: {out}')
 
 

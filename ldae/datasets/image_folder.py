@@ -15,6 +15,18 @@ def is_remote(path: str) -> bool:
     return '://' in path
 
 
+def _folder_of(root: Path, split: str, ann_file: str) -> str:
+    if (root / split).is_dir():
+        return split
+    listed = ann_file or (root / 'meta' / f'{split}.txt').is_file()
+    others = [name for name in ('train', 'val') if (root / name).is_dir()]
+    if others and not listed:
+        # Falling back to the root would take the other split for this one.
+        hint = ' or pass --no-validate' if split == 'val' else ''
+        raise ConfigError(f'{root} has a folder {others[0]!r} but none named {split!r}: make one{hint}')
+    return '.'
+
+
 @DATASETS.register_module()
 class ImageFolder(ImageNet):
     """mmpretrain's ImageNet for any classes, or none, in either of its two layouts.
@@ -45,7 +57,7 @@ class ImageFolder(ImageNet):
             if ann_file and not (root / ann_file).is_file():
                 raise ConfigError(f'ann_file={ann_file!r} is not a file in {root}')
             data_root = str(root)
-        prefix = kwargs.pop('data_prefix', '') or (split if not local or (root / split).is_dir() else '.')
+        prefix = kwargs.pop('data_prefix', '') or (_folder_of(root, split, ann_file) if local else split)
         super().__init__(
             data_root=data_root, split=split, data_prefix=prefix, ann_file=ann_file, with_label=with_label, **kwargs
         )

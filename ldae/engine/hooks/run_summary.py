@@ -57,7 +57,7 @@ def describe_parameters(model: nn.Module) -> str:
     trained, frozen = (
         sum(p.numel() for p in model.parameters() if p.requires_grad is flag) / 1e6 for flag in (True, False)
     )
-    return f'{trained:.2f} M parameters' + (f' and {frozen:.2f} M frozen' if frozen else '')
+    return f'{trained:.2f} M parameters' + (f' and {frozen:.2f} M frozen' if frozen >= 0.005 else '')
 
 
 def describe_device() -> str:
