@@ -5,3 +5,7 @@ _base_ = './default_runtime.py'
 
 # The paper says "a large random sample of patches". Ours: 50 000 images of 256 patches each, 12.8 M.
 default_hooks = dict(fit_tokenizer=dict(type='ldae.FitTokenizerHook', num_images=50_000))
+
+# One seed on all ranks: the noiser draws the noise of the global batch and each rank takes its share, so that a run
+# does not depend on the number of processes.
+randomness = dict(seed=0, diff_rank_seed=False)

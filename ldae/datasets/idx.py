@@ -158,8 +158,12 @@ class IDXDataset(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> dict:
         """The batch at ``indices``."""
         keep = torch.as_tensor(indices)
-        samples = [DataSample().set_gt_label(label) for label in self.labels[keep]] if self.with_label else None
-        return dict(inputs=self.images[keep], data_samples=samples)
+        return dict(inputs=self.images[keep], data_samples=self._samples(keep) if self.with_label else None)
+
+    def _samples(self, keep: Tensor) -> list[DataSample]:
+        labels = self.labels[keep]
+        indices = keep.tolist()
+        return [DataSample(metainfo=dict(sample_idx=i)).set_gt_label(labels[n]) for n, i in enumerate(indices)]
 
 
 @FUNCTIONS.register_module()

@@ -93,30 +93,28 @@ class LDAE(BaseSelfSupervisor):
         self, inputs: Tensor, t: int | Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Noise images (B, C, H, W) to level t (an int or (B,)) and denoise them: (clean, noisy, denoised) images."""
-        sample = self._noise(inputs, t, generator)
+        t = torch.as_tensor(t, device=inputs.device).expand(len(inputs))
+        sample = self.noiser(self.tokenizer.encode(inputs), t, generator)
         denoised = self.head.denoise(self._predict_target(sample), sample, self.tokenizer)
         return inputs, self.tokenizer.decode(sample.z_t), denoised
 
-    def _noise(self, inputs: Tensor, t: int | Tensor, generator: torch.Generator | None) -> NoisySample:
-        t = torch.as_tensor(t, device=inputs.device).expand(len(inputs))
-        return self.noiser(self.tokenizer.encode(inputs), t, generator)
-
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list[DataSample] | None = None) -> list[DataSample]:
-        """Denoise each image at one of ``val_timesteps``, with the same noise in every call.
+        """Denoise each image at one of ``val_timesteps``.
+
+        Level and noise follow from the sample's index in its data set: the figures of a validation don't depend on batch
+        size or number of processes, and all of them see the same noise.
 
         Returns samples with ``clean``, ``noisy``, ``denoised`` (C, H, W), ``timestep``, ``denoising_loss`` and ``psnr``
         (dB, of 8-bit pixels).
         """
-        levels = torch.tensor(self.val_timesteps, device=inputs.device)
-        t = levels[torch.arange(len(inputs), device=inputs.device) % len(levels)]
-        sample = self._noise(inputs, t, torch.Generator(inputs.device).manual_seed(0))
+        sample = self._validation_noise(inputs, data_samples)
         pred = self._predict_target(sample)
         fields = dict(
             clean=inputs,
             noisy=self.tokenizer.decode(sample.z_t),
             denoised=self.head.denoise(pred, sample, self.tokenizer),
-            timestep=t,
+            timestep=sample.t,
             denoising_loss=self.head.sample_loss(pred, sample, inputs, self.tokenizer),
         )
         fields['psnr'] = self._psnr(inputs, fields['denoised'])
@@ -124,6 +122,16 @@ class LDAE(BaseSelfSupervisor):
         for i, result in enumerate(results):
             result.set_data({name: value[i] for name, value in fields.items()})
         return results
+
+    def _validation_noise(self, inputs: Tensor, data_samples: list[DataSample] | None) -> NoisySample:
+        """One noise (N, d) per level; a sample's index, else its place in the batch, picks the level."""
+        index = [sample.get('sample_idx', i) for i, sample in enumerate(data_samples or [{}] * len(inputs))]
+        level = torch.tensor(index, device=inputs.device) % len(self.val_timesteps)
+        z0 = self.tokenizer.encode(inputs)
+        generator = torch.Generator(inputs.device).manual_seed(0)
+        noise = torch.randn(len(self.val_timesteps), *z0.shape[1:], generator=generator, device=inputs.device)
+        t = torch.tensor(self.val_timesteps, device=inputs.device)[level]
+        return self.noiser(z0, t, noise=noise[level])
 
     def _psnr(self, clean: Tensor, denoised: Tensor) -> Tensor:
         """Peak signal-to-noise ratio (B,) in dB of the images as 8-bit pixels."""

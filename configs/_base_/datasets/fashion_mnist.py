@@ -26,7 +26,7 @@ val_dataloader = dict(
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='ldae.batch_collate'),
-    dataset=dict(type='ldae.IDXDataset', data_root=data_root, split='test', with_label=False),
+    dataset=dict(type='ldae.IDXDataset', data_root=data_root, split='test'),
 )
 val_cfg = dict()
 val_evaluator = dict(type='ldae.DenoisingMetric')

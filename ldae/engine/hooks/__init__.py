@@ -1,7 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 from .check_loaded import CheckLoadedHook
+from .denoising_pictures import DenoisingPicturesHook
 from .fit_tokenizer import FitTokenizerHook
+from .online_knn import OnlineKNNHook
 from .plain_checkpoint import PlainCheckpointHook
+from .progress_bar import ProgressBarHook
 from .run_summary import RunSummaryHook
+from .runtime_info import ReducedRuntimeInfoHook
 
-__all__ = ['CheckLoadedHook', 'FitTokenizerHook', 'PlainCheckpointHook', 'RunSummaryHook']
+__all__ = [
+    'CheckLoadedHook',
+    'DenoisingPicturesHook',
+    'FitTokenizerHook',
+    'OnlineKNNHook',
+    'PlainCheckpointHook',
+    'ReducedRuntimeInfoHook',
+    'ProgressBarHook',
+    'RunSummaryHook',
+]

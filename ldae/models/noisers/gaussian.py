@@ -65,16 +65,21 @@ class GaussianNoiser(BaseModule):
         self.register_buffer('weight', loss_weight(weighting, gamma, sigma).float(), persistent=False)
 
     def forward(
-        self, z0: Tensor, t: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        z0: Tensor,
+        t: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
     ) -> NoisySample:
-        """z0 (B, N, d), t (B,) integers or None for random ones -> :class:`NoisySample`."""
+        """z0 (B, N, d); t (B,) integers and noise (B, N, d), each drawn where it is None -> :class:`NoisySample`."""
         if t is None:
             t = self._share(
                 lambda b: torch.randint(self.num_timesteps, (b,), generator=generator, device=z0.device), z0
             )
-        noise = self._share(
-            lambda b: torch.randn(b, *z0.shape[1:], generator=generator, device=z0.device), z0
-        )
+        if noise is None:
+            noise = self._share(
+                lambda b: torch.randn(b, *z0.shape[1:], generator=generator, device=z0.device), z0
+            )
         gamma, sigma, weight = (table[t].view(-1, 1, 1) for table in (self.gamma, self.sigma, self.weight))
         return NoisySample(z0, gamma * z0 + sigma * noise, noise, t, gamma, sigma, weight)
 
