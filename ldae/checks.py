@@ -78,7 +78,9 @@ def _types(node: object, where: str, slot: str | None) -> Iterator[tuple[str, st
             continue
         inner = key if key in INNER and slot != 'model' else slot
         # What stands beside a hook's or metric's options is of a kind unknown here.
-        known = 'type' not in node or slot in ('model', 'pipeline', 'dataset', 'optim_wrapper') or inner != slot
+        known = (
+            'type' not in node or slot in ('model', 'pipeline', 'dataset', 'optim_wrapper') or inner != slot
+        )
         yield from _types(child, f'{where}.{key}', inner if known else None)
 
 
@@ -113,10 +115,12 @@ def nearest_type(registry: Registry, name: str) -> str:
 
 
 def _known_types(registry: Registry) -> Iterable[tuple[str, str]]:
-    root = registry._get_root_registry()
-    stack = [root]
+    import ldae.registry  # noqa: F401  (its registries are children of the root from here on)
+
+    stack = [registry._get_root_registry()]
     while stack:
         current = stack.pop()
+        current.import_from_location()
         stack.extend(current._children.values())
         prefix = 'ldae.' if current.scope == 'ldae' else ''
         yield from ((name, prefix + name) for name in current._module_dict)

@@ -53,7 +53,9 @@ def report(tokenizer: 'BaseTokenizer', out: str) -> None:
     """Print how much of the variance the latents keep."""
     geometry = tokenizer.geometry
     kept = 100 * float(tokenizer.explained_variance_ratio[: geometry.latent_dim].sum())
-    print(f'{geometry.latent_dim} of {geometry.patch_dim} dimensions a patch keep {kept:.2f} % of the variance: {out}')
+    print(
+        f'{geometry.latent_dim} of {geometry.patch_dim} dimensions a patch keep {kept:.2f} % of the variance: {out}'
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -101,6 +103,8 @@ def build_preprocessor(cfg: 'Config') -> object:
 
 def draw(tokenizer: 'BaseTokenizer', path: str) -> None:
     """Write a picture of the filters."""
-    from ldae.visualization import draw_filters
+    from ldae.visualization import filter_grid, save_figure
 
-    draw_filters(tokenizer, path)
+    geometry = tokenizer.geometry
+    figure = filter_grid(tokenizer.basis[: geometry.latent_dim], geometry.patch_size, geometry.in_channels)
+    print(f'filters drawn: {save_figure(figure, path)}')

@@ -27,12 +27,16 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override settings of the config: a.b.c=1, a list as "a=[1,2]"',
     )
-    parser.add_argument('--data-root', metavar='DIR', help="folder of the data, instead of the config's data_root")
+    parser.add_argument(
+        '--data-root', metavar='DIR', help="folder of the data, instead of the config's data_root"
+    )
 
 
 def add_launcher_options(parser: argparse.ArgumentParser) -> None:
     """``--launcher`` and ``--local_rank``."""
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher'
+    )
     # Older launchers pass the rank as an option; torchrun sets the variable.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 

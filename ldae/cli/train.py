@@ -16,7 +16,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '  tools/dist_train.sh configs/ldae/vit-b_pca.py 8',
     )
     add_config_options(parser)
-    parser.add_argument('--work-dir', metavar='DIR', help='folder for logs and checkpoints (work_dirs/CONFIG)')
+    parser.add_argument(
+        '--work-dir', metavar='DIR', help='folder for logs and checkpoints (work_dirs/CONFIG)'
+    )
     parser.add_argument(
         '--resume',
         nargs='?',

@@ -62,15 +62,17 @@ def read_idx(root: str | Path, split: str, kind: str) -> Tensor:
 
 def _parse_idx(path: Path, raw: bytes, magic: int) -> Tensor:
     num_dims = magic % 256
-    if len(raw) < 4 + 4 * num_dims:
-        raise ConfigError(f'{path} is truncated: {len(raw)} bytes do not hold an IDX header; fetch it again')
     found, *shape = (int.from_bytes(raw[i : i + 4], 'big') for i in range(0, 4 + 4 * num_dims, 4))
     if found != magic:
         raise ConfigError(f'{path} is not the IDX file wanted here: magic number {found}, expected {magic}')
+    if len(raw) < 4 + 4 * num_dims:
+        raise ConfigError(f'{path} is truncated: {len(raw)} bytes do not hold an IDX header; fetch it again')
     body = np.frombuffer(raw, np.uint8, offset=4 + 4 * num_dims)
     if body.size != math.prod(shape):
         wanted = ' x '.join(map(str, shape))
-        raise ConfigError(f'{path} is damaged: its header says {wanted} bytes, it holds {body.size}; fetch it again')
+        raise ConfigError(
+            f'{path} is damaged: its header says {wanted} bytes, it holds {body.size}; fetch it again'
+        )
     return torch.from_numpy(body.copy()).reshape(shape)
 
 
@@ -163,7 +165,9 @@ class IDXDataset(Dataset):
     def _samples(self, keep: Tensor) -> list[DataSample]:
         labels = self.labels[keep]
         indices = keep.tolist()
-        return [DataSample(metainfo=dict(sample_idx=i)).set_gt_label(labels[n]) for n, i in enumerate(indices)]
+        return [
+            DataSample(metainfo=dict(sample_idx=i)).set_gt_label(labels[n]) for n, i in enumerate(indices)
+        ]
 
 
 @FUNCTIONS.register_module()

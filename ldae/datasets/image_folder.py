@@ -48,18 +48,27 @@ class ImageFolder(ImageNet):
 
     METAINFO = dict()  # no fixed classes: they are read from the folder
 
-    def __init__(self, data_root: str, split: str = 'train', ann_file: str = '', with_label: bool = True, **kwargs):
+    def __init__(
+        self, data_root: str, split: str = 'train', ann_file: str = '', with_label: bool = True, **kwargs
+    ):
         root = Path(data_root).expanduser()
         local = not is_remote(data_root)
         if local:
             if not root.is_dir():
-                raise ConfigError(f'data_root={data_root!r} is not a folder: pass --data-root with a folder of images')
+                raise ConfigError(
+                    f'data_root={data_root!r} is not a folder: pass --data-root with a folder of images'
+                )
             if ann_file and not (root / ann_file).is_file():
                 raise ConfigError(f'ann_file={ann_file!r} is not a file in {root}')
             data_root = str(root)
         prefix = kwargs.pop('data_prefix', '') or (_folder_of(root, split, ann_file) if local else split)
         super().__init__(
-            data_root=data_root, split=split, data_prefix=prefix, ann_file=ann_file, with_label=with_label, **kwargs
+            data_root=data_root,
+            split=split,
+            data_prefix=prefix,
+            ann_file=ann_file,
+            with_label=with_label,
+            **kwargs,
         )
 
     def _find_samples(self) -> list:
@@ -116,7 +125,9 @@ class ImageFolder(ImageNet):
                 raise
             path = self.get_data_info(idx)['img_path']
             if not is_remote(path) and not Path(path).is_file():
-                raise ConfigError(f'{path} does not exist: correct {self.ann_file or self.data_root}') from error
+                raise ConfigError(
+                    f'{path} does not exist: correct {self.ann_file or self.data_root}'
+                ) from error
             if 'failed to load image' in str(error) or isinstance(error, OSError):
                 raise ConfigError(f'{path} is not a readable image: remove or replace it') from error
             raise

@@ -32,7 +32,9 @@ class RunSummaryHook(Hook):
         loader = runner.train_dataloader
         images = len(loader.dataset)
         if images < runner.world_size:
-            raise ConfigError(f'{images} training images for {runner.world_size} processes: start fewer processes')
+            raise ConfigError(
+                f'{images} training images for {runner.world_size} processes: start fewer processes'
+            )
         if len(loader) == 0:
             raise ConfigError(
                 f'{images} training images give no batch of {runner.world_size} x {loader.batch_size}:'
@@ -63,4 +65,6 @@ def describe_parameters(model: nn.Module) -> str:
 def describe_device() -> str:
     """'NVIDIA H100' or 'cpu (2 threads)'."""
     device = get_device()
-    return torch.cuda.get_device_name() if device == 'cuda' else f'{device} ({torch.get_num_threads()} threads)'
+    return (
+        torch.cuda.get_device_name() if device == 'cuda' else f'{device} ({torch.get_num_threads()} threads)'
+    )

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+import errno
+import pickle
+
+import pytest
+import torch
+
+from ldae.cli.errors import explained, one_line
+from ldae.utils import ConfigError
+
+WORKER = """Caught ConfigError in DataLoader worker process 0.
+Original Traceback (most recent call last):
+  File "a.py", line 1, in fetch
+ldae.utils.errors.ConfigError: x.jpg is not a readable image: remove or replace it
+"""
+
+
+@pytest.mark.parametrize(
+    ('error', 'part'),
+    [
+        (ConfigError('what, where, what to do'), 'what, where, what to do'),
+        (ConfigError(WORKER), 'x.jpg is not a readable image: remove or replace it'),
+        (AssertionError('failed to load image: y.jpg'), 'y.jpg is not a readable image'),
+        (pickle.UnpicklingError('Weights only load failed ...\n...'), 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'),
+        (OSError(errno.ENOSPC, 'No space left on device'), 'no space left'),
+        (RuntimeError('write failed: No space left on device'), 'no space left'),
+        (FileNotFoundError(errno.ENOENT, 'No such file', 'a.txt'), 'a.txt does not exist'),
+        (RuntimeError('PytorchStreamReader failed reading zip archive: ...'), 'damaged or truncated'),
+    ],
+)
+def test_errors_of_users_are_one_line(error: Exception, part: str):
+    line = one_line(error)
+    assert part in line
+    assert '\n' not in line
+
+
+def test_errors_of_the_program_stay():
+    assert one_line(KeyError('x')) is None
+    with pytest.raises(KeyError):
+        explained(lambda argv: {}['x'])
+
+
+def test_status_and_message(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv('LDAE_TRACEBACK', raising=False)
+
+    def fail(argv: object) -> None:
+        raise ConfigError('no such thing')
+
+    assert explained(fail) == 2
+    assert capsys.readouterr().err == 'error: no such thing\n'
+    monkeypatch.setenv('LDAE_TRACEBACK', '1')
+    with pytest.raises(ConfigError):
+        explained(fail)
+
+
+def test_only_one_rank_speaks(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv('RANK', '1')
+
+    def fail(argv: object) -> None:
+        raise ConfigError('no such thing')
+
+    assert explained(fail) == 2
+    assert capsys.readouterr().err == ''
+
+
+def test_a_truncated_checkpoint_is_one_line(tmp_path):
+    path = tmp_path / 'a.pth'
+    torch.save(dict(a=torch.zeros(1000)), path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(RuntimeError) as caught:
+        torch.load(path)
+    assert 'damaged' in one_line(caught.value)

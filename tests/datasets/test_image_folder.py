@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+import re
+from pathlib import Path
+
+import pytest
+
+from ldae.datasets import ImageFolder
+from ldae.utils import ConfigError
+
+PIPELINE = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+
+
+def labels(dataset: ImageFolder) -> list[int]:
+    return dataset.get_gt_labels().tolist()
+
+
+def test_classes_are_the_folders(tiny_image_folder: Path):
+    dataset = ImageFolder(str(tiny_image_folder), 'train', pipeline=PIPELINE)
+    assert dataset.CLASSES == ('a', 'b')
+    assert labels(dataset) == [0] * 8 + [1] * 8
+    assert dataset[0]['inputs'].shape == (3, 40, 40)
+
+
+def test_split_folder_is_optional(tiny_image_folder: Path):
+    assert len(ImageFolder(str(tiny_image_folder / 'val'), 'train')) == 8
+
+
+def test_home_is_expanded(tiny_image_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv('HOME', str(tiny_image_folder.parent))
+    assert len(ImageFolder('~/images', 'val')) == 8
+
+
+def test_unlabelled_images_lie_at_any_depth(tiny_image_folder: Path, tiny_annotated_folder: Path):
+    nested = ImageFolder(str(tiny_image_folder), 'train', with_label=False)
+    assert len(nested) == 16
+    assert 'gt_label' not in nested.get_data_info(0)
+    assert len(ImageFolder(str(tiny_annotated_folder / 'val'), with_label=False)) == 8
+
+
+def test_annotation_file_is_found_by_itself(tiny_annotated_folder: Path):
+    dataset = ImageFolder(str(tiny_annotated_folder), 'val', pipeline=PIPELINE)
+    assert labels(dataset) == [0, 1] * 4
+    assert dataset[7]['data_samples'].gt_label.item() == 1
+
+
+def test_annotation_file_can_be_named(tiny_annotated_folder: Path):
+    (tiny_annotated_folder / 'meta' / 'few.txt').write_text('image 3.jpg 7\n\n')
+    assert labels(ImageFolder(str(tiny_annotated_folder), 'train', ann_file='meta/few.txt')) == [7]
+    with pytest.raises(ConfigError, match='none.txt'):
+        ImageFolder(str(tiny_annotated_folder), ann_file='meta/none.txt')
+
+
+def test_labels_of_an_annotation_file_are_ignored_when_not_wanted(tiny_annotated_folder: Path):
+    dataset = ImageFolder(str(tiny_annotated_folder), 'train', with_label=False, pipeline=PIPELINE)
+    assert 'gt_label' not in dataset.get_data_info(0)
+    assert dataset[15]['inputs'].shape == (3, 40, 40)
+
+
+def test_missing_and_empty_folders(tmp_path: Path):
+    with pytest.raises(ConfigError, match='--data-root'):
+        ImageFolder(str(tmp_path / 'nowhere'))
+    with pytest.raises(ConfigError, match='holds no images'):
+        ImageFolder(str(tmp_path), with_label=False)
+
+
+def test_flat_folder_with_labels_wanted(tiny_annotated_folder: Path):
+    with pytest.raises(ConfigError, match='with_label=False'):
+        ImageFolder(str(tiny_annotated_folder / 'train'))
+
+
+def test_one_split_is_not_taken_for_another(tiny_image_folder: Path):
+    with pytest.raises(ConfigError, match="none named 'val'.*--no-validate"):
+        (tiny_image_folder / 'val').rename(tiny_image_folder / 'holdout')
+        ImageFolder(str(tiny_image_folder), 'val', with_label=False)
+
+
+def test_classes_of_the_splits_must_agree(tiny_image_folder: Path):
+    (tiny_image_folder / 'val' / 'a').rename(tiny_image_folder / 'val' / 'c')
+    with pytest.raises(ConfigError, match=re.escape("['a', 'c']")):
+        ImageFolder(str(tiny_image_folder), 'val')
+
+
+def test_unlabelled_line(tiny_annotated_folder: Path):
+    (tiny_annotated_folder / 'meta' / 'train.txt').write_text('image 0.jpg 0\nimage1.jpg\n')
+    with pytest.raises(ConfigError, match='line 2'):
+        ImageFolder(str(tiny_annotated_folder), 'train')
+
+
+def test_empty_annotation_file(tiny_annotated_folder: Path):
+    (tiny_annotated_folder / 'meta' / 'train.txt').write_text('\n')
+    with pytest.raises(ConfigError, match='is empty'):
+        ImageFolder(str(tiny_annotated_folder), 'train')
+
+
+def test_a_file_that_is_no_image_is_named(tiny_image_folder: Path):
+    (tiny_image_folder / 'train' / 'a' / '0.jpg').write_text('not an image')
+    dataset = ImageFolder(str(tiny_image_folder), 'train', pipeline=PIPELINE)
+    with pytest.raises(ConfigError, match=r'a/0\.jpg is not a readable image'):
+        dataset[0]
+
+
+def test_a_listed_file_that_is_missing_is_named(tiny_annotated_folder: Path):
+    (tiny_annotated_folder / 'train' / 'image 0.jpg').unlink()
+    with pytest.raises(ConfigError, match=r'image 0\.jpg does not exist'):
+        ImageFolder(str(tiny_annotated_folder), 'train', pipeline=PIPELINE)[0]

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+from mmengine.config import Config
+
+from ldae import compat
+from ldae.config import configs_root
+from ldae.utils import ConfigError
+
+SOME = 'ldae/vit-b_pca.py'
+
+
+def test_the_prefix_resolves_in_any_config(tmp_path: Path):
+    own = tmp_path / 'own.py'
+    own.write_text(f"_base_ = 'ldae::{SOME}'\nwork_dir = 'here'\n")
+    cfg, original = Config.fromfile(own), Config.fromfile(configs_root() / SOME)
+    assert cfg.work_dir == 'here'
+    assert cfg.model == original.model
+
+
+def test_the_prefix_puts_no_scope_into_the_config(tmp_path: Path):
+    own = tmp_path / 'own.py'
+    own.write_text(f"_base_ = ['ldae::{SOME}']\nmodel = dict(tokenizer=dict(latent_dim=16))\n")
+    cfg = Config.fromfile(own)
+    assert '_scope_' not in cfg.pretty_text
+    assert cfg.model.tokenizer.latent_dim == 16
+
+
+def test_other_prefixes_are_mmengines():
+    path, scope = Config._get_cfg_path('mmpretrain::_base_/default_runtime.py', 'any.py')
+    assert Path(path).is_file()
+    assert scope == 'mmpretrain'
+
+
+def test_a_missing_config_is_one_line_with_the_nearest_name():
+    with pytest.raises(ConfigError, match='did you mean .ldae::ldae/vit-b_pca.py'):
+        Config._get_cfg_path('ldae::ldae/vit-b_pcaa.py', 'any.py')
+
+
+def test_applying_twice_changes_nothing():
+    before = Config._get_cfg_path
+    compat.apply()
+    assert Config._get_cfg_path is before
+
+
+def test_work_arounds_fall_away_by_version(monkeypatch: pytest.MonkeyPatch):
+    def original(cfg_path: str, filename: str) -> None: ...
+
+    monkeypatch.setattr(Config, '_get_cfg_path', staticmethod(original))
+    monkeypatch.setattr(compat, 'version', lambda package: '0.11.0')
+    compat.resolve_ldae_prefix_in_configs()
+    assert Config._get_cfg_path is original
+
+
+def test_every_work_around_says_its_version_and_reason():
+    functions = (
+        *compat.AT_IMPORT,
+        compat.init_cpu_process_group,
+        compat.cpu_model_wrapper,
+        compat.keep_worker_options_consistent,
+    )
+    for function in functions:
+        what, _, reason = function.__doc__.partition(':')
+        assert any(name in what for name in ('mmengine', 'mmcv', 'torch')), function
+        assert reason.strip(), function
+
+
+def test_importing_ldae_is_cheap_and_leaves_mmpretrain_out():
+    code = "import sys, ldae; sys.exit('mmpretrain' in sys.modules)"
+    assert subprocess.run([sys.executable, '-c', code], env=dict(os.environ)).returncode == 0
+
+
+def test_the_missing_operator_of_mmcv_lite_is_not_reported():
+    with warnings.catch_warnings(record=True) as caught:
+        compat.silence_missing_mmcv_operators()
+        warnings.warn('Fail to import ``MultiScaleDeformableAttention`` from somewhere')
+    assert caught == []
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'variables'),
+    [
+        ('pytorch', dict(RANK='0', WORLD_SIZE='1', LOCAL_RANK='0')),
+        ('slurm', dict(SLURM_PROCID='0', SLURM_NTASKS='1', SLURM_LOCALID='0')),
+        (
+            'mpi',
+            dict(OMPI_COMM_WORLD_RANK='0', OMPI_COMM_WORLD_SIZE='1', OMPI_COMM_WORLD_LOCAL_RANK='0'),
+        ),
+    ],
+)
+def test_gloo_starts_under_each_launcher(launcher: str, variables: dict, monkeypatch: pytest.MonkeyPatch):
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR'):
+        monkeypatch.setenv(name, '')
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv('MASTER_PORT', '0')
+    compat.init_cpu_process_group(launcher, timeout=60)
+    try:
+        assert dist.get_backend() == 'gloo'
+        assert os.environ['WORLD_SIZE'] == '1'
+        compat.init_cpu_process_group(launcher)  # a second call finds it there
+    finally:
+        dist.destroy_process_group()
+
+
+def test_worker_options_are_consistent():
+    loader = dict(num_workers=0, persistent_workers=True, pin_memory=True)
+    compat.keep_worker_options_consistent(loader, has_gpu=False)
+    assert loader == dict(num_workers=0, persistent_workers=False, pin_memory=False)
+    loader = dict(num_workers=2, persistent_workers=True, pin_memory=True)
+    compat.keep_worker_options_consistent(loader, has_gpu=True)
+    assert loader == dict(num_workers=2, persistent_workers=True, pin_memory=True)
