@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+from .figures import (
+    denoising_grid,
+    explained_variance,
+    figure_to_array,
+    filter_grid,
+    noise_schedules,
+    save_figure,
+)
+from .tiles import filters_to_uint8, tile
+
+__all__ = [
+    'denoising_grid',
+    'explained_variance',
+    'figure_to_array',
+    'filter_grid',
+    'filters_to_uint8',
+    'noise_schedules',
+    'save_figure',
+    'tile',
+]

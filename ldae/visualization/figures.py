@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures, as matplotlib figures of their own (no pyplot, no global state, no display needed)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldae.registry import NOISE_SCHEDULES
+from ldae.utils import ConfigError
+
+from .tiles import filters_to_uint8, tile
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
+    # matplotlib takes a while to import, and most runs draw nothing.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout='constrained')
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def figure_to_array(figure: Figure) -> np.ndarray:
+    """Render as uint8 (H, W, 3)."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
+    """Write an image file, making its folder where there is none."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def denoising_grid(
+    clean: Tensor,
+    noisy: Sequence[Tensor],
+    denoised: Sequence[Tensor],
+    timesteps: Sequence[int],
+    sigmas: Sequence[float] | None = None,
+) -> Figure:
+    """One row an image: clean, then noisy and denoised at each time step (the paper's last figure).
+
+    Args:
+        clean: Images (B, C, H, W) in [0, 255].
+        noisy, denoised: One such batch a time step.
+        timesteps, sigmas: For the captions.
+    """
+    if not len(noisy) == len(denoised) == len(timesteps):
+        raise ConfigError(
+            f'denoising_grid: {len(noisy)} noisy, {len(denoised)} denoised, {len(timesteps)} timesteps'
+        )
+    sigmas = sigmas or [None] * len(timesteps)
+    num_rows, _, height, width = clean.shape
+    figure = new_figure(1.1 * (1 + 2 * len(timesteps)), 0.5 + 1.1 * num_rows * height / width)
+    ratios = [width] + [2 * width + 1] * len(timesteps)  # pairs have a gap of one pixel
+    panels = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
+    _show(panels[0], tile(clean, 1), 'clean\n')
+    for panel, x_t, x_hat, t, sigma in zip(panels[1:], noisy, denoised, timesteps, sigmas, strict=True):
+        caption = f't = {t}' if sigma is None else f't = {t},  $\\sigma$ = {sigma:.2f}'
+        _show(panel, tile(torch.stack([x_t, x_hat], dim=1).flatten(0, 1), 2), f'{caption}\nnoisy | denoised')
+    return figure
+
+
+def _show(axes, image: np.ndarray, title: str = '') -> None:
+    axes.imshow(image, interpolation='nearest')
+    axes.set_title(title, fontsize=8)
+    axes.set_axis_off()
+
+
+def filter_grid(basis: Tensor, patch_size: int, in_channels: int, title: str = '') -> Figure:
+    """The tokenizer's filters: rows of V (d, C * p * p) as patches, the most important first (the paper's Figure 4)."""
+    filters = filters_to_uint8(basis, patch_size, in_channels)
+    num_columns = min(8, len(filters))
+    num_rows = -(-len(filters) // num_columns)
+    figure = new_figure(0.9 * num_columns, 0.9 * num_rows + 0.3)
+    _show(figure.subplots(), tile(filters, num_columns), title)
+    return figure
+
+
+def noise_schedules(names: Sequence[str] = ('ddpm_linear', 'linear_gamma_sq', 'linear_sigma')) -> Figure:
+    """Signal gamma_t^2 and noise sigma_t over the time step, for registered schedules."""
+    NOISE_SCHEDULES.import_from_location()
+    figure = new_figure(8, 3)
+    signal, noise = figure.subplots(1, 2)
+    for name in names:
+        gamma, sigma = NOISE_SCHEDULES.build(dict(type=name))
+        signal.plot(gamma**2, label=name)
+        noise.plot(sigma, label=name)
+    signal.set(xlabel='t', ylabel=r'$\gamma_t^2$')
+    noise.set(xlabel='t', ylabel=r'$\sigma_t$')
+    signal.legend(fontsize=8)
+    return figure
+
+
+def explained_variance(ratio: Tensor, latent_dim: int | None = None) -> Figure:
+    """Share of the patches' variance that the first d components hold, over d; ``latent_dim`` is marked."""
+    total = np.cumsum(np.asarray(ratio.detach().cpu()))
+    figure = new_figure(4, 3)
+    axes = figure.subplots()
+    axes.plot(np.arange(1, len(total) + 1), 100 * total)
+    axes.set(xlabel='latent dimension d', ylabel='explained variance (%)')
+    if latent_dim is not None:
+        axes.axvline(latent_dim, color='grey', linewidth=0.8)
+        axes.set_title(f'd = {latent_dim}: {100 * total[latent_dim - 1]:.1f}%', fontsize=9)
+    return figure

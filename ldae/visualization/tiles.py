@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images side by side in one array."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldae.utils import ConfigError
+
+
+def tile(images: Tensor, num_columns: int, gap: int = 1, background: int = 255) -> np.ndarray:
+    """Images (n, C, H, W) in [0, 255], C = 1 or 3 -> uint8 (H', W', 3), row by row with ``gap`` pixels between them."""
+    if images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise ConfigError(f'tile: images of shape {tuple(images.shape)}: expected (n, 1 or 3, H, W)')
+    n, _, height, width = images.shape
+    num_rows = -(-n // num_columns)
+    canvas = torch.full((num_rows * (height + gap) - gap, num_columns * (width + gap) - gap, 3), background)
+    pixels = images.detach().cpu().float().round().clamp(0, 255).permute(0, 2, 3, 1)
+    for i, image in enumerate(pixels):
+        top, left = i // num_columns * (height + gap), i % num_columns * (width + gap)
+        canvas[top : top + height, left : left + width] = image.to(canvas.dtype)
+    return canvas.to(torch.uint8).numpy()
+
+
+def filters_to_uint8(basis: Tensor, patch_size: int, in_channels: int) -> Tensor:
+    """Rows of V (d, C * p * p) as images (d, C, p, p) in [0, 255]: grey is 0, each filter spans its own range."""
+    if basis.shape[1] != in_channels * patch_size**2:
+        expected = f'{in_channels} x {patch_size} x {patch_size}'
+        raise ConfigError(
+            f'filters: rows of length {basis.shape[1]} are not {expected}: check patch_size, in_channels'
+        )
+    filters = basis.detach().cpu().float().reshape(-1, in_channels, patch_size, patch_size)
+    peak = filters.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+    return 127.5 * (1 + filters / peak)

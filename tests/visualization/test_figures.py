@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ldae.utils import ConfigError
+from ldae.visualization import (
+    denoising_grid,
+    explained_variance,
+    figure_to_array,
+    filter_grid,
+    noise_schedules,
+    save_figure,
+)
+
+
+def test_denoising_grid_shows_all_images_with_time_step_and_sigma(tmp_path):
+    batch = torch.rand(4, 1, 7, 7) * 255
+    figure = denoising_grid(batch, [batch, batch], [batch, batch], [10, 500], [0.01, 0.71])
+    clean, *pairs = figure.axes
+    assert clean.images[0].get_array().shape == (31, 7, 3)
+    assert [pair.images[0].get_array().shape for pair in pairs] == [(31, 15, 3)] * 2
+    assert 't = 500' in pairs[1].get_title()
+    assert '0.71' in pairs[1].get_title()
+    path = save_figure(figure, tmp_path / 'new' / 'grid.png')
+    assert Image.open(path).size[0] > 100
+
+
+def test_counts_that_differ_are_one_clear_line():
+    batch = torch.rand(4, 1, 7, 7)
+    with pytest.raises(ConfigError, match='1 noisy, 1 denoised, 2 timesteps'):
+        denoising_grid(batch, [batch], [batch], [10, 500])
+
+
+def test_filter_grid_has_one_tile_a_row_of_the_basis():
+    figure = filter_grid(torch.eye(12)[:10], patch_size=2, in_channels=3)
+    assert figure.axes[0].images[0].get_array().shape == (5, 23, 3)  # 2 rows, 8 columns
+
+
+def test_noise_schedules_draws_a_line_a_schedule():
+    signal, noise = noise_schedules().axes
+    assert len(signal.lines) == len(noise.lines) == 3
+    ddpm, linear, _ = (line.get_ydata() for line in signal.lines)
+    np.testing.assert_allclose(np.diff(linear), np.diff(linear)[0], rtol=1e-6)
+    assert ddpm[500] < linear[500]
+
+
+def test_explained_variance_adds_up_to_100_percent():
+    axes = explained_variance(torch.tensor([0.5, 0.3, 0.2]), latent_dim=2).axes[0]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [50, 80, 100])
+    assert axes.get_title() == 'd = 2: 80.0%'
+
+
+def test_a_figure_becomes_an_array():
+    array = figure_to_array(explained_variance(torch.ones(3) / 3))
+    assert array.dtype == np.uint8
+    assert array.shape == (450, 600, 3)
+
+
+def test_nothing_draws_on_a_display_or_imports_pyplot():
+    code = (
+        'import sys, torch\n'
+        'from ldae.visualization import explained_variance, figure_to_array\n'
+        "before = 'matplotlib.pyplot' in sys.modules\n"
+        'figure_to_array(explained_variance(torch.ones(3)))\n'
+        "assert ('matplotlib.pyplot' in sys.modules) == before\n"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
