@@ -53,7 +53,9 @@ class DenoisingPicturesHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         if self.dataloader is None and runner.val_loop is None:
-            raise ConfigError('DenoisingPicturesHook: there is no validation data to show: give it a dataloader')
+            raise ConfigError(
+                'DenoisingPicturesHook: there is no validation data to show: give it a dataloader'
+            )
 
     @master_only
     def after_train_epoch(self, runner: Runner) -> None:
@@ -79,8 +81,11 @@ class DenoisingPicturesHook(Hook):
         return torch.cat(inputs)[: self.num_images]
 
     def _first_batches(self, runner: Runner) -> Iterator[dict]:
-        seen = 0
-        for batch in runner.build_dataloader(self.dataloader or runner.val_dataloader, seed=0):
+        loader, seen = runner.val_dataloader if self.dataloader is None else self.dataloader, 0
+        if isinstance(loader, dict):
+            sampler = dict(type='DefaultSampler', shuffle=False)
+            loader = runner.build_dataloader(dict(dict(sampler=sampler), **loader), seed=0)
+        for batch in loader:
             yield batch
             seen += len(batch['inputs'])
             if seen >= self.num_images:

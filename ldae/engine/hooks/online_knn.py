@@ -53,7 +53,9 @@ class OnlineKNNHook(Hook):
         max_train_images: int = 50_000,
         max_test_images: int = 10_000,
     ) -> None:
-        bounds = dict(k=k, interval=interval, max_train_images=max_train_images, max_test_images=max_test_images)
+        bounds = dict(
+            k=k, interval=interval, max_train_images=max_train_images, max_test_images=max_test_images
+        )
         for name, value in bounds.items():
             check_range(f'OnlineKNNHook.{name}', value, 1, kind=int)
         if k > max_train_images:
@@ -81,11 +83,15 @@ class OnlineKNNHook(Hook):
         training = model.training
         model.eval()
         with preserved_rng():
-            (train_x, train_y), (test_x, test_y) = [self._features(model, loader) for loader in self.dataloaders]
+            (train_x, train_y), (test_x, test_y) = [
+                self._features(model, loader) for loader in self.dataloaders
+            ]
         model.train(training)
         check_classes(train_y, test_y)
         device = next(model.parameters()).device
-        return self._shared_accuracy(train_x.to(device), train_y.to(device), test_x.to(device), test_y.to(device))
+        return self._shared_accuracy(
+            train_x.to(device), train_y.to(device), test_x.to(device), test_y.to(device)
+        )
 
     def _features(self, model: nn.Module, dataloader: DataLoader) -> tuple[Tensor, Tensor]:
         preprocess = partial(model.data_preprocessor, training=False)
@@ -95,8 +101,10 @@ class OnlineKNNHook(Hook):
         """Each rank classifies every W-th test image."""
         rank, world = get_dist_info()
         test_x, mine = test_x[rank::world], test_y[rank::world]
-        correct = knn_classify(train_x, train_y, test_x, self.k, self.temperature) == mine if len(mine) else mine
-        counts = correct.sum().double()
+        correct = (
+            knn_classify(train_x, train_y, test_x, self.k, self.temperature) == mine if len(mine) else mine
+        )
+        counts = correct.sum()
         all_reduce(counts)
         return 100 * counts.item() / len(test_y)
 

@@ -38,7 +38,12 @@ class ProgressBarHook(Hook):
         # None: tqdm looks whether stderr is a terminal.
         disable = None if is_main_process() else True
         self.bar = tqdm(
-            total=runner.max_iters, initial=runner.iter, desc=self.desc, unit='step', disable=disable, dynamic_ncols=True
+            total=runner.max_iters,
+            initial=runner.iter,
+            desc=self.desc,
+            unit='step',
+            disable=disable,
+            dynamic_ncols=True,
         )
         self._open.callback(self.bar.close)
         if not self.bar.disable:
