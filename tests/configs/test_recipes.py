@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers of the recipes: learning rates over time, who adapts, what decays, and errors before training."""
+
+import math
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
+from mmpretrain.registry import MODELS
+from shrink import shrink
+from torch import nn
+
+from ldae.config import configs_root, load_config
+from ldae.launch import build_runner, prepare
+from ldae.utils import ConfigError
+
+ROOT = configs_root()
+STEPS = 20  # an epoch; the paper's 625 would only make the test slow
+# name, peak lr, warm-up epochs, epochs, final lr
+SCHEDULES = [
+    ('ldae/vit-b_pca.py', 1e-4 * 2048 / 256, 100, 400, 0),
+    ('ldae/vit-half-l_pca_rrc_800e.py', 1e-4 * 2048 / 256, 100, 800, 0),
+    ('ldae/vit-l_pca_rrc_1600e.py', 1e-4 * 2048 / 256, 100, 1600, 0),
+    ('mae/vit-b_300e.py', 2.4e-3, 40, 300, 0),
+    ('benchmarks/ldae_vit-b_linear.py', 6.4, 10, 90, 0),
+    ('benchmarks/mae_vit-l_linear.py', 6.4, 10, 90, 0),
+    ('benchmarks/ldae_vit-b_finetune.py', 4e-3, 5, 100, 1e-6),
+    ('benchmarks/mae_vit-l_finetune.py', 4e-3, 5, 100, 1e-6),
+]
+
+
+def learning_rates(name: str) -> list[float]:
+    """The config's lr at every step."""
+    cfg = load_config(ROOT / name)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
+    wrapper = OptimWrapper(optimizer)
+    schedulers = [
+        PARAM_SCHEDULERS.build(scheduler, default_args=dict(optimizer=wrapper, epoch_length=STEPS))
+        for scheduler in cfg.param_scheduler
+    ]
+    lrs = []
+    for _ in range(cfg.train_cfg.max_epochs * STEPS):
+        lrs.append(optimizer.param_groups[0]['lr'])
+        wrapper.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return lrs
+
+
+@pytest.mark.parametrize(('name', 'peak', 'warm_up', 'epochs', 'final'), SCHEDULES)
+def test_lr_warms_up_linearly_and_falls_by_half_a_cosine(name, peak, warm_up, epochs, final):
+    lrs = learning_rates(name)
+    one_step = peak / (
+        warm_up * STEPS
+    )  # mmengine reaches the peak at the last step of the warm-up, not after it
+    assert len(lrs) == epochs * STEPS
+    for epoch in (0, 1, warm_up / 2, warm_up, (warm_up + epochs) // 2, epochs - 1):
+        if epoch < warm_up:
+            expected = peak * epoch / warm_up
+        else:
+            progress = (epoch - warm_up) / (epochs - warm_up)
+            expected = final + (peak - final) * 0.5 * (1 + math.cos(math.pi * progress))
+        assert lrs[round(epoch * STEPS)] == pytest.approx(expected, abs=1.1 * one_step), epoch
+    assert max(lrs) == pytest.approx(peak)
+    assert lrs[-1] == pytest.approx(final, abs=peak * 1e-5)
+
+
+def test_paper_recipe_is_adam_without_decay_at_batch_2048():
+    cfg = load_config(ROOT / 'ldae/vit-b_pca.py')
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.weight_decay) == ('AdamW', 0)
+    assert optimizer.lr == pytest.approx(8e-4)
+    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 2048
+    assert cfg.auto_scale_lr.enable
+    assert cfg.model.tokenizer.latent_dim == 32
+    assert (cfg.model.noiser.schedule, cfg.model.head.tail_weight) == ('linear_sigma', 0.1)
+    assert [step.type for step in cfg.train_pipeline] == [
+        'LoadImageFromFile',
+        'ResizeEdge',
+        'CenterCrop',
+        'PackInputs',
+    ]
+
+
+def test_random_crop_changes_the_training_crop_and_nothing_else():
+    center, crop = (load_config(ROOT / f'ldae/vit-b_pca{suffix}.py') for suffix in ('', '_rrc'))
+    assert [step.type for step in crop.train_dataloader.dataset.pipeline] == [
+        'LoadImageFromFile',
+        'RandomResizedCrop',
+        'PackInputs',
+    ]
+    for cfg in (center, crop):
+        cfg.train_dataloader.dataset.pop('pipeline')
+        cfg.pop('train_pipeline')
+    assert crop.to_dict() == center.to_dict()
+
+
+def test_changing_one_thing_takes_under_ten_lines():
+    name = 'ldae/vit-b_pca_d16.py'
+    code = (ROOT / name).read_text().split('"""')[2]
+    assert len([line for line in code.splitlines() if line]) < 10
+    parent, child = load_config(ROOT / 'ldae/vit-b_pca.py'), load_config(ROOT / name)
+    assert child.model.tokenizer.latent_dim == 16
+    child.model.tokenizer.latent_dim = 32
+    assert child.to_dict() == parent.to_dict()
+
+
+@pytest.fixture
+def linear(train, checkpoints):
+    return train('benchmarks/ldae_vit-b_linear.py', checkpoints['ldae'])
+
+
+def test_linear_probe_trains_the_head_alone_and_does_not_adapt_its_bias(linear):
+    trained = {id(param): name for name, param in linear.model.named_parameters() if param.requires_grad}
+    groups = linear.optim_wrapper.optimizer.param_groups
+    excluded = {trained[id(group['params'][0])]: group.get('lars_exclude', False) for group in groups}
+    assert excluded == {'head.fc.weight': False, 'head.fc.bias': True}
+
+
+def test_linear_probe_leaves_the_pre_trained_encoder_as_it_is(linear):
+    init_default_scope('mmpretrain')
+    loaded = MODELS.build(linear.cfg.model.backbone)
+    loaded.init_weights()
+    for name, value in loaded.state_dict().items():
+        torch.testing.assert_close(linear.model.backbone.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_fine_tuning_decays_lr_by_layer_and_not_the_weights_of_norms_and_biases():
+    cfg = load_config(ROOT / 'benchmarks/ldae_vit-b_finetune.py')
+    init_default_scope('mmpretrain')
+    with torch.device('meta'):
+        model = MODELS.build(dict(data_preprocessor=cfg.data_preprocessor, **cfg.model))
+    optim_cfg = dict(cfg.optim_wrapper, type='OptimWrapper')
+    groups = {g['param_name']: g for g in build_optim_wrapper(model, optim_cfg).optimizer.param_groups}
+    lr = {name: group['lr'] / 4e-3 for name, group in groups.items()}
+    assert lr['head.fc.weight'] == lr['backbone.ln2.weight'] == 1
+    assert lr['backbone.layers.11.attn.qkv.weight'] == pytest.approx(0.85)
+    assert lr['backbone.layers.0.attn.qkv.weight'] == pytest.approx(0.85**12)
+    assert lr['backbone.patch_embed.projection.weight'] == pytest.approx(0.85**13)
+    decayed = {name for name, group in groups.items() if group['weight_decay']}
+    assert decayed == {
+        name for name, param in model.named_parameters() if param.ndim > 1 and param.requires_grad
+    }
+
+
+@pytest.mark.parametrize('name', ['benchmarks/ldae_vit-b_linear.py', 'benchmarks/mae_vit-b_finetune.py'])
+def test_benchmark_without_a_checkpoint_says_so_in_one_line(name, data_root, tmp_path):
+    with pytest.raises(ConfigError, match='checkpoint') as error:
+        build_runner(prepare(shrink(ROOT / name, data_root, tmp_path))).train()
+    assert '\n' not in str(error.value)
+
+
+def test_our_hooks_survive_inheritance():
+    for name in ('ldae/vit-b_pca.py', 'mae/vit-b_300e.py', 'benchmarks/ldae_vit-b_finetune.py'):
+        hooks = load_config(ROOT / name).default_hooks
+        assert {'plain_checkpoint', 'check_loaded', 'timer', 'checkpoint'} <= set(hooks)
+        assert hooks.checkpoint.max_keep_ckpts == 3
