@@ -29,5 +29,5 @@ log_level = 'INFO'
 load_from = None
 resume = False
 
-# Each process draws its own noise and crops; with one seed for all, 8 GPUs would add the same noise 8 times.
+# As in mmpretrain's MAE: each process draws its own masks and mixes.
 randomness = dict(seed=0, diff_rank_seed=True)

@@ -4,8 +4,7 @@
 Run:       tools/dist_train.sh configs/ldae/vit-l_pca_rrc.py 8
 Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 Cost:      400 epochs x 1.28 M images x 256 tokens = 131 G tokens through encoder and decoder.
-           Where 256 images of this size don't fit on a GPU: --cfg-options train_dataloader.batch_size=128
-           optim_wrapper.accumulative_counts=2
+           Where 256 images don't fit on a GPU: --keep-batch --cfg-options train_dataloader.batch_size=128
 Paper:     70.9 linear (ImageNet top-1)
 Ours:      not yet measured
 """
