@@ -4,7 +4,7 @@
 Run:       tools/dist_train.sh configs/ldae/fashion-mnist_pca.py 1 --data-root DIR
            DIR holds the four IDX files; Debian's package dataset-fashion-mnist puts them into
            /usr/share/datasets/fashion-mnist. To have them downloaded into DIR instead:
-           --cfg-options train_dataloader.dataset.download=True
+           --cfg-options {train,val,test}_dataloader.dataset.download=True
 Batch:     1 process x 64 images = 64; lr = 2e-3
 Cost:      20 epochs x 60 000 images x 16 tokens = 19 M tokens
 Paper:     no figure, not a data set of the paper

@@ -3,7 +3,7 @@
 
 Nothing is downloaded by itself. Name the folder (`--data-root DIR`; Debian's package `dataset-fashion-mnist`
 puts them into `/usr/share/datasets/fashion-mnist`), or ask for the download:
-`--cfg-options train_dataloader.dataset.download=True`.
+`--cfg-options {train,val,test}_dataloader.dataset.download=True`.
 """
 
 data_root = 'data/fashion-mnist'
