@@ -53,9 +53,14 @@ class ProgressBarHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
         if not self.bar.disable and self.every_n_train_iters(runner, self.interval):
+            self._show_loss(runner)
+        self.bar.update()
+
+    def _show_loss(self, runner: Runner) -> None:
+        # Losses reach the message hub when a log line is due, so at first there may be none.
+        if 'train/loss' in runner.message_hub.log_scalars:
             loss = runner.message_hub.get_scalar('train/loss').mean(self.interval)
             self.bar.set_postfix(loss=f'{loss:.4f}', refresh=False)
-        self.bar.update()
 
     def after_train(self, runner: Runner) -> None:
         self._open.close()
