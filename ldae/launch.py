@@ -186,5 +186,27 @@ def build_runner(cfg: Config) -> Runner:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if 'batch_arithmetic' in cfg:
         runner.logger.info(cfg.batch_arithmetic)
+    if isinstance(runner._train_dataloader, dict):
+        _build_train_data(runner)
     runner.register_hook(RunSummaryHook(), priority='VERY_HIGH')
     return runner
+
+
+def _build_train_data(runner: Runner) -> None:
+    # Here rather than in Runner.train, whose schedulers fail on an epoch without steps before any hook is called.
+    diff_rank_seed = runner._randomness_cfg.get('diff_rank_seed', False)
+    loader = runner.build_dataloader(
+        runner._train_dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed
+    )
+    check_size(len(loader.dataset), len(loader), runner.world_size, loader.batch_size)
+    runner._train_dataloader = loader
+
+
+def check_size(images: int, steps: int, world: int, batch_size: int | None) -> None:
+    """Raise ConfigError if there are more processes than images, or an epoch without a step."""
+    if images < world:
+        raise ConfigError(f'{images} training images for {world} processes: start fewer processes')
+    if steps == 0:
+        raise ConfigError(
+            f'{images} training images give no batch of {world} x {batch_size}: lower train_dataloader.batch_size'
+        )

@@ -5,12 +5,13 @@ import os
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope
 
 torch.set_num_threads(1)
 
@@ -23,6 +24,15 @@ def write_image(path: Path, rng: np.random.Generator, size: int = 40) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
     assert cv2.imwrite(str(path), cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC))
+
+
+@pytest.fixture(autouse=True)
+def _default_scope_of_its_own():
+    """A Runner leaves its default scope behind; no test shall depend on whether another has built one."""
+    before = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
 
 
 @pytest.fixture

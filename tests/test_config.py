@@ -72,8 +72,8 @@ def test_data_root_may_be_none(tmp_path: Path):
 
 
 def test_a_missing_config_offers_the_nearest(file: Path):
-    with pytest.raises(ConfigError, match=f"confg.py does not exist; did you mean '{file}'"):
-        find_config(file.with_name('confg.py'))
+    with pytest.raises(ConfigError, match=f"konfig.py does not exist; did you mean '{file}'"):
+        find_config(file.with_name('konfig.py'))
 
 
 @pytest.mark.parametrize('text', ['a = (', 'a = 1 / 0', "_base_ = 'nowhere.py'"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from ldae.launch import LaunchOptions, accumulation_for, prepare, scale_batch, world_size
+from ldae.launch import LaunchOptions, accumulation_for, check_size, prepare, scale_batch, world_size
 from ldae.utils import ConfigError
 
 
@@ -137,3 +137,11 @@ def test_data_root_option(tmp_path: Path):
     cfg = make_config()
     cfg.train_dataloader.dataset.data_root = 'old'
     assert prepare(cfg, LaunchOptions(data_root='new')).train_dataloader.dataset.data_root == 'new'
+
+
+def test_there_must_be_an_image_for_each_process_and_a_step_for_each_epoch():
+    check_size(8, 1, 8, 1)
+    with pytest.raises(ConfigError, match='1 training images for 2 processes'):
+        check_size(1, 1, 2, 1)
+    with pytest.raises(ConfigError, match=r'no batch of 2 x 256: lower train_dataloader\.batch_size'):
+        check_size(100, 0, 2, 256)

@@ -38,7 +38,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((THREADS > 0 ? THREADS : 1))}
 # A clone needn't be installed; where tools/ lies inside an installed package, that package is found by itself.
 if [ -d "$ROOT/ldae" ]; then export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}; fi
 
-exec "$PYTHON" -m torch.distributed.run \
+exec "$PYTHON" -m ldae.cli.torchrun \
     --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}" \
     --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${PORT:-29500}" \
     --nproc-per-node="$PROCESSES" \

@@ -6,13 +6,16 @@ import os
 import pickle
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 from ldae.utils import ConfigError
 
 EXIT_STATUS = 2
 TRACEBACK_VARIABLE = 'LDAE_TRACEBACK'
-# What a DataLoader worker or a registry raised arrives as the text of a traceback, with the error in its last line.
+SECONDS_TO_GIVE_WAY = 3.0
+LOST_PEER = re.compile('Connection (closed|reset) by peer')
+# What a DataLoader worker raised arrives as the text of a traceback, with the error in its last line.
 RAISED = re.compile(r'^(?:[\w.]+\.)?ConfigError: (.*)$', re.MULTILINE)
 
 
@@ -23,18 +26,26 @@ def explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequence
     """
     try:
         return main(argv) or 0
+    except BrokenPipeError:
+        # The reader, say `head`, has seen enough: leave nothing to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
+        if LOST_PEER.search(str(error)):
+            time.sleep(SECONDS_TO_GIVE_WAY)  # the one that failed knows why, and the launcher ends this one
         line = one_line(error)
         if line is None or os.environ.get(TRACEBACK_VARIABLE, '0') not in ('', '0'):
             raise
-        if os.environ.get('RANK', '0') == '0' or not _on_all_ranks(error):
-            print(f'error: {line}', file=sys.stderr, flush=True)
+        _give_way_to_the_first_rank()
+        print(f'error: {line}', file=sys.stderr, flush=True)
         return EXIT_STATUS
 
 
-def _on_all_ranks(error: Exception) -> bool:
-    # A worker of a data loader meets a file on one rank only; anything else is met by all, and said once.
-    return 'DataLoader worker' not in str(error)
+def _give_way_to_the_first_rank() -> None:
+    # What all ranks meet is said once: the launcher ends the others as soon as one has failed. What only one meets,
+    # such as an unreadable image, is said by that one.
+    if os.environ.get('LOCAL_RANK', '0') != '0':
+        time.sleep(SECONDS_TO_GIVE_WAY)
 
 
 def one_line(error: BaseException) -> str | None:

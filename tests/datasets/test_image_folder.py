@@ -69,8 +69,8 @@ def test_flat_folder_with_labels_wanted(tiny_annotated_folder: Path):
 
 
 def test_one_split_is_not_taken_for_another(tiny_image_folder: Path):
+    (tiny_image_folder / 'val').rename(tiny_image_folder / 'holdout')
     with pytest.raises(ConfigError, match="none named 'val'.*--no-validate"):
-        (tiny_image_folder / 'val').rename(tiny_image_folder / 'holdout')
         ImageFolder(str(tiny_image_folder), 'val', with_label=False)
 
 

@@ -10,7 +10,7 @@ from ldae.utils import ConfigError
 def make(**options: object):
     model = nn.Linear(4, 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return model, OPTIM_WRAPPERS.build(dict(type='AutocastOptimWrapper', optimizer=optimizer, **options))
+    return model, OPTIM_WRAPPERS.build(dict(type='ldae.AutocastOptimWrapper', optimizer=optimizer, **options))
 
 
 def test_forward_is_bfloat16_and_weights_stay_float32():

@@ -9,37 +9,18 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ldae.registry import HOOKS
-from ldae.utils import ConfigError
 
 
 @HOOKS.register_module()
 class RunSummaryHook(Hook):
-    """Before training, log the model, its parameters, the data, the steps and the device in one line.
-
-    Raises:
-        ConfigError: More processes than images, or an epoch without a single step.
-    """
+    """Before training, log the model, its parameters, the data, the steps and the device in one line."""
 
     priority = 'VERY_HIGH'
 
     def before_run(self, runner: Runner) -> None:
-        """Both ``train`` and ``test`` call this, with their data loaders built."""
-        if not isinstance(runner._train_loop, dict) and runner._train_loop is not None:
-            self._check(runner)
+        """Called before tests too, which say themselves what they do."""
+        if runner._train_loop is not None and not isinstance(runner._train_loop, dict):
             runner.logger.info(describe_training(runner))
-
-    def _check(self, runner: Runner) -> None:
-        loader = runner.train_dataloader
-        images = len(loader.dataset)
-        if images < runner.world_size:
-            raise ConfigError(
-                f'{images} training images for {runner.world_size} processes: start fewer processes'
-            )
-        if len(loader) == 0:
-            raise ConfigError(
-                f'{images} training images give no batch of {runner.world_size} x {loader.batch_size}:'
-                ' lower train_dataloader.batch_size'
-            )
 
 
 def describe_training(runner: Runner) -> str:

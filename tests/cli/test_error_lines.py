@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 
+from ldae.cli import errors
 from ldae.cli.errors import explained, one_line
 from ldae.utils import ConfigError
 
@@ -53,14 +54,18 @@ def test_status_and_message(capsys: pytest.CaptureFixture, monkeypatch: pytest.M
         explained(fail)
 
 
-def test_only_one_rank_speaks(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv('RANK', '1')
+def test_other_ranks_give_way_to_the_first(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    waited = []
+    monkeypatch.setattr(errors.time, 'sleep', waited.append)
 
     def fail(argv: object) -> None:
         raise ConfigError('no such thing')
 
-    assert explained(fail) == 2
-    assert capsys.readouterr().err == ''
+    for rank in '01':
+        monkeypatch.setenv('LOCAL_RANK', rank)
+        assert explained(fail) == 2
+    assert waited == [errors.SECONDS_TO_GIVE_WAY]
+    assert capsys.readouterr().err == 2 * 'error: no such thing\n'
 
 
 def test_a_truncated_checkpoint_is_one_line(tmp_path):

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tools in one process, on a handful of images."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ldae.cli import run_tool
+
+TINY = """
+_base_ = 'ldae::ldae/vit-b_pca.py'
+size = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
+model = dict(
+    tokenizer=dict(img_size=32, patch_size=8, latent_dim=8),
+    backbone=dict(arch=dict(_delete_=True, **size)),
+)
+pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=32, edge='short'),
+    dict(type='CenterCrop', crop_size=32),
+    dict(type='PackInputs'),
+]
+loader = dict(batch_size=4, num_workers=0, dataset=dict(pipeline=pipeline))
+train_dataloader = loader
+val_dataloader = loader
+test_dataloader = loader
+train_cfg = dict(max_epochs=1)
+"""
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path) -> Path:
+    path = tmp_path / 'tiny.py'
+    path.write_text(TINY)
+    return path
+
+
+def test_train_resume_and_test(
+    tiny_config: Path, tiny_image_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+):
+    work = str(tmp_path / 'work')
+    common = [str(tiny_config), '--data-root', str(tiny_image_folder), '--work-dir', work]
+    assert run_tool('train', [*common, '--amp']) == 0
+    out = ''.join(capfd.readouterr())
+    assert 'batch 1 x 4 x 1 = 4 of 2048: lr 0.0008 -> 1.56e-06' in out
+    assert '16 images; 4 steps; 1 x cpu' in out or torch.cuda.is_available()
+
+    assert run_tool('train', [*common, '--resume', '--cfg-options', 'train_cfg.max_epochs=2']) == 0
+    assert 'resumed epoch: 1' in ''.join(capfd.readouterr())
+    assert (tmp_path / 'work' / 'epoch_2.pth').is_file()
+
+    metrics = tmp_path / 'metrics.json'
+    args = [
+        str(tiny_config),
+        f'{work}/epoch_2.pth',
+        *common[1:],
+        '--out',
+        str(metrics),
+        '--out-item',
+        'metrics',
+    ]
+    assert run_tool('test', args) == 0
+    assert json.loads(metrics.read_text())['denoising/psnr'] > 0
+
+
+def test_a_folder_in_imagenets_annotated_layout(
+    tiny_config: Path, tiny_annotated_folder: Path, tmp_path: Path
+):
+    args = ['--cfg-options', f'data_root={tiny_annotated_folder}', '--work-dir', str(tmp_path / 'work')]
+    assert run_tool('train', [str(tiny_config), *args]) == 0
+
+
+def test_a_non_image_stops_with_its_name(
+    tiny_config: Path, tiny_image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    (tiny_image_folder / 'train' / 'b' / '1.jpg').write_text('hello')
+    args = ['--data-root', str(tiny_image_folder), '--work-dir', str(tmp_path / 'work')]
+    assert run_tool('train', [str(tiny_config), *args]) == 2
+    assert 'b/1.jpg is not a readable image' in capsys.readouterr().err
+
+
+def test_too_large_a_batch_is_said(
+    tiny_config: Path, tiny_image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    args = ['--data-root', str(tiny_image_folder), '--work-dir', str(tmp_path / 'work')]
+    args += ['--cfg-options', 'train_dataloader.batch_size=17']
+    assert run_tool('train', [str(tiny_config), *args]) == 2
+    assert '16 training images give no batch of 1 x 17' in capsys.readouterr().err
+
+
+def test_fit_pca(tiny_config: Path, tiny_image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    out, figure = tmp_path / 'pca.pth', tmp_path / 'filters.png'
+    args = [
+        str(tiny_config),
+        '--data-root',
+        str(tiny_image_folder),
+        '--out',
+        str(out),
+        '--figure',
+        str(figure),
+    ]
+    assert run_tool('fit-pca', [*args, '--num-images', '10']) == 0
+    assert '8 of 192 dimensions a patch keep' in capsys.readouterr().out
+    assert figure.stat().st_size > 1000
+    assert torch.load(out, weights_only=True)
+    options = ['--cfg-options', f'model.tokenizer.checkpoint={out}', '--work-dir', str(tmp_path / 'work')]
+    assert run_tool('train', [str(tiny_config), '--data-root', str(tiny_image_folder), *options]) == 0
+
+
+def test_fit_pca_needs_a_tokenizer(capsys: pytest.CaptureFixture, tiny_image_folder: Path, tmp_path: Path):
+    args = [
+        'ldae::mae/vit-b_400e.py',
+        '--data-root',
+        str(tiny_image_folder),
+        '--out',
+        str(tmp_path / 'pca.pth'),
+    ]
+    assert run_tool('fit-pca', args) == 2
+    assert 'has no model.tokenizer' in capsys.readouterr().err
