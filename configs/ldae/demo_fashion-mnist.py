@@ -17,6 +17,7 @@ model = dict(backbone=dict(timestep=500))
 train_cfg = dict(val_interval=20)  # PSNR by noise level, once, at the end
 
 default_hooks = dict(
+    progress_bar=dict(desc='l-DAE'),
     fit_tokenizer=dict(type='ldae.FitTokenizerHook', num_images=None),
     pictures=dict(type='ldae.DenoisingPicturesHook', interval=10),
 )

@@ -33,3 +33,5 @@ model = dict(
 val_dataloader = None
 val_cfg = None
 val_evaluator = None
+
+default_hooks = dict(progress_bar=dict(desc='MAE'))

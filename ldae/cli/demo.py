@@ -252,8 +252,9 @@ def limit_images(cfg, split: str, count: int | None) -> None:
 
 
 def speak_up(logger: logging.Logger) -> None:
-    """Log from here on what a person wants to read."""
+    """Log from here on, without what says nothing here."""
+    noise = ('Exp name', '"FileClient"', '"HardDiskBackend"')
     logger.setLevel(logging.INFO)
     for handler in logger.handlers:
         handler.setLevel(logging.INFO)
-        handler.addFilter(lambda record: not record.getMessage().startswith('Exp name'))
+        handler.addFilter(lambda record: not record.getMessage().startswith(noise))
