@@ -12,7 +12,7 @@ help:  ## List the targets.
 
 $(STAMP): setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -c constraints.txt -e .[test]
+	$(BIN)/pip install -c constraints.txt -e '.[test]'
 	@touch $@
 
 install: $(STAMP)  ## Make the virtual environment with the tested versions.
