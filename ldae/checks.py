@@ -145,7 +145,8 @@ def check_checkpoints(cfg: Config) -> None:
         _check_file(cfg.load_from, 'load_from')
     for node in walk_dicts(cfg.get('model')):
         for key in ('checkpoint', 'pretrained'):
-            if isinstance(node.get(key), str):
+            # An empty name is CheckLoadedHook's, which knows whether one is needed.
+            if isinstance(node.get(key), str) and node[key]:
                 _check_file(node[key], f'model: {node.get("type", "")} {key}')
 
 

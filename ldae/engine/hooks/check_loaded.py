@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint, _load_checkpoint_with_prefix
 from torch import nn
 
@@ -22,6 +22,8 @@ class CheckLoadedHook(Hook):
     the run resumes from or loads."""
 
     def before_run(self, runner: Runner) -> None:
+        if not isinstance(runner._train_loop, BaseLoop):
+            return  # testing: the tested checkpoint brings all weights
         for name, module in runner.model.named_modules():
             for cfg in _pretrained(module):
                 check_pretrained(name.removeprefix('module.'), module, cfg)

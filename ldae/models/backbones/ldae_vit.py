@@ -11,7 +11,7 @@ from mmpretrain.models.utils import build_2d_sincos_position_embedding, resize_p
 from torch import Tensor, nn
 
 from ldae.models.layers import DiTBlock, PatchEmbed, TimestepEmbed, init_dit_weights
-from ldae.models.layers.dit_block import NORM_CFG
+from ldae.models.layers.dit_block import ARCH_KEYS, NORM_CFG
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, check_choice, check_range
 
@@ -109,6 +109,10 @@ class LDAEViT(VisionTransformer):
     ) -> None:
         if isinstance(arch, str):
             check_choice('backbone LDAEViT: arch', arch, self.arch_zoo)
+        elif missing := [key for key in ARCH_KEYS if key not in arch]:
+            raise ConfigError(
+                f'backbone LDAEViT: arch lacks {missing}: give a name, or all of {list(ARCH_KEYS)}'
+            )
         check_choice('backbone LDAEViT: input_type', input_type, ('image', 'latent'))
         check_choice('backbone LDAEViT: out_type', out_type, self.OUT_TYPES - {'cls_token'})
         check_range('backbone LDAEViT: cond_ratio', cond_ratio, 1e-3, 16)

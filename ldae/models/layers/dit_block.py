@@ -8,6 +8,8 @@ import torch
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from torch import Tensor, nn
 
+#: What describes a stack of blocks.
+ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 NORM_CFG = dict(type='LN', eps=1e-6)
 # adaLN supplies scale and shift, so the norms themselves have none.
 PLAIN_NORM_CFG = dict(type='LN', eps=1e-6, elementwise_affine=False)

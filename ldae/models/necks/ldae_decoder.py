@@ -6,11 +6,9 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from torch import Tensor, nn
 
 from ldae.models.layers import AdaLNModulation, DiTBlock, TimestepEmbed, init_dit_weights, modulate
-from ldae.models.layers.dit_block import NORM_CFG, PLAIN_NORM_CFG
+from ldae.models.layers.dit_block import ARCH_KEYS, NORM_CFG, PLAIN_NORM_CFG
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, check_range
-
-ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 
 
 @MODELS.register_module()

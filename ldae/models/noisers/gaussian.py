@@ -56,7 +56,7 @@ class GaussianNoiser(BaseModule):
         check_choice('noiser: schedule', schedule['type'], NOISE_SCHEDULES.module_dict)
         check_range('noiser: num_timesteps', num_timesteps, 1, kind=int)
         with torch.device('cpu'):  # tables are values even where a model is only sketched on the meta device
-            gamma, sigma = NOISE_SCHEDULES.build(dict(num_timesteps=num_timesteps, **schedule))
+            gamma, sigma = NOISE_SCHEDULES.get(schedule.pop('type'))(num_timesteps, **schedule)
         self.num_timesteps = num_timesteps
         self.rank_invariant = rank_invariant
         # Made from the config: not in checkpoints, so that a checkpoint can be read under another schedule.

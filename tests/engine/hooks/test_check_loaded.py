@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
 from ldae.engine.hooks import CheckLoadedHook
@@ -15,7 +16,8 @@ ARCH = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
 def runner_with(checkpoint: str, **kwargs) -> SimpleNamespace:
     init_cfg = dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
     backbone = LDAEViT(ARCH, 16, 8, init_cfg=init_cfg, **kwargs)
-    return SimpleNamespace(model=nn.ModuleDict(dict(backbone=backbone)))
+    loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    return SimpleNamespace(model=nn.ModuleDict(dict(backbone=backbone)), _train_loop=loop)
 
 
 @pytest.fixture
@@ -38,6 +40,12 @@ def test_no_checkpoint_or_a_missing_one_says_which_option_to_set():
         CheckLoadedHook().before_run(runner_with(''))
     with pytest.raises(ConfigError, match='file nowhere.pth does not exist'):
         CheckLoadedHook().before_run(runner_with('nowhere.pth'))
+
+
+def test_testing_needs_no_pretrained_checkpoint():
+    runner = runner_with('')
+    runner._train_loop = dict(type='EpochBasedTrainLoop')
+    assert CheckLoadedHook().before_run(runner) is None
 
 
 def test_missing_parameters_are_an_error_with_names(checkpoint):

@@ -158,6 +158,7 @@ def test_freezing_all_stages_leaves_nothing_to_train():
     ('options', 'message'),
     [
         (dict(arch='bas'), "did you mean 'base'"),
+        (dict(arch=dict(embed_dims=32)), "arch lacks .'num_layers', 'num_heads'"),
         (dict(input_type='pixels'), "input_type='pixels' is unknown"),
         (dict(input_type='latent'), 'needs latent_dim'),
         (dict(timestep=1000), 'timestep=1000 is out of range.*between 0 and 999'),
