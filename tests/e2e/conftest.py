@@ -54,6 +54,7 @@ train_cfg = dict(max_epochs=1)
 """,
     'small_finetune.py': f"""
 _base_ = 'ldae::benchmarks/ldae_vit-b_finetune.py'
+data_preprocessor = dict(num_classes=2)
 model = dict(backbone=dict(arch={ARCH}, img_size=32), head=dict(in_channels=32, num_classes=2, topk=1))
 train_dataloader = dict(batch_size=4, num_workers=0)
 val_dataloader = dict(batch_size=4, num_workers=0)
