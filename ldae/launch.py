@@ -178,7 +178,7 @@ def build_runner(cfg: Config) -> Runner:
     """
     from mmengine.registry import RUNNERS
 
-    from ldae.engine.hooks.run_summary import RunSummaryHook
+    from ldae.engine.hooks import PlainCheckpointHook, RunSummaryHook
 
     check_config(cfg)
     if cfg.get('launcher', 'none') != 'none' and not torch.cuda.is_available():
@@ -188,7 +188,10 @@ def build_runner(cfg: Config) -> Runner:
         runner.logger.info(cfg.batch_arithmetic)
     if isinstance(runner._train_dataloader, dict):
         _build_train_data(runner)
-    runner.register_hook(RunSummaryHook(), priority='VERY_HIGH')
+    runner.register_hook(RunSummaryHook())
+    if not any(isinstance(hook, PlainCheckpointHook) for hook in runner.hooks):
+        # A config of mmpretrain's own: without it, its checkpoints could be neither resumed nor tested.
+        runner.register_hook(PlainCheckpointHook())
     return runner
 
 

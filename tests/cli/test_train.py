@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from ldae.cli import run_tool
 
@@ -119,3 +120,37 @@ def test_fit_pca_needs_a_tokenizer(capsys: pytest.CaptureFixture, tiny_image_fol
     ]
     assert run_tool('fit-pca', args) == 2
     assert 'has no model.tokenizer' in capsys.readouterr().err
+
+
+def test_a_config_without_our_hooks_can_be_tested_too(tiny_image_folder: Path, tmp_path: Path):
+    backbone = dict(type='ResNet', depth=18, stem_channels=8, base_channels=8)
+    head = (
+        dict(type='GlobalAveragePooling'),
+        dict(type='LinearClsHead', num_classes=2, in_channels=64, topk=(1,)),
+    )
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=32), dict(type='PackInputs')]
+    dataset = dict(
+        type='ImageNet', data_root='data', split='val', metainfo=dict(classes='ab'), pipeline=pipeline
+    )
+    loader = dict(
+        batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dataset
+    )
+    fields = dict(
+        default_scope='mmpretrain',
+        model=dict(type='ImageClassifier', backbone=backbone, neck=head[0], head=head[1]),
+        data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3, num_classes=2),
+        train_dataloader=loader,
+        test_dataloader=loader,
+        test_evaluator=dict(type='Accuracy', topk=(1,)),
+        test_cfg=dict(),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
+    )
+    config, work = tmp_path / 'resnet.py', tmp_path / 'work'
+    Config(fields).dump(config)
+    common = ['--data-root', str(tiny_image_folder), '--work-dir', str(work)]
+    assert run_tool('train', [str(config), *common]) == 0
+    out = tmp_path / 'predictions.pkl'
+    args = [str(config), str(work / 'epoch_1.pth'), *common, '--tta', '--amp', '--out', str(out)]
+    assert run_tool('test', args) == 0
+    assert out.is_file()
