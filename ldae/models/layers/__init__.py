@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from .dit_block import AdaLNModulation, DiTBlock, TimestepEmbed, init_dit_weights, modulate
 from .patch_embed import PatchEmbed
-from .patches import AffinePatchMap, patchify, unpatchify
+from .patches import AffinePatchMap, patch_view, patchify, unpatchify
 
 __all__ = [
     'AdaLNModulation',
@@ -11,6 +11,7 @@ __all__ = [
     'TimestepEmbed',
     'init_dit_weights',
     'modulate',
+    'patch_view',
     'patchify',
     'unpatchify',
 ]

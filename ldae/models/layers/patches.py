@@ -7,12 +7,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def patchify(images: Tensor, patch_size: int) -> Tensor:
-    """(B, C, H, W) -> (B, N, C * p * p) with N = (H / p) * (W / p), patches in row-major order."""
+def patch_view(images: Tensor, patch_size: int) -> Tensor:
+    """(B, C, H, W) -> (B, H / p, W / p, C, p, p), without a copy."""
     b, c, height, width = images.shape
     p = patch_size
-    x = images.reshape(b, c, height // p, p, width // p, p)
-    return x.permute(0, 2, 4, 1, 3, 5).reshape(b, -1, c * p * p)
+    return images.reshape(b, c, height // p, p, width // p, p).permute(0, 2, 4, 1, 3, 5)
+
+
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """(B, C, H, W) -> (B, N, C * p * p) with N = (H / p) * (W / p), patches in row-major order."""
+    return patch_view(images, patch_size).flatten(3).flatten(1, 2)
 
 
 def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int]) -> Tensor:

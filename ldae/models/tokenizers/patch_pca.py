@@ -7,7 +7,7 @@ import torch
 from mmengine import dist
 from torch import Tensor
 
-from ldae.models.layers import AffinePatchMap, patchify, unpatchify
+from ldae.models.layers import AffinePatchMap, patch_view, patchify, unpatchify
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, check_choice, full_precision
 
@@ -109,8 +109,8 @@ class PatchPCATokenizer(BaseTokenizer):
         statistics = None
         for images in batches:
             self._check_images(images)
-            patches = patchify(images.float(), self.patch_size).flatten(0, 1)
-            statistics = statistics or StreamingCovariance(self.geometry.patch_dim, patches.device)
+            patches = patch_view(images.float(), self.patch_size)  # (B, H/p, W/p, C, p, p)
+            statistics = statistics or StreamingCovariance(patches.shape[3:], patches.device)
             statistics.update(patches)
         if statistics is None:
             raise ConfigError(

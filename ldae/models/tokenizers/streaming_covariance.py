@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mean and covariance of a stream of rows, in memory that doesn't depend on its length."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from mmengine import dist
 from torch import Tensor
@@ -9,34 +12,48 @@ from torch import Tensor
 class StreamingCovariance:
     """Accumulate ``sum(x - s)`` and ``sum((x - s)(x - s)^T)`` around a fixed shift s.
 
-    Products are taken in float32, where the machine is fast, over chunks short enough to keep their rounding small;
-    sums over chunks are kept in float64. The shift is a pilot mean: it removes the cancellation in
-    ``E[x x^T] - m m^T``, and being the same on all ranks it makes the all-reduced sums exact.
+    Products are taken in float32, where the machine is fast, over few enough rows to keep their rounding small; their
+    sums are kept in float64. The shift is a pilot mean: it removes the cancellation in ``E[x x^T] - m m^T``, and being
+    the same on all ranks it makes the all-reduced sums exact.
 
     Args:
-        dim: Length D of a row.
+        row_shape: Shape of a row; its D values are taken in row-major order. A row may be a strided view, as a patch of
+            an image is: the copy that lays it out also takes the shift off.
         device: Where rows come from.
-        chunk_size: Rows per float32 product.
+        chunk_size: Rows per float32 product; about as many as fit the cache.
     """
 
-    def __init__(self, dim: int, device: torch.device | str = 'cpu', chunk_size: int = 8192) -> None:
+    def __init__(
+        self, row_shape: int | Sequence[int], device: torch.device | str = 'cpu', chunk_size: int = 4096
+    ) -> None:
+        self.row_shape = (row_shape,) if isinstance(row_shape, int) else tuple(row_shape)
+        self.dim = math.prod(self.row_shape)
         self.chunk_size = chunk_size
         self.shift: Tensor | None = None
         self.count = torch.zeros((), dtype=torch.float64, device=device)
-        self.total = torch.zeros(dim, dtype=torch.float64, device=device)
-        self.outer = torch.zeros(dim, dim, dtype=torch.float64, device=device)
+        self.total = torch.zeros(self.dim, dtype=torch.float64, device=device)
+        self.outer = torch.zeros(self.dim, self.dim, dtype=torch.float64, device=device)
+        self._rows = torch.empty(0, device=device)  # the current chunk, written anew each time
 
     def update(self, rows: Tensor) -> None:
-        """Add rows (n, D). In a distributed run every rank's first call must come together."""
-        rows = rows.float()
+        """Add rows (..., *row_shape). In a distributed run every rank's first call must come together."""
+        lead = tuple(range(rows.dim() - len(self.row_shape)))
         if self.shift is None:
-            self.shift = rows.mean(dim=0)
+            self.shift = rows.float().mean(dim=lead).contiguous()
             dist.broadcast(self.shift)
-        for chunk in rows.split(self.chunk_size):
-            centred = chunk - self.shift
+        rows_per_entry = math.prod(rows.shape[1 : len(lead)])
+        for chunk in rows.split(max(1, self.chunk_size // rows_per_entry)):
+            centred = self._centre(chunk)
             self.outer += centred.t() @ centred
             self.total += centred.sum(dim=0)
-            self.count += len(chunk)
+            self.count += len(centred)
+
+    def _centre(self, chunk: Tensor) -> Tensor:
+        """``chunk - shift`` as contiguous rows (n, D), in a buffer that the next call overwrites."""
+        if self._rows.numel() < chunk.numel():
+            self._rows = torch.empty(chunk.numel(), device=chunk.device)
+        out = self._rows[: chunk.numel()].view(chunk.shape)
+        return torch.sub(chunk, self.shift, out=out).view(-1, self.dim)
 
     def finalize(self) -> tuple[Tensor, Tensor, int]:
         """All-reduce and return mean (D,), unbiased covariance (D, D), both float64, and the number of rows."""
@@ -44,4 +61,4 @@ class StreamingCovariance:
             dist.all_reduce(value)
         mean = self.total / self.count
         covariance = (self.outer - self.count * torch.outer(mean, mean)) / (self.count - 1).clamp(min=1)
-        return mean + self.shift, covariance, int(self.count)
+        return mean + self.shift.flatten(), covariance, int(self.count)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fitting the PCA tokenizer against one float32 matrix product of its size, and against scikit-learn's IncrementalPCA.
+
+    python benchmarks/pca_fit.py                       # 3 x 16 x 16 patches, as at the paper's scale
+    python benchmarks/pca_fit.py --device cuda
+
+Reading and decoding images is left out: one batch lies in memory and is used over and over. The peers are timed in turn,
+in the same process; the median of ``--runs`` counts. What the fit keeps between batches is printed after few and many.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from ldae.models import PatchPCATokenizer
+from ldae.models.layers import patchify
+
+#: The slow peer gets fewer; rates are compared.
+SKLEARN_PATCHES = 4096
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--img-size', type=int, default=256)
+    parser.add_argument('--patch-size', type=int, default=16)
+    parser.add_argument('--images', type=int, default=1024, help='images per fit (of 256 patches by default)')
+    parser.add_argument('--batch-size', type=int, default=64)
+    parser.add_argument('--runs', type=int, default=5)
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--no-sklearn', action='store_true', help='leave out the slow peer')
+    return parser.parse_args()
+
+
+def seconds(function: Callable[[], object], device: str) -> float:
+    """Wall-clock time of one call."""
+    start = time.perf_counter()
+    function()
+    if device != 'cpu':
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peers(args: argparse.Namespace, batch: torch.Tensor, repeats: int) -> dict[str, Callable[[], object]]:
+    """What is timed, by name."""
+    rows = patchify(batch, args.patch_size).flatten(0, 1)
+
+    def ours() -> None:
+        PatchPCATokenizer(args.img_size, args.patch_size, 3, 32).to(args.device).fit([batch] * repeats)
+
+    def bare_product() -> None:
+        for _ in range(repeats):
+            rows.t() @ rows
+
+    functions = {'ldae': ours, 'float32 products': bare_product}
+    if not args.no_sklearn:
+        from sklearn.decomposition import IncrementalPCA
+
+        sample = rows[:SKLEARN_PATCHES].cpu().numpy()
+        functions['IncrementalPCA'] = lambda: IncrementalPCA(32, batch_size=1024).fit(sample)
+    return functions
+
+
+def main() -> None:
+    args = parse_args()
+    torch.manual_seed(0)
+    batch = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=args.device)
+    repeats = args.images // args.batch_size
+    patches = repeats * args.batch_size * (args.img_size // args.patch_size) ** 2
+    functions = peers(args, batch, repeats)
+    times = {name: [] for name in functions}
+    for run in range(args.runs + 1):
+        for name, function in functions.items():
+            if name == 'IncrementalPCA' and run > 1:
+                continue  # a hundred times slower: once after the warm-up
+            elapsed = seconds(function, args.device)
+            if run:
+                times[name].append(elapsed)
+    counts = dict.fromkeys(functions, patches) | dict(IncrementalPCA=SKLEARN_PATCHES)
+    rates = {name: counts[name] / statistics.median(values) for name, values in times.items()}
+    dim = 3 * args.patch_size**2
+    print(
+        f'{patches} patches of {dim} on {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}'
+    )
+    for name, rate in rates.items():
+        print(f'{name:>20}: {rate:12,.0f} patches/s   ldae / it = {rates["ldae"] / rate:.2f}')
+    print_state(dim)
+
+
+def print_state(dim: int) -> None:
+    """The bytes that live from batch to batch, which alone could grow with the number of images."""
+    from ldae.models.tokenizers import StreamingCovariance
+
+    stream = StreamingCovariance(dim)
+    for count in (1, 10):
+        for _ in range(count):
+            stream.update(torch.randn(1024, dim))
+        tensors = [value for value in vars(stream).values() if isinstance(value, torch.Tensor)]
+        size = sum(value.numel() * value.element_size() for value in tensors)
+        print(f'kept between batches, after {count} more: {size / 2**20:.1f} MiB')
+
+
+if __name__ == '__main__':
+    main()
