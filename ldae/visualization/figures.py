@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ldae.registry import NOISE_SCHEDULES
-from ldae.utils import ConfigError
+from ldae.utils import ConfigError, check_choice
 
 from .tiles import filters_to_uint8, tile
 
@@ -95,10 +95,12 @@ def filter_grid(basis: Tensor, patch_size: int, in_channels: int, title: str = '
 def noise_schedules(names: Sequence[str] = ('ddpm_linear', 'linear_gamma_sq', 'linear_sigma')) -> Figure:
     """Signal gamma_t^2 and noise sigma_t over the time step, for registered schedules."""
     NOISE_SCHEDULES.import_from_location()
+    for name in names:
+        check_choice('noise_schedules: names', name, NOISE_SCHEDULES.module_dict)
     figure = new_figure(8, 3)
     signal, noise = figure.subplots(1, 2)
     for name in names:
-        gamma, sigma = NOISE_SCHEDULES.build(dict(type=name))
+        gamma, sigma = NOISE_SCHEDULES.get(name)()
         signal.plot(gamma**2, label=name)
         noise.plot(sigma, label=name)
     signal.set(xlabel='t', ylabel=r'$\gamma_t^2$')

@@ -46,6 +46,11 @@ def test_noise_schedules_draws_a_line_a_schedule():
     assert ddpm[500] < linear[500]
 
 
+def test_an_unknown_schedule_is_one_clear_line():
+    with pytest.raises(ConfigError, match="did you mean 'linear_sigma'"):
+        noise_schedules(['linear_sigm'])
+
+
 def test_explained_variance_adds_up_to_100_percent():
     axes = explained_variance(torch.tensor([0.5, 0.3, 0.2]), latent_dim=2).axes[0]
     np.testing.assert_allclose(axes.lines[0].get_ydata(), [50, 80, 100])
