@@ -27,6 +27,10 @@ class LDAE(BaseSelfSupervisor):
         neck: The decoder, by default as deep and wide as the encoder.
         head: What is predicted.
         data_preprocessor: Normalisation; mmpretrain's ``SelfSupDataPreprocessor`` unless it has a type.
+        num_classes: Condition on class labels as DiT does, for the baseline row only: samples must carry ``gt_label``.
+        label_drop_prob: Share of labels replaced by "no label" in training.
+        transfer_noise: Take features of the noisy latent at the encoder's transfer time step (appendix A), not of the
+            clean one.
         val_timesteps: Noise levels at which validation images are denoised, dealt out in turn.
         init_cfg: As in mmpretrain.
 
@@ -42,6 +46,9 @@ class LDAE(BaseSelfSupervisor):
         neck: dict | None = None,
         head: dict | None = None,
         data_preprocessor: dict | None = None,
+        num_classes: int | None = None,
+        label_drop_prob: float = 0.1,
+        transfer_noise: bool = False,
         val_timesteps: Sequence[int] = (100, 300, 500, 700, 900),
         init_cfg: dict | None = None,
     ) -> None:
@@ -49,7 +56,8 @@ class LDAE(BaseSelfSupervisor):
         head = MODELS.build(head or dict(type='ldae.OriginalImageHead'))
         head.check(tokenizer)
         noiser = MODELS.build(noiser, default_args=dict(weighting=head.weighting))
-        backbone = MODELS.build(complete('backbone', backbone, tokenizer.geometry._asdict()))
+        given = dict(tokenizer.geometry._asdict(), num_classes=num_classes)
+        backbone = MODELS.build(complete('backbone', backbone, given))
         check_range('backbone: timestep', backbone.timestep, 0, noiser.num_timesteps - 1, kind=int)
         neck = MODELS.build(
             self._complete_neck(neck or dict(type='ldae.LDAEDecoder'), tokenizer, backbone, head)
@@ -61,26 +69,55 @@ class LDAE(BaseSelfSupervisor):
         for t in val_timesteps:
             check_range('model: val_timesteps', t, 0, noiser.num_timesteps - 1, kind=int)
         self.val_timesteps = tuple(val_timesteps)
+        check_range('model: label_drop_prob', label_drop_prob, 0, 1)
+        self.num_classes, self.label_drop_prob, self.transfer_noise = (
+            num_classes,
+            label_drop_prob,
+            transfer_noise,
+        )
 
     @staticmethod
     def _complete_neck(neck: dict, tokenizer, backbone, head) -> dict:
         geometry = tokenizer.geometry
         out_dims = geometry.latent_dim if head.space == 'latent' else geometry.patch_dim
         neck = complete('neck', neck, dict(in_dims=backbone.embed_dims, out_dims=out_dims))
-        return dict(dict(arch=backbone.arch_settings, conditioned=backbone.conditioned), **neck)
+        shared = {name: getattr(backbone, name) for name in ('conditioned', 'cond_ratio', 'num_classes')}
+        return dict(dict(shared, arch=backbone.arch_settings), **neck)
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
-        """Images (B, C, H, W) -> ``{'loss': scalar}``. Labels, if there are any, are not looked at."""
+        """Images (B, C, H, W) -> ``{'loss': scalar}``. Labels are looked at only where ``num_classes`` is set."""
         z0 = self.tokenizer.encode(inputs)  # (B, N, d)
         sample = self.noiser(z0)  # z_t = gamma_t z0 + sigma_t eps
-        pred = self._predict_target(sample)  # (B, N, d or C*p*p)
+        labels = self._labels(data_samples) if self.num_classes else None  # (B,)
+        pred = self._predict_target(sample, labels)  # (B, N, d or C*p*p)
         return self.head.loss(pred, sample, inputs, self.tokenizer)
 
-    def _predict_target(self, sample: NoisySample) -> Tensor:
+    def _predict_target(self, sample: NoisySample, labels: Tensor | None = None) -> Tensor:
+        tokens = self.backbone(self._encoder_input(sample.z_t), sample.t, labels)[-1]  # (B, N, C)
+        return self.neck(tokens, sample.t, labels)
+
+    def _encoder_input(self, latents: Tensor) -> Tensor:
         # An encoder with image input goes back to pixels inside its embedding where the tokenizer is linear.
-        x_t = sample.z_t if self.backbone.patch_embed.takes_latents else self.tokenizer.decode(sample.z_t)
-        tokens = self.backbone(x_t, sample.t)[-1]  # (B, N, C)
-        return self.neck(tokens, sample.t)
+        return latents if self.backbone.patch_embed.takes_latents else self.tokenizer.decode(latents)
+
+    def _labels(self, data_samples: list[DataSample] | None) -> Tensor:
+        """Class labels (B,), some of them dropped."""
+        if not data_samples or any('gt_label' not in sample for sample in data_samples):
+            raise ConfigError(
+                f'model: num_classes={self.num_classes} conditions on labels, but the samples carry none: set '
+                'with_label=True in the training data set'
+            )
+        labels = torch.cat([sample.gt_label for sample in data_samples])
+        chance = self.noiser.draw(lambda b: torch.rand(b, device=labels.device), len(labels))
+        return torch.where(chance < self.label_drop_prob, self.num_classes, labels)
+
+    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Features of images (B, C, H, W) at the encoder's transfer time step; the last is (B, N, C)."""
+        latents = self.tokenizer.encode(inputs)
+        if self.transfer_noise:
+            t = torch.full((len(inputs),), self.backbone.timestep, device=inputs.device)
+            latents = self.noiser(latents, t, torch.Generator(inputs.device).manual_seed(0)).z_t
+        return self.backbone(self._encoder_input(latents))
 
     def forward(self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'):
         """mmpretrain's ``'tensor'`` (features) and ``'loss'``, and ``'predict'`` (:meth:`predict`)."""

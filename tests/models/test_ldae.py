@@ -3,8 +3,11 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 from torch import nn
 
+from ldae.engine.fit import save_tokenizer
+from ldae.models import LDAEViT
 from ldae.models.layers import patchify
 from ldae.utils import ConfigError
 
@@ -180,3 +183,98 @@ def test_a_step_reads_nothing_back_from_the_device():
     model, x = build().to('meta'), images().to('meta')
     model.loss(x)['loss'].backward()
     assert model.backbone.layers[0].attn.qkv.weight.grad.is_meta
+
+
+def labelled(labels: list[int]) -> list[DataSample]:
+    return [DataSample().set_gt_label(label) for label in labels]
+
+
+def test_class_conditioning_makes_the_loss_depend_on_the_labels_and_on_nothing_else():
+    model, x, losses = build(num_classes=5, label_drop_prob=0.0), images(), []
+    for labels in ([0, 1, 2, 3], [0, 1, 2, 3], [3, 2, 1, 0]):
+        torch.manual_seed(0)
+        losses.append(model.loss(x, labelled(labels))['loss'].item())
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_dropped_labels_are_the_label_none_at_the_given_rate():
+    model = build(num_classes=5, label_drop_prob=0.1)
+    torch.manual_seed(0)
+    labels = model._labels(labelled([2] * 20000))
+    assert set(labels.tolist()) == {2, 5}
+    assert (labels == 5).float().mean().item() == pytest.approx(0.1, abs=0.01)
+    all_dropped, x = build(num_classes=5, label_drop_prob=1.0), images()
+    torch.manual_seed(0)
+    loss = all_dropped.loss(x, labelled([0, 1, 2, 3]))['loss']
+    torch.manual_seed(0)
+    sample = all_dropped.noiser(all_dropped.tokenizer.encode(x))
+    expected = all_dropped.head.loss(all_dropped._predict_target(sample), sample, x, all_dropped.tokenizer)
+    torch.testing.assert_close(loss, expected['loss'])
+
+
+def test_both_halves_add_the_label_to_the_time_embedding():
+    model = build(num_classes=5)
+    for half in (model.backbone, model.neck):
+        assert half.label_embed.weight.shape == (6, 8)
+    backbone, t = model.backbone, torch.tensor([7])
+    expected = backbone.time_embed(t) + backbone.label_embed.weight[3]
+    torch.testing.assert_close(backbone._condition(t, torch.tensor([3]), t.device)[0], expected)
+
+
+def test_class_conditioning_without_labels_is_one_clear_line():
+    model = build(num_classes=5)
+    for samples in (None, [DataSample() for _ in range(4)]):
+        with pytest.raises(ConfigError, match='samples carry none: set with_label=True'):
+            model.loss(images(), samples)
+
+
+def test_transfer_of_a_class_conditioned_encoder_is_that_without_label():
+    model, x = build(num_classes=5), images()
+    plain = LDAEViT(ARCH, 16, 4, 1, conditioned=False)
+    state = {
+        k.removeprefix('backbone.'): v for k, v in model.state_dict().items() if k.startswith('backbone.')
+    }
+    assert not any(plain.load_state_dict(state))
+    torch.testing.assert_close(plain(x)[0], model.extract_feat(x)[0], atol=1e-4, rtol=1e-4)
+
+
+def test_noisy_transfer_takes_features_of_the_latent_at_the_transfer_time_step(tmp_path):
+    model, x = build(transfer_noise=True), images()
+    noise = torch.randn(4, 16, 6, generator=torch.Generator().manual_seed(0))
+    z_t = model.tokenizer.encode(x) + model.noiser.sigma[10] * noise
+    expected = model.backbone(z_t)[0]
+    torch.testing.assert_close(model.extract_feat(x)[0], expected)
+    assert not torch.allclose(build().extract_feat(x)[0], expected, atol=1e-3)
+    # The same within an encoder of its own, for mmpretrain's benchmarks.
+    save_tokenizer(model.tokenizer, tmp_path / 'pca.pth')
+    tokenizer = dict(config()['tokenizer'], checkpoint=str(tmp_path / 'pca.pth'))
+    encoder = LDAEViT(
+        ARCH, 16, 4, 1, conditioned=False, tokenizer=tokenizer, noiser=dict(type='ldae.GaussianNoiser')
+    )
+    state = {
+        k.removeprefix('backbone.'): v for k, v in model.state_dict().items() if k.startswith('backbone.')
+    }
+    encoder.load_state_dict(state, strict=False)
+    torch.testing.assert_close(encoder(x)[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_noiser_in_the_encoder_needs_a_tokenizer():
+    with pytest.raises(ConfigError, match='a noiser needs a tokenizer'):
+        LDAEViT(ARCH, 16, 4, 1, noiser=dict(type='ldae.GaussianNoiser'))
+
+
+@pytest.mark.parametrize('input_type', ['image', 'latent'])
+def test_a_tokenizer_that_is_not_linear_goes_through_pixels(input_type):
+    """What can't be folded is decoded: the same numbers as with the fold, by the other way."""
+    folded = build(backbone=dict(type='ldae.LDAEViT', arch=ARCH, input_type=input_type))
+    plain = build(backbone=dict(type='ldae.LDAEViT', arch=ARCH, input_type=input_type))
+    plain.load_state_dict(folded.state_dict())
+    plain.backbone.patch_embed.patch_map = None
+    losses = []
+    for model in (folded, plain):
+        torch.manual_seed(0)
+        losses.append(model.loss(images())['loss'])
+    torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        plain.extract_feat(images())[0], folded.extract_feat(images())[0], atol=1e-4, rtol=1e-4
+    )

@@ -68,7 +68,9 @@ def check_pretrained(name: str, module: nn.Module, init_cfg: dict) -> None:
         raise ConfigError(
             f'{path} does not fit {where}: {reason} Use the config that it was made with'
         ) from error
-    missing = [key for key in missing if not key.startswith(NEW_IN_TRANSFER)]
+    # A tokenizer of the encoder's own has come from its own file.
+    known = (*NEW_IN_TRANSFER, 'tokenizer.', 'patch_embed.patch_map.')
+    missing = [key for key in missing if not key.startswith(known)]
     report(f'{path} (prefix {init_cfg.get("prefix")!r})', missing, [], len(module.state_dict()))
 
 

@@ -10,7 +10,7 @@ from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.utils import build_2d_sincos_position_embedding, resize_pos_embed
 from torch import Tensor, nn
 
-from ldae.models.layers import DiTBlock, PatchEmbed, TimestepEmbed, init_dit_weights
+from ldae.models.layers import DiTBlock, LabelEmbed, PatchEmbed, TimestepEmbed, init_dit_weights
 from ldae.models.layers.dit_block import ARCH_KEYS, NORM_CFG
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, check_choice, check_range
@@ -19,6 +19,9 @@ from .merge import merge_conditioning
 
 #: The paper's "ViT-1/2L" is half of a ViT-L: its 24-block DiT-L cut into two.
 HALF_LARGE = dict(embed_dims=1024, num_layers=12, num_heads=16, feedforward_channels=4096)
+
+
+CONDITION = ('time_embed.', 'label_embed.')
 
 
 @MODELS.register_module()
@@ -38,12 +41,16 @@ class LDAEViT(VisionTransformer):
         latent_dim: d, for ``input_type='latent'``.
         conditioned: Whether blocks are conditioned on t.
         cond_ratio: Width of the condition relative to embed_dims; DiT has 1, the paper a quarter.
+        num_classes: Number of labels that the condition may hold too; only the class-conditional baseline has any.
         timestep: t used when none is given, 0 to ``num_timesteps - 1``.
         num_timesteps: T.
         out_type: ``'raw'`` (B, N, C), ``'avg_featmap'`` (B, C), or ``'featmap'`` (B, C, H/p, W/p).
         final_norm: LayerNorm ``ln1`` after the last block.
         pool_norm: LayerNorm ``ln2`` after the average of ``'avg_featmap'``, for fine-tuning.
         frozen_stages: Freeze everything up to this block; the number of blocks freezes all.
+        tokenizer: Config of a fitted tokenizer (with ``checkpoint``) that raw images pass first, for transfer where it
+            isn't linear per patch and so can't be folded into the weights, or where ``noiser`` is used.
+        noiser: Config of a noiser that noises their latents to level ``timestep`` (appendix A, "noisy input").
         drop_path_rate, out_indices, init_cfg: As in mmpretrain.
 
     Raises:
@@ -62,6 +69,7 @@ class LDAEViT(VisionTransformer):
         latent_dim: int | None = None,
         conditioned: bool = True,
         cond_ratio: float = 0.25,
+        num_classes: int | None = None,
         timestep: int = 10,
         num_timesteps: int = 1000,
         out_type: str = 'raw',
@@ -70,6 +78,8 @@ class LDAEViT(VisionTransformer):
         frozen_stages: int = -1,
         drop_path_rate: float = 0.0,
         out_indices: int | Sequence[int] = -1,
+        tokenizer: dict | None = None,
+        noiser: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         self._check_options(arch, input_type, latent_dim, cond_ratio, timestep, num_timesteps, out_type)
@@ -94,11 +104,13 @@ class LDAEViT(VisionTransformer):
         self.pos_embed.requires_grad = False
         if not pool_norm and out_type == 'avg_featmap':
             self.ln2 = nn.Identity()
+        self.cond_ratio, self.num_classes = cond_ratio, num_classes
         if conditioned:
             self._add_conditioning(cond_ratio, drop_path_rate)
         else:
             self._register_load_state_dict_pre_hook(self._merge_checkpoint)
         self._set_positions()
+        self._add_front(tokenizer, noiser)
         check_range('backbone LDAEViT: frozen_stages', frozen_stages, -1, self.num_layers, kind=int)
         self.frozen_stages = frozen_stages
         if self.frozen_stages > 0:
@@ -126,6 +138,7 @@ class LDAEViT(VisionTransformer):
     def _add_conditioning(self, cond_ratio: float, drop_path_rate: float) -> None:
         cond_dims = max(1, round(self.embed_dims * cond_ratio))
         self.time_embed = TimestepEmbed(cond_dims)
+        self.label_embed = LabelEmbed(self.num_classes, cond_dims) if self.num_classes else None
         rates = np.linspace(0, drop_path_rate, self.num_layers).tolist()
         arch = self.arch_settings
         # The parent has built plain blocks; these take their place under the same parameter names.
@@ -133,6 +146,14 @@ class LDAEViT(VisionTransformer):
             DiTBlock(self.embed_dims, arch['num_heads'], arch['feedforward_channels'], cond_dims, rate)
             for rate in rates
         )
+
+    def _add_front(self, tokenizer: dict | None, noiser: dict | None) -> None:
+        if noiser is not None and tokenizer is None:
+            raise ConfigError('backbone LDAEViT: a noiser needs a tokenizer, whose latents it noises')
+        self.tokenizer = None if tokenizer is None else MODELS.build(tokenizer)
+        self.noiser = None if noiser is None else MODELS.build(noiser)
+        if self.tokenizer is not None:
+            self.patch_embed.patch_map = self.tokenizer.patch_map
 
     def _set_positions(self) -> None:
         rows, cols = self.patch_resolution = self.patch_embed.init_out_size
@@ -146,20 +167,23 @@ class LDAEViT(VisionTransformer):
             super(VisionTransformer, self).init_weights()
         self._is_init = True
 
-    def forward(self, x: Tensor, t: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, t: Tensor | None = None, labels: Tensor | None = None) -> tuple[Tensor, ...]:
         """Encode images (B, C, H, W) or latent tokens (B, N, d).
 
         Args:
             x: Raw images, or latents z_t; an encoder with image input maps latents back to pixels inside its
                 embedding's weight.
             t: Time steps (B,); None takes the fixed transfer time step.
+            labels: Class labels (B,), where ``num_classes`` is set; None stands for no label.
 
         Returns:
             One feature per ``out_indices``, shaped by ``out_type``.
         """
+        if self.tokenizer is not None and x.dim() == 4:
+            x = self._tokenize(x)
         x, grid = self.patch_embed(x)  # (B, N, C)
         x = x + resize_pos_embed(self.pos_embed, self.patch_resolution, grid, self.interpolate_mode, 0)
-        cond = self._condition(t, x.device)
+        cond = self._condition(t, labels, x.device)
         outs = []
         for i, layer in enumerate(self.layers):
             x = layer(x, *cond)
@@ -169,27 +193,37 @@ class LDAEViT(VisionTransformer):
                 outs.append(self._format_output(x, grid))
         return tuple(outs)
 
-    def _condition(self, t: Tensor | None, device: torch.device) -> tuple[Tensor, ...]:
+    def _tokenize(self, images: Tensor) -> Tensor:
+        """Raw images -> latents, or what they decode to; noised first if there is a noiser, each time alike."""
+        latents = self.tokenizer.encode(images)
+        if self.noiser is not None:
+            t = torch.full((len(images),), self.timestep, device=images.device)
+            latents = self.noiser(latents, t, torch.Generator(images.device).manual_seed(0)).z_t
+        return latents if self.patch_embed.takes_latents else self.tokenizer.decode(latents)
+
+    def _condition(self, t: Tensor | None, labels: Tensor | None, device: torch.device) -> tuple[Tensor, ...]:
         if not self.conditioned:
             return ()
         if t is None:
             t = torch.full((1,), self.timestep, device=device)
-        return (self.time_embed(t),)
+        cond = self.time_embed(t)
+        return (cond if self.label_embed is None else cond + self.label_embed(labels),)
 
     def _merge_checkpoint(self, state_dict: dict, prefix: str, *args) -> None:
         merge_conditioning(state_dict, self.timestep, prefix)
 
     def _freeze_stages(self) -> None:
         super()._freeze_stages()
-        for param in self.time_embed.parameters() if self.conditioned else ():
-            param.requires_grad = False
+        for name, param in self.named_parameters():
+            if name.startswith(CONDITION):
+                param.requires_grad = False
 
     def train(self, mode: bool = True) -> 'LDAEViT':
         super().train(mode)  # mmpretrain's returns None, so that `model.eval()` can't be chained
         return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """As mmpretrain's; the time embedding belongs to the stem."""
-        if param_name.startswith(prefix + 'time_embed'):
+        """As mmpretrain's; the condition belongs to the stem."""
+        if param_name.removeprefix(prefix).startswith(CONDITION):
             return 0, self.num_layers + 2
         return super().get_layer_depth(param_name, prefix)

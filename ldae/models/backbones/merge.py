@@ -34,7 +34,7 @@ def merge_conditioning(state_dict: dict[str, Tensor], timestep: int, prefix: str
 
 
 def _condition(state_dict: dict[str, Tensor], timestep: int, prefix: str) -> Tensor:
-    """SiLU of the time embedding (cond_dims,), float64; removes the embedding's keys."""
+    """SiLU of the condition (cond_dims,), float64; removes its keys."""
     head = prefix + 'time_embed.'
     state = {key.removeprefix(head): state_dict.pop(key) for key in list(state_dict) if key.startswith(head)}
     cond_dims, freq_dims = state['mlp.0.weight'].shape
@@ -44,4 +44,6 @@ def _condition(state_dict: dict[str, Tensor], timestep: int, prefix: str) -> Ten
     # The angles stay in float32, as in training; what follows them is exact.
     angles = torch.tensor([timestep], device=embed.freqs.device).float()[:, None] * embed.freqs[None]
     cond = embed.mlp.double()(torch.cat([angles.cos(), angles.sin()], dim=-1).double())
-    return F.silu(cond[0]).detach()
+    # Transfer knows no labels: the last row of the label embedding stands for none.
+    labels = state_dict.pop(prefix + 'label_embed.weight', torch.zeros(1, 1))
+    return F.silu(cond[0] + labels[-1].double()).detach()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from .dit_block import AdaLNModulation, DiTBlock, TimestepEmbed, init_dit_weights, modulate
+from .dit_block import AdaLNModulation, DiTBlock, LabelEmbed, TimestepEmbed, init_dit_weights, modulate
 from .patch_embed import PatchEmbed
 from .patches import AffinePatchMap, patch_view, patchify, unpatchify
 
@@ -7,6 +7,7 @@ __all__ = [
     'AdaLNModulation',
     'AffinePatchMap',
     'DiTBlock',
+    'LabelEmbed',
     'PatchEmbed',
     'TimestepEmbed',
     'init_dit_weights',

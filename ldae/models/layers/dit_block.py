@@ -35,6 +35,18 @@ class TimestepEmbed(nn.Module):
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
 
 
+class LabelEmbed(nn.Embedding):
+    """Class labels (B,) -> (B, cond_dims), to be added to the time embedding; without labels, the vector of "no label"
+    (1, cond_dims), which is also what stands for a dropped one (DiT's classifier-free guidance)."""
+
+    def __init__(self, num_classes: int, cond_dims: int) -> None:
+        super().__init__(num_classes + 1, cond_dims)
+        self.no_label = num_classes
+
+    def forward(self, labels: Tensor | None) -> Tensor:
+        return self.weight[self.no_label :] if labels is None else super().forward(labels)
+
+
 class AdaLNModulation(nn.Sequential):
     """Condition (B, cond_dims) -> ``num`` vectors (B, embed_dims), all zero at the start of training."""
 
@@ -99,5 +111,7 @@ def init_dit_weights(module: nn.Module) -> None:
         if isinstance(child, TimestepEmbed):
             nn.init.normal_(child.mlp[0].weight, std=0.02)
             nn.init.normal_(child.mlp[2].weight, std=0.02)
+        elif isinstance(child, LabelEmbed):
+            nn.init.normal_(child.weight, std=0.02)
         elif isinstance(child, AdaLNModulation):
             nn.init.zeros_(child[1].weight)

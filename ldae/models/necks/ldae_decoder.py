@@ -5,7 +5,14 @@ from mmengine.model import BaseModule, ModuleList
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from torch import Tensor, nn
 
-from ldae.models.layers import AdaLNModulation, DiTBlock, TimestepEmbed, init_dit_weights, modulate
+from ldae.models.layers import (
+    AdaLNModulation,
+    DiTBlock,
+    LabelEmbed,
+    TimestepEmbed,
+    init_dit_weights,
+    modulate,
+)
 from ldae.models.layers.dit_block import ARCH_KEYS, NORM_CFG, PLAIN_NORM_CFG
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, check_range
@@ -24,11 +31,17 @@ class LDAEDecoder(BaseModule):
             encoder's unless given.
         in_dims: Width of the encoder.
         out_dims: Length of a prediction per token; inside :class:`LDAE` the head's.
-        conditioned, cond_ratio: As the encoder's.
+        conditioned, cond_ratio, num_classes: As the encoder's.
     """
 
     def __init__(
-        self, arch: dict, in_dims: int, out_dims: int, conditioned: bool = True, cond_ratio: float = 0.25
+        self,
+        arch: dict,
+        in_dims: int,
+        out_dims: int,
+        conditioned: bool = True,
+        cond_ratio: float = 0.25,
+        num_classes: int | None = None,
     ) -> None:
         super().__init__()
         missing = [key for key in ARCH_KEYS if key not in arch]
@@ -41,6 +54,7 @@ class LDAEDecoder(BaseModule):
         if conditioned:
             cond_dims = max(1, round(dims * cond_ratio))
             self.time_embed = TimestepEmbed(cond_dims)
+            self.label_embed = LabelEmbed(num_classes, cond_dims) if num_classes else None
             self.final_adaLN = AdaLNModulation(cond_dims, dims, 2)
             blocks = (DiTBlock(dims, heads, hidden, cond_dims) for _ in range(arch['num_layers']))
         else:
@@ -59,14 +73,16 @@ class LDAEDecoder(BaseModule):
         nn.init.zeros_(self.predict.weight)
         self._is_init = True
 
-    def forward(self, tokens: Tensor, t: Tensor) -> Tensor:
-        """tokens (B, N, in_dims), t (B,) -> predictions (B, N, out_dims)."""
+    def forward(self, tokens: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """tokens (B, N, in_dims), t (B,), labels (B,) or None -> predictions (B, N, out_dims)."""
         x = self.embed(tokens)
         if not self.conditioned:
             for layer in self.layers:
                 x = layer(x)
             return self.predict(self.final_norm(x))
         cond = self.time_embed(t)
+        if self.label_embed is not None:
+            cond = cond + self.label_embed(labels)
         for layer in self.layers:
             x = layer(x, cond)
         return self.predict(modulate(self.final_norm(x), *self.final_adaLN(cond)))

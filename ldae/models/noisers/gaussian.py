@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Additive Gaussian noise on latent tokens."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -72,19 +73,17 @@ class GaussianNoiser(BaseModule):
         noise: Tensor | None = None,
     ) -> NoisySample:
         """z0 (B, N, d); t (B,) integers and noise (B, N, d), each drawn where it is None -> :class:`NoisySample`."""
+        options = dict(generator=generator, device=z0.device)
         if t is None:
-            t = self._share(
-                lambda b: torch.randint(self.num_timesteps, (b,), generator=generator, device=z0.device), z0
-            )
+            t = self.draw(lambda b: torch.randint(self.num_timesteps, (b,), **options), len(z0))
         if noise is None:
-            noise = self._share(
-                lambda b: torch.randn(b, *z0.shape[1:], generator=generator, device=z0.device), z0
-            )
+            noise = self.draw(lambda b: torch.randn(b, *z0.shape[1:], **options), len(z0))
         gamma, sigma, weight = (table[t].view(-1, 1, 1) for table in (self.gamma, self.sigma, self.weight))
         return NoisySample(z0, gamma * z0 + sigma * noise, noise, t, gamma, sigma, weight)
 
-    def _share(self, draw, z0: Tensor) -> Tensor:
-        """This rank's rows of a draw for the global batch, interleaved as mmengine's sampler deals out samples."""
+    def draw(self, sampler: Callable[[int], Tensor], batch_size: int) -> Tensor:
+        """This rank's rows of what ``sampler(size of the global batch)`` gives, interleaved as mmengine's sampler deals
+        out samples; (batch_size, ...)."""
         world = dist.get_world_size() if self.rank_invariant and self.training else 1
-        values = draw(len(z0) * world)
+        values = sampler(batch_size * world)
         return values[dist.get_rank() :: world] if world > 1 else values
