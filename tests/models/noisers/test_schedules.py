@@ -58,3 +58,24 @@ def test_snr_weight_is_finite_where_there_is_no_noise():
 def test_an_unknown_weighting_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'snr'"):
         schedules.loss_weight('srn', *schedules.linear_sigma())
+
+
+def test_ddpm_linear_agrees_with_diffusers_at_every_step():
+    diffusers = pytest.importorskip('diffusers')
+    scheduler = diffusers.DDPMScheduler(1000, beta_start=1e-4, beta_end=0.02, beta_schedule='linear')
+    gamma, sigma = schedules.ddpm_linear()
+    np.testing.assert_allclose(gamma**2, scheduler.alphas_cumprod, atol=1e-6)
+    clean, noise, t = torch.randn(1000, 3), torch.randn(1000, 3), torch.arange(1000)
+    noisy = gamma.float()[:, None] * clean + sigma.float()[:, None] * noise
+    torch.testing.assert_close(noisy, scheduler.add_noise(clean, noise, t), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('t', [1, 300, 999])
+def test_snr_weight_agrees_with_diffusers(t):
+    training_utils = pytest.importorskip('diffusers.training_utils')
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler(1000, beta_start=1e-4, beta_end=0.02, beta_schedule='linear')
+    expected = training_utils.compute_snr(scheduler, torch.tensor([t])).item()
+    weight = schedules.loss_weight('snr', *schedules.ddpm_linear())
+    assert weight[t].item() == pytest.approx(expected, rel=1e-3)
