@@ -12,6 +12,12 @@ knn_dataloader = dict(
     dataset=dict(type='ldae.IDXDataset', data_root=None, split='train'),
 )
 
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-9, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=9, by_epoch=True, begin=1, end=10, convert_to_iter_based=True),
+]
+train_cfg = dict(max_epochs=10, val_interval=10)
+
 default_hooks = dict(
     logger=dict(interval=150),  # an epoch has 156 steps
     checkpoint=dict(interval=-1),  # the last epoch only
