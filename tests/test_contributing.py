@@ -31,13 +31,13 @@ def run(code: str, path: Path) -> object:
 @pytest.fixture
 def _clean_registry():
     yield
-    MODELS._module_dict.pop('RandomProjectionTokenizer', None)
+    MODELS._module_dict.pop('SampledPixelsTokenizer', None)
 
 
 @pytest.mark.usefixtures('_clean_registry')
 def test_a_tokenizer_in_five_steps(tmp_path: Path):
     component, config, test = python_blocks('CONTRIBUTING.md')
-    run(component, tmp_path / 'random_projection.py')
+    run(component, tmp_path / 'sampled_pixels.py')
     run(test, tmp_path / 'test_it.py').test_encode_undoes_decode()
 
     (tmp_path / 'config.py').write_text(config)
@@ -69,5 +69,5 @@ def test_files_that_are_named_exist(name: str):
     text = (ROOT / name).read_text()
     named = set(re.findall(r'(?<![\w/.:-])((?:configs|tools|ldae|tests)/[\w./-]+\.(?:py|sh))', text))
     missing = {path for path in named if not (ROOT / path).exists()}
-    assert {path for path in missing if 'random' not in path} == set()
+    assert {path for path in missing if 'sampled' not in path} == set()
     assert named

@@ -51,11 +51,9 @@ def build_tokenizer(cfg: 'Config') -> 'BaseTokenizer':
 
 def report(tokenizer: 'BaseTokenizer', out: str) -> None:
     """Print how much of the variance the latents keep."""
-    geometry = tokenizer.geometry
-    kept = 100 * float(tokenizer.explained_variance_ratio[: geometry.latent_dim].sum())
-    print(
-        f'{geometry.latent_dim} of {geometry.patch_dim} dimensions a patch keep {kept:.2f} % of the variance: {out}'
-    )
+    geometry, kept = tokenizer.geometry, tokenizer.kept_variance
+    share = '' if kept is None else f' keep {100 * kept:.2f} % of the variance'
+    print(f'{geometry.latent_dim} of {geometry.patch_dim} dimensions a patch{share}: {out}')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ldae.engine.fit import fit_tokenizer, save_tokenizer
     from ldae.registry import DATASETS
 
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, args.scale)
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))

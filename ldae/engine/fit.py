@@ -94,19 +94,29 @@ def save_tokenizer(tokenizer: BaseTokenizer, path: str | os.PathLike) -> None:
         partial_file.unlink(missing_ok=True)
 
 
-def load_tokenizer_state(path: str | os.PathLike) -> dict[str, Tensor]:
+def load_tokenizer_state(
+    path: str | os.PathLike, kind: str | None = None, remedy: str = 'tools/fit_pca.py'
+) -> dict[str, Tensor]:
     """State dict of a file written by :func:`save_tokenizer`.
+
+    Args:
+        kind: Class name of the tokenizer that the file must hold; None takes any.
+        remedy: The command that makes such a file, for errors.
 
     Raises:
         ConfigError: If the file is missing or not of that kind.
     """
     if not Path(path).is_file():
         raise ConfigError(
-            f'tokenizer file {path} does not exist: make it with tools/fit_pca.py, or remove `checkpoint`'
+            f'tokenizer file {path} does not exist: make it with {remedy}, or remove `checkpoint`'
         )
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)['state_dict']
+        content = torch.load(path, map_location='cpu', weights_only=True)
+        found, state = content['tokenizer'], content['state_dict']
     except Exception as error:
         raise ConfigError(
-            f'{path} is not a tokenizer file ({type(error).__name__}): make one with tools/fit_pca.py'
+            f'{path} is not a tokenizer file ({type(error).__name__}): make one with {remedy}'
         ) from error
+    if kind not in (None, found):
+        raise ConfigError(f'{path} holds a {found}, the config asks for a {kind}: make one with {remedy}')
+    return state

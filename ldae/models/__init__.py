@@ -6,12 +6,20 @@ from .heads import CleanLatentHead, DecodedImageHead, DenoisingHead, NoiseHead, 
 from .ldae import LDAE
 from .necks import LDAEDecoder
 from .noisers import GaussianNoiser, NoisySample
-from .tokenizers import BaseTokenizer, Geometry, PatchPCATokenizer
+from .tokenizers import (
+    BaseTokenizer,
+    DCTTokenizer,
+    Geometry,
+    PatchPCATokenizer,
+    PixelTokenizer,
+    RandomProjectionTokenizer,
+)
 
 __all__ = [
     'LDAE',
     'BaseTokenizer',
     'CleanLatentHead',
+    'DCTTokenizer',
     'DecodedImageHead',
     'DenoisingHead',
     'GaussianNoiser',
@@ -22,4 +30,6 @@ __all__ = [
     'NoisySample',
     'OriginalImageHead',
     'PatchPCATokenizer',
+    'PixelTokenizer',
+    'RandomProjectionTokenizer',
 ]

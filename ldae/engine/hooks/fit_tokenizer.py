@@ -76,8 +76,6 @@ class FitTokenizerHook(Hook):
         )
         if dist.is_main_process():
             save_tokenizer(tokenizer, path)
-        share = float(tokenizer.explained_variance_ratio[: tokenizer.latent_dim].sum())
-        runner.logger.info(
-            f'Fitted in {time.perf_counter() - start:.1f} s: {tokenizer.latent_dim} dimensions keep {share:.1%} of '
-            f'the variance; saved to {path}'
-        )
+        kept = tokenizer.kept_variance
+        share = '' if kept is None else f': {tokenizer.latent_dim} dimensions keep {kept:.1%} of the variance'
+        runner.logger.info(f'Fitted in {time.perf_counter() - start:.1f} s{share}; saved to {path}')

@@ -90,6 +90,11 @@ class BaseTokenizer(BaseModule, metaclass=ABCMeta):
         """Orthonormal rows (d, C * p * p) that span the latent space in pixels, or None if there are none."""
         return None
 
+    @property
+    def kept_variance(self) -> float | None:
+        """Share of the patches' variance that latents keep, where it is known."""
+        return None
+
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """(B, C, H, W) normalised pixels -> (B, N, d)."""

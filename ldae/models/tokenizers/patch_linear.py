@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tokenizers have in common that are linear per patch."""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from ldae.models.layers import AffinePatchMap, patch_view, patchify, unpatchify
+from ldae.utils import ConfigError, check_choice, full_precision
+
+from .base import BaseTokenizer
+from .streaming_covariance import StreamingCovariance
+
+LATENT_NORMS = ('global', 'whiten', 'none')
+
+
+class PatchLinearTokenizer(BaseTokenizer):
+    """``z = E (x - mean)`` and ``x' = D^T z + mean`` for each patch x of D_x = in_channels * patch_size ** 2 pixels, in the
+    order (channel, row, column).
+
+    The paper doesn't say how latents get to the unit variance that its noise levels suppose. ``latent_norm`` offers
+    ``'global'`` (one scale, the root of the mean variance of the d dimensions; an orthonormal basis stays an isometry up
+    to scale), ``'whiten'`` (each dimension to unit variance) and ``'none'``.
+
+    A subclass says in :meth:`_take_statistics` what follows from the mean and covariance of a sample of patches, and
+    hands maps and variances to :meth:`_set_maps`.
+
+    Args:
+        img_size, patch_size, in_channels, latent_dim: See :class:`BaseTokenizer`.
+        latent_norm: How latents are scaled.
+
+    Raises:
+        ConfigError: For an option out of range, or a checkpoint of another geometry or ``latent_norm``.
+    """
+
+    def __init__(
+        self,
+        img_size: int = 256,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        latent_dim: int = 32,
+        latent_norm: str = 'global',
+    ) -> None:
+        super().__init__(img_size, patch_size, in_channels, latent_dim)
+        check_choice(f'tokenizer {type(self).__name__}: latent_norm', latent_norm, LATENT_NORMS)
+        self.latent_norm = latent_norm
+        dim = self.geometry.patch_dim
+        self.patch_map = AffinePatchMap(latent_dim, dim)
+        self.register_buffer('components', torch.zeros(latent_dim, dim))
+        self.register_buffer('scale', torch.ones(latent_dim))
+        # Which normalisation a checkpoint was made with, as a tensor since state dicts hold nothing else.
+        self.register_buffer('norm_id', torch.tensor(LATENT_NORMS.index(latent_norm)))
+        self.register_buffer('fitted', torch.tensor(0))
+        self._known_fitted = False
+
+    @property
+    def is_fitted(self) -> bool:
+        # The buffer is read (a device sync) until it says yes, then never again.
+        self._known_fitted = self._known_fitted or (not self.fitted.is_meta and bool(self.fitted))
+        return self._known_fitted
+
+    @property
+    def basis(self) -> Tensor:
+        return self.components
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean patch (D,)."""
+        return self.patch_map.mean
+
+    @property
+    def kept_variance(self) -> float:
+        return float(self.explained_variance_ratio[: self.latent_dim].sum())
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        self._check_images(images)
+        self._check_fitted()
+        with full_precision(images.device):
+            return self.patch_map.encode(patchify(images.float(), self.patch_size))
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        self._check_fitted()
+        with full_precision(latents.device):
+            return unpatchify(self.patch_map.decode(latents.float()), self.patch_size, self.geometry.grid)
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """One streaming pass over this rank's batches (B, C, H, W); the result is the same on all ranks.
+
+        Raises:
+            ConfigError: If the sample has too few patches to span the latent space.
+        """
+        statistics = None
+        for images in batches:
+            self._check_images(images)
+            patches = patch_view(images.float(), self.patch_size)  # (B, H/p, W/p, C, p, p)
+            statistics = statistics or StreamingCovariance(patches.shape[3:], patches.device)
+            statistics.update(patches)
+        if statistics is None:
+            raise ConfigError(
+                f'{type(self).__name__} has no images to be fitted on: check the training data, or give num_images'
+            )
+        mean, covariance, count = statistics.finalize()
+        if count <= self.latent_dim:
+            raise ConfigError(
+                f'{count} patches cannot span latent_dim={self.latent_dim}: fit {type(self).__name__} on more images'
+            )
+        self._take_statistics(mean, covariance)
+
+    @abstractmethod
+    def _take_statistics(self, mean: Tensor, covariance: Tensor) -> None:
+        """Fill the buffers from the patches' float64 mean (D,) and covariance (D, D), the same on all ranks."""
+
+    def _set_maps(self, mean: Tensor, encoder: Tensor, decoder: Tensor, variances: Tensor) -> None:
+        """Fill the maps from the mean patch (D,), rows (d, D) before normalisation, and the latents' variances (d,)."""
+        norms = {'global': variances.mean().sqrt().expand_as(variances), 'whiten': variances.sqrt()}
+        scale = norms.get(self.latent_norm, torch.ones_like(variances))
+        self.scale.copy_(scale)
+        self.patch_map.encoder.copy_(encoder / scale[:, None])
+        self.patch_map.decoder.copy_(decoder * scale[:, None])
+        self.patch_map.mean.copy_(mean)
+        self.fitted.fill_(1)
+        self._known_fitted = True
+
+    def _check_rank(self, variances: Tensor) -> None:
+        """Each latent dimension must vary: its scale divides."""
+        rank = int((variances > variances.max() * 1e-10).sum())
+        if rank < self.latent_dim:
+            raise ConfigError(
+                f'the patches vary in {rank} directions only, latent_dim={self.latent_dim} is more: lower latent_dim '
+                f'or fit {type(self).__name__} on more varied images'
+            )
+
+    def _check_fitted(self) -> None:
+        if not self.is_fitted:
+            raise ConfigError(
+                f'{type(self).__name__} is not fitted: train with FitTokenizerHook (our configs have it), load a '
+                "checkpoint that holds one, or run tools/fit_pca.py and name its file in the tokenizer's `checkpoint`"
+            )
+
+    def _load_file(self, path: str) -> None:
+        from ldae.engine.fit import load_tokenizer_state
+
+        self.load_state_dict(load_tokenizer_state(path, type(self).__name__))
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        self._check_state(state_dict, prefix)
+        self._known_fitted = False
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _check_state(self, state_dict: dict, prefix: str) -> None:
+        """Say in one line that a checkpoint holds another tokenizer, before tensor shapes do in many."""
+        components, norm_id = state_dict.get(prefix + 'components'), state_dict.get(prefix + 'norm_id')
+        if components is not None and components.shape != self.components.shape:
+            raise ConfigError(
+                f'the checkpoint holds a tokenizer of (latent_dim, patch pixels) {tuple(components.shape)}, the config '
+                f'asks for {tuple(self.components.shape)}: use the config it was made with, or {self._remedy}'
+            )
+        if norm_id is not None and int(norm_id) != LATENT_NORMS.index(self.latent_norm):
+            raise ConfigError(
+                f"the checkpoint's tokenizer has latent_norm='{LATENT_NORMS[int(norm_id)]}', the config says "
+                f"'{self.latent_norm}': set the tokenizer's latent_norm to match, or {self._remedy}"
+            )
+
+    @property
+    def _remedy(self) -> str:
+        return 'fit a new one'

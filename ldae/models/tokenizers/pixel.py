@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The "naive" tokenizer: pixels as they are."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ldae.models.layers import AffinePatchMap, patchify, unpatchify
+from ldae.registry import MODELS
+from ldae.utils import ConfigError, check_choice, full_precision
+
+from .base import BaseTokenizer
+from .streaming_covariance import StreamingCovariance
+
+PIXEL_NORMS = ('global', 'none')
+
+
+@MODELS.register_module()
+class PixelTokenizer(BaseTokenizer):
+    """Patches of the image resized to ``resized`` pixels (paper, Figure 5).
+
+    The number of tokens stays that of the full image, so that 256, 128, 64 and 32 pixels have patches of 16, 8, 4 and 2,
+    and 768, 192, 48 and 12 dimensions per token. Resizing is bicubic, down with antialiasing, and back up in ``decode``.
+
+    Args:
+        img_size, patch_size, in_channels: See :class:`BaseTokenizer`.
+        resized: Height and width of the resized image, ``img_size`` or less and a multiple of the tokens per side.
+        latent_norm: ``'none'``, normalised pixels being of about unit variance, or ``'global'``: latents shifted and scaled
+            to mean 0 and variance 1 over the training set, which must be fitted (training does it).
+
+    Raises:
+        ConfigError: For an option out of range.
+    """
+
+    def __init__(
+        self,
+        img_size: int = 256,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        resized: int | None = None,
+        latent_norm: str = 'none',
+    ) -> None:
+        resized = img_size if resized is None else resized
+        check_choice('tokenizer PixelTokenizer: latent_norm', latent_norm, PIXEL_NORMS)
+        side = max(1, img_size // patch_size)
+        if not isinstance(resized, int) or resized % side or not 0 < resized <= img_size:
+            sizes = [side * p for p in range(1, patch_size + 1)]
+            raise ConfigError(
+                f'tokenizer PixelTokenizer: resized={resized!r} must be one of {sizes[0]}, {sizes[0] * 2}, ... '
+                f'{sizes[-1]}: {side} tokens a side share its pixels'
+            )
+        self.resized, self.token_patch = resized, resized // side
+        super().__init__(img_size, patch_size, in_channels, in_channels * self.token_patch**2)
+        self.latent_norm, self.needs_fit = latent_norm, latent_norm != 'none'
+        self.register_buffer('shift', torch.zeros(()))
+        self.register_buffer('scale', torch.ones(()))
+        self.register_buffer('fitted', torch.tensor(int(not self.needs_fit)))
+        self._known_fitted = False
+        if resized == img_size and not self.needs_fit:
+            # Resized, a token depends on pixels outside of its patch.
+            self.patch_map = AffinePatchMap(self.latent_dim, self.geometry.patch_dim)
+            torch.nn.init.eye_(self.patch_map.encoder)
+            torch.nn.init.eye_(self.patch_map.decoder)
+
+    @property
+    def is_fitted(self) -> bool:
+        self._known_fitted = self._known_fitted or (not self.fitted.is_meta and bool(self.fitted))
+        return self._known_fitted
+
+    @property
+    def basis(self) -> Tensor | None:
+        """The identity at full size; a resized image has no basis per patch."""
+        if self.resized < self.geometry.img_size:
+            return None
+        return torch.eye(self.latent_dim, device=self.scale.device)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        self._check_images(images)
+        self._check_fitted()
+        return (self._pixels(images) - self.shift) / self.scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        self._check_fitted()
+        pixels = latents.float() * self.scale + self.shift
+        return resize(unpatchify(pixels, self.token_patch, self.geometry.grid), self.geometry.img_size)
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        return patchify(resize(images.float(), self.resized), self.token_patch)
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Mean and variance over all pixels of this rank's batches (B, C, H, W); the result is the same on all ranks."""
+        statistics = None
+        for images in batches:
+            self._check_images(images)
+            statistics = statistics or StreamingCovariance(1, images.device)
+            statistics.update(self._pixels(images).reshape(-1, 1))
+        if statistics is None:
+            raise ConfigError('PixelTokenizer has no images to be fitted on: check the training data')
+        mean, covariance, _ = statistics.finalize()
+        self.shift.copy_(mean.squeeze())
+        self.scale.copy_(covariance.squeeze().sqrt().clamp(min=1e-6))
+        self.fitted.fill_(1)
+
+    def _check_fitted(self) -> None:
+        if not self.is_fitted:
+            raise ConfigError(
+                "PixelTokenizer is not fitted: train with FitTokenizerHook (our configs have it), or set latent_norm='none'"
+            )
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Square images (B, C, H, H) to (B, C, size, size), bicubic, with antialiasing where they get smaller."""
+    if images.shape[-1] == size:
+        return images
+    with full_precision(images.device):
+        return F.interpolate(images, (size, size), mode='bicubic', antialias=True)
