@@ -37,13 +37,16 @@ def find_config(filename: str | Path) -> Path:
     raise ConfigError(f'config {name} does not exist{nearest(name, siblings)}')
 
 
-def load_config(filename: str | Path, cfg_options: dict | None = None) -> Config:
+def load_config(
+    filename: str | Path, cfg_options: dict | None = None, scale: str | Path | None = None
+) -> Config:
     """Read a config and merge options into it.
 
     Args:
         filename: A path or ``ldae::ldae/vit-b_pca.py``.
         cfg_options: Dotted keys and values, as ``--cfg-options`` gives them. ``data_root`` is carried to every data set
             that uses the config's own ``data_root``.
+        scale: A scale to bring the config to, before options are merged: see :func:`ldae.scale.apply_scale`.
     """
     path = find_config(filename)
     try:
@@ -53,6 +56,10 @@ def load_config(filename: str | Path, cfg_options: dict | None = None) -> Config
     except Exception as error:  # a config is a program: it may raise anything
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ['']
         raise ConfigError(f'config {path} cannot be read: {type(error).__name__}: {lines[-1]}') from error
+    if scale is not None:
+        from ldae.scale import apply_scale  # which reads configs itself
+
+        apply_scale(cfg, scale)
     options = dict(cfg_options or {})
     data_root = options.pop('data_root', None)
     if options:

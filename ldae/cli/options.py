@@ -18,8 +18,13 @@ def make_parser(tool: str, description: str, example: str) -> argparse.ArgumentP
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """``config``, ``--cfg-options`` and ``--data-root``."""
+    """``config``, ``--scale``, ``--cfg-options`` and ``--data-root``."""
     parser.add_argument('config', help='a config file, or ldae::PATH for one that ships with ldae')
+    parser.add_argument(
+        '--scale',
+        metavar='NAME',
+        help="small data and networks instead of the paper's: a name in configs/scales, or a file",
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',

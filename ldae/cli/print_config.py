@@ -25,12 +25,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from ldae.config import load_config, set_data_root
 
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, args.scale)
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)
     if args.diff is None:
         print(cfg.pretty_text)
         return
-    old, new = load_config(args.diff).pretty_text.splitlines(), cfg.pretty_text.splitlines()
+    old, new = load_config(args.diff, scale=args.scale).pretty_text.splitlines(), cfg.pretty_text.splitlines()
     for line in difflib.unified_diff(old, new, args.diff, args.config, n=1, lineterm=''):
         print(line)

@@ -80,7 +80,7 @@ def prepare_test(args: argparse.Namespace) -> 'Config':
     from ldae.config import load_config
     from ldae.launch import prepare
 
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, args.scale)
     use_validation_data(cfg)
     cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None

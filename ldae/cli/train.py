@@ -54,5 +54,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ldae.launch import build_runner, prepare
 
     export_local_rank(args)
-    cfg = prepare(load_config(args.config, args.cfg_options), args)
+    cfg = prepare(load_config(args.config, args.cfg_options, args.scale), args)
     build_runner(cfg).train()

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.dist import barrier, is_main_process
-from mmpretrain.structures import DataSample
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ldae.registry import DATASETS, FUNCTIONS
 from ldae.utils import ConfigError, check_choice
+
+from .in_memory import InMemoryDataset
 
 SUBSET_ROOT = Path(__file__).parent / 'fashion_mnist_subset'
 SPLIT_PREFIX = dict(train='train', test='t10k')
@@ -92,18 +92,13 @@ def download(data_root: str | Path, name: str) -> None:
 
 
 @DATASETS.register_module()
-class IDXDataset(Dataset):
-    """Images of IDX files, held in memory and served a whole batch at a time (no Python per image).
-
-    ``dataset[i]`` and, through ``__getitems__``, a DataLoader's batch are both
-    ``dict(inputs=uint8 (B, 1, H, W), data_samples=list[DataSample] or None)``; a DataLoader needs
-    ``collate_fn=dict(type='ldae.batch_collate')``.
+class IDXDataset(InMemoryDataset):
+    """Images of IDX files, held in memory and served in whole batches: see :class:`InMemoryDataset`.
 
     Args:
         data_root: Folder with the four IDX files, gzipped or not. None: the Fashion-MNIST subset that ships with ldae.
         split: 'train' or 'test'.
-        indices: Only the first so many images (int) or those named (sequence).
-        with_label: Whether samples carry ``gt_label``.
+        indices, with_label, pad, crop_scale: As :class:`InMemoryDataset` has them.
         download: Whether torchvision may fetch the full data set into ``data_root`` when it isn't there.
         name: What to download and how classes are called: 'FashionMNIST' or 'MNIST'.
 
@@ -119,19 +114,18 @@ class IDXDataset(Dataset):
         with_label: bool = True,
         download: bool = False,
         name: str = 'FashionMNIST',
+        pad: int = 0,
+        crop_scale: Sequence[float] | None = None,
     ) -> None:
         check_choice('IDXDataset.split', split, SPLIT_PREFIX)
         check_choice('IDXDataset.name', name, ('FashionMNIST', 'MNIST'))
         self.data_root = SUBSET_ROOT if data_root is None else Path(data_root).expanduser()
-        self.with_label = with_label
         if download:
             self._fetch(name, split)
         images, labels = (read_idx(self.data_root, split, kind) for kind in ('images', 'labels'))
         if len(images) != len(labels):
             raise ConfigError(f'{self.data_root} has {len(images)} {split} images but {len(labels)} labels')
-        keep = self._subset(indices, len(images))
-        self.images = images[keep].unsqueeze(1)
-        self.labels = labels[keep].long()
+        super().__init__(images.unsqueeze(1), labels, indices, with_label, pad, crop_scale)
         self.metainfo = dict(classes=FASHION_MNIST_CLASSES if name == 'FashionMNIST' else DIGITS)
 
     def _fetch(self, name: str, split: str) -> None:
@@ -141,33 +135,6 @@ class IDXDataset(Dataset):
             find_idx(self.data_root, split, 'images')
         except ConfigError:
             download(self.data_root, name)
-
-    @staticmethod
-    def _subset(indices: int | Sequence[int] | None, count: int) -> slice | Tensor:
-        if indices is None or isinstance(indices, int):
-            return slice(indices)
-        keep = torch.as_tensor(list(indices), dtype=torch.long)
-        if keep.numel() and not -count <= keep.min() <= keep.max() < count:
-            raise ConfigError(f'IDXDataset.indices must lie below {count}, the number of images')
-        return keep
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> dict:
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: Sequence[int]) -> dict:
-        """The batch at ``indices``."""
-        keep = torch.as_tensor(indices)
-        return dict(inputs=self.images[keep], data_samples=self._samples(keep) if self.with_label else None)
-
-    def _samples(self, keep: Tensor) -> list[DataSample]:
-        labels = self.labels[keep]
-        indices = keep.tolist()
-        return [
-            DataSample(metainfo=dict(sample_idx=i)).set_gt_label(labels[n]) for n, i in enumerate(indices)
-        ]
 
 
 @FUNCTIONS.register_module()

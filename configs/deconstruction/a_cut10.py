@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Appendix A: the 24 blocks are cut after the 10th, an encoder of 10 and a decoder of 14.
+
+Row:       encoder of 10 of 24 blocks
+Table:     appendix-a-cut
+Paper:     linear 62.0
+Run:       tools/dist_train.sh configs/deconstruction/a_cut10.py 8
+Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
+"""
+
+_base_ = './a_cut9.py'
+
+model = dict(
+    backbone=dict(arch=dict(num_layers=10)),
+    neck=dict(arch=dict(num_layers=14)),
+)

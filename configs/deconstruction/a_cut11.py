@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Appendix A: the 24 blocks are cut after the 11th, an encoder of 11 and a decoder of 13.
+
+Row:       encoder of 11 of 24 blocks
+Table:     appendix-a-cut
+Paper:     linear 64.1
+Run:       tools/dist_train.sh configs/deconstruction/a_cut11.py 8
+Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
+"""
+
+_base_ = './a_cut10.py'
+
+model = dict(
+    backbone=dict(arch=dict(num_layers=11)),
+    neck=dict(arch=dict(num_layers=13)),
+)

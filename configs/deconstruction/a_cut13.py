@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Appendix A: the 24 blocks are cut after the 13th, an encoder of 13 and a decoder of 11.
+
+Row:       encoder of 13 of 24 blocks
+Table:     appendix-a-cut
+Paper:     linear 63.6
+Run:       tools/dist_train.sh configs/deconstruction/a_cut13.py 8
+Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
+"""
+
+_base_ = './a_cut12.py'
+
+model = dict(
+    backbone=dict(arch=dict(num_layers=13)),
+    neck=dict(arch=dict(num_layers=11)),
+)

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Table 2, patch-wise PCA, d = 16 per token: the optimum of the AE, found without gradients.
+
+Row:       patch-wise PCA, d = 16
+Table:     table2
+Paper:     linear 63.4
+Run:       tools/dist_train.sh configs/deconstruction/t2_pca_d16.py 8
+Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
+"""
+
+_base_ = './t2_patch-ae_d16.py'
+
+model = dict(
+    tokenizer=dict(
+        _delete_=True,
+        type='ldae.PatchPCATokenizer',
+        img_size=256,
+        patch_size=16,
+        in_channels=3,
+        latent_dim=16,
+        latent_norm='global',
+    )
+)

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scale: the part of Fashion-MNIST that ships with this package, on 2 CPU cores. 28 px padded to 32, 16 tokens.
+
+Run:       tools/train.py configs/deconstruction/t3_5_original-image.py --scale fashion-mnist_subset
+Batch:     1 process x 64 images = 64; lr = 2e-3
+"""
+
+_base_ = '../_base_/datasets/fashion_mnist_subset.py'
+
+scale = dict(
+    img_size=32,
+    patch_size=8,
+    in_channels=1,
+    num_classes=10,
+    # A patch has 64 pixels; the paper's have 768.
+    latent_dims={8: 2, 16: 4, 32: 8, 64: 16, 128: 32},
+    tokenizers={
+        # A token is 2 x 2 cells of the map, as in the paper: multiples of 4.
+        'ldae.ConvVAETokenizer': dict(
+            downsample=4, base_channels=32, latent_dims={8: 4, 16: 4, 32: 8, 64: 16, 128: 32}
+        ),
+    },
+    archs={
+        'base': dict(embed_dims=72, num_layers=3, num_heads=3, feedforward_channels=288),
+        'half-large': dict(embed_dims=96, num_layers=3, num_heads=3, feedforward_channels=384),
+        'large': dict(embed_dims=96, num_layers=6, num_heads=3, feedforward_channels=384),
+    },
+    epochs=12,
+)
+
+# Of the padded images: the paper's noise levels suppose pixels and latents of unit variance.
+data_preprocessor = dict(mean=[55.84], std=[84.61])
+train_dataloader = dict(dataset=dict(pad=2))
+val_dataloader = dict(dataset=dict(pad=2))
+test_dataloader = val_dataloader
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+)
+auto_scale_lr = dict(enable=True, base_batch_size=64)
+default_hooks = dict(
+    checkpoint=dict(interval=4),
+    fit_tokenizer=dict(type='ldae.FitTokenizerHook', num_images=None),
+)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a config of the paper's scale on small data: the scale is a file of its own, named by the command."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from ldae.config import configs_root, find_config, load_config, walk_dicts
+from ldae.utils import ConfigError
+from ldae.utils.errors import nearest
+
+#: What the configs that are scaled have; a scale says what becomes of it.
+PAPER_SIZE, PAPER_EPOCHS = 256, 400
+#: Named sizes by width, for encoders and decoders that a row cuts elsewhere.
+NAME_OF_WIDTH = {768: ('base', 12), 1024: ('half-large', 12)}
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+# A scale gives its own values for these; other keys of it, but `scale`, are merged.
+REPLACED = ('data_root', 'data_preprocessor', *LOADERS)
+OF_PRE_TRAINING = ('optim_wrapper', 'auto_scale_lr')
+
+
+def find_scale(scale: str | Path) -> Path:
+    """The file of a scale given as a path or as a name in ``configs/scales``."""
+    folder = configs_root() / 'scales'
+    known = {path.stem: path for path in folder.glob('*.py')}
+    if str(scale) in known:
+        return known[str(scale)]
+    if Path(scale).suffix == '.py':
+        return find_config(scale)
+    raise ConfigError(f'there is no scale {str(scale)!r} in {folder}{nearest(str(scale), known)}')
+
+
+def tokenizer_checkpoint(config_name: str, scale_name: str | None = None) -> str:
+    """Where the training of a learned tokenizer leaves its file, at the paper's scale or another."""
+    folder = Path('work_dirs', scale_name or '', config_name)
+    return str(folder / 'tokenizer.pth')
+
+
+def apply_scale(cfg: Config, scale: str | Path) -> Config:
+    """Bring a config from the paper's scale to another.
+
+    The scale's file holds data loaders, optimizer and hooks, as any config, and ``scale``, a dict with
+
+    * ``img_size``, ``patch_size``, ``in_channels``, ``num_classes`` of its data;
+    * ``latent_dims``: what becomes of the paper's latent dimensions;
+    * ``archs``: what becomes of the named sizes 'base', 'half-large' and 'large';
+    * ``epochs``: what become of 400 epochs, a multiple of 4; others, and warm-up, in proportion;
+    * ``tokenizers``: further options by tokenizer type, ``latent_dims`` among them where a type has other ones.
+
+    Args:
+        cfg: Changed in place. What its row is about stays: targets, noise, labels, augmentation, tokenizer, sizes
+            relative to each other.
+        scale: A name in ``configs/scales``, or a path.
+
+    Raises:
+        ConfigError: If there is no such scale, it was applied already, or it lacks something that the config needs.
+    """
+    path = find_scale(scale)
+    if 'scale' in cfg:
+        raise ConfigError(
+            f'{cfg.filename} is of scale {cfg.scale} already: it cannot be brought to {path.stem} too'
+        )
+    file = load_config(path)
+    if 'scale' not in file:
+        raise ConfigError(f'{path} is not a scale: it has no dict `scale`')
+    rules = file.scale
+    _scale_model(cfg.model, rules, path)
+    _replace_data(cfg, file)
+    _scale_schedule(cfg, rules, path)
+    for key in OF_PRE_TRAINING:
+        cfg[key] = copy.deepcopy(file[key])
+    cfg.merge_from_dict(
+        {k: v for k, v in file._cfg_dict.to_dict().items() if k not in ('scale', *REPLACED, *OF_PRE_TRAINING)}
+    )
+    cfg.scale = path.stem
+    cfg.setdefault('work_dir', f'./work_dirs/{path.stem}/{Path(cfg.filename or "run").stem}')
+    return cfg
+
+
+def _scale_model(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
+    if model.get('num_classes'):
+        model.num_classes = rules.num_classes
+    for node in walk_dicts(model):
+        if 'arch' in node:
+            node['arch'] = scaled_arch(node['arch'], rules.archs, path)
+        if str(node.get('type', '')).endswith('Tokenizer'):
+            _scale_tokenizer(node, rules, path)
+
+
+def scaled_arch(arch: str | Mapping, archs: Mapping, path: Path) -> dict:
+    """The small network of a named size; of a dict with the width of a named size, as many of its blocks in proportion."""
+    where = f'{path}: scale.archs'
+    if isinstance(arch, str):
+        return dict(_lookup(archs, arch, where))
+    name, blocks = NAME_OF_WIDTH.get(arch['embed_dims'], (f'a width of {arch["embed_dims"]}', 1))
+    small = _lookup(archs, name, where)
+    return dict(small, num_layers=max(1, round(small['num_layers'] * arch['num_layers'] / blocks)))
+
+
+def _scale_tokenizer(node: dict, rules: ConfigDict, path: Path) -> None:
+    options = dict(rules.get('tokenizers', {}).get(node['type'], {}))
+    dims = options.pop('latent_dims', rules.latent_dims)
+    if 'latent_dim' in node:
+        node['latent_dim'] = _lookup(dims, node['latent_dim'], f'{path}: latent_dims')
+    if 'resized' in node:
+        node['resized'] = node['resized'] * rules.img_size // PAPER_SIZE
+    if node.get('checkpoint'):
+        node['checkpoint'] = tokenizer_checkpoint(Path(node['checkpoint']).parent.name, path.stem)
+    node.update(
+        img_size=rules.img_size, patch_size=rules.patch_size, in_channels=rules.in_channels, **options
+    )
+
+
+def _lookup(table: Mapping, key: str | int, where: str) -> object:
+    if key not in table:
+        raise ConfigError(f'{where} has no entry for {key!r}: add one')
+    return table[key]
+
+
+def _replace_data(cfg: Config, file: Config) -> None:
+    """The scale's data, with the config's labels and augmentation."""
+    old = cfg.train_dataloader.dataset
+    for key in REPLACED:
+        if key in file:
+            cfg[key] = copy.deepcopy(file[key])
+    dataset = cfg.train_dataloader.dataset
+    dataset.with_label = old.get('with_label', True)
+    if 'pipeline' in dataset:
+        dataset.pipeline = old.pipeline
+    else:
+        crops = [step for step in old.pipeline if step['type'] == 'RandomResizedCrop']
+        dataset.crop_scale = crops[0].get('crop_ratio_range', (0.08, 1.0)) if crops else None
+        cfg.pop('train_pipeline', None), cfg.pop('test_pipeline', None)
+    for name in LOADERS:
+        for step in walk_dicts(cfg[name].dataset.get('pipeline', [])):
+            for key in ('scale', 'crop_size'):
+                if step.get(key) == PAPER_SIZE:
+                    step[key] = file.scale.img_size
+
+
+def _scale_schedule(cfg: Config, rules: ConfigDict, path: Path) -> None:
+    def scaled(epochs: int) -> int:
+        if epochs * rules.epochs % PAPER_EPOCHS:
+            raise ConfigError(
+                f'{path}: scale.epochs={rules.epochs} for {PAPER_EPOCHS} makes no whole number of {epochs}: '
+                'take a multiple of 4'
+            )
+        return epochs * rules.epochs // PAPER_EPOCHS
+
+    for scheduler in cfg.param_scheduler:
+        for key in {'begin', 'end', 'T_max'} & set(scheduler):
+            scheduler[key] = scaled(scheduler[key])
+    cfg.train_cfg.max_epochs = scaled(cfg.train_cfg.max_epochs)
+    cfg.train_cfg.val_interval = cfg.train_cfg.max_epochs
