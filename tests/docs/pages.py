@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read the pages: their blocks, sections, tables and links."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+FENCE = re.compile(r'(?:`(\w+\.py)`:\n\n)?^```(\w*)\n(.*?)^```$', re.DOTALL | re.MULTILINE)
+HEADING = re.compile(r'^#+ +(.*)$', re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, its text, and the file that the line before it names."""
+
+    language: str
+    text: str
+    file: str | None
+
+    @property
+    def is_config(self) -> bool:
+        return self.text.startswith('_base_')
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path | str, language: str | None = None) -> list[Block]:
+    """Fenced blocks of a page or text, of one language if it is given."""
+    text = page if isinstance(page, str) else page.read_text()
+    found = [Block(language, body, file or None) for file, language, body in FENCE.findall(text)]
+    return [block for block in found if language in (None, block.language)]
+
+
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return FENCE.sub('', page.read_text())
+
+
+def sections(page: Path, level: int) -> dict[str, str]:
+    """Text by heading of one level, up to the next heading of that level or above."""
+    marks = '#' * level
+    parts = re.split(rf'^{marks} +(.*)$', page.read_text(), flags=re.MULTILINE)[1:]
+    above = re.compile(rf'^#{{1,{level}}} ', re.MULTILINE)
+    return {title: above.split(text)[0] for title, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def slugs(page: Path) -> set[str]:
+    """The anchors that a code host gives to a page's headings."""
+    titles = HEADING.findall(FENCE.sub('', page.read_text()))
+    return {re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-') for title in titles}
+
+
+def option_table(section: str) -> dict[str, str] | None:
+    """Option -> default, as written, of the first table of options in a section; None if there is none."""
+    match = re.search(r'^\| option \| default \|.*\n\|.*\n((?:\|.*\n)*)', section, re.MULTILINE)
+    if match is None:
+        return None
+    rows = [[cell.strip() for cell in row.split('|')[1:3]] for row in match[1].splitlines()]
+    return {option.strip('`'): default.strip('`') for option, default in rows}
+
+
+def command_lines(page: Path) -> list[str]:
+    """Commands in a page's shell blocks, one a string, without comments."""
+    text = '\n'.join(block.text for block in blocks(page, 'bash')).replace('\\\n', ' ')
+    return [line for line in (line.partition('#')[0].strip() for line in text.splitlines()) if line]

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the pages say is true: examples run, commands parse, options have these defaults, files and links exist."""
+
+import ast
+import inspect
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from pages import (
+    PAGES,
+    ROOT,
+    Block,
+    blocks,
+    command_lines,
+    name_of,
+    option_table,
+    prose,
+    sections,
+    slugs,
+)
+from PIL import Image
+
+import ldae.evaluation
+from ldae.checks import check_types
+from ldae.config import find_config, load_config
+from ldae.launch import LaunchOptions, build_runner, prepare
+from ldae.registry import DATASETS, HOOKS, METRICS, MODELS, NOISE_SCHEDULES, OPTIM_WRAPPERS
+
+HOW_TO_ADD = ROOT / 'docs' / 'how_to_add.md'
+TINY = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
+CODE = [(page, block) for page in PAGES for block in blocks(page, 'python')]
+CONFIGS = [pytest.param(p, b, id=f'{name_of(p)}-{i}') for i, (p, b) in enumerate(CODE) if b.is_config]
+all_pages = pytest.mark.parametrize('page', PAGES, ids=name_of)
+
+
+@pytest.fixture
+def _own_components():
+    """What examples register or import is gone after the test."""
+    registries, modules = (MODELS, NOISE_SCHEDULES), set(sys.modules)
+    before = [dict(registry._module_dict) for registry in registries]
+    yield
+    for registry, known in zip(registries, before, strict=True):
+        registry._module_dict.clear()
+        registry._module_dict.update(known)
+    for name in set(sys.modules) - modules:
+        if not hasattr(sys.modules[name], '__file__') or 'site-packages' not in str(
+            sys.modules[name].__file__
+        ):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Block]], Path]:
+    """Put blocks that name a file into a folder from which Python imports."""
+
+    def write(found: list[Block]) -> Path:
+        monkeypatch.syspath_prepend(tmp_path)
+        for block in found:
+            (tmp_path / (block.file or 'mine.py')).write_text(block.text)
+        return tmp_path
+
+    return write
+
+
+@all_pages
+@pytest.mark.usefixtures('_own_components')
+def test_code_runs(page: Path):
+    namespace = dict(__name__='example')
+    torch.manual_seed(0)
+    for block in blocks(page, 'python'):
+        if not block.is_config:
+            exec(compile(block.text, name_of(page), 'exec'), namespace)
+
+
+@pytest.mark.parametrize(('page', 'block'), CONFIGS)
+@pytest.mark.usefixtures('_own_components')
+def test_config_builds(page: Path, block: Block, write):
+    folder = write([other for other in blocks(page, 'python') if other.file and not other.is_config])
+    (folder / 'mine.py').write_text(block.text)
+    cfg = load_config(folder / 'mine.py')
+    check_types(cfg)
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        MODELS.build(dict(data_preprocessor=cfg.data_preprocessor, **cfg.model))
+    for hook in cfg.default_hooks.values():
+        if hook.type.startswith('ldae.'):
+            HOOKS.build(hook)
+
+
+@pytest.mark.parametrize('kind', ['A tokenizer', 'A noise schedule', 'A target'])
+@pytest.mark.usefixtures('_own_components')
+def test_the_steps_of_adding_a_component_end_in_training(kind: str, write, monkeypatch):
+    component, config = [block for block in blocks(sections(HOW_TO_ADD, 2)[kind], 'python') if block.file]
+    assert len(config.text.strip().splitlines()) < 10
+    folder = write([component, config])
+    cfg = load_config(folder / 'mine.py', dict(data_root=str(write_images(folder / 'images'))))
+    cfg.work_dir = str(folder / 'work')
+    cfg.model.backbone.arch = TINY
+    cfg.train_dataloader.update(batch_size=2, num_workers=0)
+    cfg.train_cfg.max_epochs = 1
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    runner = build_runner(prepare(cfg, LaunchOptions(no_validate=True)))
+    runner.train()
+    assert runner.iter == 2
+    losses, _ = runner.message_hub.get_scalar('train/loss').data
+    assert np.isfinite(losses).all()
+
+
+def write_images(folder: Path, count: int = 4) -> Path:
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(count):
+        pixels = rng.integers(0, 256, (256, 260, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f'{i}.png')
+    return folder
+
+
+def documented() -> list:
+    """(signature, section) of each heading that names a registered type or a function of ldae.evaluation."""
+    found = []
+    for page in PAGES:
+        for title, text in sections(page, 2).items():
+            if match := re.fullmatch(r'`(ldae\.[A-Z]\w+)`', title):
+                found.append(pytest.param(inspect.signature(resolve(match[1])), text, id=match[1]))
+        for title, text in sections(page, 3).items():
+            if match := re.match(r'`(\w+)\(.*\.\.\.\)`', title):
+                signature = inspect.signature(getattr(ldae.evaluation, match[1]))
+                found.append(pytest.param(signature, text, id=match[1]))
+    return found
+
+
+def resolve(name: str) -> type | None:
+    registries = (MODELS, HOOKS, DATASETS, METRICS, OPTIM_WRAPPERS)
+    return next(filter(None, (registry.get(name) for registry in registries)), None)
+
+
+@pytest.mark.parametrize(('signature', 'section'), documented())
+def test_options_and_defaults_are_those_of_the_code(signature: inspect.Signature, section: str):
+    parameters = {
+        '**' * (p.kind is p.VAR_KEYWORD) + name: p.default for name, p in signature.parameters.items()
+    }
+    table = option_table(section)
+    if table is None:
+        assert 'No options' in section
+        assert set(parameters) <= {'init_cfg'}
+        return
+    required = {name for name, default in parameters.items() if default is inspect.Parameter.empty}
+    if 'train_x' in parameters:  # a function's own arguments stand in its heading
+        parameters = {name: value for name, value in parameters.items() if name not in required}
+    assert set(table) == set(parameters)
+    for name, default in table.items():
+        if name in required:
+            assert default in ('required', ''), name
+        else:
+            assert ast.literal_eval(default) == parameters[name], name
+
+
+@all_pages
+def test_types_that_are_named_are_registered(page: Path):
+    own = set(re.findall(r'class (\w+)', page.read_text()))
+    names = set(re.findall(r'`(ldae\.[A-Z]\w+)`', prose(page)))
+    assert [name for name in names if name.split('.')[1] not in own and resolve(name) is None] == []
+
+
+@all_pages
+def test_files_that_are_named_exist(page: Path):
+    text = page.read_text()
+    paths = re.findall(
+        r'(?<![\w/.:-])((?:configs|tools|ldae|tests|docs|benchmarks)/[\w.-]+(?:/[\w.-]+)*)', text
+    )
+    missing = {path.rstrip('.') for path in paths if not (ROOT / path.rstrip('.')).exists()}
+    assert missing == set()
+    for name in set(re.findall(r'ldae::[\w/.-]+\.py', text)):
+        find_config(name)
+
+
+@all_pages
+def test_links_lead_somewhere(page: Path):
+    for target in re.findall(r'\]\(([^)\s]+)\)', prose(page)):
+        path, _, anchor = target.partition('#')
+        if '://' in target:
+            continue
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in slugs(linked), target
+
+
+@all_pages
+def test_commands_have_options_that_the_tools_know(page: Path):
+    for line in command_lines(page):
+        words = [word for word in shlex.split(line) if not re.match(r'[A-Z_]+=', word)]
+        tool, arguments = tool_of(words)
+        if tool is not None:
+            import_module(f'ldae.cli.{tool}').parse_args(arguments)
+
+
+def tool_of(words: list[str]) -> tuple[str | None, list[str]]:
+    """The module of ldae.cli that a command ends in, and its arguments there."""
+    program, *rest = words or ['']
+    path = Path(program)
+    if path.name == 'ldae':
+        return rest[0].replace('-', '_'), rest[1:]
+    if path.parts[:1] != ('tools',):
+        return None, []
+    if path.suffix == '.py':
+        return path.stem, rest
+    launcher, tool = path.stem.split('_')
+    if launcher == 'slurm':
+        return tool, rest[2:]
+    number = 1 + (tool == 'test')
+    assert rest[number].isdigit(), words
+    return tool, rest[:number] + rest[number + 1 :]
+
+
+def test_the_layout_is_that_of_the_repository():
+    (tree,) = blocks(sections(ROOT / 'docs' / 'architecture.md', 2)['Layout'])
+    parents: list[str] = []
+    for line in tree.text.splitlines():
+        depth, entry = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        parents[depth:] = [entry.rstrip('/')]
+        path = ROOT.joinpath(*parents)
+        assert path.is_dir() if entry.endswith('/') else path.is_file(), path
+
+
+def test_every_page_is_on_the_map():
+    index = ROOT / 'docs' / 'index.md'
+    linked = {
+        (index.parent / target.partition('#')[0]).resolve()
+        for target in re.findall(r'\]\(([^)]+)\)', prose(index))
+    }
+    assert {page for page in PAGES if page.is_relative_to(index.parent)} - {index} <= linked
