@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from .ablations import ablation_bars, accuracy_over_dimension
 from .figures import (
     denoising_grid,
     explained_variance,
@@ -10,6 +11,8 @@ from .figures import (
 from .tiles import filters_to_uint8, tile
 
 __all__ = [
+    'ablation_bars',
+    'accuracy_over_dimension',
     'denoising_grid',
     'explained_variance',
     'figure_to_array',

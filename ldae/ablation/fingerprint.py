@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What makes two runs the same: a hash of what can change their outcome, and of nothing else."""
+
+import hashlib
+import json
+
+from mmengine.config import Config
+
+TRAINING_KEYS = (
+    'model',
+    'data_preprocessor',
+    'train_dataloader',
+    'optim_wrapper',
+    'param_scheduler',
+    'train_cfg',
+    'auto_scale_lr',
+    'custom_hooks',
+    'randomness',
+    'load_from',
+)
+# How data are fetched and when a run is looked at; and the seed, which stands beside the hash.
+IRRELEVANT = (
+    'num_workers',
+    'persistent_workers',
+    'pin_memory',
+    'prefetch_factor',
+    'val_interval',
+    'val_begin',
+    'seed',
+)
+
+
+def fingerprint(*parts: object) -> str:
+    """12 hex digits of nested plain data; the order of keys has no influence."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def training_part(cfg: Config) -> dict:
+    """What of a config decides which weights come out of training."""
+    part = {key: cfg.get(key) for key in TRAINING_KEYS}
+    part['fit_tokenizer'] = cfg.get('default_hooks', {}).get('fit_tokenizer')
+    return _relevant(part)
+
+
+def _relevant(node: object) -> object:
+    if isinstance(node, dict):
+        return {key: _relevant(value) for key, value in node.items() if key not in IRRELEVANT}
+    if isinstance(node, list | tuple):
+        return [_relevant(item) for item in node]
+    return node
+
+
+def pop_transfer(model: dict) -> dict:
+    """Take out of a model's config what features depend on and pre-training doesn't, and return it."""
+    return dict(
+        timestep=model.get('backbone', {}).pop('timestep', None),
+        transfer_noise=model.pop('transfer_noise', False),
+    )

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run jobs in processes of their own, some at a time; what fails is kept for the end."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from ldae.config import PACKAGE
+
+from .jobs import LOG_FILE, SCORES_FILE, Job, read_json
+
+POLL_SECONDS = 0.1
+SECONDS_TO_STOP = 10.0
+
+
+class Failure(NamedTuple):
+    """A row or tokenizer that came to nothing, why, and where the whole story is."""
+
+    name: str
+    reason: str
+    log: Path
+
+
+class Scheduler:
+    """Start jobs in order, at most ``num_parallel`` at a time, each with its share of the cores (and a GPU each).
+
+    Args:
+        jobs: A job waits for the one it comes ``after``, and fails with it.
+        num_parallel: Processes at a time.
+        on_done: Called with a job and its scores.
+        keep_open: A file that running processes shall hold open: its lock outlives a killed parent.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        num_parallel: int,
+        on_done: Callable[[Job, list[dict]], None],
+        keep_open: BinaryIO | None = None,
+    ) -> None:
+        self.waiting, self.num_parallel, self.on_done = list(jobs), num_parallel, on_done
+        self.keep_open = keep_open
+        self.running: dict[int, tuple[Job, subprocess.Popen]] = {}
+        self.failed: set[int] = set()
+        self.failures: list[Failure] = []
+
+    def run(self) -> list[Failure]:
+        """Run all; return what failed. An interrupt stops the processes, whose checkpoints the next run goes on from."""
+        try:
+            while self.waiting or self.running:
+                self._fail_orphans()
+                self._start_ready()
+                self._collect_finished()
+                if self.running:
+                    time.sleep(POLL_SECONDS)
+        finally:
+            self._stop_running()
+        return self.failures
+
+    def _fail_orphans(self) -> None:
+        for job in [job for job in self.waiting if job.after is not None and id(job.after) in self.failed]:
+            self.waiting.remove(job)
+            self._fail(job, f'{job.after.name} failed', job.after.folder / LOG_FILE)
+
+    def _start_ready(self) -> None:
+        planned = {id(job) for job in self.waiting} | {id(job) for job, _ in self.running.values()}
+        ready = [job for job in self.waiting if job.after is None or id(job.after) not in planned]
+        free = [slot for slot in range(self.num_parallel) if slot not in self.running]
+        for slot, job in zip(free, ready, strict=False):
+            self.waiting.remove(job)
+            self.running[slot] = (job, self._start(job, slot))
+
+    def _start(self, job: Job, slot: int) -> subprocess.Popen:
+        job.write()
+        (job.folder / SCORES_FILE).unlink(missing_ok=True)
+        held = () if self.keep_open is None else (self.keep_open.fileno(),)
+        with (job.folder / LOG_FILE).open('w') as log:
+            return subprocess.Popen(
+                worker_command(job.folder),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=worker_environment(slot, self.num_parallel),
+                start_new_session=True,  # Ctrl-C reaches this process only, which then stops the others
+                pass_fds=held,
+            )
+
+    def _collect_finished(self) -> None:
+        for slot, (job, process) in list(self.running.items()):
+            if process.poll() is None:
+                continue
+            del self.running[slot]
+            scores = read_json(job.folder / SCORES_FILE) or []
+            if process.returncode != 0 or (job.members and not scores):
+                self._fail(job, last_line(job.folder / LOG_FILE, process.returncode), job.folder / LOG_FILE)
+                continue
+            self.on_done(job, [entry for entry in scores if 'error' not in entry])
+            for entry in scores:
+                if 'error' in entry:
+                    name = f'{entry["row"]} seed {job.seed}'
+                    self.failures.append(Failure(name, entry['error'], job.folder / LOG_FILE))
+
+    def _fail(self, job: Job, reason: str, log: Path) -> None:
+        self.failed.add(id(job))
+        names = [f'{member.row} seed {job.seed}' for member in job.members] or [job.name]
+        self.failures += [Failure(name, reason, log) for name in names]
+
+    def _stop_running(self) -> None:
+        for _, process in self.running.values():
+            process.terminate()
+        for _, process in self.running.values():
+            try:
+                process.wait(SECONDS_TO_STOP)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def worker_command(folder: Path) -> list[str]:
+    """What a job's process runs."""
+    return [sys.executable, '-m', 'ldae.ablation.worker', str(folder)]
+
+
+def worker_environment(slot: int, num_parallel: int) -> dict[str, str]:
+    """A process's share of the cores, and one GPU where there are several."""
+    env = dict(os.environ)
+    threads = str(max(1, len(os.sched_getaffinity(0)) // num_parallel))
+    env.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, PYTHONUNBUFFERED='1')
+    env['PYTHONPATH'] = os.pathsep.join(filter(None, [str(PACKAGE.parent), env.get('PYTHONPATH')]))
+    if num_parallel > 1 and 'CUDA_VISIBLE_DEVICES' not in env and (count := num_gpus()) > 1:
+        env['CUDA_VISIBLE_DEVICES'] = str(slot % count)
+    return env
+
+
+def num_gpus() -> int:
+    """How many GPUs there are, without making a context on one."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def last_line(log: Path, status: int) -> str:
+    """Why a process ended: the error it printed last, else how it ended."""
+    lines = [line.strip() for line in log.read_text(errors='replace').splitlines() if line.strip()]
+    if status < 0:
+        return f'killed by signal {-status}'
+    errors = [line.removeprefix('error: ') for line in lines if line.startswith('error: ')]
+    return (errors or lines or [f'exit status {status}'])[-1]

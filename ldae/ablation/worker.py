@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process of one job: ``python -m ldae.ablation.worker FOLDER`` trains what is described there, then scores it."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from ldae.cli.errors import explained, one_line
+from ldae.registry import MODELS
+from ldae.utils import ConfigError
+
+from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, SCORES_FILE, read_json
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, unless that was done before, and score all members."""
+    folder = Path((argv or sys.argv[1:])[0])
+    job = read_json(folder / JOB_FILE)
+    done = read_json(folder / DONE_FILE) or train(folder)
+    if job['members']:
+        scores = [score_member(folder, job, member, done) for member in job['members']]
+        write_json(folder / SCORES_FILE, scores)
+
+
+def train(folder: Path) -> dict:
+    """Train, from the last checkpoint if there is one; leave ``done.json``."""
+    from ldae.launch import LaunchOptions, build_runner, prepare
+
+    start = time.perf_counter()
+    cfg = Config.fromfile(folder / CONFIG_FILE)
+    runner = build_runner(prepare(cfg, LaunchOptions(work_dir=str(folder), resume='auto', no_validate=True)))
+    runner.train()
+    last = folder / 'last_checkpoint'
+    checkpoint = Path(last.read_text().strip()).name if last.is_file() else None
+    done = dict(checkpoint=checkpoint, seconds=round(time.perf_counter() - start, 1))
+    write_json(folder / DONE_FILE, done)
+    return done
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a file that is either whole or absent."""
+    partial_path = path.with_suffix('.partial')
+    partial_path.write_text(json.dumps(value, indent=2) + '\n')
+    partial_path.replace(path)
+
+
+def score_member(folder: Path, job: dict, member: dict, done: dict) -> dict:
+    """Scores of one row, or the line that says why there are none: others may still have theirs."""
+    start = time.perf_counter()
+    entry = dict(row=member['row'], config=member['config'])
+    try:
+        entry |= score(folder, job, member['transfer'], done)
+    except Exception as error:  # whatever it is, the other rows go on
+        line = one_line(error) or f'{type(error).__name__}: {error}'.splitlines()[0]
+        return dict(entry, error=line)
+    seconds = dict(train=done['seconds'], probe=round(time.perf_counter() - start, 1))
+    return dict(entry, seconds=seconds)
+
+
+def score(folder: Path, job: dict, transfer: dict, done: dict) -> dict:
+    """k-NN and linear accuracy of a pre-trained encoder's features, in percent, and what they were taken of."""
+    cfg = Config.fromfile(folder / CONFIG_FILE)
+    model = load_model(cfg, transfer, folder / done['checkpoint'])
+    features = [
+        extract(model, loader_cfg, limit, job['seed'])
+        for loader_cfg, limit in zip(
+            probe_dataloaders(cfg), (job['probe']['train_images'], job['probe']['test_images']), strict=True
+        )
+    ]
+    tokenizer = model.tokenizer
+    return dict(
+        **probe_features(*features[0], *features[1], job['probe'], job['seed']),
+        timestep=model.backbone.timestep,
+        transfer_noise=bool(transfer['transfer_noise']),
+        tokenizer=type(tokenizer).__name__,
+        latent_dim=tokenizer.geometry.latent_dim,
+        epochs=cfg.train_cfg.get('max_epochs'),
+    )
+
+
+def load_model(cfg: Config, transfer: dict, checkpoint: Path) -> nn.Module:
+    """The pre-training model as a row's transfer settings want it, with the weights of a checkpoint."""
+    init_default_scope(cfg.default_scope)
+    model_cfg = cfg.model.to_dict()
+    if transfer['timestep'] is not None:
+        model_cfg['backbone']['timestep'] = transfer['timestep']
+    if transfer['transfer_noise']:
+        model_cfg['transfer_noise'] = True
+    if 'data_preprocessor' in cfg:
+        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor.to_dict())
+    model = MODELS.build(model_cfg)
+    state = torch.load(checkpoint, map_location='cpu', weights_only=True)['state_dict']
+    model.load_state_dict(state)
+    model.eval()
+    return model.to(get_device())
+
+
+def probe_dataloaders(cfg: Config) -> tuple[dict, dict]:
+    """Labelled training and test images, both as the test images are prepared: no augmentation."""
+    test = dict(cfg.val_dataloader or cfg.test_dataloader)
+    test['dataset'] = dict(test['dataset'], with_label=True)
+    dataset = dict(cfg.train_dataloader.dataset, with_label=True)
+    for name in ('indices', 'crop_scale'):
+        dataset.pop(name, None)
+    if 'pipeline' in test['dataset']:
+        dataset['pipeline'] = test['dataset']['pipeline']
+    return dict(test, dataset=dataset), test
+
+
+def extract(model: nn.Module, loader_cfg: dict, limit: int | None, seed: int) -> tuple[Tensor, Tensor]:
+    """Average-pooled features (n, C) and labels (n,) of at most ``limit`` images."""
+    from ldae.engine.hooks.online_knn import build_bounded_dataloader
+    from ldae.evaluation import extract_features, pooled_features
+
+    torch.manual_seed(seed)  # features of noisy latents draw their noise
+    loader = build_bounded_dataloader(loader_cfg, limit or sys.maxsize)
+    preprocess = partial(model.data_preprocessor, training=False)
+    return extract_features(partial(pooled_features, model), loader, preprocess)
+
+
+def probe_features(
+    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, probe: dict, seed: int
+) -> dict[str, float]:
+    """Both scores of standardised features."""
+    from ldae.evaluation import knn_accuracy, linear_probe
+    from ldae.evaluation.linear_probe import standardise
+
+    if not torch.isfinite(train_x).all():
+        raise ConfigError('the features are not finite: pre-training has diverged; lower its learning rate')
+    train_x, test_x = standardise(train_x, test_x)
+    knn = knn_accuracy(train_x, train_y, test_x, test_y, k=probe['k'], temperature=probe['temperature'])
+    linear = linear_probe(train_x, train_y, test_x, test_y, epochs=probe['epochs'], seed=seed)
+    return dict(knn=round(knn, 2), linear=round(linear.accuracy, 2))
+
+
+if __name__ == '__main__':
+    sys.exit(explained(main))

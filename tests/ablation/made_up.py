@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows and results that nobody has measured."""
+
+from pathlib import Path
+
+from ldae.rows import Row
+
+
+def make_row(name: str, table: str = 'table3', linear: float | None = 60.0) -> Row:
+    """A row without a file."""
+    return Row(name, Path(f'{name}.py'), table, f'label of {name}', f'about {name}', linear, None)
+
+
+def make_entry(row: str, seed: int, linear: float, config: str = 'c', **changes) -> dict:
+    """A line of the results file."""
+    return (
+        dict(
+            row=row,
+            seed=seed,
+            config=config,
+            knn=linear - 1,
+            linear=linear,
+            latent_dim=8,
+            tokenizer='PatchPCATokenizer',
+            probe=dict(k=20),
+            device='a machine',
+            commit='abc',
+            versions=dict(torch='2.0'),
+        )
+        | changes
+    )
