@@ -44,6 +44,30 @@ def resolve_ldae_prefix_in_configs() -> None:
     Config._get_cfg_path = staticmethod(get_cfg_path)
 
 
+def write_checkpoints_whole() -> None:
+    """mmengine < 0.11: ``save_checkpoint`` writes in place, so that a kill or a full disk leaves a truncated file.
+
+    It also holds the whole file in memory twice. Local checkpoints are written to a temporary file and renamed; other
+    storage goes mmengine's way.
+    """
+    from mmengine.runner import runner as module
+
+    original = module.save_checkpoint
+    if not installed('mmengine', '0.11') or hasattr(original, '__wrapped__'):
+        return
+
+    @functools.wraps(original)
+    def save_checkpoint(checkpoint: dict, filename: str, file_client_args=None, backend_args=None) -> None:
+        from ldae.engine.checkpoint import save_whole
+
+        if '://' in str(filename) or file_client_args or backend_args:
+            original(checkpoint, filename, file_client_args, backend_args)
+        else:
+            save_whole(checkpoint, filename)
+
+    module.save_checkpoint = save_checkpoint
+
+
 def silence_missing_mmcv_operators() -> None:
     """mmcv-lite 2.x: importing ``mmcv.cnn`` warns that a compiled operator is missing, which nothing here uses."""
     warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')

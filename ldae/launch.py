@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from ldae import compat
 from ldae.checks import check_config
 from ldae.config import set_data_root
+from ldae.engine.checkpoint import latest_checkpoint
 from ldae.utils import ConfigError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -180,7 +181,9 @@ def build_runner(cfg: Config) -> Runner:
 
     from ldae.engine.hooks import PlainCheckpointHook, RunSummaryHook
 
+    _find_checkpoint(cfg)
     check_config(cfg)
+    compat.write_checkpoints_whole()
     if cfg.get('launcher', 'none') != 'none' and not torch.cuda.is_available():
         compat.init_cpu_process_group(cfg.launcher, cfg.env_cfg.dist_cfg.get('timeout'))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -193,6 +196,13 @@ def build_runner(cfg: Config) -> Runner:
         # A config of mmpretrain's own: without it, its checkpoints could be neither resumed nor tested.
         runner.register_hook(PlainCheckpointHook())
     return runner
+
+
+def _find_checkpoint(cfg: Config) -> None:
+    """Resume from the newest checkpoint of the work directory that can be read, not from what a pointer says."""
+    if cfg.get('resume') and not cfg.get('load_from'):
+        latest = latest_checkpoint(cfg.work_dir)
+        cfg.load_from = None if latest is None else str(latest)
 
 
 def _build_train_data(runner: Runner) -> None:

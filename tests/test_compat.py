@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 from mmengine.config import Config
 
@@ -117,3 +118,22 @@ def test_worker_options_are_consistent():
     loader = dict(num_workers=2, persistent_workers=True, pin_memory=True)
     compat.keep_worker_options_consistent(loader, has_gpu=True)
     assert loader == dict(num_workers=2, persistent_workers=True, pin_memory=True)
+
+
+def test_a_runners_checkpoint_is_written_to_another_name_first(tmp_path, monkeypatch):
+    from mmengine.runner import runner as module
+
+    from ldae.compat import write_checkpoints_whole
+
+    monkeypatch.setattr(module, 'save_checkpoint', module.save_checkpoint)  # put back after the test
+    write_checkpoints_whole()
+    written = []
+    save = torch.save
+    monkeypatch.setattr('torch.save', lambda content, file: (written.append(file.name), save(content, file)))
+    module.save_checkpoint(dict(a=1), str(tmp_path / 'x.pth'))
+    assert torch.load(tmp_path / 'x.pth') == dict(a=1)
+    assert written != [str(tmp_path / 'x.pth')]
+    assert [path.name for path in tmp_path.iterdir()] == ['x.pth']
+    before = module.save_checkpoint
+    write_checkpoints_whole()
+    assert module.save_checkpoint is before

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from ldae.engine.checkpoint import save_whole
 from ldae.models.tokenizers import BaseTokenizer
 from ldae.utils import ConfigError
 
@@ -80,18 +81,8 @@ def _images(loader: DataLoader, data_preprocessor: nn.Module | None, progress: b
 
 def save_tokenizer(tokenizer: BaseTokenizer, path: str | os.PathLike) -> None:
     """Write the tokenizer's state to ``path``, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = path.with_name(f'.{path.name}.{os.getpid()}')
     state = {name: value.cpu() for name, value in tokenizer.state_dict().items()}
-    try:
-        with partial_file.open('wb') as file:
-            torch.save(dict(tokenizer=type(tokenizer).__name__, state_dict=state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial_file.replace(path)
-    finally:
-        partial_file.unlink(missing_ok=True)
+    save_whole(dict(tokenizer=type(tokenizer).__name__, state_dict=state), path)
 
 
 def load_tokenizer_state(

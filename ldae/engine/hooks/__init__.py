@@ -7,6 +7,7 @@ from .plain_checkpoint import PlainCheckpointHook
 from .progress_bar import ProgressBarHook
 from .run_summary import RunSummaryHook
 from .runtime_info import ReducedRuntimeInfoHook
+from .safe_checkpoint import SafeCheckpointHook
 
 __all__ = [
     'CheckLoadedHook',
@@ -17,4 +18,5 @@ __all__ = [
     'ReducedRuntimeInfoHook',
     'ProgressBarHook',
     'RunSummaryHook',
+    'SafeCheckpointHook',
 ]

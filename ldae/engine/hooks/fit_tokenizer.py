@@ -43,8 +43,11 @@ class FitTokenizerHook(Hook):
         tokenizer = getattr(model, 'tokenizer', None)
         if tokenizer is None or not tokenizer.needs_fit or tokenizer.is_fitted:
             return
-        path = Path(runner.work_dir) / f'tokenizer_{self.key(runner.cfg)}.pth'
-        if not self._load(tokenizer, path, runner):
+        # A Runner built from objects instead of a config has nothing to tell two tokenizers apart by: fit anew.
+        path = (
+            Path(runner.work_dir) / f'tokenizer_{self.key(runner.cfg)}.pth' if 'model' in runner.cfg else None
+        )
+        if path is None or not self._load(tokenizer, path, runner):
             self._fit(tokenizer, model.data_preprocessor, path, runner)
 
     def key(self, cfg: dict) -> str:
@@ -66,7 +69,7 @@ class FitTokenizerHook(Hook):
         runner.logger.info(f'Tokenizer taken from {path}')
         return True
 
-    def _fit(self, tokenizer, data_preprocessor, path: Path, runner: Runner) -> None:
+    def _fit(self, tokenizer, data_preprocessor, path: Path | None, runner: Runner) -> None:
         dataset, start = runner.train_dataloader.dataset, time.perf_counter()
         count = min(self.num_images or len(dataset), len(dataset))
         runner.logger.info(f'Fitting {type(tokenizer).__name__} on {count} of {len(dataset)} training images')
@@ -74,8 +77,9 @@ class FitTokenizerHook(Hook):
         fit_tokenizer(
             tokenizer, dataset, data_preprocessor, self.num_images, self.batch_size, workers, self.seed
         )
-        if dist.is_main_process():
+        if path is not None and dist.is_main_process():
             save_tokenizer(tokenizer, path)
         kept = tokenizer.kept_variance
         share = '' if kept is None else f': {tokenizer.latent_dim} dimensions keep {kept:.1%} of the variance'
-        runner.logger.info(f'Fitted in {time.perf_counter() - start:.1f} s{share}; saved to {path}')
+        where = '' if path is None else f'; saved to {path}'
+        runner.logger.info(f'Fitted in {time.perf_counter() - start:.1f} s{share}{where}')
