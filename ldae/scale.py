@@ -16,9 +16,9 @@ PAPER_SIZE, PAPER_EPOCHS = 256, 400
 #: Named sizes by width, for encoders and decoders that a row cuts elsewhere.
 NAME_OF_WIDTH = {768: ('base', 12), 1024: ('half-large', 12)}
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-# A scale gives its own values for these; other keys of it, but `scale`, are merged.
-REPLACED = ('data_root', 'data_preprocessor', *LOADERS)
-OF_PRE_TRAINING = ('optim_wrapper', 'auto_scale_lr')
+# A scale gives its own values for these, and merges its hooks into the config's.
+DATA = ('data_root', 'data_preprocessor', *LOADERS)
+OPTIMIZATION = ('optim_wrapper', 'auto_scale_lr')
 
 
 def find_scale(scale: str | Path) -> Path:
@@ -62,6 +62,11 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
         raise ConfigError(
             f'{cfg.filename} is of scale {cfg.scale} already: it cannot be brought to {path.stem} too'
         )
+    if cfg.get('model', {}).get('tokenizer') is None or 'pipeline' not in cfg.train_dataloader.dataset:
+        raise ConfigError(
+            f'{cfg.filename} cannot be brought to scale {path.stem}: it is no pre-training or tokenizer config of the '
+            "paper's scale"
+        )
     file = load_config(path)
     if 'scale' not in file:
         raise ConfigError(f'{path} is not a scale: it has no dict `scale`')
@@ -69,11 +74,9 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
     _scale_model(cfg.model, rules, path)
     _replace_data(cfg, file)
     _scale_schedule(cfg, rules, path)
-    for key in OF_PRE_TRAINING:
+    for key in OPTIMIZATION:
         cfg[key] = copy.deepcopy(file[key])
-    cfg.merge_from_dict(
-        {k: v for k, v in file._cfg_dict.to_dict().items() if k not in ('scale', *REPLACED, *OF_PRE_TRAINING)}
-    )
+    cfg.merge_from_dict(dict(default_hooks=file.get('default_hooks', {})))
     cfg.scale = path.stem
     cfg.setdefault('work_dir', f'./work_dirs/{path.stem}/{Path(cfg.filename or "run").stem}')
     return cfg
@@ -122,22 +125,25 @@ def _lookup(table: Mapping, key: str | int, where: str) -> object:
 def _replace_data(cfg: Config, file: Config) -> None:
     """The scale's data, with the config's labels and augmentation."""
     old = cfg.train_dataloader.dataset
-    for key in REPLACED:
+    for key in DATA:
         if key in file:
             cfg[key] = copy.deepcopy(file[key])
     dataset = cfg.train_dataloader.dataset
     dataset.with_label = old.get('with_label', True)
     if 'pipeline' in dataset:
         dataset.pipeline = old.pipeline
+        _scale_pipelines(cfg, file.scale.img_size)
     else:
         crops = [step for step in old.pipeline if step['type'] == 'RandomResizedCrop']
         dataset.crop_scale = crops[0].get('crop_ratio_range', (0.08, 1.0)) if crops else None
-        cfg.pop('train_pipeline', None), cfg.pop('test_pipeline', None)
-    for name in LOADERS:
-        for step in walk_dicts(cfg[name].dataset.get('pipeline', [])):
-            for key in ('scale', 'crop_size'):
-                if step.get(key) == PAPER_SIZE:
-                    step[key] = file.scale.img_size
+    for variable in ('train_pipeline', 'test_pipeline'):  # a pipeline's second copy, which nothing reads
+        cfg.pop(variable, None)
+
+
+def _scale_pipelines(cfg: Config, img_size: int) -> None:
+    for step in walk_dicts([cfg[name].dataset.pipeline for name in LOADERS]):
+        for key in {'scale', 'crop_size'} & set(step):
+            step[key] = img_size
 
 
 def _scale_schedule(cfg: Config, rules: ConfigDict, path: Path) -> None:

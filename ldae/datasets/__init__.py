@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What mmpretrain's datasets lack: IDX files served in whole batches, and folders with any classes, or none."""
+"""What mmpretrain's datasets lack: small images served in whole batches, and folders with any classes, or none."""
 
+from .cifar10 import CIFAR10
 from .idx import IDXDataset, batch_collate
 from .image_folder import ImageFolder
+from .in_memory import InMemoryDataset
 
-__all__ = ['IDXDataset', 'ImageFolder', 'batch_collate']
+__all__ = ['CIFAR10', 'IDXDataset', 'ImageFolder', 'InMemoryDataset', 'batch_collate']

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CIFAR-10 in memory, from its binary or Python batches."""
+
+import io
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldae.registry import DATASETS
+from ldae.utils import ConfigError, check_choice
+
+from .in_memory import InMemoryDataset
+
+BATCHES = dict(train=tuple(f'data_batch_{i}' for i in range(1, 6)), test=('test_batch',))
+FOLDERS = ('.', 'cifar-10-batches-bin', 'cifar-10-batches-py')
+SHAPE = (3, 32, 32)
+CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
+# All that the published pickles name; whatever else a file asks for is refused, since unpickling can run any program.
+ALLOWED = {
+    ('numpy.core.multiarray', '_reconstruct'),
+    ('numpy._core.multiarray', '_reconstruct'),
+    ('numpy', 'ndarray'),
+    ('numpy', 'dtype'),
+    ('_codecs', 'encode'),
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> type:
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f'it asks for {module}.{name}')
+        if name == '_reconstruct':
+            return np.ndarray.__reduce__(np.empty(0))[0]  # wherever this numpy keeps it
+        return super().find_class(module, name)
+
+
+def read_batch(path: Path) -> tuple[Tensor, Tensor]:
+    """Images uint8 (n, 3, 32, 32) and labels (n,) of one file, binary (``.bin``) or pickled.
+
+    Raises:
+        ConfigError: If the file is damaged or of another kind.
+    """
+    raw = path.read_bytes()
+    try:
+        images, labels = _parse_binary(raw) if path.suffix == '.bin' else _parse_pickle(raw)
+        images, labels = torch.from_numpy(images.copy()), torch.from_numpy(labels.copy()).long()
+        if not len(images) == len(labels) > 0 or labels.max() >= len(CLASSES) or images.dtype != torch.uint8:
+            raise ValueError(f'{len(images)} images, {len(labels)} labels')
+        return images.view(-1, *SHAPE), labels
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f'{path} is no batch of CIFAR-10 ({reason}): fetch it again') from error
+
+
+def _parse_binary(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
+    # A record is the label, then the red, green and blue planes.
+    records = np.frombuffer(raw, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
+    return records[:, 1:], records[:, 0]
+
+
+def _parse_pickle(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
+    batch = _ArrayUnpickler(io.BytesIO(raw), encoding='bytes').load()
+    return np.asarray(batch[b'data']), np.asarray(batch[b'labels'])
+
+
+@DATASETS.register_module()
+class CIFAR10(InMemoryDataset):
+    """CIFAR-10, held in memory and served in whole batches: see :class:`InMemoryDataset`.
+
+    Args:
+        data_root: Folder with the five training batches and the test batch, binary or Python version, or the folder in
+            which the archive was unpacked.
+        split: 'train' or 'test'.
+        indices, with_label, pad, crop_scale: As :class:`InMemoryDataset` has them.
+
+    Raises:
+        ConfigError: A file is missing or damaged.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        split: str = 'train',
+        indices: int | Sequence[int] | None = None,
+        with_label: bool = True,
+        pad: int = 0,
+        crop_scale: Sequence[float] | None = None,
+    ) -> None:
+        check_choice('CIFAR10.split', split, BATCHES)
+        images, labels = zip(*map(read_batch, find_batches(data_root, split)), strict=True)
+        super().__init__(torch.cat(images), torch.cat(labels), indices, with_label, pad, crop_scale)
+        self.metainfo = dict(classes=CLASSES)
+
+
+def find_batches(data_root: str | Path, split: str) -> list[Path]:
+    """The files of a split, all of one version; raise ConfigError if one is missing."""
+    root = Path(data_root).expanduser()
+    for folder in FOLDERS:
+        for suffix in ('.bin', ''):
+            paths = [root / folder / f'{name}{suffix}' for name in BATCHES[split]]
+            if all(path.is_file() for path in paths):
+                return paths
+    raise ConfigError(
+        f"{root} does not hold CIFAR-10's {', '.join(BATCHES[split])}, with .bin or without: "
+        'unpack the binary or Python version there'
+    )
