@@ -39,8 +39,8 @@ SLOTS = {
 INNER = ('dataset', 'pipeline', 'sampler', 'batch_sampler', 'collate_fn', 'optimizer')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 ROOTS = (*LOADERS, *(slot for slot in SLOTS if slot not in INNER))
-# mmpretrain's LoRA model calls names of layers `type`.
-NOT_COMPONENTS = ('targets',)
+# mmpretrain's LoRA model calls names of layers `type`; a noise schedule is a function, which the noiser looks up.
+NOT_COMPONENTS = ('targets', 'schedule')
 
 
 def check_config(cfg: Config) -> None:

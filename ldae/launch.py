@@ -117,6 +117,8 @@ def _fit_to_cpu(cfg: Config) -> None:
     cfg.env_cfg.dist_cfg.backend = 'gloo'
     if cfg.launcher != 'none':
         cfg.model_wrapper_cfg = compat.cpu_model_wrapper(cfg.get('find_unused_parameters', False))
+    if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper':
+        _use_autocast(cfg)  # mmengine's asserts a GPU
 
 
 def scale_batch(cfg: Config, auto_scale_lr: bool = False, keep_batch: bool = False) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from ldae.config import load_config
 from ldae.launch import LaunchOptions, accumulation_for, check_size, prepare, scale_batch, world_size
 from ldae.utils import ConfigError
 
@@ -145,3 +146,10 @@ def test_there_must_be_an_image_for_each_process_and_a_step_for_each_epoch():
         check_size(1, 1, 2, 1)
     with pytest.raises(ConfigError, match=r'no batch of 2 x 256: lower train_dataloader\.batch_size'):
         check_size(100, 0, 2, 256)
+
+
+def test_without_a_gpu_mixed_precision_is_bfloat16():
+    cfg = prepare(load_config('ldae::mae/vit-b_300e.py'), LaunchOptions())
+    expected = 'AmpOptimWrapper' if torch.cuda.is_available() else 'ldae.AutocastOptimWrapper'
+    assert cfg.optim_wrapper.type == expected
+    assert torch.cuda.is_available() or 'loss_scale' not in cfg.optim_wrapper

@@ -7,6 +7,7 @@ import pickle
 import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 
 from ldae.utils import ConfigError
@@ -59,10 +60,16 @@ def one_line(error: BaseException) -> str | None:
             'the checkpoint holds pickled Python objects, which loading could run as code; if you trust where it comes'
             ' from, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'
         )
+    if isinstance(error, RecursionError) and 'DictAction' in _places(error):
+        return '--cfg-options takes no nested calls such as dict(...): give its keys one by one, or write a config'
     image = re.search(r'failed to load image: (.*)', text)
     if image:
         return f'{image[1].strip()} is not a readable image: remove or replace it'
     return _one_line_of_os(error, text)
+
+
+def _places(error: BaseException) -> str:
+    return ''.join(traceback.format_tb(error.__traceback__, limit=20))
 
 
 def _one_line_of_os(error: BaseException, text: str) -> str | None:

@@ -13,7 +13,8 @@ from ldae.registry import METRICS
 class DenoisingMetric(BaseMetric):
     """Mean loss and PSNR (dB) of denoised validation images, over all noise levels and for each time step.
 
-    Reported as ``denoising/loss``, ``denoising/psnr`` and ``denoising/psnr_t<timestep>``.
+    Reported as ``denoising/weighted_error`` (the loss, under a name that mmengine's logger doesn't smooth),
+    ``denoising/psnr`` and ``denoising/psnr_t<timestep>``.
     """
 
     default_prefix = 'denoising'
@@ -28,7 +29,7 @@ class DenoisingMetric(BaseMetric):
         for timestep, _, psnr in results:
             levels[int(timestep)].append(psnr)
         metrics = dict(
-            loss=mean([loss for _, loss, _ in results]), psnr=mean([psnr for _, _, psnr in results])
+            weighted_error=mean([loss for _, loss, _ in results]), psnr=mean([psnr for _, _, psnr in results])
         )
         return metrics | {f'psnr_t{t}': mean(levels[t]) for t in sorted(levels)}
 

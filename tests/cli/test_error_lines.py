@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from ldae.cli import errors
+from ldae.cli import errors, run_tool
 from ldae.cli.errors import explained, one_line
 from ldae.utils import ConfigError
 
@@ -75,3 +75,10 @@ def test_a_truncated_checkpoint_is_one_line(tmp_path):
     with pytest.raises(RuntimeError) as caught:
         torch.load(path)
     assert 'damaged' in one_line(caught.value)
+
+
+def test_a_call_in_cfg_options_is_one_line(capsys):
+    config = 'ldae::ldae/vit-b_pca.py'
+    status = run_tool('print-config', [config, '--cfg-options', 'model.backbone.arch=dict(embed_dims=32,num_layers=1)'])
+    assert status == 2
+    assert 'takes no nested calls' in capsys.readouterr().err

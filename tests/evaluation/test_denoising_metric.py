@@ -18,7 +18,7 @@ def test_reports_means_over_all_and_by_noise_level():
             samples.append(sample)
         evaluator.process(samples)
     assert evaluator.evaluate(3) == {
-        'denoising/loss': 2.0,
+        'denoising/weighted_error': 2.0,
         'denoising/psnr': 20.0,
         'denoising/psnr_t100': 25.0,
         'denoising/psnr_t900': 10.0,

@@ -13,7 +13,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=300, by_epoch=True, begin=100, end=400, convert_to_iter_based=True),
 ]
 
-# Validation: 50 000 forward passes every 10 epochs, about a tenth of a percent of the run.
+# Validation: 50 000 forward passes every 10 epochs.
 train_cfg = dict(by_epoch=True, max_epochs=400, val_interval=10)
 
 # Another number of processes or batch size: lr is scaled linearly.

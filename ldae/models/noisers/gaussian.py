@@ -38,7 +38,7 @@ class GaussianNoiser(BaseModule):
             belongs to the head's target.
         rank_invariant: Draw the noise of the global batch on every rank and keep this rank's share, so that a run on
             W processes sees the same noise as one process with the same global batch. Costs W times the random
-            numbers, 0.1% of a step at the paper's scale; False draws each rank's own and needs ranks of different seeds.
+            numbers; False draws each rank's own and needs ranks of different seeds.
 
     Raises:
         ConfigError: For an unknown schedule or weighting, or T < 1.

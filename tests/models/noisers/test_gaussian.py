@@ -84,3 +84,12 @@ def test_schedule_options_go_through_a_dict():
 def test_wrong_options_are_one_clear_line(options, message):
     with pytest.raises(ConfigError, match=message):
         GaussianNoiser(**options)
+
+
+def test_a_schedule_with_options_passes_the_checks_of_a_config():
+    from ldae.checks import check_types
+    from ldae.config import load_config
+
+    cfg = load_config('ldae::ldae/vit-b_pca.py')
+    cfg.model.noiser.schedule = dict(type='linear_sigma', max_sigma=1.0)
+    assert check_types(cfg) is None
