@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of the paper's tables: figures, inheritance, one change each, two small steps, and labels that don't matter."""
+
+import ast
+import math
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+from ldae.config import configs_root, load_config
+from ldae.datasets import idx
+from ldae.engine.fit import save_tokenizer
+from ldae.launch import build_runner, prepare
+from ldae.models.tokenizers import BaseTokenizer
+from ldae.rows import FOLDER, list_rows
+
+ROWS = [row.name for row in list_rows()]
+SCALE = 'fashion-mnist_subset'
+BATCH = 4
+
+# ImageNet-1k top-1 of a linear probe, in the paper's tables; (top-1, FID-50K) where there are both.
+PAPER = {
+    't1_1_dit-baseline': (57.5, 11.6),
+    't1_2_no-class-conditioning': (62.5, 30.9),
+    't1_3_no-perceptual': (58.4, 54.3),
+    't1_4_no-adversarial': (59.0, 75.6),
+    't1_5_linear-schedule': (63.4, 93.2),
+    **{f't2_conv-vae_d{d}': x for d, x in {8: 54.5, 16: 63.4, 32: 62.8, 64: 57.0, 128: 48.1}.items()},
+    **{f't2_patch-vae_d{d}': x for d, x in {8: 58.3, 16: 64.9, 32: 64.8, 64: 56.8}.items()},
+    **{f't2_patch-ae_d{d}': x for d, x in {8: 59.9, 16: 64.7, 32: 64.6, 64: 59.9}.items()},
+    **{f't2_pca_d{d}': x for d, x in {8: 56.0, 16: 63.4, 32: 65.1, 64: 60.0, 128: 53.9}.items()},
+    'f5_pixel_256': 23.6,
+    't3_1_predict-clean': 62.4,
+    't3_2_no-input-scaling': 63.6,
+    't3_3_image-input': 63.6,
+    't3_4_image-output': 63.9,
+    't3_5_original-image': 64.5,
+    't3_6_single-level': 61.5,
+    'aug_random-crop': 65.0,
+    'epochs_400': 65.0,
+    'epochs_800': 67.5,
+    'epochs_1600': 69.6,
+    'size_vit-b': 60.3,
+    'size_half-l': 65.0,
+    'size_vit-l': 70.9,
+    **{f'a_t{t}_clean': x for t, x in {0: 64.1, 10: 64.5, 20: 64.1, 40: 63.3, 80: 62.2}.items()},
+    **{f'a_t{t}_noisy': x for t, x in {0: 64.2, 10: 65.0, 20: 65.0, 40: 65.0, 80: 64.5}.items()},
+    **{f'a_cut{n}': x for n, x in zip(range(9, 16), (58.5, 62.0, 64.1, 64.5, 63.6, 61.9, 59.7), strict=True)},
+}
+# The paper prints no figure for these.
+NO_FIGURE = (
+    *('f5_pixel_32', 'f5_pixel_64', 'f5_pixel_128', 'norm_global', 'norm_whiten', 'norm_none'),
+    *('weight_snr', 'target_noise', 'basis_dct', 'basis_random'),
+)
+
+# Which parts of its parent a row changes, where that isn't one.
+NOTHING, LABELS = set(), {'model.num_classes', 'train_dataloader'}
+CHANGES = {
+    't1_2_no-class-conditioning': LABELS,
+    # The same row under the name that it has in another table.
+    **dict.fromkeys(('t2_conv-vae_d16', 'epochs_400', 'size_half-l', 'norm_global'), NOTHING),
+    'aug_random-crop': {'train_pipeline', 'train_dataloader'},
+    **dict.fromkeys(('epochs_800', 'epochs_1600'), {'param_scheduler', 'train_cfg'}),
+    **{f'a_cut{n}': {'model.backbone', 'model.neck'} for n in range(9, 16)},
+}
+# Our own configs that are rows of the paper.
+SAME = {
+    't3_5_original-image': 'vit-half-l_pca',
+    'aug_random-crop': 'vit-half-l_pca_rrc',
+    'epochs_800': 'vit-half-l_pca_rrc_800e',
+    'epochs_1600': 'vit-half-l_pca_rrc_1600e',
+    'size_vit-b': 'vit-b_pca_rrc',
+    'size_vit-l': 'vit-l_pca_rrc',
+}
+
+
+def path_of(name: str) -> Path:
+    return configs_root() / FOLDER / f'{name}.py'
+
+
+@cache
+def flat(name: str) -> dict:
+    """The config's parts, the model's one by one, without options that are off."""
+    cfg = load_config(path_of(name) if '/' not in name else configs_root() / name).to_dict()
+    model = cfg.pop('model')
+    return {**cfg, **{f'model.{key}': value for key, value in model.items() if value is not None}}
+
+
+def base_of(name: str) -> str | list[str]:
+    for node in ast.parse(path_of(name).read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == '_base_':
+            return ast.literal_eval(node.value)
+    raise AssertionError(f'{name} inherits nothing')
+
+
+def test_the_papers_figures_are_those_of_the_rows():
+    found = {row.name: (row.paper_linear, row.paper_fid) for row in list_rows()}
+    expected = {name: x if isinstance(x, tuple) else (x, None) for name, x in PAPER.items()}
+    assert found == {**expected, **dict.fromkeys(NO_FIGURE, (None, None))}
+
+
+@pytest.mark.parametrize('name', ROWS[1:])
+def test_a_row_inherits_a_row_and_changes_one_thing(name):
+    base = base_of(name)
+    assert isinstance(base, str)
+    parent = Path(base).stem
+    assert parent in ROWS
+    mine, theirs = flat(name), flat(parent)
+    changed = {key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key)}
+    expected = CHANGES.get(name)
+    assert changed == expected if expected is not None else len(changed) <= 1, changed
+
+
+def test_the_road_runs_from_the_baseline_to_the_end():
+    road, name = [], 'a_cut15'
+    while isinstance(base_of(name), str):
+        road.append(name)
+        name = Path(base_of(name)).stem
+    assert name == 't1_1_dit-baseline'
+    assert [row for row in reversed(road) if row.startswith('t')] == [
+        *('t1_2_no-class-conditioning', 't1_3_no-perceptual', 't1_4_no-adversarial', 't1_5_linear-schedule'),
+        *('t2_conv-vae_d16', 't2_patch-vae_d16', 't2_patch-ae_d16', 't2_pca_d16', 't2_pca_d32'),
+        *('t3_1_predict-clean', 't3_2_no-input-scaling', 't3_3_image-input', 't3_4_image-output'),
+        't3_5_original-image',
+    ]
+
+
+@pytest.mark.parametrize(('row', 'config'), SAME.items())
+def test_our_own_config_is_the_papers_row(row, config):
+    assert flat(row) == flat(f'ldae/{config}.py')
+
+
+def test_only_the_baseline_reads_labels():
+    for name in ROWS:
+        is_baseline = name == 't1_1_dit-baseline'
+        assert flat(name)['train_dataloader']['dataset']['with_label'] is is_baseline
+        assert flat(name).get('model.num_classes') == (1000 if is_baseline else None)
+
+
+@pytest.fixture(scope='module')
+def run_row(tmp_path_factory: pytest.TempPathFactory):
+    """``run_row(name) -> Runner`` after two steps at small scale."""
+    folder = tmp_path_factory.mktemp('rows')
+
+    @cache
+    def run(name: str) -> Runner:
+        cfg = load_config(path_of(name), scale=SCALE)
+        for loader in (cfg.train_dataloader, cfg.val_dataloader):
+            loader.update(batch_size=BATCH)
+            loader.dataset.indices = 2 * BATCH
+        cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = 1
+        if cfg.model.tokenizer.get('checkpoint'):
+            cfg.model.tokenizer.checkpoint = tokenizer_file(cfg.model.tokenizer, folder)
+        cfg.work_dir = str(folder / name)
+        runner = build_runner(prepare(cfg))
+        runner.train()
+        return runner
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmengine.runner.runner.collect_env', dict)
+        patch.setattr(idx, 'read_idx', cache(idx.read_idx))
+        yield run
+
+
+def tokenizer_file(cfg: Config, folder: Path) -> str:
+    """A learned tokenizer, not trained, but measured as training does at its end."""
+    path = folder / f'{cfg.type}_{cfg.latent_dim}.pth'
+    if not path.is_file():
+        init_default_scope('mmpretrain')
+        tokenizer: BaseTokenizer = MODELS.build(dict(cfg, checkpoint=None))
+        tokenizer.take(tokenizer.training_net())
+        tokenizer.fit([torch.randn(8, cfg.in_channels, cfg.img_size, cfg.img_size)])
+        save_tokenizer(tokenizer, path)
+    return str(path)
+
+
+@pytest.mark.parametrize('name', ROWS)
+def test_row_takes_two_steps_at_small_scale(name, run_row):
+    runner = run_row(name)
+    losses, _ = runner.message_hub.get_scalar('train/loss').data
+    assert runner.iter == len(losses) == 2
+    assert all(map(math.isfinite, losses))
+    assert any(key.startswith('val/denoising') for key in runner.message_hub.log_scalars)
+
+
+@pytest.mark.parametrize('name', ROWS)
+def test_labels_cannot_change_the_loss_of_any_row_but_the_baseline(name, run_row):
+    model, images = run_row(name).model.train(), torch.randn(BATCH, 1, 32, 32)
+    with torch.no_grad():
+        for param in model.parameters():  # gates start at zero: a new model hears nothing of any condition
+            param.add_(0.05 * torch.randn_like(param))
+    losses = []
+    for labels in ([0, 1, 2, 3], [0, 1, 2, 3], [9, 8, 7, 6]):
+        torch.manual_seed(0)
+        samples = [DataSample().set_gt_label(label) for label in labels]
+        losses.append(float(model.loss(images, samples)['loss'].detach()))
+    assert losses[0] == losses[1]
+    assert (losses[0] == losses[2]) is (name != 't1_1_dit-baseline')
