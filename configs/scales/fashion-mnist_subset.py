@@ -25,7 +25,10 @@ scale = dict(
         'half-large': dict(embed_dims=96, num_layers=3, num_heads=3, feedforward_channels=384),
         'large': dict(embed_dims=96, num_layers=6, num_heads=3, feedforward_channels=384),
     },
-    epochs=12,
+    # Of 400. A row takes a minute or two of one core.
+    epochs=4,
+    tokenizer_epochs=8,
+    adversarial_start_step=240,
 )
 
 # Of the padded images: the paper's noise levels suppose pixels and latents of unit variance.
