@@ -6,6 +6,7 @@
 """
 
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
@@ -21,6 +22,12 @@ HOOKS = Registry('hook', parent=MMPRETRAIN_HOOKS, scope='ldae', locations=['ldae
 METRICS = Registry('metric', parent=MMPRETRAIN_METRICS, scope='ldae', locations=['ldae.evaluation'])
 OPTIM_WRAPPERS = Registry(
     'optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='ldae', locations=['ldae.engine']
+)
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor',
+    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope='ldae',
+    locations=['ldae.engine'],
 )
 FUNCTIONS = Registry('function', parent=MMENGINE_FUNCTIONS, scope='ldae', locations=['ldae.datasets'])
 

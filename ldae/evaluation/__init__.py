@@ -3,10 +3,12 @@ from .denoising_metric import DenoisingMetric
 from .features import extract_features, pooled_features
 from .knn import knn_accuracy, knn_classify
 from .linear_probe import ProbeResult, linear_probe
+from .reconstruction_metric import ReconstructionMetric
 
 __all__ = [
     'DenoisingMetric',
     'ProbeResult',
+    'ReconstructionMetric',
     'extract_features',
     'knn_accuracy',
     'knn_classify',

@@ -6,11 +6,15 @@ from .heads import CleanLatentHead, DecodedImageHead, DenoisingHead, NoiseHead, 
 from .ldae import LDAE
 from .necks import LDAEDecoder
 from .noisers import GaussianNoiser, NoisySample
+from .tokenizer_training import TokenizerTrainer
 from .tokenizers import (
     BaseTokenizer,
+    ConvVAETokenizer,
     DCTTokenizer,
     Geometry,
+    PatchAETokenizer,
     PatchPCATokenizer,
+    PatchVAETokenizer,
     PixelTokenizer,
     RandomProjectionTokenizer,
 )
@@ -19,6 +23,7 @@ __all__ = [
     'LDAE',
     'BaseTokenizer',
     'CleanLatentHead',
+    'ConvVAETokenizer',
     'DCTTokenizer',
     'DecodedImageHead',
     'DenoisingHead',
@@ -29,7 +34,10 @@ __all__ = [
     'NoiseHead',
     'NoisySample',
     'OriginalImageHead',
+    'PatchAETokenizer',
     'PatchPCATokenizer',
+    'PatchVAETokenizer',
     'PixelTokenizer',
     'RandomProjectionTokenizer',
+    'TokenizerTrainer',
 ]

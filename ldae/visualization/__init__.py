@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-from .ablations import ablation_bars, accuracy_over_dimension
+from .ablations import accuracy_by_row, accuracy_over_dimension
 from .figures import (
     denoising_grid,
     explained_variance,
     figure_to_array,
     filter_grid,
     noise_schedules,
+    reconstruction_grid,
     save_figure,
 )
 from .tiles import filters_to_uint8, tile
 
 __all__ = [
-    'ablation_bars',
+    'accuracy_by_row',
     'accuracy_over_dimension',
     'denoising_grid',
     'explained_variance',
@@ -19,6 +20,7 @@ __all__ = [
     'filter_grid',
     'filters_to_uint8',
     'noise_schedules',
+    'reconstruction_grid',
     'save_figure',
     'tile',
 ]

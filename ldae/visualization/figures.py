@@ -76,6 +76,17 @@ def denoising_grid(
     return figure
 
 
+def reconstruction_grid(clean: Sequence[Tensor], reconstructed: Sequence[Tensor]) -> Figure:
+    """Images (C, H, W) in [0, 255] above what a tokenizer makes of them."""
+    clean, reconstructed = torch.stack(list(clean)), torch.stack(list(reconstructed))
+    count, _, height, width = clean.shape
+    figure = new_figure(1.1 * count, 0.3 + 2.2 * height / width)
+    _show(
+        figure.subplots(), tile(torch.cat([clean, reconstructed]), count), 'images, and their reconstructions'
+    )
+    return figure
+
+
 def _show(axes, image: np.ndarray, title: str = '') -> None:
     axes.imshow(image, interpolation='nearest')
     axes.set_title(title, fontsize=8)

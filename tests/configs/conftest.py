@@ -26,6 +26,9 @@ def train(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Train:
         with pytest.MonkeyPatch.context() as patch:
             # What the log says about compilers and drivers takes a second to find out.
             patch.setattr('mmengine.runner.runner.collect_env', dict)
+            # So do a tidy config in each log and file, and a collection of garbage for each data set.
+            patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True))
+            patch.setattr('mmengine.dataset.base_dataset.gc.collect', lambda: 0)
             runner = build_runner(prepare(cfg))
             runner.train()
         return runner

@@ -65,8 +65,14 @@ def shrink(filename: Path, data_root: Path, work_dir: Path, checkpoint: Path | N
 def _shrink_model(node: dict, checkpoint: Path | None) -> None:
     kind = node.get('type')
     node.update(_SIZES.get(kind, {}))
-    if kind == 'ldae.PatchPCATokenizer':
+    if kind in ('ldae.PatchPCATokenizer', 'ldae.PatchAETokenizer', 'ldae.PatchVAETokenizer'):
         node.update(img_size=IMG_SIZE, patch_size=PATCH, latent_dim=node.latent_dim // 4)
+    elif kind == 'ldae.ConvVAETokenizer':
+        # 2 x 2 cells a patch, as in the paper.
+        small = dict(downsample=2, base_channels=8, layers_per_block=1)
+        node.update(img_size=IMG_SIZE, patch_size=PATCH, latent_dim=max(4, node.latent_dim // 4), **small)
+    elif kind == 'ldae.TokenizerTrainer':
+        _shrink_losses(node)
     elif kind == 'ldae.LDAEViT':
         node.update(arch=ARCH)
         if 'img_size' in node:
@@ -75,6 +81,13 @@ def _shrink_model(node: dict, checkpoint: Path | None) -> None:
         node.update(checkpoint=str(checkpoint))
     if 'frozen_stages' in node:
         node.update(frozen_stages=ARCH['num_layers'])
+
+
+def _shrink_losses(node: dict) -> None:
+    if 'perceptual' in node:
+        node.perceptual.backbone = 'random'
+    if 'adversarial' in node:
+        node.adversarial.update(start_step=1, base_channels=4, num_layers=1)
 
 
 def write_images(folder: Path) -> Path:

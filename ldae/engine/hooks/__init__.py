@@ -5,9 +5,11 @@ from .fit_tokenizer import FitTokenizerHook
 from .online_knn import OnlineKNNHook
 from .plain_checkpoint import PlainCheckpointHook
 from .progress_bar import ProgressBarHook
+from .reconstruction_pictures import ReconstructionPicturesHook
 from .run_summary import RunSummaryHook
 from .runtime_info import ReducedRuntimeInfoHook
 from .safe_checkpoint import SafeCheckpointHook
+from .write_tokenizer import WriteTokenizerHook
 
 __all__ = [
     'CheckLoadedHook',
@@ -15,8 +17,10 @@ __all__ = [
     'FitTokenizerHook',
     'OnlineKNNHook',
     'PlainCheckpointHook',
+    'ReconstructionPicturesHook',
     'ReducedRuntimeInfoHook',
     'ProgressBarHook',
     'RunSummaryHook',
+    'WriteTokenizerHook',
     'SafeCheckpointHook',
 ]

@@ -35,6 +35,7 @@ class DenoisingPicturesHook(Hook):
     """
 
     priority = 'LOWEST'
+    name = 'denoising'
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class DenoisingPicturesHook(Hook):
     def before_train(self, runner: Runner) -> None:
         if self.dataloader is None and runner.val_loop is None:
             raise ConfigError(
-                'DenoisingPicturesHook: there is no validation data to show: give it a dataloader'
+                f'{type(self).__name__}: there is no validation data to show: give it a dataloader'
             )
 
     @master_only
@@ -62,7 +63,7 @@ class DenoisingPicturesHook(Hook):
         if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
             figure = self.picture(runner)
             save_figure(figure, Path(runner.work_dir, 'pictures', f'epoch_{runner.epoch + 1}.png'))
-            runner.visualizer.add_image('denoising', figure_to_array(figure), step=runner.epoch + 1)
+            runner.visualizer.add_image(self.name, figure_to_array(figure), step=runner.epoch + 1)
 
     def picture(self, runner: Runner):
         """The matplotlib figure of the model as it is."""
@@ -70,9 +71,13 @@ class DenoisingPicturesHook(Hook):
         training = model.training
         model.eval()
         with preserved_rng():
-            figure = draw_denoising(model, self._images(runner, model), self.timesteps)
+            figure = self.draw(model, self._images(runner, model))
         model.train(training)
         return figure
+
+    def draw(self, model: nn.Module, images: Tensor):
+        """The figure of normalised images (B, C, H, W)."""
+        return draw_denoising(model, images, self.timesteps)
 
     def _images(self, runner: Runner, model: nn.Module) -> Tensor:
         if self.batches is None:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from .base import BaseTokenizer, Geometry
+from .conv_vae import ConvVAETokenizer
 from .fixed_basis import DCTTokenizer, FixedBasisTokenizer, RandomProjectionTokenizer
+from .learned import Gaussian, LearnedTokenizer, Reconstruction, TrainableNet
+from .patch_ae import PatchAETokenizer, PatchVAETokenizer
 from .patch_linear import PatchLinearTokenizer
 from .patch_pca import PatchPCATokenizer
 from .pixel import PixelTokenizer
@@ -8,12 +11,19 @@ from .streaming_covariance import StreamingCovariance
 
 __all__ = [
     'BaseTokenizer',
+    'ConvVAETokenizer',
     'DCTTokenizer',
     'FixedBasisTokenizer',
+    'Gaussian',
     'Geometry',
+    'LearnedTokenizer',
+    'PatchAETokenizer',
     'PatchLinearTokenizer',
     'PatchPCATokenizer',
+    'PatchVAETokenizer',
     'PixelTokenizer',
     'RandomProjectionTokenizer',
+    'Reconstruction',
     'StreamingCovariance',
+    'TrainableNet',
 ]

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convolutional VAE of LDM, stride 8, 4 channels (d = 16): reconstruction + KL + LPIPS.
+
+Run:       tools/dist_train.sh configs/tokenizers/conv-vae_f8_kl-lpips.py 8
+           writes work_dirs/conv-vae_f8_kl-lpips/tokenizer.pth, which pre-training configs name
+Batch:     8 processes x 12 images = 96; lr = 4.5e-6 x 96 = 4.3e-4
+Cost:      20 epochs x 1.28 M images of 256 px through 84 M parameters
+Needs:     pip install 'ldae[vae,perceptual]'
+Paper:     no figure for the tokenizer itself
+Ours:      not yet measured
+"""
+
+_base_ = './conv-vae_f8_kl.py'
+
+# VGG-16's weights are not downloaded: without them, the error says where from and where to.
+model = dict(perceptual=dict(weight=1.0, backbone=None))

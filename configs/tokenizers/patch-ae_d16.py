@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Patch-wise AE, linear per 16 x 16 patch, d = 16: ||x - U^T V x||^2.
+
+Run:       tools/dist_train.sh configs/tokenizers/patch-ae_d16.py 8
+           writes work_dirs/patch-ae_d16/tokenizer.pth, which pre-training configs name
+Batch:     8 processes x 256 images = 2048; lr = 1e-3
+Cost:      5 epochs x 1.28 M images; reading them is most of it
+Paper:     no figure for the tokenizer itself
+Ours:      not yet measured
+"""
+
+_base_ = [
+    '../_base_/datasets/imagenet_256_tokenizer.py',
+    '../_base_/schedules/patch_tokenizer_5e.py',
+    '../_base_/tokenizer_runtime.py',
+]
+
+model = dict(
+    type='ldae.TokenizerTrainer',
+    tokenizer=dict(
+        type='ldae.PatchAETokenizer',
+        img_size=256,
+        patch_size=16,
+        in_channels=3,
+        latent_dim=16,
+        latent_norm='global',
+    ),
+    reconstruction='l2',
+)

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""See a tokenizer's reconstructions get better."""
+
+from torch import Tensor, nn
+
+from ldae.registry import HOOKS
+from ldae.visualization import reconstruction_grid
+
+from .denoising_pictures import DenoisingPicturesHook
+
+
+@HOOKS.register_module()
+class ReconstructionPicturesHook(DenoisingPicturesHook):
+    """Save validation images and their reconstructions after every ``interval`` epochs and after the last.
+
+    The pictures are ``pictures/epoch_N.png`` in the work dir and ``reconstruction`` in the visualizer.
+
+    Args:
+        interval, num_images, dataloader: See :class:`DenoisingPicturesHook`.
+    """
+
+    name = 'reconstruction'
+
+    def __init__(self, interval: int = 1, num_images: int = 8, dataloader: dict | None = None) -> None:
+        super().__init__(interval, num_images, dataloader=dataloader)
+
+    def draw(self, model: nn.Module, images: Tensor):
+        samples = model.predict(images)
+        return reconstruction_grid(
+            *([sample.get(key) for sample in samples] for key in ('clean', 'reconstructed'))
+        )

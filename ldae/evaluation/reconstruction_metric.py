@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Validation while a tokenizer is trained: how well images are reconstructed."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.evaluator import BaseMetric
+
+from ldae.registry import METRICS
+from ldae.utils.optional import import_extra
+
+
+@METRICS.register_module()
+class ReconstructionMetric(BaseMetric):
+    """PSNR (dB) and SSIM of reconstructed validation images, of 8-bit range, averaged over images.
+
+    Reported as ``reconstruction/psnr`` and ``reconstruction/ssim``; computed by torchmetrics (extra ``metrics``).
+    """
+
+    default_prefix = 'reconstruction'
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._library = import_extra('torchmetrics.functional.image', 'metrics', 'ReconstructionMetric')
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep two numbers of each sample that :meth:`TokenizerTrainer.predict` returned."""
+        clean, output = (torch.stack([s[key] for s in data_samples]) for key in ('clean', 'reconstructed'))
+        options = dict(data_range=255.0, reduction='none')
+        psnr = self._library.peak_signal_noise_ratio(output, clean, dim=(1, 2, 3), **options)
+        ssim = self._library.structural_similarity_index_measure(output, clean, **options)
+        self.results += torch.stack([psnr, ssim.reshape(-1)], dim=1).tolist()
+
+    def compute_metrics(self, results: list[tuple[float, float]]) -> dict[str, float]:
+        psnr, ssim = torch.tensor(results, dtype=torch.float64).mean(dim=0).tolist()
+        return dict(psnr=psnr, ssim=ssim)

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+from .adversarial import AdversarialLoss, PatchDiscriminator, adaptive_weight
+from .perceptual import PerceptualLoss
+from .trainer import TokenizerTrainer
+
+__all__ = [
+    'AdversarialLoss',
+    'PatchDiscriminator',
+    'PerceptualLoss',
+    'TokenizerTrainer',
+    'adaptive_weight',
+]

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convolutional VAE, the tokenizer of latent diffusion."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ldae.models.layers import patchify, unpatchify
+from ldae.registry import MODELS
+from ldae.utils import ConfigError, check_range, full_precision
+from ldae.utils.optional import import_extra
+
+from .learned import Gaussian, LearnedTokenizer, Reconstruction, TrainableNet
+from .streaming_covariance import StreamingCovariance
+
+#: Mean and deviation of 8-bit pixels, as the image-folder configs normalise.
+IMAGENET_PIXELS = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+GROUPS = 32
+
+
+class ConvVAE(TrainableNet):
+    """diffusers' ``AutoencoderKL`` in training, on pixels in [-1, 1]."""
+
+    signed = True
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__(vae.config.in_channels)
+        self.vae = vae.requires_grad_(True)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        return self.vae.decoder.conv_out.weight
+
+    def forward(self, images: Tensor) -> Reconstruction:
+        target = self.to_range(images)
+        moments = self.vae.encode(target).latent_dist
+        posterior = Gaussian(moments.mean, moments.logvar)  # (B, channels, h, w)
+        latents = posterior.sample() if self.training else posterior.mean
+        return Reconstruction(target, self.vae.decode(latents).sample, posterior)
+
+
+@MODELS.register_module()
+class ConvVAETokenizer(LearnedTokenizer):
+    """LDM's KL autoencoder (paper, section 3): a map of ``img_size / downsample`` cells a side, encoded to its mean.
+
+    One token is a square of ``(patch_size / downsample) ** 2`` cells, so that ``latent_dim`` is the number of channels
+    times that: 2 x 2 cells of 4 channels make 16. Latents are scaled as in LDM, by one number, to unit variance.
+
+    Args:
+        img_size, patch_size, in_channels, latent_dim: See :class:`BaseTokenizer`.
+        downsample: Stride of the encoder, a power of 2 that divides ``patch_size``.
+        base_channels: Width of the first level; the next have 2, 4, 4, ... times as many.
+        layers_per_block: Residual blocks a level.
+        pixel_mean, pixel_std: What the data preprocessor normalises with; the network sees pixels in [-1, 1]. By default
+            ImageNet's for three channels. A trained file brings its own.
+        checkpoint: ``tokenizer.pth`` of the run that trained it, or a folder in diffusers' format, whose scaling factor
+            is used.
+
+    Raises:
+        ConfigError: For an option out of range, a missing library, or a file that is missing, of another geometry or not
+            trained.
+    """
+
+    recipes = {16: 'conv-vae_f8_kl', **{d: f'conv-vae_f8_kl_d{d}' for d in (8, 32, 64, 128)}}
+
+    def __init__(
+        self,
+        img_size: int = 256,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        latent_dim: int = 16,
+        downsample: int = 8,
+        base_channels: int = 128,
+        layers_per_block: int = 2,
+        pixel_mean: Sequence[float] | None = None,
+        pixel_std: Sequence[float] | None = None,
+        checkpoint: str | None = None,
+    ) -> None:
+        super().__init__(img_size, patch_size, in_channels, latent_dim)
+        self._check_shape(patch_size, latent_dim, downsample)
+        check_range('tokenizer ConvVAETokenizer: base_channels', base_channels, 1, kind=int)
+        check_range('tokenizer ConvVAETokenizer: layers_per_block', layers_per_block, 1, kind=int)
+        self.cells, self.downsample = patch_size // downsample, downsample
+        self.register_buffer('gain', torch.ones(in_channels, 1, 1))
+        self.register_buffer('offset', torch.zeros(in_channels, 1, 1))
+        self.register_buffer('shift', torch.zeros(()))
+        self.register_buffer('scale', torch.ones(()))
+        self.register_buffer('fitted', torch.tensor(0))
+        self._known_fitted = False
+        self._set_pixels(pixel_mean, pixel_std)
+        if checkpoint is not None and Path(checkpoint).is_dir():
+            self.vae = self._load_folder(checkpoint)
+        else:
+            self.vae = build_autoencoder(
+                in_channels, self.channels, downsample, base_channels, layers_per_block
+            )
+        if checkpoint is not None and not Path(checkpoint).is_dir():
+            self._load_trained(checkpoint)
+        self.requires_grad_(False)
+
+    @staticmethod
+    def _check_shape(patch_size: int, latent_dim: int, downsample: int) -> None:
+        where = 'tokenizer ConvVAETokenizer: '
+        check_range(where + 'downsample', downsample, 1, kind=int)
+        if downsample & (downsample - 1) or patch_size % downsample:
+            raise ConfigError(
+                f'{where}downsample={downsample} must be a power of 2 that divides patch_size={patch_size}'
+            )
+        cells = (patch_size // downsample) ** 2
+        if latent_dim % cells:
+            raise ConfigError(
+                f'{where}latent_dim={latent_dim} must be a multiple of {cells}, the cells of the map in a patch: '
+                f'patch_size={patch_size}, downsample={downsample}'
+            )
+
+    def _set_pixels(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        channels = self.geometry.in_channels
+        if mean is None and std is None:
+            if channels != 3:
+                return
+            mean, std = IMAGENET_PIXELS
+        if mean is None or std is None or not len(mean) == len(std) == channels:
+            raise ConfigError(
+                f'tokenizer ConvVAETokenizer: pixel_mean={mean} and pixel_std={std} must have in_channels={channels} '
+                'values each, those of data_preprocessor'
+            )
+        self.gain.copy_(torch.tensor(std, device='cpu').view(-1, 1, 1) / 127.5)
+        self.offset.copy_(torch.tensor(mean, device='cpu').view(-1, 1, 1) / 127.5 - 1)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latent map."""
+        return self.latent_dim // self.cells**2
+
+    @property
+    def is_fitted(self) -> bool:
+        self._known_fitted = self._known_fitted or (not self.fitted.is_meta and bool(self.fitted))
+        return self._known_fitted
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        self._check_images(images)
+        self._check_fitted()
+        return patchify((self._map(images) - self.shift) / self.scale, self.cells)
+
+    def _map(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> mean of the posterior (B, channels, h, w)."""
+        with full_precision(images.device):
+            return self.vae.encode(images.float() * self.gain + self.offset).latent_dist.mean
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        self._check_fitted()
+        with full_precision(latents.device):
+            cells = unpatchify(latents.float() * self.scale + self.shift, self.cells, self.geometry.grid)
+            return (self.vae.decode(cells).sample - self.offset) / self.gain
+
+    def training_net(self) -> ConvVAE:
+        net = ConvVAE(self.vae)
+        net.gain.copy_(self.gain)
+        net.offset.copy_(self.offset)
+        return net
+
+    @torch.no_grad()
+    def take(self, net: ConvVAE) -> None:
+        self.vae.load_state_dict(net.vae.state_dict())
+        self.gain.copy_(net.gain)
+        self.offset.copy_(net.offset)
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Measure the latents' standard deviation over this rank's batches (B, C, H, W); the same on all ranks."""
+        statistics = None
+        for images in batches:
+            self._check_images(images)
+            latents = self._map(images)
+            statistics = statistics or StreamingCovariance(1, latents.device)
+            statistics.update(latents.reshape(-1, 1))
+        if statistics is None:
+            raise ConfigError('ConvVAETokenizer has no images to be measured on: check the training data')
+        _, variance, _ = statistics.finalize()
+        self.scale.copy_(variance.squeeze().sqrt().clamp(min=1e-8))
+        self.fitted.fill_(1)
+
+    def _load_from_state_dict(self, *args) -> None:
+        self._known_fitted = False
+        super()._load_from_state_dict(*args)
+
+    def _load_folder(self, path: str) -> nn.Module:
+        """diffusers' network from a local folder, that of a pipeline or of the VAE itself."""
+        folder = Path(path, 'vae') if Path(path, 'vae', 'config.json').is_file() else Path(path)
+        if not (folder / 'config.json').is_file():
+            raise ConfigError(
+                f"{path} is no folder in diffusers' format: it has no config.json of an AutoencoderKL"
+            )
+        try:
+            vae = autoencoder_class().from_pretrained(
+                str(folder), local_files_only=True, low_cpu_mem_usage=False
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f'{path} cannot be read as an AutoencoderKL: {str(error).splitlines()[0]}'
+            ) from error
+        config = vae.config
+        found = (config.in_channels, config.latent_channels, 2 ** (len(config.block_out_channels) - 1))
+        expected = (self.geometry.in_channels, self.channels, self.downsample)
+        if found != expected:
+            raise ConfigError(
+                f'{path} holds a network of (in_channels, latent channels, downsample) {found}, the config asks for '
+                f'{expected}: set in_channels, latent_dim, patch_size or downsample to match'
+            )
+        self.scale.fill_(1 / config.scaling_factor)
+        self.shift.fill_(config.shift_factor or 0.0)
+        self.fitted.fill_(1)
+        return vae
+
+
+def autoencoder_class() -> type[nn.Module]:
+    """diffusers' AutoencoderKL, which the extra ``vae`` installs."""
+    return import_extra('diffusers', 'vae', 'ConvVAETokenizer').AutoencoderKL
+
+
+def build_autoencoder(
+    in_channels: int, latent_channels: int, downsample: int, base_channels: int, layers_per_block: int
+) -> nn.Module:
+    """LDM's network: levels of 1, 2, 4, 4, ... times ``base_channels``, attention in the middle only."""
+    levels = downsample.bit_length()
+    widths = [base_channels * min(2**i, 4) for i in range(levels)]
+    return autoencoder_class()(
+        in_channels=in_channels,
+        out_channels=in_channels,
+        down_block_types=('DownEncoderBlock2D',) * levels,
+        up_block_types=('UpDecoderBlock2D',) * levels,
+        block_out_channels=widths,
+        layers_per_block=layers_per_block,
+        latent_channels=latent_channels,
+        norm_num_groups=math.gcd(GROUPS, base_channels),
+    )

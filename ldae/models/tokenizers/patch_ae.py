@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Patch-wise autoencoders: linear, with an encoder and a decoder of their own."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ldae.models.layers import patchify, unpatchify
+from ldae.registry import MODELS
+
+from .base import Geometry
+from .learned import Gaussian, LearnedTokenizer, Reconstruction, TrainableNet
+from .patch_linear import PatchLinearTokenizer
+
+LATENT_DIMS = (8, 16, 32, 64, 128)
+
+
+class PatchAutoencoder(TrainableNet):
+    """``x' = U^T V (x - m) + m`` for each patch x, V and U (d, D) and m (D,) learned.
+
+    The ``variational`` one draws its latents from ``N(V (x - m), exp(A (x - m) + b))``.
+    """
+
+    def __init__(self, geometry: Geometry, variational: bool) -> None:
+        super().__init__(geometry.in_channels)
+        self.geometry = geometry
+        d, dim = geometry.latent_dim, geometry.patch_dim
+        self.encoder = nn.Parameter(torch.randn(d, dim) / dim**0.5)
+        self.decoder = nn.Parameter(self.encoder.detach().clone())
+        self.mean = nn.Parameter(torch.zeros(dim))
+        self.logvar = nn.Linear(dim, d) if variational else None
+        if variational:
+            # Little noise at first, or nothing gets through.
+            nn.init.zeros_(self.logvar.weight)
+            nn.init.constant_(self.logvar.bias, -6.0)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        return self.decoder
+
+    def forward(self, images: Tensor) -> Reconstruction:
+        patches = patchify(images, self.geometry.patch_size) - self.mean  # (B, N, D)
+        latents, posterior = F.linear(patches, self.encoder), None
+        if self.logvar is not None:
+            # LDM's bounds: exp() stays finite.
+            posterior = Gaussian(latents, self.logvar(patches).clamp(-30, 20))
+            latents = posterior.sample() if self.training else latents
+        output = F.linear(latents, self.decoder.t(), self.mean)
+        return Reconstruction(
+            images, unpatchify(output, self.geometry.patch_size, self.geometry.grid), posterior
+        )
+
+
+class LearnedPatchTokenizer(LearnedTokenizer, PatchLinearTokenizer):
+    """What the patch-wise AE and VAE share: ``z = V (x - mean) / scale``, ``x' = U^T (z * scale) + mean``.
+
+    ``basis`` holds orthonormal rows that span what ``decode`` can give, from a QR decomposition of U.
+
+    Args:
+        img_size, patch_size, in_channels, latent_dim: See :class:`BaseTokenizer`.
+        latent_norm: How latents are scaled, see :class:`PatchLinearTokenizer`.
+        checkpoint: ``tokenizer.pth`` of the run that trained it.
+
+    Raises:
+        ConfigError: For an option out of range, or a file that is missing, of another geometry or not trained.
+    """
+
+    variational = False
+
+    def __init__(
+        self,
+        img_size: int = 256,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        latent_dim: int = 32,
+        latent_norm: str = 'global',
+        checkpoint: str | None = None,
+    ) -> None:
+        super().__init__(img_size, patch_size, in_channels, latent_dim, latent_norm)
+        self.register_buffer('variances', torch.zeros(latent_dim))
+        if checkpoint is not None:
+            self._load_trained(checkpoint)
+
+    @property
+    def kept_variance(self) -> None:
+        return None
+
+    def training_net(self) -> PatchAutoencoder:
+        net = PatchAutoencoder(self.geometry, self.variational)
+        if self.is_fitted:
+            encoder, decoder = self._raw_maps()
+            net.encoder.data.copy_(encoder)
+            net.decoder.data.copy_(decoder)
+            net.mean.data.copy_(self.mean)
+        return net
+
+    @torch.no_grad()
+    def take(self, net: PatchAutoencoder) -> None:
+        self.scale.fill_(1)
+        self.patch_map.encoder.copy_(net.encoder)
+        self.patch_map.decoder.copy_(net.decoder)
+        self.patch_map.mean.copy_(net.mean)
+
+    def _raw_maps(self) -> tuple[Tensor, Tensor]:
+        """V and U before the latents were scaled, float64."""
+        scale = self.scale.double()[:, None]
+        return self.patch_map.encoder.double() * scale, self.patch_map.decoder.double() / scale
+
+    def _take_statistics(self, mean: Tensor, covariance: Tensor) -> None:
+        # For any U and V the data's mean is the best m: the error is that of x - m off the subspace, and the KL grows
+        # with the latents' mean.
+        encoder, decoder = self._raw_maps()
+        variances = ((encoder @ covariance) * encoder).sum(dim=1)
+        self._check_rank(variances)
+        self.variances.copy_(variances)
+        self.components.copy_(torch.linalg.qr(decoder.t()).Q.t())
+        self._set_maps(mean, encoder, decoder, variances)
+
+    @property
+    def _remedy(self) -> str:
+        return 'train a new one'
+
+
+@MODELS.register_module()
+class PatchAETokenizer(LearnedPatchTokenizer):
+    """Patch-wise autoencoder (paper, section 4.2): trained on ``||x - U^T V x||^2``, it spans what PCA spans.
+
+    Args:
+        img_size, patch_size, in_channels, latent_dim, latent_norm, checkpoint: See :class:`LearnedPatchTokenizer`.
+    """
+
+    recipes = {d: f'patch-ae_d{d}' for d in LATENT_DIMS}
+
+
+@MODELS.register_module()
+class PatchVAETokenizer(LearnedPatchTokenizer):
+    """Patch-wise variational autoencoder (paper, section 4.2): ``||x - U^T V x||^2 + KL``; encodes to the mean.
+
+    Args:
+        img_size, patch_size, in_channels, latent_dim, latent_norm, checkpoint: See :class:`LearnedPatchTokenizer`.
+    """
+
+    recipes = {d: f'patch-vae_d{d}' for d in LATENT_DIMS}
+    variational = True
