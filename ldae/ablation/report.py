@@ -53,11 +53,11 @@ def _score(values: Sequence[float]) -> Score:
 
 def write_report(folder: Path, summaries: Sequence[Summary], scale: str, command: str) -> list[Path]:
     """Write ``table.md``, ``accuracy.png`` and, where tokenizers of several sizes were run, ``dimension.png``."""
-    from ldae.visualization import ablation_bars, accuracy_over_dimension, save_figure
+    from ldae.visualization import accuracy_by_row, accuracy_over_dimension, save_figure
 
     path = folder / 'table.md'
     path.write_text(table_page(summaries, scale, command))
-    written = [path, save_figure(ablation_bars(summaries, scale), folder / 'accuracy.png')]
+    written = [path, save_figure(accuracy_by_row(summaries, scale), folder / 'accuracy.png')]
     curves = dimension_curves(summaries)
     if curves:
         written.append(save_figure(accuracy_over_dimension(curves, scale), folder / 'dimension.png'))
@@ -123,8 +123,9 @@ def _order(group: Sequence[Summary]) -> list[str]:
     reversed_pairs = [(a, b) for a, b in pairs if beats(b, a)]
     agreeing = sum(beats(a, b) for a, b in pairs)
     lines = [
-        f"Of {len(pairs)} pairs of rows, {agreeing} stand in the paper's order by more than the spread (linear), "
-        f'{len(reversed_pairs)} in the reverse order, {len(pairs) - agreeing - len(reversed_pairs)} within the spread.'
+        f"Of {len(pairs)} pairs of rows, {agreeing} stand in the paper's order (linear) by more than both standard "
+        f'deviations together, {len(reversed_pairs)} in the reverse order, '
+        f'{len(pairs) - agreeing - len(reversed_pairs)} within the spread.'
     ]
     if reversed_pairs:
         lines += ['', 'Reversed here:', '']

@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if job['members']:
         scores = [score_member(folder, job, member, done) for member in job['members']]
         write_json(folder / SCORES_FILE, scores)
+    elif not (folder / 'tokenizer.pth').is_file():
+        raise ConfigError(f'{job["name"]}: its training has left no tokenizer.pth in {folder}')
 
 
 def train(folder: Path) -> dict:

@@ -129,7 +129,6 @@ class Ablation:
             return cfg
 
         jobs = plan_jobs(self.rows, self.args.seeds, self.root, load, self.args.quick)
-        self.hashes = {member.row: member.config for job in jobs for member in job.members}
         if self.args.force:
             for job in jobs:
                 shutil.rmtree(job.folder, ignore_errors=True)

@@ -16,37 +16,36 @@ if TYPE_CHECKING:
 
     from ldae.ablation.report import Score, Summary
 
-BAR_HEIGHT = 0.22  # inches
+ROW_HEIGHT = 0.22  # inches
 
 
-def ablation_bars(summaries: Sequence[Summary], scale: str) -> Figure:
+def accuracy_by_row(summaries: Sequence[Summary], scale: str) -> Figure:
     """Linear accuracy of each row with its spread; beside it, in a panel of its own, the paper's figures on ImageNet."""
-    figure = new_figure(9, 1.1 + BAR_HEIGHT * len(summaries))
+    figure = new_figure(9, 1.1 + ROW_HEIGHT * len(summaries))
     ours, papers = figure.subplots(1, 2, sharey=True)
     scores = [summary.linear for summary in summaries]
     spread = [score.std or 0.0 for score in scores]
-    _bars(ours, [score.mean for score in scores], spread, 'tab:blue')
-    ours.set(xlabel='linear probe, top-1 (%)')
+    _points(ours, [score.mean for score in scores], spread, 'tab:blue')
     ours.set_title(f'ours: {scale}', fontsize=9)
     ours.set_yticks(range(len(summaries)), [summary.row.name for summary in summaries], fontsize=7)
     ours.invert_yaxis()
-    _bars(papers, [summary.row.paper_linear or np.nan for summary in summaries], None, 'tab:grey')
-    papers.set(xlabel='linear probe, top-1 (%)')
+    _points(papers, [summary.row.paper_linear or np.nan for summary in summaries], None, 'tab:grey')
     papers.set_title("the paper's: ImageNet", fontsize=9)
     return figure
 
 
-def _bars(axes: Axes, values: Sequence[float], spread: Sequence[float] | None, color: str) -> None:
-    """Bars that begin near the smallest value: the differences are what counts, and the axis says where it begins."""
-    values = np.asarray(values, dtype=float)
-    axes.barh(range(len(values)), values, xerr=spread, color=color, capsize=2)
+def _points(axes: Axes, values: Sequence[float], spread: Sequence[float] | None, color: str) -> None:
+    """Points and not bars, since the axis doesn't begin at 0: the differences are what counts."""
+    axes.errorbar(values, range(len(values)), xerr=spread, fmt='o', color=color, markersize=4, capsize=2)
     for i, value in enumerate(values):
         if np.isfinite(value):
-            axes.text(value, i, f' {value:.1f} ', va='center', ha='right', fontsize=6, color='white')
-    if np.isfinite(values).any():
-        low, high = np.nanmin(values), np.nanmax(values)
-        margin = max(1.0, 0.25 * (high - low))
-        axes.set_xlim(max(0.0, low - 2 * margin), high + margin)
+            text = f'{value:.1f}'
+            axes.annotate(
+                text, (value, i), (0, 3), textcoords='offset points', fontsize=6, ha='center', va='bottom'
+            )
+    axes.set(xlabel='linear probe, top-1 (%)')
+    axes.grid(axis='y', linewidth=0.3)
+    axes.margins(x=0.1)
 
 
 def accuracy_over_dimension(curves: Mapping[str, Sequence[tuple[int, Score]]], scale: str) -> Figure:
