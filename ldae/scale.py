@@ -11,14 +11,13 @@ from ldae.config import configs_root, find_config, load_config, walk_dicts
 from ldae.utils import ConfigError
 from ldae.utils.errors import nearest
 
-#: What the configs that are scaled have; a scale says what becomes of it.
+#: What the configs that are scaled have.
 PAPER_SIZE, PAPER_EPOCHS = 256, 400
 #: Named sizes by width, for encoders and decoders that a row cuts elsewhere.
 NAME_OF_WIDTH = {768: ('base', 12), 1024: ('half-large', 12)}
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-# A scale gives its own values for these, and merges its hooks into the config's.
+# A scale gives its own values for these.
 DATA = ('data_root', 'data_preprocessor', *LOADERS)
-OPTIMIZATION = ('optim_wrapper', 'auto_scale_lr')
 
 
 def find_scale(scale: str | Path) -> Path:
@@ -46,12 +45,14 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
     * ``img_size``, ``patch_size``, ``in_channels``, ``num_classes`` of its data;
     * ``latent_dims``: what becomes of the paper's latent dimensions;
     * ``archs``: what becomes of the named sizes 'base', 'half-large' and 'large';
-    * ``epochs``: what become of 400 epochs, a multiple of 4; others, and warm-up, in proportion;
-    * ``tokenizers``: further options by tokenizer type, ``latent_dims`` among them where a type has other ones.
+    * ``epochs``: what becomes of 400; other numbers, and warm-up, in proportion;
+    * ``tokenizers``: further options by tokenizer type, ``latent_dims`` among them where a type has other ones;
+    * ``tokenizer_epochs`` and ``adversarial_start_step``, for configs that train a tokenizer; these keep their own
+      optimizer.
 
     Args:
-        cfg: Changed in place. What its row is about stays: targets, noise, labels, augmentation, tokenizer, sizes
-            relative to each other.
+        cfg: A pre-training or tokenizer config, changed in place. What its row is about stays: targets, noise, labels,
+            augmentation, tokenizer, sizes relative to each other.
         scale: A name in ``configs/scales``, or a path.
 
     Raises:
@@ -73,18 +74,29 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
     rules = file.scale
     _scale_model(cfg.model, rules, path)
     _replace_data(cfg, file)
-    _scale_schedule(cfg, rules, path)
-    for key in OPTIMIZATION:
-        cfg[key] = copy.deepcopy(file[key])
-    cfg.merge_from_dict(dict(default_hooks=file.get('default_hooks', {})))
+    cfg.auto_scale_lr = copy.deepcopy(file.auto_scale_lr)
+    if trains_tokenizer(cfg):
+        _scale_schedule(cfg, rules.tokenizer_epochs)
+    else:
+        cfg.optim_wrapper = copy.deepcopy(file.optim_wrapper)
+        _scale_schedule(cfg, round(cfg.train_cfg.max_epochs * rules.epochs / PAPER_EPOCHS))
+    hooks = {name: hook for name, hook in file.get('default_hooks', {}).items() if name in cfg.default_hooks}
+    cfg.merge_from_dict(dict(default_hooks=hooks))
     cfg.scale = path.stem
     cfg.setdefault('work_dir', f'./work_dirs/{path.stem}/{Path(cfg.filename or "run").stem}')
     return cfg
 
 
+def trains_tokenizer(cfg: Config) -> bool:
+    """Whether a config's run ends in a tokenizer's file."""
+    return cfg.model.type.endswith('TokenizerTrainer')
+
+
 def _scale_model(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
     if model.get('num_classes'):
         model.num_classes = rules.num_classes
+    if model.get('adversarial'):
+        model.adversarial.start_step = rules.adversarial_start_step
     for node in walk_dicts(model):
         if 'arch' in node:
             node['arch'] = scaled_arch(node['arch'], rules.archs, path)
@@ -146,17 +158,12 @@ def _scale_pipelines(cfg: Config, img_size: int) -> None:
             step[key] = img_size
 
 
-def _scale_schedule(cfg: Config, rules: ConfigDict, path: Path) -> None:
-    def scaled(epochs: int) -> int:
-        if epochs * rules.epochs % PAPER_EPOCHS:
-            raise ConfigError(
-                f'{path}: scale.epochs={rules.epochs} for {PAPER_EPOCHS} makes no whole number of {epochs}: '
-                'take a multiple of 4'
-            )
-        return epochs * rules.epochs // PAPER_EPOCHS
-
+def _scale_schedule(cfg: Config, epochs: int) -> None:
+    ratio = epochs / cfg.train_cfg.max_epochs
     for scheduler in cfg.param_scheduler:
-        for key in {'begin', 'end', 'T_max'} & set(scheduler):
-            scheduler[key] = scaled(scheduler[key])
-    cfg.train_cfg.max_epochs = scaled(cfg.train_cfg.max_epochs)
-    cfg.train_cfg.val_interval = cfg.train_cfg.max_epochs
+        for key in ('begin', 'end'):
+            if scheduler.get(key):
+                scheduler[key] = max(1, round(scheduler[key] * ratio))
+        if 'T_max' in scheduler:
+            scheduler.T_max = scheduler.end - scheduler.begin
+    cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = epochs

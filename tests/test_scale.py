@@ -120,6 +120,36 @@ def test_learned_tokenizers_have_a_file_of_the_scale():
     assert SUBSET in tokenizer_checkpoint('patch-ae_d16', SUBSET)
 
 
+@pytest.mark.parametrize('scale', SCALES)
+@pytest.mark.parametrize('name', ['conv-vae_f8_kl-gan', 'patch-vae_d16'])
+def test_training_of_a_tokenizer_is_scaled_and_keeps_its_optimizer(name, scale):
+    full, cfg = (load_config(f'ldae::tokenizers/{name}.py', scale=x) for x in (None, scale))
+    assert cfg.model.tokenizer.img_size < full.model.tokenizer.img_size
+    assert cfg.optim_wrapper == full.optim_wrapper
+    assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size
+    assert cfg.val_evaluator == full.val_evaluator
+    assert set(cfg.default_hooks) == set(full.default_hooks)
+    warm_up, cosine = cfg.param_scheduler
+    assert 1 <= warm_up.end == cosine.begin < cosine.end == cfg.train_cfg.max_epochs
+    assert f'{cfg.work_dir}/tokenizer.pth' == './' + tokenizer_checkpoint(name, scale)
+    if 'gan' in name:
+        assert cfg.model.adversarial.start_step < full.model.adversarial.start_step
+
+
+@pytest.mark.parametrize('scale', [None, SUBSET])
+@pytest.mark.parametrize(
+    'name', ['t1_1_dit-baseline', 't1_3_no-perceptual', 't2_conv-vae_d32', 't2_patch-ae_d8']
+)
+def test_a_row_has_the_tokenizer_that_its_config_trains(name, scale):
+    used = row(name, scale).model.tokenizer
+    trained = load_config(
+        f'ldae::tokenizers/{Path(used.checkpoint).parent.name}.py', scale=scale
+    ).model.tokenizer
+    for key in ('checkpoint', 'latent_norm'):
+        used.pop(key, None), trained.pop(key, None)
+    assert used == trained
+
+
 def test_options_of_the_command_come_after_the_scale():
     options = {'train_cfg.max_epochs': 3, 'model.tokenizer.latent_dim': 5}
     cfg = load_config('ldae::deconstruction/t3_5_original-image.py', options, SUBSET)
@@ -145,7 +175,6 @@ def test_a_scale_of_ones_own_is_a_file(tmp_path: Path):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('scale = dict(epochs=5)', 'multiple of 4'),
         ('scale = dict(archs=dict(_delete_=True, base=dict()))', "no entry for 'half-large'"),
         ('scale = dict(latent_dims=dict(_delete_=True))', 'no entry for 32'),
     ],

@@ -29,6 +29,8 @@ scale = dict(
         'large': dict(embed_dims=192, num_layers=8, num_heads=3, feedforward_channels=768),
     },
     epochs=40,
+    tokenizer_epochs=20,
+    adversarial_start_step=1500,
 )
 
 train_dataloader = dict(

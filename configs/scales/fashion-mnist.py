@@ -14,4 +14,4 @@ val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 
 # Six times the subset's images.
-scale = dict(epochs=8)
+scale = dict(epochs=8, tokenizer_epochs=4, adversarial_start_step=700)

@@ -28,6 +28,8 @@ scale = dict(
         'large': dict(embed_dims=256, num_layers=12, num_heads=4, feedforward_channels=1024),
     },
     epochs=100,
+    tokenizer_epochs=20,
+    adversarial_start_step=10000,
 )
 
 optim_wrapper = dict(
