@@ -58,7 +58,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``ldae ablate`` and ``tools/ablate.py``: 1 if a row has failed, 130 after an interrupt."""
     args = parse_args(argv)
-    command = 'tools/ablate.py ' + shlex.join(sys.argv[1:] if argv is None else argv)
+    command = shown_command(sys.argv[1:] if argv is None else argv)
     from ldae.utils import check_range
 
     check_range('--jobs', args.jobs, 1, kind=int)
@@ -67,6 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.seeds = list(dict.fromkeys(args.seeds))
     signal.signal(signal.SIGTERM, _interrupt)
     return Ablation(args, command).run()
+
+
+def shown_command(argv: Sequence[str]) -> str:
+    """The command for the report, without the folder it wrote to, which is nobody else's."""
+    shown, skip = [], False
+    for word in argv:
+        if not skip and word.partition('=')[0] != '--work-dir':
+            shown.append(word)
+        skip = word == '--work-dir'
+    return 'tools/ablate.py ' + shlex.join(shown)
 
 
 def _interrupt(*_) -> None:

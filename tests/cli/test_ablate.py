@@ -139,6 +139,12 @@ def test_force_runs_what_is_done_again(ran, monkeypatch, capsys):
     assert not checkpoint.exists()
 
 
+@pytest.mark.parametrize('where', [['--work-dir', 'a b'], ['--work-dir=x']])
+def test_the_command_in_the_report_names_no_folder_of_this_machine(where):
+    shown = ablate.shown_command(['table3', 't2_*', *where, '--jobs', '2'])
+    assert shown == "tools/ablate.py table3 't2_*' --jobs 2"
+
+
 def test_time_left_follows_from_the_epochs_that_are_left(monkeypatch):
     clock = iter([0.0, 60.0])
     monkeypatch.setattr(time, 'monotonic', lambda: next(clock))
