@@ -27,6 +27,8 @@ TABLES = {
     'appendix-a-timestep': 'Appendix A: time step and noise in transfer',
     'appendix-a-cut': 'Appendix A: where the encoder ends',
 }
+#: Table 2 has a column a tokenizer.
+COLUMNS = ('conv-vae', 'patch-vae', 'patch-ae', 'pca')
 FIELD = re.compile(r'^(Row|Table|Paper|Run): +(.+)$', re.MULTILINE)
 
 
@@ -67,6 +69,7 @@ def read_row(path: Path) -> Row:
 
 
 def _order(row: Row) -> tuple:
-    """By table, then by name with numbers in it as numbers."""
-    parts = re.split(r'(\d+)', row.name)
-    return list(TABLES).index(row.table), [(int(part), '') if part.isdigit() else (0, part) for part in parts]
+    """By table, then by column, then by name with numbers in it as numbers."""
+    column = [f'_{kind}_' in row.name for kind in COLUMNS]
+    parts = [(int(part), '') if part.isdigit() else (0, part) for part in re.split(r'(\d+)', row.name)]
+    return list(TABLES).index(row.table), column.index(True) if any(column) else 0, parts

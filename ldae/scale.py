@@ -47,8 +47,8 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
     * ``archs``: what becomes of the named sizes 'base', 'half-large' and 'large';
     * ``epochs``: what becomes of 400; other numbers, and warm-up, in proportion;
     * ``tokenizers``: further options by tokenizer type, ``latent_dims`` among them where a type has other ones;
-    * ``tokenizer_epochs`` and ``adversarial_start_step``, for configs that train a tokenizer; these keep their own
-      optimizer.
+    * ``tokenizer_epochs`` by tokenizer type and ``adversarial_start_step``, for configs that train a tokenizer; these keep
+      their own optimizer.
 
     Args:
         cfg: A pre-training or tokenizer config, changed in place. What its row is about stays: targets, noise, labels,
@@ -76,7 +76,8 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
     _replace_data(cfg, file)
     cfg.auto_scale_lr = copy.deepcopy(file.auto_scale_lr)
     if trains_tokenizer(cfg):
-        _scale_schedule(cfg, rules.tokenizer_epochs)
+        kind = cfg.model.tokenizer.type
+        _scale_schedule(cfg, _lookup(rules.tokenizer_epochs, kind, f'{path}: scale.tokenizer_epochs'))
     else:
         cfg.optim_wrapper = copy.deepcopy(file.optim_wrapper)
         _scale_schedule(cfg, round(cfg.train_cfg.max_epochs * rules.epochs / PAPER_EPOCHS))

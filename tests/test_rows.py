@@ -23,6 +23,9 @@ def test_rows_come_in_the_papers_order():
     assert tables == sorted(tables, key=list(TABLES).index)
     assert [row.name for row in list_rows('epochs')] == ['epochs_400', 'epochs_800', 'epochs_1600']
     assert [row.name[:4] for row in list_rows('table3')] == [f't3_{i}' for i in range(1, 7)]
+    columns = [row.name.split('_')[1] for row in list_rows('table2')]
+    assert list(dict.fromkeys(columns)) == ['conv-vae', 'patch-vae', 'patch-ae', 'pca']
+    assert [row.name for row in list_rows('table2')][-5:] == [f't2_pca_d{d}' for d in (8, 16, 32, 64, 128)]
 
 
 def test_every_table_has_rows_and_every_row_a_table():

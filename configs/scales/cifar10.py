@@ -29,7 +29,11 @@ scale = dict(
         'large': dict(embed_dims=192, num_layers=8, num_heads=3, feedforward_channels=768),
     },
     epochs=40,
-    tokenizer_epochs=20,
+    tokenizer_epochs={
+        'ldae.ConvVAETokenizer': 20,
+        'ldae.PatchAETokenizer': 20,
+        'ldae.PatchVAETokenizer': 20,
+    },
     adversarial_start_step=1500,
 )
 

@@ -14,4 +14,12 @@ val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 
 # Six times the subset's images.
-scale = dict(epochs=8, tokenizer_epochs=4, adversarial_start_step=700)
+scale = dict(
+    epochs=8,
+    tokenizer_epochs={
+        'ldae.ConvVAETokenizer': 4,
+        'ldae.PatchAETokenizer': 10,
+        'ldae.PatchVAETokenizer': 10,
+    },
+    adversarial_start_step=700,
+)

@@ -17,7 +17,10 @@ scale = dict(
     tokenizers={
         # A token is 2 x 2 cells of the map, as in the paper: multiples of 4.
         'ldae.ConvVAETokenizer': dict(
-            downsample=4, base_channels=32, latent_dims={8: 4, 16: 4, 32: 8, 64: 16, 128: 32}
+            downsample=4,
+            base_channels=16,
+            layers_per_block=1,
+            latent_dims={8: 4, 16: 4, 32: 8, 64: 16, 128: 32},
         ),
     },
     archs={
@@ -27,8 +30,12 @@ scale = dict(
     },
     # Of 400. A row takes a minute or two of one core.
     epochs=4,
-    tokenizer_epochs=8,
-    adversarial_start_step=240,
+    tokenizer_epochs={
+        'ldae.ConvVAETokenizer': 4,
+        'ldae.PatchAETokenizer': 40,
+        'ldae.PatchVAETokenizer': 40,
+    },
+    adversarial_start_step=120,
 )
 
 # Of the padded images: the paper's noise levels suppose pixels and latents of unit variance.

@@ -28,7 +28,11 @@ scale = dict(
         'large': dict(embed_dims=256, num_layers=12, num_heads=4, feedforward_channels=1024),
     },
     epochs=100,
-    tokenizer_epochs=20,
+    tokenizer_epochs={
+        'ldae.ConvVAETokenizer': 20,
+        'ldae.PatchAETokenizer': 20,
+        'ldae.PatchVAETokenizer': 20,
+    },
     adversarial_start_step=10000,
 )
 

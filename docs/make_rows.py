@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write docs/rows.md from what the rows' configs say of themselves: ``python docs/make_rows.py``.
+
+A test holds the page equal to what this writes.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # of a clone where ldae isn't installed
+
+from ldae.config import configs_root, load_config  # noqa: E402
+from ldae.rows import FOLDER, TABLES, Row, list_rows  # noqa: E402
+
+PAGE = ROOT / 'docs' / 'rows.md'
+
+INTRO = """\
+# Rows: the whole deconstruction
+
+Every row of the paper's tables is a config in [configs/deconstruction](../configs/deconstruction), and inherits the row
+before it: what its file states is what the row changes. A link leads to that file. This page is written by
+[make_rows.py](make_rows.py): after a change of a config, run `python docs/make_rows.py`.
+
+The paper's figures are ImageNet-1k top-1 accuracy of a linear probe in percent and, for Table 1, FID-50K; a dash stands where
+the paper prints no number. They are not ours: what we measured ourselves, at a small scale, is in
+[Results](results.md).
+
+```bash
+# at the paper's scale: ViT-1/2L (12 + 12 blocks of 1024), 256 px, 400 epochs on ImageNet-1k
+tools/dist_train.sh configs/deconstruction/t3_5_original-image.py 8 --data-root data/imagenet
+# the same row at a small scale
+tools/train.py configs/deconstruction/t3_5_original-image.py --scale fashion-mnist_subset
+# what a row changes
+tools/print_config.py configs/deconstruction/t3_5_original-image.py --diff configs/deconstruction/t3_4_image-output.py
+# many rows, seeds, probes, and a table
+tools/ablate.py table3 --scale fashion-mnist_subset --seeds 0 1 2
+```
+
+In Python, `ldae.rows.list_rows()` gives this list.
+"""
+
+SCALES_INTRO = """\
+## Scales
+
+A scale is one small file that the command names; the rows have no second copy. It replaces the data, the geometry of the
+tokenizer, the named sizes of the network, latent dimensions and epochs; targets, noise, augmentation and labels stay the row's.
+One's own scale is a file like these, named by its path. At the smallest scales two rows can become the same: the convolutional
+VAE's d = 8 and d = 16, and neighbouring cuts of appendix A.
+"""
+
+TOKENIZERS = """\
+## Learned tokenizers
+
+Rows on a learned tokenizer name its file, `work_dirs/<name>/tokenizer.pth`, or `work_dirs/<scale>/<name>/tokenizer.pth` at
+a scale. The config of that name in [configs/tokenizers](../configs/tokenizers) trains it, with the same `--scale`:
+
+```bash
+tools/train.py configs/tokenizers/patch-ae_d16.py --scale fashion-mnist_subset
+tools/train.py configs/deconstruction/t2_patch-ae_d16.py --scale fashion-mnist_subset
+```
+
+`tools/ablate.py` does so by itself.
+"""
+
+
+def parent(row: Row) -> str:
+    """What a row inherits: a link to the row before it, or that it is the first."""
+    for node in ast.parse(row.path.read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == '_base_':
+            base = ast.literal_eval(node.value)
+            return f'`{Path(base).stem}`' if isinstance(base, str) else '(the first row)'
+    raise ValueError(f'{row.path} inherits nothing')
+
+
+def table(name: str) -> str:
+    """One table of the page."""
+    rows = list_rows(name)
+    with_fid = any(row.paper_fid is not None for row in rows)
+    head = ['config', 'row', 'inherits', 'what', 'paper'] + (['FID'] if with_fid else [])
+    lines = [f'| {" | ".join(head)} |', '|---' * len(head) + '|']
+    for row in rows:
+        link = f'[{row.name}](../configs/{FOLDER}/{row.path.name})'
+        figures = [row.paper_linear, row.paper_fid][: 1 + with_fid]
+        cells = [
+            link,
+            row.label,
+            parent(row),
+            row.about,
+            *('-' if x is None else f'{x:.1f}' for x in figures),
+        ]
+        lines.append(f'| {" | ".join(cells)} |')
+    return '\n'.join([f'## {TABLES[name]} (`{name}`)', '', *lines, ''])
+
+
+def scales() -> str:
+    """The table of scales."""
+    head = [
+        'scale',
+        'image',
+        'patch',
+        'tokens',
+        'd for 8 / 16 / 32 / 64 / 128',
+        'ViT-1/2L becomes',
+        '400 epochs become',
+    ]
+    lines = [f'| {" | ".join(head)} |', '|---' * len(head) + '|']
+    for path in sorted((configs_root() / 'scales').glob('*.py')):
+        rules = load_config(path).scale
+        arch, tokens = rules.archs['half-large'], (rules.img_size // rules.patch_size) ** 2
+        cells = [
+            f'[{path.stem}](../configs/scales/{path.name})',
+            f'{rules.img_size} px, {rules.in_channels} channel{"s" * (rules.in_channels > 1)}',
+            f'{rules.patch_size}',
+            f'{tokens}',
+            ' / '.join(str(d) for d in rules.latent_dims.values()),
+            f'{arch.num_layers} + {arch.num_layers} blocks of {arch.embed_dims}',
+            f'{rules.epochs}',
+        ]
+        lines.append(f'| {" | ".join(cells)} |')
+    return '\n'.join([SCALES_INTRO, *lines, ''])
+
+
+def page() -> str:
+    """The whole page."""
+    return '\n'.join([INTRO, *map(table, TABLES), scales(), TOKENIZERS])
+
+
+if __name__ == '__main__':
+    PAGE.write_text(page())
+    print(f'wrote {PAGE}')
