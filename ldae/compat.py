@@ -108,10 +108,12 @@ def _set_rank_variables(rank: str, world_size: str, local_rank: str) -> None:
     os.environ['LOCAL_RANK'] = os.environ.get(local_rank, '0')
 
 
-def cpu_model_wrapper(find_unused_parameters: bool = False) -> dict:
+def cpu_model_wrapper(
+    find_unused_parameters: bool = False, kind: str = 'MMDistributedDataParallel'
+) -> dict:
     """mmengine 0.10.x: DistributedDataParallel without ``device_ids``, which the Runner sets even for a model on CPU."""
     return dict(
-        type='MMDistributedDataParallel',
+        type=kind,
         device_ids=None,
         broadcast_buffers=False,
         find_unused_parameters=find_unused_parameters,

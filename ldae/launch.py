@@ -116,7 +116,8 @@ def _fit_to_cpu(cfg: Config) -> None:
     cfg.env_cfg.setdefault('dist_cfg', ConfigDict())
     cfg.env_cfg.dist_cfg.backend = 'gloo'
     if cfg.launcher != 'none':
-        cfg.model_wrapper_cfg = compat.cpu_model_wrapper(cfg.get('find_unused_parameters', False))
+        kind = (cfg.get('model_wrapper_cfg') or {}).get('type', 'MMDistributedDataParallel')
+        cfg.model_wrapper_cfg = compat.cpu_model_wrapper(cfg.get('find_unused_parameters', False), kind)
     if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper':
         _use_autocast(cfg)  # mmengine's asserts a GPU
 

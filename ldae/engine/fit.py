@@ -99,7 +99,7 @@ def load_tokenizer_state(
     """
     if not Path(path).is_file():
         raise ConfigError(
-            f'tokenizer file {path} does not exist: make it with {remedy}, or remove `checkpoint`'
+            f'tokenizer file {path} does not exist: make it with {remedy}'
         )
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)

@@ -94,10 +94,12 @@ class LearnedTokenizer(BaseTokenizer):
         """The command that trains such a tokenizer."""
         from ldae.config import configs_root
 
-        name = Path(checkpoint).parent.name if checkpoint else ''
+        folder = Path(checkpoint or '').parent  # work_dirs/[scale/]config
+        name, scale = folder.name, folder.parent.name
         if not name or not (configs_root() / 'tokenizers' / f'{name}.py').is_file():
             name = self.recipes[min(self.recipes, key=lambda d: abs(d - self.latent_dim))]
-        return f'tools/train.py configs/tokenizers/{name}.py'
+        is_scaled = scale and (configs_root() / 'scales' / f'{scale}.py').is_file()
+        return f'tools/train.py configs/tokenizers/{name}.py' + (f' --scale {scale}' if is_scaled else '')
 
     def _check_fitted(self) -> None:
         if not self.is_fitted:

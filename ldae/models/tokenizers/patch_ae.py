@@ -19,20 +19,23 @@ class PatchAutoencoder(TrainableNet):
     """``x' = U^T V (x - m) + m`` for each patch x, V and U (d, D) and m (D,) learned.
 
     The ``variational`` one draws its latents from ``N(V (x - m), exp(A (x - m) + b))``.
+
+    Matrices are kept times ``sqrt(D)``: their entries are of unit size, and Adam's lr means the same for any patch.
     """
 
     def __init__(self, geometry: Geometry, variational: bool) -> None:
         super().__init__(geometry.in_channels)
         self.geometry = geometry
         d, dim = geometry.latent_dim, geometry.patch_dim
-        self.encoder = nn.Parameter(torch.randn(d, dim) / dim**0.5)
+        self.size = dim**-0.5
+        self.encoder = nn.Parameter(torch.randn(d, dim))
         self.decoder = nn.Parameter(self.encoder.detach().clone())
         self.mean = nn.Parameter(torch.zeros(dim))
-        self.logvar = nn.Linear(dim, d) if variational else None
+        self.variational = variational
         if variational:
+            self.logvar = nn.Parameter(torch.zeros(d, dim))
             # Little noise at first, or nothing gets through.
-            nn.init.zeros_(self.logvar.weight)
-            nn.init.constant_(self.logvar.bias, -6.0)
+            self.logvar_bias = nn.Parameter(torch.full((d,), -6.0))
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -40,12 +43,12 @@ class PatchAutoencoder(TrainableNet):
 
     def forward(self, images: Tensor) -> Reconstruction:
         patches = patchify(images, self.geometry.patch_size) - self.mean  # (B, N, D)
-        latents, posterior = F.linear(patches, self.encoder), None
-        if self.logvar is not None:
-            # LDM's bounds: exp() stays finite.
-            posterior = Gaussian(latents, self.logvar(patches).clamp(-30, 20))
+        latents, posterior = F.linear(patches, self.encoder * self.size), None
+        if self.variational:
+            logvar = F.linear(patches, self.logvar * self.size, self.logvar_bias)
+            posterior = Gaussian(latents, logvar.clamp(-30, 20))  # LDM's bounds: exp() stays finite
             latents = posterior.sample() if self.training else latents
-        output = F.linear(latents, self.decoder.t(), self.mean)
+        output = F.linear(latents, self.decoder.t() * self.size, self.mean)
         return Reconstruction(
             images, unpatchify(output, self.geometry.patch_size, self.geometry.grid), posterior
         )
@@ -89,16 +92,16 @@ class LearnedPatchTokenizer(LearnedTokenizer, PatchLinearTokenizer):
         net = PatchAutoencoder(self.geometry, self.variational)
         if self.is_fitted:
             encoder, decoder = self._raw_maps()
-            net.encoder.data.copy_(encoder)
-            net.decoder.data.copy_(decoder)
+            net.encoder.data.copy_(encoder / net.size)
+            net.decoder.data.copy_(decoder / net.size)
             net.mean.data.copy_(self.mean)
         return net
 
     @torch.no_grad()
     def take(self, net: PatchAutoencoder) -> None:
         self.scale.fill_(1)
-        self.patch_map.encoder.copy_(net.encoder)
-        self.patch_map.decoder.copy_(net.decoder)
+        self.patch_map.encoder.copy_(net.encoder * net.size)
+        self.patch_map.decoder.copy_(net.decoder * net.size)
         self.patch_map.mean.copy_(net.mean)
 
     def _raw_maps(self) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ def runner(folder: Path, **options) -> Runner:
         train_cfg=dict(by_epoch=True, max_epochs=15, val_interval=15),
         val_cfg=dict(),
         val_evaluator=dict(type='ldae.ReconstructionMetric'),
-        optim_wrapper=dict(optimizer=dict(type='Adam', lr=1e-2)),
+        optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.08)),
         default_hooks=hooks,
         default_scope='mmpretrain',
         randomness=dict(seed=0),

@@ -53,7 +53,7 @@ def test_kl_is_the_closed_form():
 def test_losses_are_summed_over_an_image_and_averaged_over_the_batch():
     torch.manual_seed(0)
     trainer, x = TokenizerTrainer(PATCH, 'l2', kl_weight=0.3).eval(), torch.randn(4, 1, 16, 16)
-    torch.nn.init.normal_(trainer.net.logvar.weight)
+    torch.nn.init.normal_(trainer.net.logvar)
     losses, result = trainer(x, mode='loss'), trainer.net(x)
     posterior = result.posterior
     kl = kl_divergence(Normal(posterior.mean, (0.5 * posterior.logvar).exp()), Normal(0, 1))

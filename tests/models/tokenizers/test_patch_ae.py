@@ -149,6 +149,12 @@ def bad_files(tmp_path, autoencoder):
     [
         (
             PatchAETokenizer,
+            'cifar10/patch-ae_d8/tokenizer.pth',
+            {},
+            'with .*patch-ae_d8.py --scale cifar10$',
+        ),
+        (
+            PatchAETokenizer,
             'patch-ae_d32/tokenizer.pth',
             {},
             'does not exist: make it with .*patch-ae_d32.py',
