@@ -46,6 +46,7 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
     * ``latent_dims``: what becomes of the paper's latent dimensions;
     * ``archs``: what becomes of the named sizes 'base', 'half-large' and 'large';
     * ``epochs``: what becomes of 400; other numbers, and warm-up, in proportion;
+    * ``timestep``: at which features are taken, for rows that name none (optional);
     * ``tokenizers``: further options by tokenizer type, ``latent_dims`` among them where a type has other ones;
     * ``tokenizer_epochs`` by tokenizer type and ``adversarial_start_step``, for configs that train a tokenizer; these keep
       their own optimizer.
@@ -96,6 +97,8 @@ def trains_tokenizer(cfg: Config) -> bool:
 def _scale_model(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
     if model.get('num_classes'):
         model.num_classes = rules.num_classes
+    if 'timestep' in rules and 'backbone' in model:
+        model.backbone.setdefault('timestep', rules.timestep)
     if model.get('adversarial'):
         model.adversarial.start_step = rules.adversarial_start_step
     for node in walk_dicts(model):

@@ -187,6 +187,13 @@ def test_what_a_scale_lacks_is_said_in_one_line(tmp_path: Path, text, message):
     assert '\n' not in str(caught.value)
 
 
+def test_a_time_step_of_the_scale_leaves_those_that_rows_name(tmp_path: Path):
+    mine = tmp_path / 'mine.py'
+    mine.write_text(f"_base_ = r'{find_scale(SUBSET)}'\nscale = dict(timestep=123)\n")
+    assert row('t3_1_predict-clean', mine).model.backbone.timestep == 123
+    assert row('a_t40_clean', mine).model.backbone.timestep == 40
+
+
 def test_unknown_scale_offers_the_nearest():
     with pytest.raises(ConfigError, match=f"did you mean '{SUBSET}'"):
         find_scale('fashion-mnist_subst')
