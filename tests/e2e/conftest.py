@@ -40,6 +40,24 @@ train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(pipeline=pipel
 val_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(pipeline=pipeline))
 train_cfg = dict(max_epochs=1)
 """,
+    'small_gan.py': """
+_base_ = 'ldae::tokenizers/conv-vae_f8_kl-gan.py'
+geometry = dict(img_size=32, patch_size=8, latent_dim=4, downsample=4, base_channels=8, layers_per_block=1)
+model = dict(tokenizer=geometry, adversarial=dict(start_step=1, base_channels=4, num_layers=2))
+pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=32, edge='short'),
+    dict(type='CenterCrop', crop_size=32),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(pipeline=pipeline))
+val_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(pipeline=pipeline))
+param_scheduler = []
+train_cfg = dict(max_epochs=1)
+default_hooks = dict(logger=dict(interval=1))
+custom_imports = dict(imports=['rank_weights'])
+custom_hooks = [dict(type='RankWeightsHook')]
+""",
     'small_linear.py': f"""
 _base_ = 'ldae::benchmarks/ldae_vit-b_linear.py'
 model = dict(

@@ -58,3 +58,15 @@ def test_a_pretrained_encoder_is_probed_and_fine_tuned_by_the_benchmarks(run, wo
         saved = workspace / 'work_dirs' / name / 'epoch_1.pth'
         result = run('test.py', f'{name}.py', saved, '--data-root', tiny_image_folder)
         assert 'accuracy/top1' in result.stdout + result.stderr
+
+
+def test_two_processes_train_a_tokenizer_against_a_discriminator(run, workspace, tiny_image_folder):
+    run('dist_train.sh', 'small_gan.py', 2, '--data-root', tiny_image_folder, '--work-dir', 'gan')
+    steps = [line for line in scalars(workspace / 'gan') if 'discriminator_loss' in line]
+    assert [line['discriminator_loss'] > 0 for line in steps] == [False, True]
+    ranks = [checkpoint(workspace / 'gan' / f'rank_{rank}.pth') for rank in range(2)]
+    for name, value in ranks[0].items():
+        # Each process has its own batch's statistics, as each has its own weight of the adversarial loss.
+        if 'running_' not in name:
+            assert torch.equal(value, ranks[1][name]), name
+    assert checkpoint(workspace / 'gan' / 'tokenizer.pth')['tokenizer'] == 'ConvVAETokenizer'

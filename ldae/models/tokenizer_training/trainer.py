@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of a learned tokenizer."""
 
+import copy
+
 import torch
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -55,8 +57,9 @@ class TokenizerTrainer(BaseModel):
         check_choice('model: reconstruction', reconstruction, RECONSTRUCTION)
         check_range('model: kl_weight', kl_weight, 0)
         self.reconstruction, self.kl_weight = reconstruction, kl_weight
-        self.tokenizer_cfg = tokenizer
         template = self._build_tokenizer(tokenizer)
+        # In a tuple, so that what is saved and trained is the network's alone.
+        self._template = (template,)
         self.geometry = template.geometry
         self.net = template.training_net()
         if getattr(self.data_preprocessor, '_enable_normalize', False):
@@ -72,6 +75,7 @@ class TokenizerTrainer(BaseModel):
         if adversarial is not None:
             self.adversarial = AdversarialLoss(self.geometry.in_channels, **adversarial)
         self.register_buffer('steps', torch.tensor(0))
+        self.register_state_dict_post_hook(drop_wrappers)
 
     @staticmethod
     def _build_tokenizer(cfg: dict) -> LearnedTokenizer:
@@ -84,9 +88,9 @@ class TokenizerTrainer(BaseModel):
 
     def export(self) -> LearnedTokenizer:
         """The tokenizer as trained so far, on the network's device; its latents are yet to be measured (``fit``)."""
-        tokenizer = self._build_tokenizer(dict(self.tokenizer_cfg, checkpoint=None))
+        tokenizer = copy.deepcopy(self._template[0]).requires_grad_(False).to(self.steps.device)
         tokenizer.take(unwrapped(self.net))
-        return tokenizer.to(self.steps.device)
+        return tokenizer
 
     def forward(self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'):
         """Images (B, C, H, W) -> losses, :meth:`predict`'s samples, or with ``'tensor'`` their reconstruction."""
@@ -168,6 +172,12 @@ class TokenizerTrainer(BaseModel):
         if getattr(pre, '_enable_normalize', False):
             images = images * pre.std + pre.mean
         return images.clamp(0, 255)
+
+
+def drop_wrappers(model: nn.Module, state: dict[str, Tensor], prefix: str, _: dict) -> None:
+    """Name what is saved as if no part were wrapped: mmengine's loading looks inside wrappers, its saving doesn't."""
+    for key in [key for key in state if '.module.' in key]:
+        state[key.replace('.module.', '.', 1)] = state.pop(key)
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

@@ -166,6 +166,8 @@ class ConvVAETokenizer(LearnedTokenizer):
 
     @torch.no_grad()
     def take(self, net: ConvVAE) -> None:
+        self._reset()
+        self.shift.zero_()
         self.vae.load_state_dict(net.vae.state_dict())
         self.gain.copy_(net.gain)
         self.offset.copy_(net.offset)

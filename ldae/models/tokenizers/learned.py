@@ -101,6 +101,12 @@ class LearnedTokenizer(BaseTokenizer):
         is_scaled = scale and (configs_root() / 'scales' / f'{scale}.py').is_file()
         return f'tools/train.py configs/tokenizers/{name}.py' + (f' --scale {scale}' if is_scaled else '')
 
+    def _reset(self) -> None:
+        """Back to latents that are not scaled, and not fitted."""
+        self.scale.fill_(1)
+        self.fitted.fill_(0)
+        self._known_fitted = False
+
     def _check_fitted(self) -> None:
         if not self.is_fitted:
             raise ConfigError(

@@ -99,7 +99,7 @@ class LearnedPatchTokenizer(LearnedTokenizer, PatchLinearTokenizer):
 
     @torch.no_grad()
     def take(self, net: PatchAutoencoder) -> None:
-        self.scale.fill_(1)
+        self._reset()
         self.patch_map.encoder.copy_(net.encoder * net.size)
         self.patch_map.decoder.copy_(net.decoder * net.size)
         self.patch_map.mean.copy_(net.mean)

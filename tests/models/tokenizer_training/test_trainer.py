@@ -3,7 +3,10 @@ import copy
 
 import pytest
 import torch
+from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.runner import load_state_dict
+from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from ldae.models import ConvVAETokenizer, TokenizerTrainer
@@ -155,6 +158,28 @@ def test_the_discriminator_sleeps_until_its_step_also_after_a_resume():
     assert set(log) == set(first[0])
     assert log['discriminator_loss'] > 0
     assert log['adversarial_weight'] > 0
+
+
+class Wrapper(MMDistributedDataParallel):
+    """What mmengine takes for a wrapper, without processes."""
+
+    def __init__(self, module: nn.Module) -> None:
+        nn.Module.__init__(self)
+        self.module = module
+
+
+def test_a_checkpoint_is_the_same_whether_parts_are_wrapped_or_not():
+    trainer, other = (conv_trainer(adversarial=dict(DISCRIMINATOR)) for _ in range(2))
+    for param in trainer.parameters():
+        param.data.uniform_()
+    plain = copy.deepcopy(trainer.state_dict())
+    trainer.net, trainer.adversarial = Wrapper(trainer.net), Wrapper(trainer.adversarial)
+    wrapped = trainer.state_dict()
+    assert wrapped.keys() == plain.keys()
+    assert all(torch.equal(wrapped[key], plain[key]) for key in plain)
+    other.net, other.adversarial = Wrapper(other.net), Wrapper(other.adversarial)
+    load_state_dict(other, wrapped)
+    assert all(torch.equal(value, plain[key]) for key, value in other.state_dict().items())
 
 
 def test_one_optimizer_for_two_networks_is_one_line():

@@ -4,7 +4,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from ldae.engine.fit import save_tokenizer
-from ldae.models import ConvVAETokenizer
+from ldae.models import ConvVAETokenizer, TokenizerTrainer
 from ldae.models.tokenizers.conv_vae import IMAGENET_PIXELS, build_autoencoder
 from ldae.utils import ConfigError
 
@@ -64,6 +64,17 @@ def test_a_diffusers_folder_encodes_and_decodes_as_in_diffusers(vae, folder, ima
         cells = latents[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
         torch.testing.assert_close(tokens[:, token], cells.flatten(1), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(in_range(tokenizer.decode(tokens)), decoded, atol=1e-4, rtol=1e-4)
+
+
+def test_training_goes_on_from_a_folder_of_another_width(vae, folder, images):
+    options = dict(SMALL, base_channels=4, checkpoint=str(folder))
+    trainer = TokenizerTrainer(dict(type='ldae.ConvVAETokenizer', **options)).eval()
+    torch.testing.assert_close(trainer.net.vae.encoder.conv_in.weight, vae.encoder.conv_in.weight)
+    tokenizer = trainer.export()
+    tokenizer.fit([images])
+    latents = tokenizer.encode(images)
+    assert latents.std() == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(tokenizer.decode(latents), trainer(images), atol=1e-4, rtol=1e-4)
 
 
 def test_the_network_at_full_size_is_ldms():
