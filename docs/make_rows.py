@@ -117,6 +117,7 @@ def scales() -> str:
             ' / '.join(str(d) for d in rules.latent_dims.values()),
             f'{arch.num_layers} + {arch.num_layers} blocks of {arch.embed_dims}',
             f'{rules.epochs}',
+            f'{rules.get("timestep", 10)}',
         ]
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join([SCALES_INTRO, *lines, ''])

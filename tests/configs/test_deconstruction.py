@@ -146,19 +146,20 @@ def test_only_the_baseline_reads_labels():
 
 @pytest.fixture(scope='module')
 def run_row(tmp_path_factory: pytest.TempPathFactory):
-    """``run_row(name) -> Runner`` after two steps at small scale."""
+    """``run_row(name, scale, data_root) -> Runner`` after two steps at small scale."""
     folder = tmp_path_factory.mktemp('rows')
 
     @cache
-    def run(name: str) -> Runner:
-        cfg = load_config(path_of(name), scale=SCALE)
+    def run(name: str, scale: str = SCALE, data_root: Path | None = None) -> Runner:
+        options = {} if data_root is None else dict(data_root=str(data_root))
+        cfg = load_config(path_of(name), options, scale)
         for loader in (cfg.train_dataloader, cfg.val_dataloader):
-            loader.update(batch_size=BATCH)
+            loader.update(batch_size=BATCH, num_workers=0, persistent_workers=False)
             loader.dataset.indices = 2 * BATCH
         cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = 1
         if cfg.model.tokenizer.get('checkpoint'):
             cfg.model.tokenizer.checkpoint = tokenizer_file(cfg.model.tokenizer, folder)
-        cfg.work_dir = str(folder / name)
+        cfg.work_dir = str(folder / scale / name)
         runner = build_runner(prepare(cfg))
         runner.train()
         return runner
@@ -181,13 +182,33 @@ def tokenizer_file(cfg: Config, folder: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize('name', ROWS)
-def test_row_takes_two_steps_at_small_scale(name, run_row):
-    runner = run_row(name)
+def check_two_steps(runner: Runner) -> None:
     losses, _ = runner.message_hub.get_scalar('train/loss').data
     assert runner.iter == len(losses) == 2
     assert all(map(math.isfinite, losses))
     assert any(key.startswith('val/denoising') for key in runner.message_hub.log_scalars)
+
+
+@pytest.mark.parametrize('name', ROWS)
+def test_row_takes_two_steps_at_small_scale(name, run_row):
+    check_two_steps(run_row(name))
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> dict[str, Path]:
+    """Data for the scales that read some."""
+    cifar10 = tmp_path_factory.mktemp('cifar10')
+    for name in [f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']:
+        records = torch.randint(0, 256, (2 * BATCH, 1 + 3 * 32 * 32), dtype=torch.uint8)
+        records[:, 0] %= 10
+        (cifar10 / f'{name}.bin').write_bytes(records.numpy().tobytes())
+    return {'cifar10': cifar10, 'fashion-mnist': idx.SUBSET_ROOT, 'image-folder': data_root}
+
+
+@pytest.mark.parametrize('scale', ['cifar10', 'fashion-mnist', 'image-folder'])
+@pytest.mark.parametrize('name', ['t3_5_original-image', 'aug_random-crop', 'f5_pixel_32'])
+def test_row_takes_two_steps_at_other_scales(name, scale, run_row, folders):
+    check_two_steps(run_row(name, scale, folders[scale]))
 
 
 @pytest.mark.parametrize('name', ROWS)

@@ -29,7 +29,9 @@ def resolved(cfg: Config) -> dict:
     for name in LOADERS:
         if name in cfg:
             _normalise_loader(cfg[name], name)
-    # Our own hooks make checkpoints and logs safer; they change nothing that is learned.
+    # Our own hooks make checkpoints and logs safer; they change nothing that is learned. One takes the place of another.
+    if cfg['default_hooks']['checkpoint']['type'] == 'ldae.SafeCheckpointHook':
+        cfg['default_hooks']['checkpoint']['type'] = 'CheckpointHook'
     cfg['default_hooks'] = {
         k: v for k, v in cfg['default_hooks'].items() if not v['type'].startswith('ldae.')
     }
