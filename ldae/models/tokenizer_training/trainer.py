@@ -5,7 +5,7 @@ import copy
 
 import torch
 from mmengine.model import BaseModel
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
@@ -128,8 +128,9 @@ class TokenizerTrainer(BaseModel):
 
     def _step_discriminator(self, result: Reconstruction, wrapper: OptimWrapper, is_on: bool) -> Tensor:
         if not is_on:
-            # Without gradients nothing happens, but schedulers warn of an optimizer that never steps.
-            wrapper.optimizer.step()
+            if not isinstance(wrapper, AmpOptimWrapper):  # whose scaler insists on gradients
+                # Without them nothing happens, but schedulers warn of an optimizer that never steps.
+                wrapper.step()
             return result.output.new_zeros(())
         with wrapper.optim_context(self.adversarial):
             loss = self.adversarial(result.target, result.output)
