@@ -32,7 +32,16 @@ import ldae.evaluation
 from ldae.checks import check_types
 from ldae.config import find_config, load_config
 from ldae.launch import LaunchOptions, build_runner, prepare
-from ldae.registry import DATASETS, HOOKS, METRICS, MODELS, NOISE_SCHEDULES, OPTIM_WRAPPERS
+from ldae.models.tokenizer_training import AdversarialLoss, PerceptualLoss
+from ldae.registry import (
+    DATASETS,
+    HOOKS,
+    METRICS,
+    MODELS,
+    NOISE_SCHEDULES,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+)
 
 HOW_TO_ADD = ROOT / 'docs' / 'how_to_add.md'
 TINY = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
@@ -138,7 +147,7 @@ def documented() -> list:
 
 
 def resolve(name: str) -> type | None:
-    registries = (MODELS, HOOKS, DATASETS, METRICS, OPTIM_WRAPPERS)
+    registries = (MODELS, HOOKS, DATASETS, METRICS, OPTIM_WRAPPERS, OPTIM_WRAPPER_CONSTRUCTORS)
     return next(filter(None, (registry.get(name) for registry in registries)), None)
 
 
@@ -161,6 +170,16 @@ def test_options_and_defaults_are_those_of_the_code(signature: inspect.Signature
             assert default in ('required', ''), name
         else:
             assert ast.literal_eval(default) == parameters[name], name
+
+
+@pytest.mark.parametrize(
+    ('heading', 'loss'), [('`perceptual`', PerceptualLoss), ('`adversarial`', AdversarialLoss)]
+)
+def test_options_of_losses_are_those_of_the_code(heading: str, loss: type):
+    section = sections(ROOT / 'docs' / 'components' / 'tokenizer_training.md', 3)[heading]
+    parameters = {name: p.default for name, p in inspect.signature(loss).parameters.items()}
+    parameters.pop('in_channels', None)  # the tokenizer's
+    assert {name: ast.literal_eval(value) for name, value in option_table(section).items()} == parameters
 
 
 @all_pages
