@@ -104,5 +104,7 @@ def draw(tokenizer: 'BaseTokenizer', path: str) -> None:
     from ldae.visualization import filter_grid, save_figure
 
     geometry = tokenizer.geometry
+    if tokenizer.basis is None:
+        raise ConfigError(f'{type(tokenizer).__name__} has no filters to draw: leave --figure out')
     figure = filter_grid(tokenizer.basis[: geometry.latent_dim], geometry.patch_size, geometry.in_channels)
     print(f'filters drawn: {save_figure(figure, path)}')
