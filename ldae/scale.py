@@ -16,6 +16,18 @@ PAPER_SIZE, PAPER_EPOCHS = 256, 400
 #: Named sizes by width, for encoders and decoders that a row cuts elsewhere.
 NAME_OF_WIDTH = {768: ('base', 12), 1024: ('half-large', 12)}
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+# What a scale's file and its dict `scale` must hold.
+REQUIRED = ('scale', *LOADERS, 'optim_wrapper', 'auto_scale_lr')
+RULES = (
+    'img_size',
+    'patch_size',
+    'in_channels',
+    'num_classes',
+    'latent_dims',
+    'archs',
+    'epochs',
+    'tokenizer_epochs',
+)
 # A scale gives its own values for these.
 DATA = ('data_root', 'data_preprocessor', *LOADERS)
 
@@ -60,18 +72,8 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
         ConfigError: If there is no such scale, it was applied already, or it lacks something that the config needs.
     """
     path = find_scale(scale)
-    if 'scale' in cfg:
-        raise ConfigError(
-            f'{cfg.filename} is of scale {cfg.scale} already: it cannot be brought to {path.stem} too'
-        )
-    if cfg.get('model', {}).get('tokenizer') is None or 'pipeline' not in cfg.train_dataloader.dataset:
-        raise ConfigError(
-            f'{cfg.filename} cannot be brought to scale {path.stem}: it is no pre-training or tokenizer config of the '
-            "paper's scale"
-        )
-    file = load_config(path)
-    if 'scale' not in file:
-        raise ConfigError(f'{path} is not a scale: it has no dict `scale`')
+    _check_scalable(cfg, path)
+    file = read_scale(path)
     rules = file.scale
     _scale_model(cfg.model, rules, path)
     _replace_data(cfg, file)
@@ -87,6 +89,28 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
     cfg.scale = path.stem
     cfg.setdefault('work_dir', f'./work_dirs/{path.stem}/{Path(cfg.filename or "run").stem}')
     return cfg
+
+
+def read_scale(path: Path) -> Config:
+    """The config of a scale; raise ConfigError, naming what it lacks, if it is none."""
+    file = load_config(path)
+    missing = [key for key in REQUIRED if key not in file]
+    missing += [f'scale.{key}' for key in RULES if key not in file.get('scale', RULES)]
+    if missing:
+        raise ConfigError(f'{path} is not a scale: it lacks {", ".join(missing)}')
+    return file
+
+
+def _check_scalable(cfg: Config, path: Path) -> None:
+    if 'scale' in cfg:
+        raise ConfigError(
+            f'{cfg.filename} is of scale {cfg.scale} already: it cannot be brought to {path.stem} too'
+        )
+    if cfg.get('model', {}).get('tokenizer') is None or 'pipeline' not in cfg.train_dataloader.dataset:
+        raise ConfigError(
+            f'{cfg.filename} cannot be brought to scale {path.stem}: it is no pre-training or tokenizer config of the '
+            "paper's scale"
+        )
 
 
 def trains_tokenizer(cfg: Config) -> bool:

@@ -212,6 +212,14 @@ def test_what_has_no_scale_is_refused(name):
         load_config(f'ldae::{name}', scale=SUBSET)
 
 
+def test_a_scale_that_lacks_something_is_said_in_one_line(tmp_path: Path):
+    mine = tmp_path / 'mine.py'
+    mine.write_text('scale = dict(img_size=32)\n')
+    with pytest.raises(ConfigError, match=r'lacks .*optim_wrapper.*scale\.patch_size') as caught:
+        row('t3_5_original-image', mine)
+    assert '\n' not in str(caught.value)
+
+
 def test_a_config_is_no_scale():
     with pytest.raises(ConfigError, match='is not a scale'):
         row('t3_5_original-image', configs_root() / 'ldae' / 'vit-b_pca.py')
