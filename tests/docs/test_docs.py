@@ -95,6 +95,8 @@ def test_config_builds(page: Path, block: Block, write):
     folder = write([other for other in blocks(page, 'python') if other.file and not other.is_config])
     (folder / 'mine.py').write_text(block.text)
     cfg = load_config(folder / 'mine.py')
+    if 'model' not in cfg:  # a scale
+        cfg = load_config('ldae::deconstruction/t3_5_original-image.py', scale=folder / 'mine.py')
     check_types(cfg)
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
