@@ -108,9 +108,7 @@ def _set_rank_variables(rank: str, world_size: str, local_rank: str) -> None:
     os.environ['LOCAL_RANK'] = os.environ.get(local_rank, '0')
 
 
-def cpu_model_wrapper(
-    find_unused_parameters: bool = False, kind: str = 'MMDistributedDataParallel'
-) -> dict:
+def cpu_model_wrapper(find_unused_parameters: bool = False, kind: str = 'MMDistributedDataParallel') -> dict:
     """mmengine 0.10.x: DistributedDataParallel without ``device_ids``, which the Runner sets even for a model on CPU."""
     return dict(
         type=kind,

@@ -98,9 +98,7 @@ def load_tokenizer_state(
         ConfigError: If the file is missing or not of that kind.
     """
     if not Path(path).is_file():
-        raise ConfigError(
-            f'tokenizer file {path} does not exist: make it with {remedy}'
-        )
+        raise ConfigError(f'tokenizer file {path} does not exist: make it with {remedy}')
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
         found, state = content['tokenizer'], content['state_dict']

@@ -64,6 +64,7 @@ class ConvVAETokenizer(LearnedTokenizer):
             trained.
     """
 
+    family = 'conv-vae_'
     recipes = {16: 'conv-vae_f8_kl', **{d: f'conv-vae_f8_kl_d{d}' for d in (8, 32, 64, 128)}}
 
     def __init__(

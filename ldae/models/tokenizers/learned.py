@@ -81,6 +81,8 @@ class LearnedTokenizer(BaseTokenizer):
 
     #: The configs that train it, by latent dimension; a checkpoint's folder names the very one.
     recipes: dict[int, str] = {}
+    #: What the names of all configs that train it begin with.
+    family = ''
 
     @abstractmethod
     def training_net(self) -> TrainableNet:
@@ -96,7 +98,7 @@ class LearnedTokenizer(BaseTokenizer):
 
         folder = Path(checkpoint or '').parent  # work_dirs/[scale/]config
         name, scale = folder.name, folder.parent.name
-        if not name or not (configs_root() / 'tokenizers' / f'{name}.py').is_file():
+        if not name.startswith(self.family) or not (configs_root() / 'tokenizers' / f'{name}.py').is_file():
             name = self.recipes[min(self.recipes, key=lambda d: abs(d - self.latent_dim))]
         is_scaled = scale and (configs_root() / 'scales' / f'{scale}.py').is_file()
         return f'tools/train.py configs/tokenizers/{name}.py' + (f' --scale {scale}' if is_scaled else '')

@@ -132,6 +132,7 @@ class PatchAETokenizer(LearnedPatchTokenizer):
         img_size, patch_size, in_channels, latent_dim, latent_norm, checkpoint: See :class:`LearnedPatchTokenizer`.
     """
 
+    family = 'patch-ae_'
     recipes = {d: f'patch-ae_d{d}' for d in LATENT_DIMS}
 
 
@@ -143,5 +144,6 @@ class PatchVAETokenizer(LearnedPatchTokenizer):
         img_size, patch_size, in_channels, latent_dim, latent_norm, checkpoint: See :class:`LearnedPatchTokenizer`.
     """
 
+    family = 'patch-vae_'
     recipes = {d: f'patch-vae_d{d}' for d in LATENT_DIMS}
     variational = True

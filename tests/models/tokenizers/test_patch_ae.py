@@ -181,7 +181,7 @@ def bad_files(tmp_path, autoencoder):
             PatchVAETokenizer,
             'patch-ae_d8/tokenizer.pth',
             {},
-            'holds a PatchAETokenizer.*asks for a PatchVAETokenizer',
+            'holds a PatchAETokenizer.*asks for a PatchVAETokenizer.*patch-vae_d8.py',
         ),
         (PatchVAETokenizer, 'pca.pth', {}, 'holds a PatchPCATokenizer.*make one with .*patch-vae_d8.py'),
         (
