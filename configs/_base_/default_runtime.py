@@ -13,6 +13,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
     plain_checkpoint=dict(type='ldae.PlainCheckpointHook'),
+    step_seed=dict(type='ldae.StepSeedHook'),
     check_loaded=dict(type='ldae.CheckLoadedHook'),
 )
 

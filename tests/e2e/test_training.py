@@ -20,7 +20,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(run, workspace):
         torch.testing.assert_close(ranks[0][name], value, atol=1e-4, rtol=1e-3, msg=name)
 
 
-def test_a_stopped_run_resumes_from_its_checkpoint_with_safe_loading(run, workspace):
+def test_a_resumed_run_equals_an_uninterrupted_one(run, workspace):
     run('train.py', 'tiny.py', '--work-dir', 'w', '--cfg-options', 'train_cfg.max_epochs=1')
     saved = checkpoint(workspace / 'w' / 'epoch_1.pth')  # weights_only=True
     result = run('train.py', 'tiny.py', '--work-dir', 'w', '--resume')
@@ -37,6 +37,13 @@ def test_a_stopped_run_resumes_from_its_checkpoint_with_safe_loading(run, worksp
     )
     history = final['message_hub']['log_scalars']['train/loss']['log']
     assert len(history) == 20
+    # Bit for bit what an uninterrupted run ends with: weights, optimizer, schedule and the log of the loss.
+    run('train.py', 'tiny.py', '--work-dir', 'whole')
+    whole = checkpoint(workspace / 'whole' / 'epoch_2.pth')
+    assert torch.equal(history, whole['message_hub']['log_scalars']['train/loss']['log'])
+    torch.testing.assert_close(final['state_dict'], whole['state_dict'], rtol=0, atol=0)
+    torch.testing.assert_close(final['optimizer']['state'], whole['optimizer']['state'], rtol=0, atol=0)
+    assert final['param_schedulers'] == whole['param_schedulers']
 
 
 @pytest.mark.parametrize('layout', ['tiny_image_folder', 'tiny_annotated_folder'])

@@ -9,6 +9,7 @@ from .reconstruction_pictures import ReconstructionPicturesHook
 from .run_summary import RunSummaryHook
 from .runtime_info import ReducedRuntimeInfoHook
 from .safe_checkpoint import SafeCheckpointHook
+from .step_seed import StepSeedHook
 from .write_tokenizer import WriteTokenizerHook
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     'RunSummaryHook',
     'WriteTokenizerHook',
     'SafeCheckpointHook',
+    'StepSeedHook',
 ]

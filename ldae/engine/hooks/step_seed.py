@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The random numbers of a step follow from the seed and the step's number, so that nothing has to be restored."""
+
+import hashlib
+import random
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ldae.registry import HOOKS
+
+
+@HOOKS.register_module()
+class StepSeedHook(Hook):
+    """Seed torch, numpy and Python before each training epoch and step, from the run's seed, the epoch's or step's number
+    and, where ``randomness.diff_rank_seed`` is set, the rank.
+
+    mmengine restores a resumed run's seed but not how far its random streams had got: noise that was drawn already
+    would be drawn again. Here step i draws the same numbers whether or not the run was interrupted before it. Workers
+    of a data loader have streams of their own, which start anew with each epoch unless they are persistent.
+    """
+
+    # Before anything that may draw.
+    priority = 'VERY_HIGH'
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self._seed(
+            runner, f'epoch {runner.epoch}'
+        )  # of the workers' seeds, and of the first batch where there are none
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        self._seed(runner, f'step {runner.iter}')
+
+    def _seed(self, runner: Runner, moment: str) -> None:
+        rank = get_rank() if runner._randomness_cfg.get('diff_rank_seed') else 0
+        seed = seed_of(runner.seed, moment, rank)
+        torch.manual_seed(seed)  # all devices
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+
+
+def seed_of(seed: int, moment: str, rank: int = 0) -> int:
+    """63 bits that look unrelated for neighbouring arguments."""
+    digest = hashlib.blake2b(f'{seed}/{moment}/{rank}'.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, 'big') >> 1
