@@ -173,7 +173,7 @@ def _run_config(cfg: Config, seed: int) -> Config:
         hooks.pop(name, None)
     epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
     checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
-    # Two, since the older one is deleted before the newer is written.
+    # Two: the newer one may turn out not to be readable.
     checkpoint.update(max_keep_ckpts=2, save_last=True)
     if epochs:
         checkpoint.update(interval=max(1, epochs // CHECKPOINTS_A_RUN))

@@ -4,6 +4,7 @@
 import json
 
 import pytest
+import torch
 
 from ldae.ablation import plan_jobs, worker
 from ldae.config import load_config
@@ -60,8 +61,8 @@ def test_a_second_call_scores_again_without_training_and_finds_the_same(job):
         }
 
 
-def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path):
-    (job,) = plan(['a_t10_clean'], tmp_path)
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(job, tmp_path):
+    whole_run, (job,) = job, plan(['a_t10_clean'], tmp_path)
     config = job.folder / 'config.py'
     whole = config.read_text()
     assert 'max_epochs=2' in whole
@@ -71,6 +72,11 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path):
     config.write_text(whole)
     assert worker.train(job.folder)['checkpoint'] == 'epoch_2.pth'
     assert 'resumed epoch: 1' in ''.join(path.read_text() for path in job.folder.glob('*/*.log'))
+    ended, expected = (
+        torch.load(folder / 'epoch_2.pth', weights_only=True)['state_dict']
+        for folder in (job.folder, whole_run.folder)
+    )
+    assert all(torch.equal(ended[name], value) for name, value in expected.items())
 
 
 def test_a_row_that_cannot_be_scored_is_explained_and_takes_none_along(job, monkeypatch):
