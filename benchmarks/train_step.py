@@ -107,7 +107,7 @@ def build(args: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
         backbone=dict(type='ldae.LDAEViT', arch=SIZES[args.size]),
     )
     ours = MODELS.build(cfg).to(args.device)
-    ours.tokenizer.fit([torch.randn(8, 3, args.img_size, args.img_size, device=args.device)])
+    ours.tokenizer.fit([torch.randn(32, 3, args.img_size, args.img_size, device=args.device)])
     return ours, PlainLDAE(SIZES[args.size], args.img_size, ours.tokenizer).to(args.device)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ldae import compat
@@ -206,6 +207,9 @@ def _find_checkpoint(cfg: Config) -> None:
     if cfg.get('resume') and not cfg.get('load_from'):
         latest = latest_checkpoint(cfg.work_dir)
         cfg.load_from = None if latest is None else str(latest)
+        if latest is None:
+            print_log(f'Nothing to resume from in {cfg.work_dir}: starting from the beginning')
+            cfg.resume = False
 
 
 def _build_train_data(runner: Runner) -> None:

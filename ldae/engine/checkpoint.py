@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 
+from ldae.utils import ConfigError
+
 POINTER = 'last_checkpoint'
 
 
@@ -40,8 +42,13 @@ def write_pointer(work_dir: str | os.PathLike, name: str) -> None:
 
 
 def latest_checkpoint(work_dir: str | os.PathLike) -> Path | None:
-    """The checkpoint that ``last_checkpoint`` names if it can be read, else the newest that can; None if none can."""
-    for path in _candidates(Path(work_dir)):
+    """The checkpoint that ``last_checkpoint`` names if it can be read, else the newest that can; None if there is none.
+
+    Raises:
+        ConfigError: If there are some and none can be read, which starting anew would overwrite.
+    """
+    candidates = _candidates(Path(work_dir))
+    for path in candidates:
         try:
             # Memory-mapped: checks the file's structure without reading the tensors.
             torch.load(path, map_location='cpu', weights_only=True, mmap=True)
@@ -50,6 +57,10 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> Path | None:
             print_log(f'{path} cannot be read ({reason}): trying the one before', 'current', level=30)
             continue
         return path
+    if candidates:
+        raise ConfigError(
+            f'none of the {len(candidates)} checkpoints in {work_dir} can be read: move them away to start anew'
+        )
     return None
 
 

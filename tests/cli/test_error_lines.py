@@ -79,6 +79,8 @@ def test_a_truncated_checkpoint_is_one_line(tmp_path):
 
 def test_a_call_in_cfg_options_is_one_line(capsys):
     config = 'ldae::ldae/vit-b_pca.py'
-    status = run_tool('print-config', [config, '--cfg-options', 'model.backbone.arch=dict(embed_dims=32,num_layers=1)'])
+    status = run_tool(
+        'print-config', [config, '--cfg-options', 'model.backbone.arch=dict(embed_dims=32,num_layers=1)']
+    )
     assert status == 2
     assert 'takes no nested calls' in capsys.readouterr().err

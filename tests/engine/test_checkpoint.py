@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ldae.engine.checkpoint import latest_checkpoint, save_whole, write_pointer
+from ldae.utils import ConfigError
 
 
 def save(folder, name: str, age: int = 0) -> None:
@@ -66,6 +67,12 @@ def test_a_pointer_to_nothing_gives_way_to_the_newest(tmp_path):
     save(tmp_path, 'iter_10.pth')
     write_pointer(tmp_path, 'iter_20.pth')
     assert latest_checkpoint(tmp_path).name == 'iter_10.pth'
+
+
+def test_checkpoints_of_which_none_can_be_read_are_not_run_over(tmp_path):
+    (tmp_path / 'epoch_1.pth').write_bytes(b'')
+    with pytest.raises(ConfigError, match='none of the 1 checkpoints in .* can be read: move them away'):
+        latest_checkpoint(tmp_path)
 
 
 def test_nothing_to_resume_from_is_none(tmp_path):

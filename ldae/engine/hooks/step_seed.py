@@ -20,16 +20,14 @@ class StepSeedHook(Hook):
 
     mmengine restores a resumed run's seed but not how far its random streams had got: noise that was drawn already
     would be drawn again. Here step i draws the same numbers whether or not the run was interrupted before it. Workers
-    of a data loader have streams of their own, which start anew with each epoch unless they are persistent.
+    of a data loader have streams of their own, which mmengine seeds when they start.
     """
 
     # Before anything that may draw.
     priority = 'VERY_HIGH'
 
     def before_train_epoch(self, runner: Runner) -> None:
-        self._seed(
-            runner, f'epoch {runner.epoch}'
-        )  # of the workers' seeds, and of the first batch where there are none
+        self._seed(runner, f'epoch {runner.epoch}')  # of the first batch, where no worker reads it
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         self._seed(runner, f'step {runner.iter}')
