@@ -160,6 +160,7 @@ def run_row(tmp_path_factory: pytest.TempPathFactory):
         if cfg.model.tokenizer.get('checkpoint'):
             cfg.model.tokenizer.checkpoint = tokenizer_file(cfg.model.tokenizer, folder)
         cfg.work_dir = str(folder / scale / name)
+        cfg.experiment_name = f'{scale}_{name}'  # runs of one name within a second would share their log
         runner = build_runner(prepare(cfg))
         runner.train()
         return runner
