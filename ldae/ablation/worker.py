@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ldae.cli.errors import explained, one_line
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
+from ldae.utils.files import write_text_whole
 
 from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, SCORES_FILE, read_json
 
@@ -50,9 +51,7 @@ def train(folder: Path) -> dict:
 
 def write_json(path: Path, value: object) -> None:
     """Write a file that is either whole or absent."""
-    partial_path = path.with_suffix('.partial')
-    partial_path.write_text(json.dumps(value, indent=2) + '\n')
-    partial_path.replace(path)
+    write_text_whole(path, json.dumps(value, indent=2) + '\n')
 
 
 def score_member(folder: Path, job: dict, member: dict, done: dict) -> dict:
@@ -73,7 +72,7 @@ def score(folder: Path, job: dict, transfer: dict, done: dict) -> dict:
     cfg = Config.fromfile(folder / CONFIG_FILE)
     model = load_model(cfg, transfer, folder / done['checkpoint'])
     features = [
-        extract(model, loader_cfg, limit, job['seed'])
+        extract(model, loader_cfg, limit)
         for loader_cfg, limit in zip(
             probe_dataloaders(cfg), (job['probe']['train_images'], job['probe']['test_images']), strict=True
         )
@@ -118,12 +117,11 @@ def probe_dataloaders(cfg: Config) -> tuple[dict, dict]:
     return dict(test, dataset=dataset), test
 
 
-def extract(model: nn.Module, loader_cfg: dict, limit: int | None, seed: int) -> tuple[Tensor, Tensor]:
+def extract(model: nn.Module, loader_cfg: dict, limit: int | None) -> tuple[Tensor, Tensor]:
     """Average-pooled features (n, C) and labels (n,) of at most ``limit`` images."""
     from ldae.engine.hooks.online_knn import build_bounded_dataloader
     from ldae.evaluation import extract_features, pooled_features
 
-    torch.manual_seed(seed)  # features of noisy latents draw their noise
     loader = build_bounded_dataloader(loader_cfg, limit or sys.maxsize)
     preprocess = partial(model.data_preprocessor, training=False)
     return extract_features(partial(pooled_features, model), loader, preprocess)

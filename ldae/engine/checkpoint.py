@@ -9,6 +9,7 @@ import torch
 from mmengine.logging import print_log
 
 from ldae.utils import ConfigError
+from ldae.utils.files import write_text_whole
 
 POINTER = 'last_checkpoint'
 
@@ -35,10 +36,7 @@ def save_whole(content: Any, path: str | os.PathLike) -> None:
 
 def write_pointer(work_dir: str | os.PathLike, name: str) -> None:
     """Let ``last_checkpoint`` name a checkpoint of the folder, by its name alone, so that the folder can be moved."""
-    pointer = Path(work_dir) / POINTER
-    unfinished = pointer.with_name(f'.{POINTER}.unfinished')
-    unfinished.write_text(name)
-    unfinished.replace(pointer)
+    write_text_whole(Path(work_dir) / POINTER, name)
 
 
 def latest_checkpoint(work_dir: str | os.PathLike) -> Path | None:

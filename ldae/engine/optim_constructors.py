@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimizers of models that are trained in more than one part."""
 
-from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapperDict
 from torch import nn
 
 from ldae.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from ldae.utils import ConfigError
+from ldae.utils.models import unwrapped
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -14,7 +14,7 @@ class AdversarialOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """One optimizer for a model's ``net`` and one, with the same options, for its ``adversarial`` loss, as LDM has them."""
 
     def __call__(self, model: nn.Module) -> OptimWrapperDict:
-        model = model.module if is_model_wrapper(model) else model
+        model = unwrapped(model)
         if getattr(model, 'adversarial', None) is None:
             raise ConfigError(
                 f'optim_wrapper: AdversarialOptimWrapperConstructor is for models with an adversarial loss, which this '

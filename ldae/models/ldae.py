@@ -11,6 +11,7 @@ from torch import Tensor
 from ldae.models.noisers import NoisySample
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, check_range
+from ldae.utils.models import to_pixels
 
 
 @MODELS.register_module()
@@ -115,8 +116,7 @@ class LDAE(BaseSelfSupervisor):
         """Features of images (B, C, H, W) at the encoder's transfer time step; the last is (B, N, C)."""
         latents = self.tokenizer.encode(inputs)
         if self.transfer_noise:
-            t = torch.full((len(inputs),), self.backbone.timestep, device=inputs.device)
-            latents = self.noiser(latents, t, torch.Generator(inputs.device).manual_seed(0)).z_t
+            latents = self.noiser.at_level(latents, self.backbone.timestep)
         return self.backbone(self._encoder_input(latents))
 
     def forward(self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'):
@@ -178,10 +178,7 @@ class LDAE(BaseSelfSupervisor):
 
     def to_pixels(self, images: Tensor) -> Tensor:
         """Normalised images -> pixels in [0, 255], same shape."""
-        pre = self.data_preprocessor
-        if getattr(pre, '_enable_normalize', False):
-            images = images * pre.std + pre.mean
-        return images.clamp(0, 255)
+        return to_pixels(images, self.data_preprocessor)
 
 
 def complete(where: str, cfg: dict, values: dict) -> dict:

@@ -4,10 +4,7 @@
 128 images per process; with 8 processes that is MAE's batch of 1024.
 """
 
-data_root = 'data/imagenet'
-data_preprocessor = dict(
-    num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
-)
+_base_ = './imagenet_256_linear.py'
 
 rand_augment = dict(
     type='RandAugment',
@@ -37,31 +34,7 @@ train_pipeline = [
     random_erasing,
     dict(type='PackInputs'),
 ]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
-    dict(type='CenterCrop', crop_size=256),
-    dict(type='PackInputs'),
-]
 
-train_dataloader = dict(
-    batch_size=128,
-    num_workers=12,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='ldae.ImageFolder', data_root=data_root, split='train', pipeline=train_pipeline),
-)
-
-val_dataloader = dict(
-    batch_size=128,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='ldae.ImageFolder', data_root=data_root, split='val', pipeline=test_pipeline),
-)
-val_cfg = dict()
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
-
-test_dataloader = val_dataloader
-test_cfg = val_cfg
-test_evaluator = val_evaluator
+train_dataloader = dict(batch_size=128, drop_last=False, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(batch_size=128)
+test_dataloader = dict(batch_size=128)

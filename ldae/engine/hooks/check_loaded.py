@@ -11,6 +11,7 @@ from torch import nn
 
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError
+from ldae.utils.models import unwrapped
 
 #: Norms that transfer adds after pooling; no pre-training checkpoint has them.
 NEW_IN_TRANSFER = ('ln1.', 'ln2.')
@@ -29,7 +30,7 @@ class CheckLoadedHook(Hook):
                 check_pretrained(name.removeprefix('module.'), module, cfg)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        model = getattr(runner.model, 'module', runner.model)
+        model = unwrapped(runner.model)
         loaded = {
             key.removeprefix('module.'): value
             for key, value in checkpoint.get('state_dict', checkpoint).items()

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError, check_range
+from ldae.utils.models import unwrapped
 from ldae.utils.rng import preserved_rng
 from ldae.visualization import denoising_grid, figure_to_array, save_figure
 
@@ -67,7 +67,7 @@ class DenoisingPicturesHook(Hook):
 
     def picture(self, runner: Runner):
         """The matplotlib figure of the model as it is."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         training = model.training
         model.eval()
         with preserved_rng():

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ldae.engine.fit import fit_tokenizer, load_tokenizer_state, save_tokenizer
 from ldae.registry import HOOKS
 from ldae.utils import check_range
+from ldae.utils.models import unwrapped
 
 
 @HOOKS.register_module()
@@ -39,7 +39,7 @@ class FitTokenizerHook(Hook):
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
 
     def before_train(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         tokenizer = getattr(model, 'tokenizer', None)
         if tokenizer is None or not tokenizer.needs_fit or tokenizer.is_fitted:
             return

@@ -7,7 +7,6 @@ from functools import partial
 import torch
 from mmengine.dist import all_reduce, get_dist_info
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
@@ -16,6 +15,7 @@ from ldae.evaluation.features import extract_features, pooled_features
 from ldae.evaluation.knn import check_classes, knn_classify
 from ldae.registry import DATASETS, HOOKS
 from ldae.utils import ConfigError, check_range
+from ldae.utils.models import unwrapped
 from ldae.utils.rng import preserved_rng
 
 
@@ -79,7 +79,7 @@ class OnlineKNNHook(Hook):
     @torch.no_grad()
     def evaluate(self, runner: Runner) -> float:
         """k-NN accuracy in percent of the model as it is."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         training = model.training
         model.eval()
         with preserved_rng():

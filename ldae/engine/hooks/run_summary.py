@@ -4,11 +4,11 @@
 import torch
 from mmengine.device import get_device
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from ldae.registry import HOOKS
+from ldae.utils.models import unwrapped
 
 
 @HOOKS.register_module()
@@ -25,7 +25,7 @@ class RunSummaryHook(Hook):
 
 def describe_training(runner: Runner) -> str:
     """One line: what will be trained on what, for how long, where."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     loop, loader = runner.train_loop, runner.train_dataloader
     epochs = f'{loop.max_epochs} epochs x ' if loop.max_epochs and loop.max_epochs > 1 else ''
     steps = len(loader) if epochs else loop.max_iters

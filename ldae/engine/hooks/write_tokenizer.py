@@ -5,12 +5,12 @@ from pathlib import Path
 
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ldae.engine.fit import fit_tokenizer, save_tokenizer
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError, check_range
+from ldae.utils.models import unwrapped
 
 
 @HOOKS.register_module()
@@ -39,13 +39,13 @@ class WriteTokenizerHook(Hook):
         self.num_images, self.batch_size, self.seed, self.filename = num_images, batch_size, seed, filename
 
     def before_train(self, runner: Runner) -> None:
-        if not hasattr(_model(runner), 'export'):
+        if not hasattr(unwrapped(runner.model), 'export'):
             raise ConfigError(
-                f'WriteTokenizerHook: {type(_model(runner)).__name__} trains no tokenizer: remove the hook'
+                f'WriteTokenizerHook: {type(unwrapped(runner.model)).__name__} trains no tokenizer: remove the hook'
             )
 
     def after_train(self, runner: Runner) -> None:
-        model, loader = _model(runner), runner.train_dataloader
+        model, loader = unwrapped(runner.model), runner.train_dataloader
         tokenizer = model.export()
         fit_tokenizer(
             tokenizer,
@@ -63,7 +63,3 @@ class WriteTokenizerHook(Hook):
         runner.logger.info(
             f'{type(tokenizer).__name__}, latents scaled by 1 / {scale:.4g}, written to {path}'
         )
-
-
-def _model(runner: Runner):
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -197,8 +197,7 @@ class LDAEViT(VisionTransformer):
         """Raw images -> latents, or what they decode to; noised first if there is a noiser, each time alike."""
         latents = self.tokenizer.encode(images)
         if self.noiser is not None:
-            t = torch.full((len(images),), self.timestep, device=images.device)
-            latents = self.noiser(latents, t, torch.Generator(images.device).manual_seed(0)).z_t
+            latents = self.noiser.at_level(latents, self.timestep)
         return latents if self.patch_embed.takes_latents else self.tokenizer.decode(latents)
 
     def _condition(self, t: Tensor | None, labels: Tensor | None, device: torch.device) -> tuple[Tensor, ...]:

@@ -81,6 +81,11 @@ class GaussianNoiser(BaseModule):
         gamma, sigma, weight = (table[t].view(-1, 1, 1) for table in (self.gamma, self.sigma, self.weight))
         return NoisySample(z0, gamma * z0 + sigma * noise, noise, t, gamma, sigma, weight)
 
+    def at_level(self, z0: Tensor, timestep: int) -> Tensor:
+        """Latents z0 (B, N, d) noised to one level, with the same noise in every call: z_t (B, N, d)."""
+        t = torch.full((len(z0),), timestep, device=z0.device)
+        return self(z0, t, torch.Generator(z0.device).manual_seed(0)).z_t
+
     def draw(self, sampler: Callable[[int], Tensor], batch_size: int) -> Tensor:
         """This rank's rows of what ``sampler(size of the global batch)`` gives, interleaved as mmengine's sampler deals
         out samples; (batch_size, ...)."""

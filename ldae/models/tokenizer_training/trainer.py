@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ldae.models.tokenizers import LearnedTokenizer, Reconstruction
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, check_choice, check_range
+from ldae.utils.models import to_pixels, unwrapped
 
 from .adversarial import AdversarialLoss
 from .perceptual import PerceptualLoss
@@ -74,7 +75,9 @@ class TokenizerTrainer(BaseModel):
             self.perceptual = PerceptualLoss(**perceptual)
         if adversarial is not None:
             self.adversarial = AdversarialLoss(self.geometry.in_channels, **adversarial)
+        # The buffer travels in the checkpoint; the number beside it spares a step the wait for the device.
         self.register_buffer('steps', torch.tensor(0))
+        self._known_steps: int | None = None
         self.register_state_dict_post_hook(drop_wrappers)
 
     @staticmethod
@@ -120,11 +123,21 @@ class TokenizerTrainer(BaseModel):
                 "optim_wrapper.constructor='ldae.AdversarialOptimWrapperConstructor'"
             )
         images = self.data_preprocessor(data, True)['inputs']
-        is_on = int(self.steps) >= unwrapped(self.adversarial).start_step
-        self.steps += 1
+        is_on = self._count_step() >= unwrapped(self.adversarial).start_step
         result, log = self._step_net(images, optim_wrapper['net'], is_on)
         log['discriminator_loss'] = self._step_discriminator(result, optim_wrapper['adversarial'], is_on)
         return log
+
+    def _count_step(self) -> int:
+        """Steps before this one; the buffer is read from the device once."""
+        before = int(self.steps) if self._known_steps is None else self._known_steps
+        self._known_steps = before + 1
+        self.steps += 1
+        return before
+
+    def _load_from_state_dict(self, *args) -> None:
+        self._known_steps = None
+        super()._load_from_state_dict(*args)
 
     def _step_discriminator(self, result: Reconstruction, wrapper: OptimWrapper, is_on: bool) -> Tensor:
         if not is_on:
@@ -169,18 +182,10 @@ class TokenizerTrainer(BaseModel):
 
     def to_pixels(self, images: Tensor) -> Tensor:
         """Normalised images -> pixels in [0, 255], same shape."""
-        pre = self.data_preprocessor
-        if getattr(pre, '_enable_normalize', False):
-            images = images * pre.std + pre.mean
-        return images.clamp(0, 255)
+        return to_pixels(images, self.data_preprocessor)
 
 
 def drop_wrappers(model: nn.Module, state: dict[str, Tensor], prefix: str, _: dict) -> None:
     """Name what is saved as if no part were wrapped: mmengine's loading looks inside wrappers, its saving doesn't."""
     for key in [key for key in state if '.module.' in key]:
         state[key.replace('.module.', '.', 1)] = state.pop(key)
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside a wrapper of distributed training."""
-    return getattr(module, 'module', module)

@@ -221,3 +221,14 @@ def test_wrong_options_are_one_clear_line(options, message):
     with pytest.raises(ConfigError, match=message) as info:
         TokenizerTrainer(**dict(dict(tokenizer=PATCH), **options))
     assert '\n' not in str(info.value)
+
+
+def test_steps_are_counted_without_reading_the_device_and_anew_after_loading():
+    trainer = nn.Module.__new__(TokenizerTrainer)
+    nn.Module.__init__(trainer)
+    trainer.register_buffer('steps', torch.tensor(3))
+    trainer._known_steps = None
+    assert [trainer._count_step() for _ in range(2)] == [3, 4]
+    assert int(trainer.steps) == 5
+    trainer.load_state_dict(dict(steps=torch.tensor(9)))
+    assert trainer._count_step() == 9
