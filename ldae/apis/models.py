@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models by name, by config, or by what their checkpoint says of itself."""
+
+import ast
+import os
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from ldae.compat import PREFIX
+from ldae.config import configs_root, find_config, load_config, walk_dicts
+from ldae.registry import MODELS
+from ldae.utils import ConfigError
+from ldae.utils.checkpoints import read_checkpoint
+from ldae.utils.errors import nearest
+
+#: Other libraries' models: ``timm::vit_base_patch16_224``, ``mmpretrain::mae_vit-base-p16_8xb512-amp-coslr-300e_in1k``.
+TIMM, MMPRETRAIN = 'timm::', 'mmpretrain::'
+# These hold parts of configs.
+NOT_MODELS = ('_base_', 'scales')
+
+
+def list_models(pattern: str | None = None) -> list[str]:
+    """Names of the configs that :func:`get_model` builds, such as ``'ldae/vit-b_pca'``.
+
+    Args:
+        pattern: Of the whole name, with the wildcards of a shell: ``'ldae/*'``, ``'*finetune*'``.
+    """
+    root = configs_root()
+    names = [path.relative_to(root).with_suffix('').as_posix() for path in sorted(root.rglob('*.py'))]
+    return [
+        name
+        for name in names
+        if name.partition('/')[0] not in NOT_MODELS and (pattern is None or fnmatch(name, pattern))
+    ]
+
+
+def get_model(
+    model: str | os.PathLike | Config | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    device: str | torch.device | None = None,
+    scale: str | None = None,
+    cfg_options: dict | None = None,
+    backbone: dict | None = None,
+    pretrained: bool = False,
+) -> nn.Module:
+    """Build a model in evaluation mode.
+
+    Args:
+        model: A name of :func:`list_models` or an unmistakable last part of one, a config file, ``'ldae::...'``, a
+            ``Config``, ``'timm::NAME'`` or ``'mmpretrain::NAME'``. None takes the config that ``checkpoint`` holds.
+        checkpoint: Its weights, all of them; without one they are initialised as for training.
+        device: None takes the GPU if there is one.
+        scale: A scale to bring the config to (:func:`ldae.scale.apply_scale`).
+        cfg_options: Dotted keys and values merged into the config.
+        backbone: Options merged into the config of the backbone, such as ``dict(timestep=100)``.
+        pretrained: Download the weights that timm or mmpretrain has for its model.
+
+    Returns:
+        The model; ``model._config`` is the config it was built from, None for timm's.
+
+    Raises:
+        ConfigError: An unknown name, or a checkpoint that doesn't fit or can't be trusted.
+    """
+    content = None if checkpoint is None else read_checkpoint(checkpoint)
+    if str(model).startswith(TIMM):
+        built = _timm_model(str(model).removeprefix(TIMM), content, checkpoint, pretrained)
+    elif str(model).startswith(MMPRETRAIN):
+        built = _mmpretrain_model(str(model).removeprefix(MMPRETRAIN), pretrained)
+        _load(built, content, checkpoint)
+    else:
+        if pretrained:
+            raise ConfigError(f'{model}: there are no weights to download: name a checkpoint')
+        cfg = _find_config(model, content, checkpoint, scale, cfg_options)
+        built = _build(cfg, backbone, has_weights=content is not None)
+        _load(built, content, checkpoint)
+    built.eval()
+    return built.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+
+
+def load_config_of(checkpoint: str | os.PathLike) -> Config:
+    """The config that a checkpoint was trained by, as it says itself.
+
+    Raises:
+        ConfigError: If it says nothing, or more than data.
+    """
+    return _stored_config(read_checkpoint(checkpoint), checkpoint)
+
+
+def _find_config(
+    model: str | os.PathLike | Config | None,
+    content: dict | None,
+    checkpoint: str | os.PathLike | None,
+    scale: str | None,
+    cfg_options: dict | None,
+) -> Config:
+    if model is None and content is None:
+        raise ConfigError('get_model: name a model, or a checkpoint, or both')
+    if model is not None and not isinstance(model, Config):
+        return load_config(_config_path(str(model)), cfg_options, scale)
+    cfg = _stored_config(content, checkpoint) if model is None else Config(model._cfg_dict.to_dict())
+    if scale is not None:
+        from ldae.scale import apply_scale
+
+        apply_scale(cfg, scale)
+    if cfg_options:
+        cfg.merge_from_dict(cfg_options)
+    return cfg
+
+
+def _config_path(name: str) -> str:
+    """A path or ``ldae::...`` as it is; a name of :func:`list_models`, or its last part, as a path."""
+    if name.startswith(PREFIX) or name.endswith('.py'):
+        return str(find_config(name))
+    names = list_models()
+    found = [full for full in names if full == name] or [
+        full for full in names if full.rpartition('/')[2] == name
+    ]
+    if len(found) == 1:
+        return str(configs_root() / f'{found[0]}.py')
+    if found:
+        raise ConfigError(f'model {name!r} may be any of {found}: give the whole name')
+    raise ConfigError(f'there is no model {name!r}{nearest(name, names)} ldae.list_models() names all')
+
+
+def _stored_config(content: dict, checkpoint: str | os.PathLike) -> Config:
+    meta = content.get('meta')
+    text = meta.get('cfg') if isinstance(meta, dict) else None
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f'{checkpoint} does not say by which config it was trained: name the config')
+    try:
+        return Config(parse_config(text), filename=None)
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(
+            f'{checkpoint}: the config that it holds cannot be read as data ({error}): name the config'
+        ) from error
+
+
+def parse_config(text: str) -> dict[str, Any]:
+    """A config's text as mmengine dumps it (``name = dict(...)``), read as data: nothing in it is run.
+
+    Raises:
+        ValueError: If it holds anything but assignments of constants, lists, tuples and dicts.
+    """
+    values = {}
+    for statement in ast.parse(text).body:
+        if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
+            raise ValueError(f'line {statement.lineno} is no assignment to a name')
+        values[statement.targets[0].id] = _value(statement.value)
+    return values
+
+
+def _value(node: ast.expr) -> Any:
+    """The value of a literal, in which ``dict(a=1)`` is one too."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
+        entries = [_value(argument) for argument in node.args]
+        if len(entries) > 1 or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError(f'line {node.lineno} calls dict with more than names and a dict')
+        given = {keyword.arg: _value(keyword.value) for keyword in node.keywords}
+        # `**{...}` has no name.
+        spread = given.pop(None, {})
+        return {**(entries[0] if entries else {}), **spread, **given}
+    if isinstance(node, ast.Dict):
+        return {_value(key): _value(value) for key, value in zip(node.keys, node.values, strict=True) if key}
+    if isinstance(node, ast.List):
+        return [_value(item) for item in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(_value(item) for item in node.elts)
+    if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):
+        return float(node.id)
+    return ast.literal_eval(node)
+
+
+def _build(cfg: Config, backbone: dict | None, has_weights: bool) -> nn.Module:
+    if 'model' not in cfg:
+        raise ConfigError(f'{cfg.filename or "the config"} describes no model')
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    model_cfg = cfg.model.to_dict()
+    if 'data_preprocessor' in cfg:
+        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor.to_dict())
+    model_cfg.setdefault('backbone', {}).update(backbone or {})
+    for node in walk_dicts(model_cfg):
+        _forget_files(node, has_weights)
+    model = MODELS.build(model_cfg)
+    if not has_weights and hasattr(model, 'init_weights'):
+        model.init_weights()
+    model._config = cfg
+    return model
+
+
+def _forget_files(node: dict, has_weights: bool) -> None:
+    """Files that a checkpoint replaces, or that the config leaves to the command line."""
+    init = node.get('init_cfg')
+    if (
+        isinstance(init, dict)
+        and init.get('type') == 'Pretrained'
+        and (has_weights or not init['checkpoint'])
+    ):
+        node['init_cfg'] = None
+    if has_weights and str(node.get('type')).endswith('Tokenizer') and 'checkpoint' in node:
+        node['checkpoint'] = None
+
+
+def _load(model: nn.Module, content: dict | None, checkpoint: str | os.PathLike | None) -> None:
+    if content is None:
+        return
+    from ldae.engine.hooks.check_loaded import report
+
+    loaded = {key.removeprefix('module.'): value for key, value in content['state_dict'].items()}
+    own = model.state_dict()
+    report(
+        str(checkpoint),
+        missing=[key for key in own if key not in loaded],
+        mismatched=[key for key in own if key in loaded and loaded[key].shape != own[key].shape],
+        total=len(own),
+    )
+    unknown = [key for key in loaded if key not in own]
+    if unknown:
+        raise ConfigError(
+            f'{checkpoint} holds {len(unknown)} tensors that the model lacks ({", ".join(unknown[:3])}...): '
+            'use the config that it was made with'
+        )
+    model.load_state_dict(loaded)
+
+
+def _timm_model(
+    name: str, content: dict | None, checkpoint: str | os.PathLike | None, pretrained: bool
+) -> nn.Module:
+    import timm
+
+    try:
+        model = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except RuntimeError as error:
+        raise ConfigError(
+            f'timm has no model {name!r}{nearest(name.partition(".")[0], timm.list_models())}'
+        ) from error
+    if content is not None:
+        heads = (model.pretrained_cfg or {}).get('classifier') or 'head'
+        heads = (heads,) if isinstance(heads, str) else tuple(heads)
+        state = content['state_dict']
+        content = dict(state_dict={key: value for key, value in state.items() if not key.startswith(heads)})
+    _load(model, content, checkpoint)
+    model._config = None
+    return model
+
+
+def _mmpretrain_model(name: str, pretrained: bool) -> nn.Module:
+    import mmpretrain
+
+    try:
+        model = mmpretrain.get_model(name, pretrained=pretrained)
+    except ValueError as error:
+        raise ConfigError(
+            f'mmpretrain has no model {name!r}{nearest(name, mmpretrain.list_models())}'
+        ) from error
+    return model

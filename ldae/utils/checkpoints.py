@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading checkpoint files without running what they hold."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError
+
+#: torch's own switch, which a user sets for a file whose origin they trust.
+UNSAFE_VARIABLE = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """The content of a ``.pth`` or ``.safetensors`` file, on the CPU; a bare state dict becomes ``{'state_dict': ...}``.
+
+    Raises:
+        ConfigError: The file is missing, damaged, no checkpoint, or holds pickled objects, which are never run.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ConfigError(f'checkpoint {str(path)!r} does not exist')
+    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pth(path)
+    if isinstance(content, dict) and isinstance(content.get('state_dict'), dict):
+        return content
+    if isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values()):
+        return dict(state_dict=content)
+    raise ConfigError(
+        f'{path} is no checkpoint of a model: it has no state_dict; name the .pth file that training wrote'
+    )
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ConfigError(f'{path} is damaged or no safetensors file: {error}') from error
+
+
+def _read_pth(path: Path) -> Any:
+    try:
+        # None leaves it to torch, whose default is to load safely and whose switch is the named opt-in.
+        return torch.load(path, map_location='cpu', weights_only=None)
+    except pickle.UnpicklingError as error:
+        if _is_pickle(path):
+            raise ConfigError(
+                f'{path} holds pickled Python objects, which loading could run as code; if you trust where it comes from, '
+                f'set {UNSAFE_VARIABLE}=1'
+            ) from error
+        raise ConfigError(
+            f'{path} is not a checkpoint file: name the .pth file that training wrote'
+        ) from error
+    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f'{path} is damaged or truncated ({reason}): use the checkpoint before it'
+        ) from error
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file has the first bytes of torch's zip archives, or of a bare pickle."""
+    with path.open('rb') as file:
+        start = file.read(2)
+    return start == b'PK' or start[:1] == b'\x80'
