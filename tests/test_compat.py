@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 
 from ldae import compat
 from ldae.config import configs_root
@@ -137,3 +138,13 @@ def test_a_runners_checkpoint_is_written_to_another_name_first(tmp_path, monkeyp
     before = module.save_checkpoint
     write_checkpoints_whole()
     assert module.save_checkpoint is before
+
+
+def test_a_scalars_history_is_bounded_and_keeps_the_newest():
+    hub = MessageHub.get_instance('test_bounded_history')
+    for value in range(compat.LOG_HISTORY + 5):
+        hub.update_scalar('train/loss', value)
+    log, _ = hub.get_scalar('train/loss').data
+    assert len(log) == compat.LOG_HISTORY
+    assert log[-1] == compat.LOG_HISTORY + 4
+    assert hub.get_scalar('train/loss').mean(2) == compat.LOG_HISTORY + 3.5
