@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One pass of a frozen encoder over a data set."""
+"""Features of a frozen encoder: of its last block or of several, from one pass over images or over a data set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from mmengine.dist import all_gather, is_main_process
@@ -10,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ldae.utils import ConfigError
+from ldae.models import LDAE, LDAEViT
+from ldae.utils import ConfigError, check_range
+from ldae.utils.models import unwrapped
 
 
 def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
@@ -19,20 +23,186 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
     ``model`` is a pre-training model (l-DAE, MAE, ...), a classifier (its backbone counts), or a backbone of mmpretrain
     or timm. Class and other extra tokens are left out. MAE's encoder sees every patch.
     """
-    backbone = getattr(model, 'backbone', model)
-    tokens = _forward_unmasked(model, backbone, images)
-    if isinstance(tokens, tuple | list):
-        tokens = tokens[-1]
-    if tokens.dim() == 4:
-        return tokens.mean(dim=(2, 3))
-    if tokens.dim() == 3:
-        return tokens[:, _num_extra_tokens(backbone) :].mean(dim=1)
-    return tokens
+    backbone = backbone_of(model)
+    return _pool(_forward_unmasked(model, backbone, images), backbone)
+
+
+def block_features(model: nn.Module, images: Tensor, blocks: Sequence[int] | None = None) -> Tensor:
+    """Average of the patch tokens after each of ``blocks``, from one forward pass: (B, C, H, W) -> (B, L, embed_dims).
+
+    Args:
+        model: As :func:`pooled_features` takes it; of a convolutional network, blocks are its stages.
+        blocks: Numbers from 1 to the depth, or negative ones from the end; None takes the last. The last block's features
+            are those of :func:`pooled_features`: the encoder's final norm, if it has one, counts to it.
+
+    Raises:
+        ConfigError: A number out of range, or blocks of different widths, which don't fit into one tensor.
+    """
+    features = features_of_blocks(model, images, resolve_blocks(model, blocks))
+    widths = {rows.shape[1] for rows in features}
+    if len(widths) > 1:
+        raise ConfigError(f'blocks={blocks} have {sorted(widths)} channels: ask for one of them at a time')
+    return torch.stack(features, dim=1)
+
+
+def features_of_blocks(
+    model: nn.Module,
+    images: Tensor,
+    blocks: Sequence[int],
+    forward: Callable[[], Tensor | tuple[Tensor, ...]] | None = None,
+) -> list[Tensor]:
+    """As :func:`block_features`, for positive block numbers: one (B, C) a block, of whatever width.
+
+    ``forward`` runs the encoder another way than on clean images at its own time step.
+    """
+    backbone, depth = backbone_of(model), num_blocks(model)
+    with _watched(backbone, [block for block in blocks if block != depth]) as pooled:
+        output = _forward_unmasked(model, backbone, images) if forward is None else forward()
+    if depth in blocks:
+        pooled[depth] = _pool(output, backbone)
+    return [pooled[block] for block in blocks]
+
+
+def features_of_settings(
+    model: nn.Module,
+    images: Tensor,
+    blocks: Sequence[int],
+    timesteps: Sequence[int | None],
+    noisy: Sequence[bool],
+    index: Sequence[int],
+) -> Iterator[list[Tensor]]:
+    """Features of one batch at each time step on each kind of input (the inner loop): lists as of
+    :func:`features_of_blocks`.
+
+    ``index`` numbers the images: an image's noise follows from its number alone, and is the same at each time step.
+    """
+    if tuple(timesteps) == (None,):
+        yield features_of_blocks(model, images, blocks)
+        return
+    model, latents, noise = unwrapped(model), None, None
+    if isinstance(model, LDAE):
+        latents = model.tokenizer.encode(images)
+        noise = noise_of_images(index, latents) if any(noisy) else None
+    for timestep in timesteps:
+        t = torch.full((1,), timestep, device=images.device)
+        for noised in noisy:
+            inputs = images
+            if latents is not None:
+                z = model.noiser(latents, t.expand(len(latents)), noise=noise).z_t if noised else latents
+                inputs = model._encoder_input(z)
+            yield features_of_blocks(model, images, blocks, partial(backbone_of(model), inputs, t))
+
+
+def noise_of_images(index: Sequence[int], like: Tensor) -> Tensor:
+    """Standard normal noise shaped and placed as ``like`` (B, N, d), that of an image given by its number: the same in
+    any batch, on any device and on any number of processes."""
+    rows = [
+        torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(int(number))) for number in index
+    ]
+    return torch.stack(rows).to(like)
+
+
+def check_settings(
+    model: nn.Module, timesteps: Sequence[int] | None, noisy: Sequence[bool]
+) -> tuple[tuple[int | None, ...], tuple[bool, ...]]:
+    """Time steps and inputs that a model can be asked for; without time steps, its own.
+
+    Raises:
+        ConfigError: For a model that has no time steps, or no noise, or for a step out of range.
+    """
+    model, backbone = unwrapped(model), backbone_of(model)
+    if any(noisy) and not isinstance(model, LDAE):
+        raise ConfigError(f'noisy: {type(model).__name__} adds no noise: only an l-DAE has noisy input')
+    if not noisy or (timesteps is not None and not len(timesteps)):
+        raise ConfigError('timesteps and noisy need at least one value each')
+    if not isinstance(backbone, LDAEViT) or not (backbone.conditioned or isinstance(model, LDAE)):
+        if timesteps is not None and tuple(timesteps) != (None,):
+            raise ConfigError(f'timesteps={list(timesteps)}: {type(backbone).__name__} has no time step')
+        return (None,), tuple(noisy)
+    timesteps = (backbone.timestep,) if timesteps in (None, (None,), [None]) else tuple(timesteps)
+    for t in timesteps:
+        check_range('timesteps', t, 0, backbone.num_timesteps - 1, kind=int)
+    return timesteps, tuple(bool(value) for value in noisy)
+
+
+def backbone_of(model: nn.Module) -> nn.Module:
+    """The encoder inside a pre-training model or classifier, or the model itself."""
+    model = unwrapped(model)
+    return getattr(model, 'backbone', model)
+
+
+def num_blocks(model: nn.Module) -> int:
+    """Blocks of a ViT, stages of a convolutional network; 1 for a network that shows no parts."""
+    return max(1, len(_blocks(backbone_of(model))))
+
+
+def resolve_blocks(model: nn.Module, blocks: Sequence[int] | None) -> list[int]:
+    """Positive block numbers, of which None is the last.
+
+    Raises:
+        ConfigError: For a number out of range, none, or one given twice.
+    """
+    return resolve_block_numbers(num_blocks(model), blocks)
+
+
+def resolve_block_numbers(depth: int, blocks: Sequence[int] | None) -> list[int]:
+    """As :func:`resolve_blocks`, for an encoder of so many blocks."""
+    blocks = [depth] if blocks is None else list(blocks)
+    for block in blocks:
+        if isinstance(block, bool) or not isinstance(block, int) or not 1 <= abs(block) <= depth:
+            raise ConfigError(
+                f'blocks: {block!r} is none: the encoder has blocks 1 to {depth}, or -1 to -{depth}'
+            )
+    resolved = [block if block > 0 else depth + 1 + block for block in blocks]
+    if not resolved or len(set(resolved)) < len(resolved):
+        raise ConfigError(f'blocks={blocks} must name at least one block, and none twice')
+    return resolved
+
+
+def _blocks(backbone: nn.Module) -> list[nn.Module]:
+    """Blocks or stages, by the names that mmpretrain and timm give them."""
+    for name in ('layers', 'blocks', 'stages'):
+        parts = getattr(backbone, name, None)
+        if isinstance(parts, nn.ModuleList | nn.Sequential):
+            return list(parts)
+    names = getattr(backbone, 'res_layers', None) or [
+        part['module'] for part in getattr(backbone, 'feature_info', None) or ()
+    ]
+    return [backbone.get_submodule(name) for name in names]
+
+
+@contextmanager
+def _watched(backbone: nn.Module, blocks: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Averages over what each of ``blocks`` gives while the context is open, by block."""
+    pooled, parts = {}, _blocks(backbone)
+
+    def watch(block: int) -> Callable:
+        return lambda module, inputs, output: pooled.__setitem__(block, _pool(output, backbone))
+
+    handles = [parts[block - 1].register_forward_hook(watch(block)) for block in blocks]
+    try:
+        yield pooled
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _pool(output: Tensor | Sequence, backbone: nn.Module) -> Tensor:
+    """Tokens (B, N, C), maps (B, C, H, W) or rows (B, C), or the last of several -> (B, C)."""
+    if isinstance(output, tuple | list):
+        # Stages that give (tokens, grid) have their size last.
+        output = [part for part in output if isinstance(part, Tensor)][-1]
+    if output.dim() == 4:
+        channels_last = getattr(backbone, 'output_fmt', 'NCHW') == 'NHWC'
+        return output.mean(dim=(1, 2) if channels_last else (2, 3))
+    if output.dim() == 3:
+        return output[:, _num_extra_tokens(backbone) :].mean(dim=1)
+    return output
 
 
 def _forward_unmasked(model: nn.Module, backbone: nn.Module, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-    if isinstance(model, BaseSelfSupervisor):
-        return model.extract_feat(images)
+    if isinstance(unwrapped(model), BaseSelfSupervisor):
+        return unwrapped(model).extract_feat(images)
     if isinstance(backbone, MAEViT):
         return backbone(images, mask=None)  # mask=False masks as well
     # timm's forward ends in a classifier; mmpretrain's backbones have no such method.
@@ -75,12 +245,13 @@ def extract_features(
             shard = torch.empty(len(dataloader.sampler), rows.shape[1])
             labels = torch.empty(len(shard), dtype=torch.int64)
         shard[filled : filled + len(rows)] = rows.cpu()
-        labels[filled : filled + len(rows)] = _labels_of(batch)
+        labels[filled : filled + len(rows)] = labels_of(batch)
         filled += len(rows)
     return _gather(shard[:filled], dataloader), _gather(labels[:filled], dataloader)
 
 
-def _labels_of(batch: dict) -> Tensor:
+def labels_of(batch: dict) -> Tensor:
+    """Labels (B,) of a batch, on the CPU."""
     samples = batch.get('data_samples') or [None]
     if any('gt_label' not in (sample or ()) for sample in samples):
         raise ConfigError(
