@@ -8,20 +8,19 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, broadcast_object_list, get_rank, get_world_size, is_main_process
+from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from torch import Tensor, nn
-from torch import distributed as torch_dist
 from torch.utils.data import DataLoader, RandomSampler
 from tqdm import tqdm
 
 from ldae.utils import ConfigError
+from ldae.utils.collective import failing_together, from_main_process
 from ldae.utils.files import write_text_whole
 from ldae.utils.models import unwrapped
 from ldae.version import __version__
@@ -61,6 +60,8 @@ class CachedFeatures:
 
     def __init__(self, shards: list[np.ndarray], num_images: int) -> None:
         self._shards, self._num_images = shards, num_images
+
+    dtype = torch.float32
 
     @property
     def shape(self) -> torch.Size:
@@ -199,7 +200,7 @@ def cache_features(
     base = cache_key(model, data_preprocessor, len(dataloader.dataset), data)
     wanted = [FeatureSetting(*s) for s in product(numbers, timesteps, noisy)]
     found = None if refresh else find_cache(folder, base, wanted)
-    (found,) = _from_main_process(found)
+    found = from_main_process(found)
     if found is None:
         layout = dict(blocks=numbers, timesteps=list(timesteps), noisy=list(noisy), depth=num_blocks(model))
         found = _write_cache(model, dataloader, data_preprocessor, Path(folder), base, layout, desc)
@@ -281,8 +282,8 @@ def _write_cache(
         if is_main_process():
             unfinished = folder / f'.{finished.name}.{uuid.uuid4().hex[:8]}'
             unfinished.mkdir(parents=True)
-        (unfinished,) = _from_main_process(unfinished)
-        with _failing_together():
+        unfinished = from_main_process(unfinished)
+        with failing_together():
             _write_shard(model, dataloader, data_preprocessor, unfinished, layout, desc)
         if is_main_process():
             size = dict(num_images=len(dataloader.dataset), num_shards=get_world_size())
@@ -391,27 +392,3 @@ def _check_sampler(dataloader: DataLoader) -> None:
         raise ConfigError(
             f'features: the sampler must deal out images to {world} processes: use DefaultSampler'
         )
-
-
-def _from_main_process(value: Any) -> list:
-    """The main process's value, on all."""
-    values = [value]
-    broadcast_object_list(values)
-    return values
-
-
-@contextmanager
-def _failing_together() -> Iterator[None]:
-    """An error of one rank is an error of all, so that none waits for it."""
-    error = None
-    try:
-        yield
-    except ConfigError as raised:
-        error = raised
-    errors = [str(error) if error else None]
-    if get_world_size() > 1:
-        errors = errors * get_world_size()
-        torch_dist.all_gather_object(errors, str(error) if error else None)
-    message = next(filter(None, errors), None)
-    if message is not None:
-        raise ConfigError(message) from error

@@ -2,17 +2,23 @@
 """Linear classification of frozen features: standardised as by a parameter-free BatchNorm, then one linear layer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import torch
+from mmengine.dist import get_dist_info
 from torch import Tensor
 from torch.nn import functional as F
 
 from ldae.utils import ConfigError, check_choice, check_range
+from ldae.utils.collective import failing_together, gathered
 
-from .knn import accuracy, check_classes, check_features
+from .feature_stack import Features, FeatureStack, mean_and_scale
+from .knn import check_classes, check_features
+
+#: Logits that may exist at a time where accuracies are counted.
+MAX_LOGITS = 2**24
 
 
 @dataclass(frozen=True)
@@ -59,30 +65,177 @@ def linear_probe(
     Raises:
         ConfigError: Features that aren't finite, shapes that don't fit, a test class that training lacks.
     """
-    check_choice('solver', solver, ('sgd', 'lbfgs'))
-    check_range('held_out', held_out, 0.01, 0.9)
+    options = dict(lrs=lrs, weight_decays=weight_decays, epochs=epochs, batch_size=batch_size)
     check_features('train_x', train_x, train_y)
     check_features('test_x', test_x, test_y)
-    check_classes(train_y, test_y)
-    num_classes = int(train_y.max()) + 1
-    settings = _settings(solver, lrs, weight_decays)
-    generator = torch.Generator().manual_seed(seed)
+    probe = _Probe(train_y, test_y, solver=solver, held_out=held_out, seed=seed, **options)
+    return probe.score([train_x], [test_x])[0]
 
-    def fit(x: Tensor, y: Tensor, settings: list[Setting]) -> tuple[Tensor, Tensor]:
-        if solver == 'lbfgs':
-            return fit_lbfgs(x, y, num_classes, [s.weight_decay for s in settings])
-        return fit_sgd(x, y, num_classes, settings, epochs, batch_size, generator)
 
-    train_x, test_x = standardise(train_x, test_x)
-    scores, best = {}, settings[0]
-    if len(settings) > 1:
-        chosen = torch.randperm(len(train_x), generator=generator).to(train_x.device)
-        val, rest = chosen.tensor_split([round(held_out * len(chosen))])
-        heads = fit(train_x[rest], train_y[rest], settings)
-        scores = dict(zip(settings, head_accuracies(*heads, train_x[val], train_y[val]), strict=True))
-        best = max(scores, key=scores.get)
-    score = head_accuracies(*fit(train_x, train_y, [best]), test_x, test_y)[0]
-    return ProbeResult(score, best, scores)
+def linear_probes(
+    train: Mapping[Hashable, Features],
+    train_y: Tensor,
+    test: Mapping[Hashable, Features],
+    test_y: Tensor,
+    solver: str = 'sgd',
+    lrs: Sequence[float] = (0.003, 0.01, 0.03, 0.1, 0.3),
+    weight_decays: Sequence[float] = (0.0, 1e-3, 1e-2),
+    epochs: int = 90,
+    batch_size: int = 256,
+    held_out: float = 0.2,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    memory: float = 4.0,
+) -> dict[Hashable, ProbeResult]:
+    """:func:`linear_probe` of many sets of features of the same images, such as two :class:`FeatureCache` hold.
+
+    Heads of all sets and settings are trained together, as one batched product over the sets: the images' order is drawn
+    once for all. A set's result is the one it has alone. In a distributed run the ranks share the sets, and all get all
+    results.
+
+    Args:
+        train, test: Features (n, C) by key, the same keys in both: tensors, or rows that are read from files.
+        device: Where heads are trained; None takes the features'.
+        memory: GiB for training features and heads. Sets that don't fit together follow each other; one that doesn't fit
+            alone is streamed from its file, shuffled piece by piece.
+
+    Raises:
+        ConfigError: As of :func:`linear_probe`; keys that differ.
+    """
+    check_range('memory', memory, 1e-6)
+    if not train or list(train) != list(test):
+        raise ConfigError('linear_probes: training and test need the same sets of features, and at least one')
+    options = dict(lrs=lrs, weight_decays=weight_decays, epochs=epochs, batch_size=batch_size)
+    options |= dict(solver=solver, held_out=held_out, seed=seed, device=device, memory=memory)
+    rank, world = get_dist_info()
+    results = {}
+    with failing_together():
+        for features, labels in ((train, train_y), (test, test_y)):
+            for key in features:
+                _check_set(key, features[key], labels)
+        probe = _Probe(train_y, test_y, **options)
+        for keys in probe.groups({key: train[key].shape for key in list(train)[rank::world]}):
+            scores = probe.score([train[key] for key in keys], [test[key] for key in keys])
+            results |= zip(keys, scores, strict=True)
+    results = {key: value for part in gathered(results) for key, value in part.items()}
+    return {key: results[key] for key in train}
+
+
+def _check_set(key: Hashable, features: Features, labels: Tensor) -> None:
+    if isinstance(features, Tensor):
+        check_features(str(key), features, labels)
+    elif len(labels) != features.shape[0]:
+        raise ConfigError(
+            f'{key}: {features.shape[0]} rows of features, {len(labels)} labels: expected one each'
+        )
+
+
+@dataclass
+class _Probe:
+    """The labels and options, checked; :meth:`score` takes features."""
+
+    train_y: Tensor
+    test_y: Tensor
+    solver: str
+    lrs: Sequence[float]
+    weight_decays: Sequence[float]
+    epochs: int
+    batch_size: int
+    held_out: float
+    seed: int
+    device: str | torch.device | None = None
+    memory: float = 4.0
+
+    def __post_init__(self) -> None:
+        check_choice('solver', self.solver, ('sgd', 'lbfgs'))
+        check_range('held_out', self.held_out, 0.01, 0.9)
+        check_range('epochs', self.epochs, 1, kind=int)
+        check_range('batch_size', self.batch_size, 1, kind=int)
+        check_classes(self.train_y, self.test_y)
+        self.train_y, self.test_y = self.train_y.cpu(), self.test_y.cpu()
+        self.num_classes = int(self.train_y.max()) + 1
+        self.settings = _settings(self.solver, self.lrs, self.weight_decays)
+
+    def score(self, train: Sequence[Features], test: Sequence[Features]) -> list[ProbeResult]:
+        """Results of sets of one width."""
+        stack = FeatureStack(train, device=self.device)
+        for features in test:
+            if features.shape[1] != stack.width:
+                raise ConfigError(
+                    f'linear_probe: {features.shape[1]} test features a row, {stack.width} in training'
+                )
+        generator = torch.Generator().manual_seed(self.seed)
+        count = len(self.train_y)
+        scores, best = [{} for _ in train], [self.settings[0]] * len(train)
+        if len(self.settings) > 1:
+            order = torch.randperm(count, generator=generator)
+            val, rest = order.tensor_split([round(self.held_out * count)])
+            heads = self._fit(stack, rest, [self.settings] * len(stack), generator)
+            rows = self._accuracies(heads, stack, val, self.train_y)
+            scores = [dict(zip(self.settings, row, strict=True)) for row in rows]
+            best = [max(row, key=row.get) for row in scores]
+        heads = self._fit(stack, torch.arange(count), [[setting] for setting in best], generator)
+        test_stack = FeatureStack(test, stack.moments, self.device)
+        rows = self._accuracies(heads, test_stack, torch.arange(len(self.test_y)), self.test_y)
+        return [ProbeResult(row[0], *others) for row, *others in zip(rows, best, scores, strict=True)]
+
+    def groups(self, shapes: Mapping[Hashable, Sequence[int]]) -> Iterator[list[Hashable]]:
+        """Keys of sets of one width that fit into memory together, or one alone."""
+        group = []
+        for key in sorted(shapes, key=lambda key: shapes[key][1]):
+            width = shapes[key][1]
+            full = group and (len(group) + 1) * self._bytes(width) > self.memory * 2**30
+            if group and (full or shapes[group[0]][1] != width):
+                yield group
+                group = []
+            group.append(key)
+        if group:
+            yield group
+
+    def _bytes(self, width: int, rows: int | None = None) -> int:
+        """Of one set: features, heads with their momentum and gradient, logits."""
+        rows = len(self.train_y) if rows is None else rows
+        return 4 * (rows * width + len(self.settings) * self.num_classes * 3 * (width + self.batch_size))
+
+    def _fit(
+        self, stack: FeatureStack, numbers: Tensor, settings: list[list[Setting]], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Heads of each set at its settings: weights (G, C, S, K), biases (G, S, K)."""
+        left = self.memory * 2**30 / len(stack) - self._bytes(stack.width, rows=0)
+        capacity = max(1, int(left / (4 * stack.width)))
+        if self.solver == 'lbfgs':
+            heads = [
+                self._fit_lbfgs(stack.only(i), numbers, row, capacity * len(stack))
+                for i, row in enumerate(settings)
+            ]
+            return tuple(torch.stack(parts) for parts in zip(*heads, strict=True))
+        batches = (
+            (rows, self.train_y[part].to(rows.device), progress)
+            for part, rows, progress in stack.batches(
+                numbers, self.epochs, self.batch_size, generator, capacity
+            )
+        )
+        return fit_sgd(batches, self.num_classes, settings)
+
+    def _fit_lbfgs(
+        self, stack: FeatureStack, numbers: Tensor, settings: list[Setting], capacity: int
+    ) -> tuple[Tensor, Tensor]:
+        def blocks() -> Iterator[tuple[Tensor, Tensor]]:
+            for part, rows in stack.blocks(numbers):
+                yield rows[0], self.train_y[part].to(rows.device)
+
+        held = list(blocks()) if len(numbers) <= capacity else None
+        return fit_lbfgs(lambda: held or blocks(), self.num_classes, [s.weight_decay for s in settings])
+
+    def _accuracies(
+        self, heads: tuple[Tensor, Tensor], stack: FeatureStack, numbers: Tensor, labels: Tensor
+    ) -> list[list[float]]:
+        """Percent, by set and setting."""
+        correct = 0
+        for part, rows in stack.blocks(numbers, max(1, min(4096, MAX_LOGITS // heads[1].numel()))):
+            predicted = logits(*heads, rows).argmax(dim=-1)  # (G, R, S)
+            correct += (predicted == labels[part].to(rows.device).view(-1, 1)).sum(dim=1)
+        return (100 * correct.double() / len(numbers)).tolist()
 
 
 def _settings(solver: str, lrs: Sequence[float], weight_decays: Sequence[float]) -> list[Setting]:
@@ -95,69 +248,76 @@ def _settings(solver: str, lrs: Sequence[float], weight_decays: Sequence[float])
 
 def standardise(train_x: Tensor, test_x: Tensor) -> tuple[Tensor, Tensor]:
     """Zero mean and unit variance by the statistics of ``train_x``; a constant feature becomes 0."""
-    std, mean = torch.std_mean(train_x, dim=0, correction=0)
-    scale = torch.where(std > 1e-6 * std.max(), 1 / std, 0.0)
+    mean, scale = mean_and_scale(train_x)
     return (train_x - mean) * scale, (test_x - mean) * scale
 
 
 def fit_sgd(
-    x: Tensor,
-    y: Tensor,
-    num_classes: int,
-    settings: Sequence[Setting],
-    epochs: int,
-    batch_size: int,
-    generator: torch.Generator,
+    batches: Iterable[tuple[Tensor, Tensor, float]], num_classes: int, settings: Sequence[Sequence[Setting]]
 ) -> tuple[Tensor, Tensor]:
-    """Train one head a setting on the same batches: weights (C, S, K) and biases (S, K).
+    """Train S heads on each of G sets of features, on the same batches: weights (G, C, S, K) and biases (G, S, K).
 
-    All heads share one product forward and one backward; the gradient of the softmax is written out.
+    All heads share one batched product forward and one backward; the gradient of the softmax is written out.
+
+    Args:
+        batches: Features (G, B, C), labels (B,), and the share of training that is over, for the cosine schedule.
+        settings: S settings for each of the G sets.
     """
-    weight = x.new_zeros(x.shape[1], len(settings), num_classes)
-    bias = x.new_zeros(len(settings), num_classes)
-    weight_step, bias_step = torch.zeros_like(weight), torch.zeros_like(bias)
-    decay = x.new_tensor([s.weight_decay for s in settings]).view(-1, 1)
-    lrs = x.new_tensor([s.lr for s in settings]).view(-1, 1)
-    steps_per_epoch = -(-len(x) // batch_size)
-    for epoch in range(epochs):
-        order = torch.randperm(len(x), generator=generator).to(x.device)
-        for i, rows in enumerate(order.split(batch_size)):
-            progress = (epoch + i / steps_per_epoch) / epochs
-            lr = lrs * (0.5 + 0.5 * math.cos(math.pi * progress))
-            inputs, residual = x[rows], _softmax_residual(weight, bias, x[rows], y[rows])
-            weight_step.mul_(0.9).add_((inputs.t() @ residual.flatten(1)).view_as(weight)).addcmul_(
-                decay, weight
-            )
-            bias_step.mul_(0.9).add_(residual.sum(dim=0))
-            weight.addcmul_(lr, weight_step, value=-1)
-            bias.addcmul_(lr, bias_step, value=-1)
-    return weight, bias
+    weight = None
+    for x, y, progress in batches:
+        if weight is None:
+            shape = len(settings), len(settings[0]), num_classes
+            weight, bias = x.new_zeros(shape[0], x.shape[2], shape[1] * shape[2]), x.new_zeros(shape)
+            bias = bias.view(shape[0], 1, -1)
+            weight_step, bias_step = torch.zeros_like(weight), torch.zeros_like(bias)
+            lrs, decay = (_per_logit(name, settings, num_classes, x) for name in ('lr', 'weight_decay'))
+        lr = lrs * (0.5 + 0.5 * math.cos(math.pi * progress))
+        residual = _softmax_residual(weight, bias, x, y, num_classes)
+        weight_step.baddbmm_(x.transpose(1, 2), residual, beta=0.9, alpha=1 / len(y)).addcmul_(decay, weight)
+        bias_step.mul_(0.9).add_(residual.sum(dim=1, keepdim=True), alpha=1 / len(y))
+        weight.addcmul_(lr, weight_step, value=-1)
+        bias.addcmul_(lr, bias_step, value=-1)
+    return weight.view(shape[0], -1, *shape[1:]), bias.view(shape)
 
 
-def _softmax_residual(weight: Tensor, bias: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Gradient (B, S, K) of each head's mean cross-entropy with respect to its logits."""
+def _per_logit(name: str, settings: Sequence[Sequence[Setting]], num_classes: int, like: Tensor) -> Tensor:
+    """An option (G, 1, S * K) of each logit's head."""
+    values = like.new_tensor([[getattr(setting, name) for setting in row] for row in settings])
+    return values.repeat_interleave(num_classes, dim=1).unsqueeze(1)
+
+
+def _softmax_residual(weight: Tensor, bias: Tensor, x: Tensor, y: Tensor, num_classes: int) -> Tensor:
+    """Gradient (G, B, S * K) of each head's summed cross-entropy with respect to its logits."""
+    scores = torch.baddbmm(bias, x, weight)
+    by_head = scores.view(*scores.shape[:2], -1, num_classes)
     # Probabilities that round to denormal numbers would make the products that follow 20 times slower on a CPU.
-    residual = F.threshold_(torch.softmax(logits(weight, bias, x), dim=-1), 1e-12, 0.0)
-    residual[torch.arange(len(x), device=x.device), :, y] -= 1
-    return residual / len(x)
+    residual = F.threshold_(torch.softmax(by_head, dim=-1), 1e-12, 0.0)
+    residual[:, torch.arange(len(y), device=y.device), :, y] -= 1
+    return residual.flatten(2)
 
 
 def fit_lbfgs(
-    x: Tensor, y: Tensor, num_classes: int, weight_decays: Sequence[float]
+    blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]], num_classes: int, weight_decays: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """Minimise over the full batch for each weight decay, each starting from the last one's minimum."""
-    weight = x.new_zeros(x.shape[1], num_classes, requires_grad=True)
-    bias = x.new_zeros(num_classes, requires_grad=True)
+    """Minimise over the full batch for each weight decay, each starting from the last one's minimum.
+
+    ``blocks()`` gives all features (B, C) and labels (B,), in pieces. Returns weights (C, S, K) and biases (S, K).
+    """
+    first = next(iter(blocks()))[0]
+    weight = first.new_zeros(first.shape[1], num_classes, requires_grad=True)
+    bias = first.new_zeros(num_classes, requires_grad=True)
     weights, biases = [], []
     for decay in weight_decays:
-        _minimise(weight, bias, x, y, decay)
+        _minimise(weight, bias, blocks, decay)
         weights.append(weight.detach().clone())
         biases.append(bias.detach().clone())
     return torch.stack(weights, dim=1), torch.stack(biases)
 
 
 @torch.enable_grad()
-def _minimise(weight: Tensor, bias: Tensor, x: Tensor, y: Tensor, decay: float) -> None:
+def _minimise(
+    weight: Tensor, bias: Tensor, blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]], decay: float
+) -> None:
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=300,
@@ -169,21 +329,18 @@ def _minimise(weight: Tensor, bias: Tensor, x: Tensor, y: Tensor, decay: float) 
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = F.cross_entropy(torch.addmm(bias, x, weight), y) + decay / 2 * weight.square().sum()
-        loss.backward()
-        return loss
+        count, total = 0, 0.0
+        for x, y in blocks():
+            loss = F.cross_entropy(torch.addmm(bias, x, weight), y, reduction='sum')
+            loss.backward()
+            count, total = count + len(y), total + loss.detach()
+        weight.grad.div_(count).add_(weight.detach(), alpha=decay)
+        bias.grad.div_(count)
+        return total / count + decay / 2 * weight.detach().square().sum()
 
     optimizer.step(closure)
 
 
 def logits(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    """(B, C) -> (B, S, K) for weights (C, S, K) and biases (S, K)."""
-    return (x @ weight.flatten(1)).view(len(x), *bias.shape) + bias
-
-
-def head_accuracies(
-    weight: Tensor, bias: Tensor, x: Tensor, y: Tensor, block_size: int = 4096
-) -> list[float]:
-    """Accuracy of each head in percent, in blocks of rows."""
-    predicted = torch.cat([logits(weight, bias, rows).argmax(dim=-1) for rows in x.split(block_size)])
-    return [accuracy(column, y) for column in predicted.unbind(dim=1)]
+    """(G, B, C) -> (G, B, S, K) for weights (G, C, S, K) and biases (G, S, K)."""
+    return (x @ weight.flatten(2)).view(*x.shape[:2], *bias.shape[1:]) + bias.unsqueeze(1)

@@ -5,6 +5,7 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 from ldae.datasets import IDXDataset
+from ldae.evaluation.feature_stack import FeatureStack
 from ldae.evaluation.linear_probe import Setting, fit_lbfgs, fit_sgd, linear_probe, standardise
 from ldae.utils import ConfigError
 
@@ -21,6 +22,11 @@ def pixels():
     return *split('train', 2000), *split('test', 1000)
 
 
+def fit(stack, labels, settings, epochs=2):
+    batches = stack.batches(torch.arange(len(labels)), epochs, 128, torch.Generator().manual_seed(0), 10**6)
+    return fit_sgd(((x, labels[numbers], progress) for numbers, x, progress in batches), 10, settings)
+
+
 @pytest.mark.parametrize('weight_decay', [1e-3, 1e-2])
 def test_lbfgs_agrees_with_scikit_learn_at_the_same_regularisation(pixels, weight_decay):
     train_x, train_y, test_x, test_y = pixels
@@ -28,7 +34,7 @@ def test_lbfgs_agrees_with_scikit_learn_at_the_same_regularisation(pixels, weigh
     x, x_test = standardise(train_x, test_x)
     reference = LogisticRegression(C=1 / (len(x) * weight_decay), max_iter=2000, tol=1e-6).fit(x, train_y)
     assert ours.accuracy == pytest.approx(100 * reference.score(x_test, test_y), abs=0.3)
-    weight, _ = fit_lbfgs(x, train_y, 10, [weight_decay])
+    weight, _ = fit_lbfgs(lambda: [(x[:900], train_y[:900]), (x[900:], train_y[900:])], 10, [weight_decay])
     torch.testing.assert_close(weight[:, 0].t(), torch.tensor(reference.coef_).float(), atol=0.01, rtol=0.02)
 
 
@@ -39,25 +45,22 @@ def test_sgd_comes_close_to_the_exact_minimum(pixels):
 
 
 def test_heads_trained_together_equal_heads_trained_alone(pixels):
-    x, y = standardise(*pixels[::2])[0], pixels[1]
     settings = [Setting(0.0, 0.01), Setting(1e-2, 0.1), Setting(1e-3, 0.03)]
 
-    def fit(chosen):
-        return fit_sgd(x, y, 10, chosen, 2, 128, torch.Generator().manual_seed(0))
-
-    weight, bias = fit(settings)
+    stack = FeatureStack([pixels[0], pixels[0].flip(1).sqrt()])
+    weight, bias = fit(stack, pixels[1], [settings, settings[::-1]])
     for i, setting in enumerate(settings):
-        alone = fit([setting])
-        torch.testing.assert_close(weight[:, i : i + 1], alone[0], atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(bias[i : i + 1], alone[1], atol=1e-5, rtol=1e-4)
+        alone = fit(stack.only(1), pixels[1], [[setting]])
+        torch.testing.assert_close(weight[1:, :, 2 - i : 3 - i], alone[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(bias[1:, 2 - i : 3 - i], alone[1], atol=1e-5, rtol=1e-4)
 
 
 def test_one_sgd_step_follows_the_gradient_of_autograd(pixels):
     x, y = standardise(*pixels[::2])[0][:100], pixels[1][:100]
     weight = torch.zeros(x.shape[1], 10, requires_grad=True)
     F.cross_entropy(x @ weight, y).backward()
-    ours, _ = fit_sgd(x, y, 10, [Setting(0.0, 0.5)], 1, 100, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(ours[:, 0], -0.5 * weight.grad)
+    ours, _ = fit_sgd([(x.unsqueeze(0), y, 0.0)], 10, [[Setting(0.0, 0.5)]])
+    torch.testing.assert_close(ours[0, :, 0], -0.5 * weight.grad)
 
 
 def test_the_seed_decides_the_result(pixels):
