@@ -22,6 +22,7 @@ default_hooks = dict(
     logger=dict(interval=150),  # an epoch has 156 steps
     checkpoint=dict(interval=-1),  # the last epoch only
     progress_bar=dict(type='ldae.ProgressBarHook', interval=25),
+    health=dict(type='ldae.HealthHook', interval=312, num_images=1024),
     online_knn=dict(
         type='ldae.OnlineKNNHook',
         train_dataloader=knn_dataloader,

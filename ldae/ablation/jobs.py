@@ -169,7 +169,7 @@ def _run_config(cfg: Config, seed: int) -> Config:
     cfg.setdefault('randomness', {})
     cfg.randomness.seed = seed
     hooks = cfg.setdefault('default_hooks', {})
-    for name in ('online_knn', 'pictures', 'progress_bar'):
+    for name in ('online_evaluation', 'online_knn', 'pictures', 'progress_bar'):
         hooks.pop(name, None)
     epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
     checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook'))

@@ -18,6 +18,8 @@ class DenoisingHead(BaseModule, metaclass=ABCMeta):
     space = 'latent'
     #: The loss weight lambda_t that belongs to this target (method section "Noisers").
     weighting = 'signal_share'
+    #: Time steps (B,) and losses (B,) of the last training batch, on its device, for whoever watches.
+    recent: tuple[Tensor, Tensor] | None = None
 
     def check(self, tokenizer: BaseTokenizer) -> None:
         """Raise ConfigError if this target can't be computed with ``tokenizer``; called when the model is built."""
@@ -42,4 +44,6 @@ class DenoisingHead(BaseModule, metaclass=ABCMeta):
         self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer
     ) -> dict[str, Tensor]:
         """pred (B, N, out_dims), images (B, C, H, W) -> ``{'loss': scalar}``."""
-        return dict(loss=self.sample_loss(pred, sample, images, tokenizer).mean())
+        losses = self.sample_loss(pred, sample, images, tokenizer)
+        self.recent = sample.t, losses.detach()
+        return dict(loss=losses.mean())

@@ -55,9 +55,8 @@ def make_runner(tmp_path):
             randomness=dict(seed=0),
             experiment_name=f'{tmp_path.name}_{next(NUMBER)}',
             visualizer=dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]),
-            **kwargs,
         )
-        runner = Runner.from_cfg(Config(cfg))
+        runner = Runner.from_cfg(Config(cfg | kwargs))
         runner.register_custom_hooks(hooks)
         return runner
 

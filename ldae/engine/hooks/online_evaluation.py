@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How good are the features so far? Asked while pre-training runs."""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from mmengine.dist import all_reduce, get_dist_info
+from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop, Runner
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from ldae.evaluation.features import extract_features, pooled_features
+from ldae.evaluation.knn import check_classes, knn_classify
+from ldae.evaluation.linear_probe import linear_probe
+from ldae.registry import DATASETS, HOOKS
+from ldae.utils import ConfigError, check_range
+from ldae.utils.models import unwrapped
+from ldae.utils.rng import preserved_rng
+
+Labelled = tuple[Tensor, Tensor]
+
+
+@HOOKS.register_module()
+class OnlineEvaluationHook(Hook):
+    """k-NN and linear accuracy of the average-pooled encoder features, from one pass over the images, after every
+    ``interval`` epochs or steps and after the last.
+
+    Logs ``knn/top1`` and ``linear/top1`` in percent, and what it costs: ``online/seconds``, and ``online/share``, the
+    percentage of the training time so far that all evaluations took. Neither the random streams nor the model's mode
+    are any different afterwards, so training goes the same way with and without the hook. In a distributed run the
+    ranks share the images.
+
+    Args:
+        train_dataloader: Config of the labelled images that vote and that the linear layer learns from; the training
+            pipeline's augmentation has no place here. A sampler that doesn't shuffle is the default.
+        test_dataloader: Config of the labelled images to classify.
+        k: Number of neighbours; None for no k-NN.
+        temperature: Of the weighted vote; None gives each neighbour one vote.
+        linear_epochs: Epochs that linear layers are trained for; None for no linear probe.
+        lrs: Learning rates of the linear layers; the best on a fifth of the training images is taken.
+        interval: Epochs or steps between evaluations.
+        by_epoch: Whether ``interval`` counts epochs; False for steps, as a loop by iterations needs.
+        max_train_images, max_test_images: Upper bounds, for a bounded cost; a fixed random choice of that many is taken.
+
+    Raises:
+        ConfigError: For an option out of range, data without labels, or more neighbours than images.
+    """
+
+    # After the checkpoint hooks, so that a failure here costs no checkpoint.
+    priority = 'LOWEST'
+    #: What the cost is logged under.
+    name = 'online'
+
+    def __init__(
+        self,
+        train_dataloader: dict,
+        test_dataloader: dict,
+        k: int | None = 20,
+        temperature: float | None = 0.07,
+        linear_epochs: int | None = 20,
+        lrs: Sequence[float] = (0.01, 0.03, 0.1, 0.3),
+        interval: int = 1,
+        by_epoch: bool = True,
+        max_train_images: int = 50_000,
+        max_test_images: int = 10_000,
+    ) -> None:
+        bounds = dict(interval=interval, max_train_images=max_train_images, max_test_images=max_test_images)
+        wanted = {key: n for key, n in dict(k=k, linear_epochs=linear_epochs).items() if n is not None}
+        me = type(self).__name__
+        for option, value in (bounds | wanted).items():
+            check_range(f'{me}.{option}', value, 1, kind=int)
+        if not wanted:
+            raise ConfigError(f'{me}: k=None and linear_epochs=None leave nothing to evaluate: set one')
+        if k is not None and k > max_train_images:
+            raise ConfigError(f'{me}.k={k} exceeds max_train_images={max_train_images}: lower k')
+        self.configs = (train_dataloader, max_train_images), (test_dataloader, max_test_images)
+        self.k, self.temperature = k, temperature
+        self.linear_epochs, self.lrs = linear_epochs, tuple(lrs)
+        self.interval, self.by_epoch = interval, by_epoch
+        self.dataloaders: list[DataLoader] | None = None
+        self._start = self._spent = 0.0
+
+    def before_train(self, runner: Runner) -> None:
+        """Build the data now: a missing folder is better found before the first step than after an epoch."""
+        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+            runner.logger.warning(
+                f'{type(self).__name__}: a loop by iterations has one epoch, at whose end the evaluation comes: set '
+                'by_epoch=False, and interval in steps, for more'
+            )
+        if self.dataloaders is None:
+            with preserved_rng():
+                self.dataloaders = [build_bounded_dataloader(cfg, limit) for cfg, limit in self.configs]
+        self._start, self._spent = time.perf_counter(), 0.0
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        due = self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)
+        if self.by_epoch and due:
+            self._evaluate_and_log(runner)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        due = self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)
+        if not self.by_epoch and due:
+            self._evaluate_and_log(runner)
+
+    def _evaluate_and_log(self, runner: Runner) -> None:
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # steps that the device still works on are not this hook's cost
+        start = time.perf_counter()
+        scores = self.evaluate(runner)
+        now = time.perf_counter()
+        self._spent += now - start
+        share = 100 * self._spent / max(now - self._start, self._spent)
+        self._log(runner, scores, {f'{self.name}/seconds': now - start, f'{self.name}/share': share})
+
+    @torch.no_grad()
+    def evaluate(self, runner: Runner) -> dict[str, float]:
+        """Accuracies in percent of the model as it is: ``knn/top1`` and ``linear/top1``, those that are asked for."""
+        model = unwrapped(runner.model)
+        training = model.training
+        model.eval()
+        with preserved_rng():
+            train, test = [self._features(model, loader) for loader in self.dataloaders]
+        model.train(training)
+        check_classes(train[1], test[1])
+        scores = {}
+        if self.k is not None:
+            scores['knn/top1'] = self._knn(*train, *test)
+        if self.linear_epochs is not None:
+            options = dict(lrs=self.lrs, weight_decays=(0.0,), epochs=self.linear_epochs)
+            scores['linear/top1'] = linear_probe(*train, *test, **options).accuracy
+        return scores
+
+    def _features(self, model: nn.Module, dataloader: DataLoader) -> Labelled:
+        preprocess = partial(model.data_preprocessor, training=False)
+        encode = partial(pooled_features, model)
+        rows, labels = extract_features(encode, dataloader, preprocess, desc='online evaluation')
+        device = next(model.parameters()).device
+        return rows.to(device), labels.to(device)
+
+    def _knn(self, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> float:
+        """Each rank classifies every W-th test image."""
+        rank, world = get_dist_info()
+        test_x, mine = test_x[rank::world], test_y[rank::world]
+        correct = (
+            knn_classify(train_x, train_y, test_x, self.k, self.temperature) == mine if len(mine) else mine
+        )
+        counts = correct.sum()
+        all_reduce(counts)
+        return 100 * counts.item() / len(test_y)
+
+    def _log(self, runner: Runner, scores: dict[str, float], cost: dict[str, float]) -> None:
+        done, total = (
+            (runner.epoch + 1, runner.max_epochs) if self.by_epoch else (runner.iter + 1, runner.max_iters)
+        )
+        runner.message_hub.update_scalars(scores | cost)
+        runner.visualizer.add_scalars(scores | cost, step=done)
+        names = {'knn/top1': f'{self.k}-NN', 'linear/top1': 'linear'}
+        found = ', '.join(f'{names[key]} top-1: {score:.2f}%' for key, score in scores.items())
+        seconds, share = cost.values()
+        unit = 'Epoch' if self.by_epoch else 'Iter'
+        runner.logger.info(
+            f'{unit} [{done}/{total}]  online {found}  ({seconds:.1f} s; {share:.1f}% of the time so far)'
+        )
+
+
+def build_bounded_dataloader(cfg: dict, max_images: int) -> DataLoader:
+    """Build a data loader of at most ``max_images`` images, a random choice that is the same each time."""
+    dataset = cfg['dataset']
+    if isinstance(dataset, dict):
+        dataset = DATASETS.build(dataset)
+    if len(dataset) > max_images:
+        chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:max_images]
+        dataset = Subset(dataset, chosen.sort().values.tolist())
+    sampler = cfg.get('sampler', dict(type='DefaultSampler', shuffle=False))
+    return Runner.build_dataloader(dict(cfg, dataset=dataset, sampler=sampler), seed=0)
