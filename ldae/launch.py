@@ -183,7 +183,7 @@ def build_runner(cfg: Config) -> Runner:
     """
     from mmengine.registry import RUNNERS
 
-    from ldae.engine.hooks import PlainCheckpointHook, RunSummaryHook
+    from ldae.engine.hooks import BadImagesHook, PlainCheckpointHook, RunSummaryHook
 
     _find_checkpoint(cfg)
     check_config(cfg)
@@ -196,6 +196,7 @@ def build_runner(cfg: Config) -> Runner:
     if isinstance(runner._train_dataloader, dict):
         _build_train_data(runner)
     runner.register_hook(RunSummaryHook())
+    runner.register_hook(BadImagesHook())
     if not any(isinstance(hook, PlainCheckpointHook) for hook in runner.hooks):
         # A config of mmpretrain's own: without it, its checkpoints could be neither resumed nor tested.
         runner.register_hook(PlainCheckpointHook())

@@ -104,7 +104,7 @@ def test_random_crop_reaches_data_in_memory(scale):
 def test_pipelines_of_a_folder_keep_their_steps_at_its_size():
     crop = row('aug_random-crop', 'image-folder')
     assert [(step.type, step.get('scale')) for step in crop.train_dataloader.dataset.pipeline] == [
-        ('LoadImageFromFile', None),
+        ('ldae.LoadImage', None),
         ('RandomResizedCrop', 64),
         ('PackInputs', None),
     ]

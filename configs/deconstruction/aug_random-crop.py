@@ -11,7 +11,7 @@ Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 _base_ = './t3_5_original-image.py'
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='ldae.LoadImage'),
     # The paper doesn't print the range of the crop; (0.2, 1) is MAE's.
     dict(
         type='RandomResizedCrop',

@@ -17,7 +17,7 @@ TRACEBACK_VARIABLE = 'LDAE_TRACEBACK'
 SECONDS_TO_GIVE_WAY = 3.0
 LOST_PEER = re.compile('Connection (closed|reset) by peer')
 # What a DataLoader worker raised arrives as the text of a traceback, with the error in its last line.
-RAISED = re.compile(r'^(?:[\w.]+\.)?ConfigError: (.*)$', re.MULTILINE)
+RAISED = re.compile(r'^(?:[\w.]+\.)?(?:Config|BadImage)Error: (.*)$', re.MULTILINE)
 
 
 def explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:

@@ -5,5 +5,14 @@ from .cifar10 import CIFAR10
 from .idx import IDXDataset, batch_collate
 from .image_folder import ImageFolder
 from .in_memory import InMemoryDataset
+from .load_image import BadImageError, LoadImage
 
-__all__ = ['CIFAR10', 'IDXDataset', 'ImageFolder', 'InMemoryDataset', 'batch_collate']
+__all__ = [
+    'CIFAR10',
+    'BadImageError',
+    'IDXDataset',
+    'ImageFolder',
+    'InMemoryDataset',
+    'LoadImage',
+    'batch_collate',
+]

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any folder of images, with classes or without."""
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from mmengine.fileio import list_from_file
 from mmpretrain.datasets import ImageNet
+from torch import Tensor
 
 from ldae.registry import DATASETS
-from ldae.utils import ConfigError
+from ldae.utils import ConfigError, check_range
 
+from .load_image import REASONS, BadImageError, LoadImage, is_remote
 
-def is_remote(path: str) -> bool:
-    """Whether a path names a storage backend ('s3://...') rather than a local file."""
-    return '://' in path
+MAX_BAD = dict(train=0.01)  # elsewhere none: a score over other images than those asked for is another score
 
 
 def _folder_of(root: Path, split: str, ann_file: str) -> str:
@@ -40,17 +43,29 @@ class ImageFolder(ImageNet):
         split: 'train' or 'val' ('test' has no labels, as in ImageNet).
         ann_file: Annotation file, relative to ``data_root``.
         with_label: Whether samples carry ``gt_label``.
+        max_bad: Share of the images, 0 to 1, that may be unreadable. Such an image is replaced by the next good one, in
+            the order of the data set, so that what is trained on depends on the files alone. None: 0.01 in 'train', else 0.
         **kwargs: As in ImageNet (``pipeline``, ``indices``, ...).
 
     Raises:
         ConfigError: A folder or file is missing, empty or unreadable, or the classes of val differ from those of train.
+            More than ``max_bad`` of the images can't be read.
     """
 
     METAINFO = dict()  # no fixed classes: they are read from the folder
 
     def __init__(
-        self, data_root: str, split: str = 'train', ann_file: str = '', with_label: bool = True, **kwargs
+        self,
+        data_root: str,
+        split: str = 'train',
+        ann_file: str = '',
+        with_label: bool = True,
+        max_bad: float | None = None,
+        **kwargs,
     ):
+        self.max_bad = MAX_BAD.get(split, 0) if max_bad is None else max_bad
+        check_range('ImageFolder.max_bad', self.max_bad, 0, 1)
+        self._flags = torch.zeros(0, dtype=torch.uint8)
         root = Path(data_root).expanduser()
         local = not is_remote(data_root)
         if local:
@@ -116,18 +131,64 @@ class ImageFolder(ImageNet):
         info = dict(img_path=f'{self.img_prefix}/{name}')
         return dict(info, gt_label=int(label)) if self.with_label else info
 
+    def full_init(self) -> None:
+        """Also make room for what is found out about images, in memory that workers started later share."""
+        super().full_init()
+        self._bad_flags()
+
+    def _bad_flags(self) -> Tensor:
+        """uint8 (n,): 0, or why an image can't be read, as a position in REASONS."""
+        if len(self._flags) != len(self):
+            self._flags = torch.zeros(len(self), dtype=torch.uint8).share_memory_()
+        return self._flags
+
     def prepare_data(self, idx: int) -> dict:
-        """Run the pipeline; a file that isn't an image is named in one line."""
+        """Run the pipeline on an image, or on the next one that can be read."""
+        flags = self._bad_flags()
+        for step in range(len(self)):
+            place = (idx + step) % len(self)
+            if flags[place]:
+                continue
+            try:
+                return self._load(place)
+            except BadImageError as error:
+                flags[place] = REASONS.index(error.reason)
+                check_share(self, self.bad_images())
+        raise ConfigError(f'{self.img_prefix}: none of {len(self)} images can be read')
+
+    def _load(self, idx: int) -> dict:
+        """A sample; whatever reader a pipeline has, a bad file is a BadImageError."""
         try:
-            return super().prepare_data(idx)
-        except (AssertionError, OSError, ValueError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            path = self.get_data_info(idx)['img_path']
-            if not is_remote(path) and not Path(path).is_file():
-                raise ConfigError(
-                    f'{path} does not exist: correct {self.ann_file or self.data_root}'
-                ) from error
-            if 'failed to load image' in str(error) or isinstance(error, OSError):
-                raise ConfigError(f'{path} is not a readable image: remove or replace it') from error
+            sample, cause = super().prepare_data(idx), None
+        except BadImageError:
             raise
+        except Exception as error:
+            sample, cause = None, error
+        if sample is None:  # for which mmengine would draw another at random
+            LoadImage().transform(self.get_data_info(idx))
+            raise cause or ConfigError(f'{self.get_data_info(idx)["img_path"]}: the pipeline returns nothing')
+        return sample
+
+    def bad_images(self) -> dict[int, str]:
+        """Index and reason of each image found to be unreadable so far, by this process and its workers."""
+        flags = self._bad_flags()
+        return {int(i): REASONS[flags[i]] for i in flags.nonzero().flatten()}
+
+
+def check_share(dataset: ImageFolder, bad: dict[int, str]) -> None:
+    """Raise ConfigError if more images than ``dataset.max_bad`` of all are bad: index -> reason."""
+    if len(bad) <= dataset.max_bad * len(dataset):
+        return
+    first = min(bad)
+    path = dataset.get_data_info(first)['img_path']
+    others = f' and so are {len(bad) - 1} more' if len(bad) > 1 else ''
+    raise ConfigError(
+        f'{path} {bad[first]}{others}; of {len(dataset)} images, max_bad={dataset.max_bad:g} may be so: remove or replace'
+        f' what `ldae verify-dataset {dataset.data_root}` lists, or raise max_bad of the data set'
+    )
+
+
+def describe_bad(bad: Mapping[object, str], size: int) -> str:
+    """'3 of 1,000 images (2 is truncated, 1 is empty)', of index -> reason."""
+    counts = Counter(bad.values()).most_common()
+    return f'{len(bad):,} of {size:,} images ({", ".join(f"{n} {reason}" for reason, n in counts)})'

@@ -44,8 +44,11 @@ def resolved(cfg: Config) -> dict:
 
 
 def _normalise_loader(loader: dict, name: str) -> None:
-    # Our dataset class reads any folder as mmpretrain's reads ImageNet's.
+    # Our dataset class reads any folder as mmpretrain's reads ImageNet's, and our reader whole images as mmcv's does.
     dataset = loader['dataset']
+    for step in dataset['pipeline']:
+        if step['type'] == 'ldae.LoadImage':
+            step['type'] = 'LoadImageFromFile'
     assert dataset['type'] in ('ImageNet', 'ldae.ImageFolder')
     dataset.update(type='ImageNet', data_root='data/imagenet')
     dataset.pop('with_label', None)

@@ -76,7 +76,7 @@ def test_paper_recipe_is_adam_without_decay_at_batch_2048():
     assert cfg.model.tokenizer.latent_dim == 32
     assert (cfg.model.noiser.schedule, cfg.model.head.tail_weight) == ('linear_sigma', 0.1)
     assert [step.type for step in cfg.train_pipeline] == [
-        'LoadImageFromFile',
+        'ldae.LoadImage',
         'ResizeEdge',
         'CenterCrop',
         'PackInputs',
@@ -86,7 +86,7 @@ def test_paper_recipe_is_adam_without_decay_at_batch_2048():
 def test_random_crop_changes_the_training_crop_and_nothing_else():
     center, crop = (load_config(ROOT / f'ldae/vit-b_pca{suffix}.py') for suffix in ('', '_rrc'))
     assert [step.type for step in crop.train_dataloader.dataset.pipeline] == [
-        'LoadImageFromFile',
+        'ldae.LoadImage',
         'RandomResizedCrop',
         'PackInputs',
     ]

@@ -41,6 +41,7 @@ from ldae.registry import (
     NOISE_SCHEDULES,
     OPTIM_WRAPPER_CONSTRUCTORS,
     OPTIM_WRAPPERS,
+    TRANSFORMS,
 )
 
 HOW_TO_ADD = ROOT / 'docs' / 'how_to_add.md'
@@ -149,7 +150,7 @@ def documented() -> list:
 
 
 def resolve(name: str) -> type | None:
-    registries = (MODELS, HOOKS, DATASETS, METRICS, OPTIM_WRAPPERS, OPTIM_WRAPPER_CONSTRUCTORS)
+    registries = (MODELS, HOOKS, DATASETS, TRANSFORMS, METRICS, OPTIM_WRAPPERS, OPTIM_WRAPPER_CONSTRUCTORS)
     return next(filter(None, (registry.get(name) for registry in registries)), None)
 
 

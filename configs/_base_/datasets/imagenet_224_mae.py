@@ -7,7 +7,7 @@ data_preprocessor = dict(
 )
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='ldae.LoadImage'),
     dict(
         type='RandomResizedCrop',
         scale=224,

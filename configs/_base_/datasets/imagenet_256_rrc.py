@@ -4,7 +4,7 @@
 _base_ = './imagenet_256_center.py'
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='ldae.LoadImage'),
     # The paper doesn't print the range of the crop; (0.2, 1) is MAE's.
     dict(
         type='RandomResizedCrop',

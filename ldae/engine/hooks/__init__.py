@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from .bad_images import BadImagesHook
 from .check_loaded import CheckLoadedHook
 from .denoising_pictures import DenoisingPicturesHook
 from .fit_tokenizer import FitTokenizerHook
@@ -15,6 +16,7 @@ from .write_tokenizer import WriteTokenizerHook
 __all__ = [
     'CheckLoadedHook',
     'DenoisingPicturesHook',
+    'BadImagesHook',
     'FitTokenizerHook',
     'OnlineKNNHook',
     'PlainCheckpointHook',

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read every image of a folder once, in several processes, and say which can't be read."""
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from ldae.utils import ConfigError, check_range
+
+from .image_folder import ImageFolder
+from .load_image import MAX_PIXELS, BadImageError, decode, read_file
+
+CHUNK = 32  # images a task
+# Reasons of this module's own, beside load_image's: what libjpeg says while it makes up the missing pixels.
+DAMAGED = 'is damaged: '
+COMPLAINTS = ('Corrupt', 'Premature', 'Invalid', 'error', 'extraneous')
+
+
+@dataclass
+class Verdict:
+    """What is wrong with one path; ``listed`` is False where a data set would not have tried to read it."""
+
+    path: str
+    reason: str
+    listed: bool = True
+
+
+class _Messages:
+    """What the decoders' C libraries print, kept from the terminal and readable file by file."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the process)
+        os.dup2(self._file.fileno(), 2)
+
+    def take(self) -> str:
+        self._file.seek(0)
+        text = self._file.read().decode(errors='replace')
+        self._file.seek(0)
+        self._file.truncate()
+        return text
+
+
+_messages: _Messages | None = None
+
+
+def _start_worker() -> None:
+    global _messages
+    cv2.setNumThreads(1)
+    _messages = _Messages()
+
+
+def judge(path: str, max_pixels: int = MAX_PIXELS) -> str:
+    """Why an image can't be read, or ''."""
+    try:
+        decode(read_file(path), path, max_pixels)
+    except BadImageError as error:
+        return error.reason
+    except MemoryError:
+        return 'needs more memory than there is'
+    return ''
+
+
+def _judge_chunk(paths: Sequence[str], max_pixels: int, strict: bool) -> list[tuple[str, str]]:
+    found = []
+    for path in paths:
+        reason = judge(path, max_pixels)
+        said = _messages.take().strip() if _messages else ''
+        if strict and not reason and any(word in said for word in COMPLAINTS):
+            reason = DAMAGED + said.splitlines()[-1]
+        if reason:
+            found.append((path, reason))
+    return found
+
+
+def verify_files(
+    paths: Sequence[str],
+    num_workers: int = 1,
+    max_pixels: int = MAX_PIXELS,
+    strict: bool = False,
+    progress: bool = False,
+) -> list[Verdict]:
+    """Decode files in ``num_workers`` processes; the bad ones in the order of ``paths``.
+
+    Args:
+        strict: Take for bad also what is decoded with pixels made up where the file is damaged.
+
+    Raises:
+        ConfigError: A process died, as for want of memory.
+    """
+    check_range('num_workers', num_workers, 1, kind=int)
+    chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
+    found: dict[str, str] = {}
+    try:
+        # A pool that notices when a worker dies; multiprocessing's own would wait for ever.
+        with ProcessPoolExecutor(num_workers, get_context('fork'), _start_worker) as pool:
+            sizes = {pool.submit(_judge_chunk, chunk, max_pixels, strict): len(chunk) for chunk in chunks}
+            with tqdm(total=len(paths), desc='verify', unit='img', disable=None if progress else True) as bar:
+                for done in as_completed(sizes):
+                    found.update(done.result())
+                    bar.update(sizes[done])
+                    bar.set_postfix(bad=len(found))
+    except BrokenProcessPool as error:
+        raise ConfigError(
+            'a process that read images died (for want of memory?): use fewer --workers'
+        ) from error
+    return [Verdict(path, found[path]) for path in paths if path in found]
+
+
+def unlisted(folder: str, extensions: Sequence[str]) -> Iterator[Verdict]:
+    """What is named like an image but is no file, so that a data set passes over it in silence."""
+    for root, dirs, names in os.walk(folder):
+        for name in sorted(dirs + names):
+            path = os.path.join(root, name)
+            if not name.lower().endswith(tuple(extensions)):
+                continue
+            if not os.path.exists(path):
+                yield Verdict(path, 'is a broken link', listed=False)
+            elif not stat.S_ISREG(os.stat(path).st_mode):
+                yield Verdict(path, 'is not a file', listed=False)
+
+
+def annotation_lines(dataset: ImageFolder, bad: Sequence[Verdict]) -> list[str]:
+    """Lines ``path label`` (or ``path``) of an annotation file without the bad images."""
+    excluded = {verdict.path for verdict in bad}
+    infos = (dataset.get_data_info(i) for i in range(len(dataset)))
+    return [
+        ' '.join([str(Path(info['img_path']).relative_to(dataset.img_prefix)), *map(str, _label(info))])
+        for info in infos
+        if info['img_path'] not in excluded
+    ]
+
+
+def _label(info: dict) -> list[int]:
+    return [info['gt_label']] if 'gt_label' in info else []

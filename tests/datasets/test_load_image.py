@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from bad_files import BAD, JPEG, NO_FILES, PICTURE, PIXELS, PNG, UNUSUAL, encoded
+from mmcv.transforms import LoadImageFromFile
+
+from ldae.datasets import BadImageError, LoadImage
+from ldae.datasets.load_image import REASONS, decode
+from ldae.utils import ConfigError
+
+
+def load(path: Path, **options: int) -> np.ndarray:
+    return LoadImage(**options)(dict(img_path=str(path)))['img']
+
+
+@pytest.fixture(autouse=True)
+def _warnings_of_its_own():
+    with warnings.catch_warnings():
+        yield
+
+
+def refused(path: Path, **options: int) -> str:
+    warnings.simplefilter('error')
+    with pytest.raises(BadImageError) as caught:
+        load(path, **options)
+    assert str(caught.value) == f'{path} {caught.value.reason}'
+    return caught.value.reason
+
+
+@pytest.mark.parametrize('name', UNUSUAL)
+def test_unusual_images_are_read_right_whatever_their_suffix(name: str, tmp_path: Path):
+    data, expected, tolerance = UNUSUAL[name]
+    path = tmp_path / 'image.JPEG'
+    path.write_bytes(data)
+    image = load(path)
+    assert image.dtype == np.uint8
+    assert image.shape == expected.shape
+    assert np.abs(image[..., ::-1].astype(int) - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_files_are_refused_with_their_reason(name: str, tmp_path: Path):
+    path = tmp_path / 'image.JPEG'
+    path.write_bytes(BAD[name][0])
+    assert refused(path) == BAD[name][1]
+
+
+@pytest.mark.parametrize('name', NO_FILES)
+def test_what_is_no_file_is_refused_with_its_reason(name: str, tmp_path: Path):
+    make, reason = NO_FILES[name]
+    make(tmp_path / name)
+    assert refused(tmp_path / name) == reason
+
+
+def test_there_are_more_than_thirty_of_them():
+    assert len(BAD) + len(NO_FILES) >= 30
+
+
+def test_a_file_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def forbidden(*args: object) -> None:
+        raise PermissionError(13, 'Permission denied')
+
+    (tmp_path / 'a.jpg').write_bytes(JPEG)
+    monkeypatch.setattr('builtins.open', forbidden)  # chmod stops everyone but root
+    assert refused(tmp_path / 'a.jpg') == 'may not be read'
+
+
+def test_want_of_file_handles_is_not_the_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def exhausted(*args: object) -> None:
+        raise OSError(24, 'Too many open files')
+
+    (tmp_path / 'a.jpg').write_bytes(JPEG)
+    monkeypatch.setattr('builtins.open', exhausted)
+    with pytest.raises(OSError, match='Too many'):
+        load(tmp_path / 'a.jpg')
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.bmp', '.webp'])
+@pytest.mark.parametrize('size', [(1, 1), (7, 13), (375, 500)])
+def test_ordinary_images_are_bit_equal_to_those_of_mmcv(suffix: str, size: tuple, tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    path = tmp_path / f'image{suffix}'
+    assert cv2.imwrite(str(path), pixels)
+    ours, theirs = (kind()(dict(img_path=str(path))) for kind in (LoadImage, LoadImageFromFile))
+    assert ours.keys() == theirs.keys()
+    assert np.array_equal(ours['img'], theirs['img'])
+    assert ours['img_shape'] == theirs['img_shape'] == ours['ori_shape'] == size
+
+
+def test_what_opencv_refuses_pillow_reads_as_well(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*args: object) -> None:
+        raise cv2.error('no such codec')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cv2, 'imdecode', refuse)
+        images = [decode(data) for data in (JPEG, PNG)]
+    assert np.array_equal(images[1][..., ::-1], PIXELS)
+    assert np.abs(images[0].astype(int) - decode(JPEG)).max() <= 2
+
+
+def test_the_limit_of_pixels_is_an_option(tmp_path: Path):
+    path = tmp_path / 'a.png'
+    path.write_bytes(encoded(PICTURE, 'PNG'))
+    count = PICTURE.width * PICTURE.height
+    assert load(path, max_pixels=count).shape == PIXELS.shape
+    assert refused(path, max_pixels=count - 1) == 'has too many pixels'
+    with pytest.raises(ConfigError, match='max_pixels=0 is out of range'):
+        LoadImage(max_pixels=0)
+
+
+def test_a_reason_fits_into_a_byte_and_zero_is_none():
+    assert REASONS[0] == ''
+    assert len(REASONS) < 256
+    assert {reason for _, reason in [*BAD.values(), *NO_FILES.values()]} <= set(REASONS)
