@@ -3,6 +3,8 @@ from .bad_images import BadImagesHook
 from .check_loaded import CheckLoadedHook
 from .denoising_pictures import DenoisingPicturesHook
 from .fit_tokenizer import FitTokenizerHook
+from .health import HealthHook
+from .online_evaluation import OnlineEvaluationHook
 from .online_knn import OnlineKNNHook
 from .plain_checkpoint import PlainCheckpointHook
 from .progress_bar import ProgressBarHook
@@ -18,6 +20,8 @@ __all__ = [
     'DenoisingPicturesHook',
     'BadImagesHook',
     'FitTokenizerHook',
+    'HealthHook',
+    'OnlineEvaluationHook',
     'OnlineKNNHook',
     'PlainCheckpointHook',
     'ReconstructionPicturesHook',
