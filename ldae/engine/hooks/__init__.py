@@ -16,9 +16,9 @@ from .step_seed import StepSeedHook
 from .write_tokenizer import WriteTokenizerHook
 
 __all__ = [
+    'BadImagesHook',
     'CheckLoadedHook',
     'DenoisingPicturesHook',
-    'BadImagesHook',
     'FitTokenizerHook',
     'HealthHook',
     'OnlineEvaluationHook',
