@@ -71,6 +71,38 @@ def write_checkpoints_whole() -> None:
     module.save_checkpoint = save_checkpoint
 
 
+def merge_equal_param_groups() -> None:
+    """mmengine < 0.11: ``paramwise_cfg`` makes one optimizer group of each parameter, and a fused optimizer then starts
+    hundreds of kernels, and a scheduler sets hundreds of rates, where a few do. mmpretrain's constructor does so too.
+
+    Which parameter gets what stays the same, and so do results; the order of parameters in the optimizer's state doesn't.
+    """
+    from mmengine.optim import DefaultOptimWrapperConstructor as Constructor
+
+    original = Constructor.__call__
+    if not installed('mmengine', '0.11') or hasattr(original, '__wrapped__'):
+        return
+
+    @functools.wraps(original)
+    def call(self, model):
+        wrapper = original(self, model)
+        wrapper.optimizer.param_groups[:] = merged_groups(wrapper.optimizer.param_groups)
+        return wrapper
+
+    Constructor.__call__ = call
+
+
+def merged_groups(groups: list[dict]) -> list[dict]:
+    """Groups that differ in nothing but their parameters, made one, in the order of their first parameters."""
+    merged = {}
+    for group in groups:
+        # mmpretrain notes the name of the one parameter.
+        options = {key: value for key, value in group.items() if key not in ('params', 'param_name')}
+        target = merged.setdefault(repr(sorted(options.items())), dict(params=[], **options))
+        target['params'].extend(group['params'])
+    return list(merged.values())
+
+
 def silence_missing_mmcv_operators() -> None:
     """mmcv-lite 2.x: importing ``mmcv.cnn`` warns that a compiled operator is missing, which nothing here uses."""
     warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')

@@ -188,6 +188,7 @@ def build_runner(cfg: Config) -> Runner:
     _find_checkpoint(cfg)
     check_config(cfg)
     compat.write_checkpoints_whole()
+    compat.merge_equal_param_groups()
     if cfg.get('launcher', 'none') != 'none' and not torch.cuda.is_available():
         compat.init_cpu_process_group(cfg.launcher, cfg.env_cfg.dist_cfg.get('timeout'))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

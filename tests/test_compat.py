@@ -10,9 +10,12 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.logging import MessageHub
+from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
+from mmengine.registry import init_default_scope
 
 from ldae import compat
 from ldae.config import configs_root
+from ldae.registry import MODELS
 from ldae.utils import ConfigError
 
 SOME = 'ldae/vit-b_pca.py'
@@ -148,3 +151,46 @@ def test_a_scalars_history_is_bounded_and_keeps_the_newest():
     assert len(log) == compat.LOG_HISTORY
     assert log[-1] == compat.LOG_HISTORY + 4
     assert hub.get_scalar('train/loss').mean(2) == compat.LOG_HISTORY + 3.5
+
+
+def build_groups(constructor: str, **paramwise_cfg) -> tuple[list[dict], list[tuple]]:
+    """Groups of a small classifier's optimizer, and what each of its parameters is trained with."""
+    init_default_scope('mmpretrain')
+    arch = dict(embed_dims=8, num_layers=2, num_heads=2, feedforward_channels=16)
+    model = MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(
+                type='ldae.LDAEViT', arch=arch, img_size=32, conditioned=False, out_type='avg_featmap'
+            ),
+            head=dict(type='LinearClsHead', num_classes=3, in_channels=8),
+        )
+    )
+    cfg = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05))
+    cfg |= dict(constructor=constructor, paramwise_cfg=paramwise_cfg)
+    groups = build_optim_wrapper(model, cfg).optimizer.param_groups
+    names = {param: name for name, param in model.named_parameters()}
+    options = [(names[p], g['lr'], g['weight_decay']) for g in groups for p in g['params']]
+    return groups, sorted(options)
+
+
+@pytest.mark.parametrize(
+    ('constructor', 'paramwise_cfg', 'count'),
+    [
+        ('DefaultOptimWrapperConstructor', dict(norm_decay_mult=0.0, bias_decay_mult=0.0), 2),
+        ('LearningRateDecayOptimWrapperConstructor', dict(layer_decay_rate=0.65, flat_decay_mult=0.0), 8),
+    ],
+)
+def test_equal_groups_of_parameters_are_one_and_every_parameter_keeps_its_options(
+    monkeypatch, constructor, paramwise_cfg, count
+):
+    original = getattr(
+        DefaultOptimWrapperConstructor.__call__, '__wrapped__', DefaultOptimWrapperConstructor.__call__
+    )
+    monkeypatch.setattr(DefaultOptimWrapperConstructor, '__call__', original)
+    groups, options = build_groups(constructor, **paramwise_cfg)
+    assert len(groups) == len(options) > count
+    compat.merge_equal_param_groups()
+    groups, merged = build_groups(constructor, **paramwise_cfg)
+    assert len(groups) == count
+    assert merged == options
