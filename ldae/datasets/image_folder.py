@@ -63,6 +63,7 @@ class ImageFolder(ImageNet):
         max_bad: float | None = None,
         **kwargs,
     ):
+        self.split = split
         self.max_bad = MAX_BAD.get(split, 0) if max_bad is None else max_bad
         check_range('ImageFolder.max_bad', self.max_bad, 0, 1)
         self._flags = torch.zeros(0, dtype=torch.uint8)
@@ -184,7 +185,7 @@ def check_share(dataset: ImageFolder, bad: dict[int, str]) -> None:
     others = f' and so are {len(bad) - 1} more' if len(bad) > 1 else ''
     raise ConfigError(
         f'{path} {bad[first]}{others}; of {len(dataset)} images, max_bad={dataset.max_bad:g} may be so: remove or replace'
-        f' what `ldae verify-dataset {dataset.data_root}` lists, or raise max_bad of the data set'
+        f' what `ldae verify-dataset {dataset.data_root} --split {dataset.split}` lists, or raise max_bad of the data set'
     )
 
 

@@ -53,7 +53,8 @@ class BadImagesHook(Hook):
             if not bad:
                 continue
             runner.logger.warning(
-                f'{what}: {describe_bad(bad, len(folder))} cannot be read; the next good one stood in'
+                # The step's number also keeps mmengine's logger from taking the line for a repetition.
+                f'{what}, step {runner.iter}: {describe_bad(bad, len(folder))} cannot be read; the next good one stood in'
             )
             paths = {folder.get_data_info(i)['img_path']: bad[i] for i in sorted(bad)}
             self._found.setdefault(what, {}).update(paths)

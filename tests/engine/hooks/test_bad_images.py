@@ -25,6 +25,7 @@ def dataset(tiny_image_folder: Path) -> ImageFolder:
 def runner_of(dataset: object, tmp_path: Path) -> SimpleNamespace:
     loader = SimpleNamespace(dataset=dataset)
     return SimpleNamespace(
+        iter=7,
         train_dataloader=loader,
         val_dataloader=loader,
         log_dir=str(tmp_path / 'log'),
@@ -44,8 +45,8 @@ def test_an_epoch_ends_with_one_line_and_a_run_with_the_paths(
         '2 of 16 images (1 is empty, 1 is not a readable image) cannot be read; the next good one stood in'
     )
     assert [record.getMessage() for record in caplog.records] == [
-        f'training: {counts}',
-        f'validation: {counts}',
+        f'training, step 7: {counts}',
+        f'validation, step 7: {counts}',
     ]
     caplog.clear()
     hook.after_run(runner)
