@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 from .denoising_metric import DenoisingMetric
+from .feature_cache import FeatureCache, FeatureSetting, cache_features
 from .feature_statistics import FeatureStatistics, effective_rank
-from .features import extract_features, pooled_features
-from .knn import knn_accuracy, knn_classify
-from .linear_probe import ProbeResult, linear_probe
+from .features import block_features, extract_features, pooled_features
+from .knn import knn_accuracies, knn_accuracy, knn_classify
+from .linear_probe import ProbeResult, linear_probe, linear_probes
 from .reconstruction_metric import ReconstructionMetric
 
 __all__ = [
     'DenoisingMetric',
+    'FeatureCache',
+    'FeatureSetting',
     'FeatureStatistics',
     'ProbeResult',
     'ReconstructionMetric',
+    'block_features',
+    'cache_features',
     'effective_rank',
     'extract_features',
+    'knn_accuracies',
     'knn_accuracy',
     'knn_classify',
     'linear_probe',
+    'linear_probes',
     'pooled_features',
 ]

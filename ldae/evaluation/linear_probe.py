@@ -112,22 +112,13 @@ def linear_probes(
     with failing_together():
         for features, labels in ((train, train_y), (test, test_y)):
             for key in features:
-                _check_set(key, features[key], labels)
+                check_features(str(key), features[key], labels)
         probe = _Probe(train_y, test_y, **options)
         for keys in probe.groups({key: train[key].shape for key in list(train)[rank::world]}):
             scores = probe.score([train[key] for key in keys], [test[key] for key in keys])
             results |= zip(keys, scores, strict=True)
     results = {key: value for part in gathered(results) for key, value in part.items()}
     return {key: results[key] for key in train}
-
-
-def _check_set(key: Hashable, features: Features, labels: Tensor) -> None:
-    if isinstance(features, Tensor):
-        check_features(str(key), features, labels)
-    elif len(labels) != features.shape[0]:
-        raise ConfigError(
-            f'{key}: {features.shape[0]} rows of features, {len(labels)} labels: expected one each'
-        )
 
 
 @dataclass

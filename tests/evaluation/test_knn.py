@@ -47,10 +47,9 @@ def test_weighted_votes_equal_a_loop_in_float64(blobs):
 @pytest.mark.parametrize('metric', ['cosine', 'euclidean'])
 def test_blocks_change_nothing(blobs, metric):
     train_x, _, test_x, _ = blobs
-    whole = nearest_neighbours(train_x, test_x, 20, metric)
-    blocks = nearest_neighbours(
-        train_x, test_x, 20, metric, block_size=1
-    )  # 25 training blocks of 16, fewer than k
+    whole = nearest_neighbours(train_x, test_x, 300, metric)
+    # Two training blocks, the first of 256 rows, fewer than k.
+    blocks = nearest_neighbours(train_x, test_x, 300, metric, block_size=1)
     torch.testing.assert_close(blocks[0], whole[0])
     assert torch.equal(blocks[1], whole[1])
 
