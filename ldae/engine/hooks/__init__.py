@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from .bad_images import BadImagesHook
 from .check_loaded import CheckLoadedHook
+from .compile_blocks import CompileBlocksHook
 from .denoising_pictures import DenoisingPicturesHook
 from .fit_tokenizer import FitTokenizerHook
 from .health import HealthHook
@@ -18,6 +19,7 @@ from .write_tokenizer import WriteTokenizerHook
 __all__ = [
     'BadImagesHook',
     'CheckLoadedHook',
+    'CompileBlocksHook',
     'DenoisingPicturesHook',
     'FitTokenizerHook',
     'HealthHook',
