@@ -119,7 +119,7 @@ def probe_dataloaders(cfg: Config) -> tuple[dict, dict]:
 
 def extract(model: nn.Module, loader_cfg: dict, limit: int | None) -> tuple[Tensor, Tensor]:
     """Average-pooled features (n, C) and labels (n,) of at most ``limit`` images."""
-    from ldae.engine.hooks.online_knn import build_bounded_dataloader
+    from ldae.engine.hooks.online_evaluation import build_bounded_dataloader
     from ldae.evaluation import extract_features, pooled_features
 
     loader = build_bounded_dataloader(loader_cfg, limit or sys.maxsize)
