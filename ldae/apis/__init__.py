@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a newcomer calls from Python."""
 
+from .denoising import Denoised, denoise
+from .feature_extractor import FeatureExtractor
 from .models import get_model, list_models, load_config_of
 
-__all__ = ['get_model', 'list_models', 'load_config_of']
+__all__ = ['Denoised', 'FeatureExtractor', 'denoise', 'get_model', 'list_models', 'load_config_of']

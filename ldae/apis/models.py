@@ -2,12 +2,16 @@
 """Models by name, by config, or by what their checkpoint says of itself."""
 
 import ast
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
@@ -185,11 +189,24 @@ def _build(cfg: Config, backbone: dict | None, has_weights: bool) -> nn.Module:
     model_cfg.setdefault('backbone', {}).update(backbone or {})
     for node in walk_dicts(model_cfg):
         _forget_files(node, has_weights)
-    model = MODELS.build(model_cfg)
-    if not has_weights and hasattr(model, 'init_weights'):
-        model.init_weights()
+    with _quiet():
+        model = MODELS.build(model_cfg)
+        if not has_weights and hasattr(model, 'init_weights'):
+            model.init_weights()
     model._config = cfg
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # mmengine logs how each of the parameters was initialised.
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _forget_files(node: dict, has_weights: bool) -> None:
@@ -252,7 +269,8 @@ def _mmpretrain_model(name: str, pretrained: bool) -> nn.Module:
     import mmpretrain
 
     try:
-        model = mmpretrain.get_model(name, pretrained=pretrained)
+        with _quiet():
+            model = mmpretrain.get_model(name, pretrained=pretrained)
     except ValueError as error:
         raise ConfigError(
             f'mmpretrain has no model {name!r}{nearest(name, mmpretrain.list_models())}'

@@ -27,6 +27,20 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
     return _pool(_forward_unmasked(model, backbone, images), backbone)
 
 
+def patch_tokens(model: nn.Module, images: Tensor) -> Tensor:
+    """Patch tokens of the last block: images (B, C, H, W) -> (B, N, embed_dims).
+
+    ``model`` as :func:`pooled_features` takes it; of a network that computes maps, their cells.
+    """
+    backbone = backbone_of(model)
+    output = _last(_forward_unmasked(model, backbone, images, pooled=False))
+    if output.dim() == 4:
+        return output.flatten(1, 2) if _is_channels_last(backbone) else output.flatten(2).transpose(1, 2)
+    if output.dim() == 2:
+        raise ConfigError(f'{type(backbone).__name__} gives one vector an image: it has no patch tokens')
+    return output[:, _num_extra_tokens(backbone) :]
+
+
 def block_features(model: nn.Module, images: Tensor, blocks: Sequence[int] | None = None) -> Tensor:
     """Average of the patch tokens after each of ``blocks``, from one forward pass: (B, C, H, W) -> (B, L, embed_dims).
 
@@ -189,24 +203,40 @@ def _watched(backbone: nn.Module, blocks: Sequence[int]) -> Iterator[dict[int, T
 
 def _pool(output: Tensor | Sequence, backbone: nn.Module) -> Tensor:
     """Tokens (B, N, C), maps (B, C, H, W) or rows (B, C), or the last of several -> (B, C)."""
-    if isinstance(output, tuple | list):
-        # Stages that give (tokens, grid) have their size last.
-        output = [part for part in output if isinstance(part, Tensor)][-1]
+    output = _last(output)
     if output.dim() == 4:
-        channels_last = getattr(backbone, 'output_fmt', 'NCHW') == 'NHWC'
-        return output.mean(dim=(1, 2) if channels_last else (2, 3))
+        return output.mean(dim=(1, 2) if _is_channels_last(backbone) else (2, 3))
     if output.dim() == 3:
         return output[:, _num_extra_tokens(backbone) :].mean(dim=1)
     return output
 
 
-def _forward_unmasked(model: nn.Module, backbone: nn.Module, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-    if isinstance(unwrapped(model), BaseSelfSupervisor):
-        return unwrapped(model).extract_feat(images)
-    if isinstance(backbone, MAEViT):
-        return backbone(images, mask=None)  # mask=False masks as well
-    # timm's forward ends in a classifier; mmpretrain's backbones have no such method.
-    return getattr(backbone, 'forward_features', backbone)(images)
+def _last(output: Tensor | Sequence) -> Tensor:
+    # Stages that give (tokens, grid) have their size last.
+    return output if isinstance(output, Tensor) else [part for part in output if isinstance(part, Tensor)][-1]
+
+
+def _is_channels_last(backbone: nn.Module) -> bool:
+    return getattr(backbone, 'output_fmt', 'NCHW') == 'NHWC'
+
+
+def _forward_unmasked(
+    model: nn.Module, backbone: nn.Module, images: Tensor, pooled: bool = True
+) -> Tensor | tuple[Tensor, ...]:
+    """What the encoder gives; all tokens where it would pick the class token, or average and ``pooled`` is off."""
+    own = getattr(backbone, 'out_type', None)
+    if own == 'cls_token' or (not pooled and own == 'avg_featmap'):
+        backbone.out_type = 'raw'
+    try:
+        if isinstance(unwrapped(model), BaseSelfSupervisor):
+            return unwrapped(model).extract_feat(images)
+        if isinstance(backbone, MAEViT):
+            return backbone(images, mask=None)  # mask=False masks as well
+        # timm's forward ends in a classifier; mmpretrain's backbones have no such method.
+        return getattr(backbone, 'forward_features', backbone)(images)
+    finally:
+        if own is not None:
+            backbone.out_type = own
 
 
 def _num_extra_tokens(backbone: nn.Module) -> int:

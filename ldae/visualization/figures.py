@@ -39,10 +39,12 @@ def figure_to_array(figure: Figure) -> np.ndarray:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
-    """Write an image file, making its folder where there is none."""
+    """Write an image file, whole or not at all, making its folder where there is none."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    unfinished = path.with_name(f'.{path.stem}.unfinished{path.suffix}')  # the suffix says the format
+    figure.savefig(unfinished)
+    unfinished.replace(path)
     return path
 
 

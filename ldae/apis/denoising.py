@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Noise pictures to a chosen level, and denoise them."""
+
+import os
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from ldae.models import LDAE
+from ldae.utils import ConfigError, check_range
+from ldae.utils.models import unwrapped
+
+from .feature_extractor import evaluating, resolve_model
+from .images import read_images
+from .preprocess import Preprocess
+
+
+class Denoised(NamedTuple):
+    """Images as uint8 arrays (n, H, W, 3), RGB, or (n, H, W) for grey: as the model sees them, with noise, without."""
+
+    clean: np.ndarray
+    noisy: np.ndarray
+    denoised: np.ndarray
+
+
+def denoise(
+    model: str | os.PathLike | Config | nn.Module | None,
+    images: Any,
+    t: int,
+    seed: int = 0,
+    checkpoint: str | os.PathLike | None = None,
+    device: str | torch.device | None = None,
+    **kwargs: Any,
+) -> Denoised:
+    """Add noise of level ``t`` to ``images`` and let an l-DAE take it out.
+
+    The noise follows from ``seed`` alone: it is the same for each image and at each level.
+
+    Args:
+        model: An l-DAE, or what :func:`ldae.get_model` takes; None takes what ``checkpoint`` says of itself.
+        images: What :class:`ldae.FeatureExtractor` takes. They are resized and cropped as the model's test images are.
+        t: Time step, 0 to T - 1.
+        seed: Of the noise, 0 to 2**63 - 1.
+        checkpoint, device, **kwargs: As :class:`ldae.FeatureExtractor` takes them.
+
+    Raises:
+        ConfigError: The model is no l-DAE, or its tokenizer isn't fitted; a number out of range; an unreadable image.
+    """
+    model = check_denoiser(resolve_model(model, checkpoint, device, **kwargs), [t], seed)
+    preprocess = Preprocess(model)
+    triplets = []
+    with evaluating(model):
+        for image in read_images(images):
+            inputs = preprocess.batch([preprocess.transform(image)])
+            triplet = model.denoise(inputs, t, torch.Generator(inputs.device).manual_seed(seed))
+            triplets.append([_to_array(model.to_pixels(part), preprocess.is_bgr) for part in triplet])
+    return Denoised(*(np.concatenate(parts) for parts in zip(*triplets, strict=True)))
+
+
+def denoising_figure(model: nn.Module, images: Any, timesteps: list[int], seed: int = 0, limit: int = 8):
+    """A figure of the first ``limit`` images: clean, then noisy and denoised at each of ``timesteps``."""
+    from ldae.engine.hooks.denoising_pictures import draw_denoising
+
+    model = check_denoiser(model, timesteps, seed)
+    preprocess = Preprocess(model)
+    pictures = [preprocess.transform(image) for image in islice(read_images(images), limit)]
+    inputs = preprocess.batch(pictures)
+    if preprocess.is_bgr:
+        raise ConfigError('the model takes BGR images: ldae.denoise gives them as RGB arrays')
+    with evaluating(model):
+        return draw_denoising(model, inputs, timesteps, seed)
+
+
+def check_denoiser(model: nn.Module, timesteps: list[int], seed: int) -> LDAE:
+    """The l-DAE in ``model``, if it can denoise at ``timesteps``."""
+    model = unwrapped(model)
+    if not isinstance(model, LDAE):
+        raise ConfigError(f'denoise: {type(model).__name__} adds no noise: give a pre-trained l-DAE')
+    for t in timesteps:
+        check_range('denoise: t', t, 0, model.noiser.num_timesteps - 1, kind=int)
+    check_range('denoise: seed', seed, 0, 2**63 - 1, kind=int)
+    return model
+
+
+def _to_array(pixels: Tensor, is_bgr: bool) -> np.ndarray:
+    """Pixels (B, C, H, W) in [0, 255] -> uint8 (B, H, W, 3) RGB or (B, H, W)."""
+    array = pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return array[..., 0] if array.shape[3] == 1 else array[..., ::-1] if is_bgr else array

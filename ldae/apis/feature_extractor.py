@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features of any pictures."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from ldae.evaluation import features
+from ldae.utils import ConfigError, check_choice, check_range
+
+from .images import read_images
+from .models import get_model
+from .preprocess import Preprocess
+
+POOLS = ('avg', 'tokens', 'featmap')
+
+
+class FeatureExtractor:
+    """Pictures in, features out: ``FeatureExtractor(model)(images)``.
+
+    Images are prepared as the model's own test images are (:class:`ldae.apis.preprocess.Preprocess`) and read a batch at a
+    time. The model computes in evaluation mode and is left as it was.
+
+    Args:
+        model: What :func:`ldae.get_model` takes, or a model.
+        checkpoint: Its weights; may stand alone where it holds its config.
+        device: Where to compute: by default, on the GPU if there is one, and a model that is given where it lies.
+        batch_size: Images encoded at a time, at least 1.
+        pool: ``'avg'`` averages patch tokens (C), ``'tokens'`` keeps them (N, C), ``'featmap'`` lays them out (C, h, w).
+        blocks: A block number (1 to the depth, or negative from the end) instead of the last, or several: a list adds
+            an axis (L, C). For ``pool='avg'``.
+        timestep: t that the encoder is told, 0 to T - 1; None takes the model's own. For conditioned encoders.
+        num_workers: Threads that read and prepare images, 0 for none.
+        **kwargs: Further ones of :func:`ldae.get_model` (``scale``, ``cfg_options``, ``pretrained``, ...).
+
+    Raises:
+        ConfigError: An option that is out of range or doesn't fit the model.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike | Config | nn.Module | None = None,
+        checkpoint: str | os.PathLike | None = None,
+        device: str | torch.device | None = None,
+        batch_size: int = 64,
+        pool: str = 'avg',
+        blocks: int | Sequence[int] | None = None,
+        timestep: int | None = None,
+        num_workers: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        check_range('FeatureExtractor: batch_size', batch_size, 1, kind=int)
+        check_range('FeatureExtractor: num_workers', num_workers, 0, kind=int)
+        check_choice('FeatureExtractor: pool', pool, POOLS)
+        if blocks is not None and pool != 'avg':
+            raise ConfigError(f"FeatureExtractor: blocks={blocks!r} goes with pool='avg', not {pool!r}")
+        self.model = resolve_model(model, checkpoint, device, **kwargs)
+        self.batch_size, self.pool, self.num_workers = batch_size, pool, num_workers
+        self.blocks, self.timestep = blocks, timestep
+        self.preprocess = Preprocess(self.model)
+        if blocks is not None:
+            features.resolve_blocks(self.model, self._block_list())
+        if timestep is not None:
+            features.check_settings(self.model, [timestep], [False])
+
+    def __call__(self, images: Any) -> Tensor:
+        """Features of all ``images``, in their order.
+
+        Args:
+            images: What :func:`ldae.apis.images.read_images` takes: paths, folders, PIL images, arrays, tensors.
+
+        Returns:
+            float32 on the CPU: (n, C), or (n, L, C) for several blocks, (n, N, C) for tokens, (n, C, h, w) for maps.
+        """
+        return torch.cat(list(self.stream(images)))
+
+    def stream(self, images: Any) -> Iterator[Tensor]:
+        """As a call, but a batch at a time, as they are computed: nothing is held but one batch."""
+        pool = ThreadPoolExecutor(self.num_workers) if self.num_workers else nullcontext()
+        with pool as executor:
+            transform = self.preprocess.transform
+            pictures = read_images(images)
+            while raw := list(islice(pictures, self.batch_size)):
+                yield self._encode(list(executor.map(transform, raw) if executor else map(transform, raw)))
+
+    @torch.no_grad()
+    def _encode(self, images: Sequence[Tensor]) -> Tensor:
+        with evaluating(self.model), self._at_timestep():
+            return self._features(self.preprocess.batch(images)).float().cpu()
+
+    def _features(self, inputs: Tensor) -> Tensor:
+        if self.blocks is not None:
+            rows = features.block_features(self.model, inputs, self._block_list())
+            return rows[:, 0] if isinstance(self.blocks, int) else rows
+        if self.pool == 'avg':
+            return features.pooled_features(self.model, inputs)
+        return lay_out(features.patch_tokens(self.model, inputs), inputs, self.pool)
+
+    def _block_list(self) -> list[int]:
+        return [self.blocks] if isinstance(self.blocks, int) else list(self.blocks)
+
+    @contextmanager
+    def _at_timestep(self) -> Iterator[None]:
+        if self.timestep is None:
+            yield
+            return
+        backbone = features.backbone_of(self.model)
+        own, backbone.timestep = backbone.timestep, self.timestep
+        try:
+            yield
+        finally:
+            backbone.timestep = own
+
+
+def resolve_model(
+    model: str | os.PathLike | Config | nn.Module | None,
+    checkpoint: str | os.PathLike | None = None,
+    device: str | torch.device | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """A model that is given, moved only if a device is named, or what :func:`ldae.get_model` builds."""
+    if not isinstance(model, nn.Module):
+        return get_model(model, checkpoint, device, **kwargs)
+    if checkpoint is not None or kwargs:
+        given = ', '.join((*(['checkpoint'] if checkpoint is not None else []), *kwargs))
+        raise ConfigError(f'{given}: for a model that is named, but {type(model).__name__} is one already')
+    return model if device is None else model.to(device)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode while the context is open; each module is put back into its own."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def lay_out(tokens: Tensor, inputs: Tensor, pool: str) -> Tensor:
+    """Tokens (B, N, C) of images (B, ., H, W) as they are, or for ``'featmap'`` as a map (B, C, h, w)."""
+    if pool == 'tokens':
+        return tokens
+    height, width = inputs.shape[2:]
+    rows = round((tokens.shape[1] * height / width) ** 0.5)
+    if tokens.shape[1] % rows:
+        raise ConfigError(f'{tokens.shape[1]} tokens of images of {height} x {width} pixels make no map')
+    return tokens.transpose(1, 2).unflatten(2, (rows, -1))

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures in any form -> uint8 BGR arrays (H, W, 3), as mmcv's pipelines read them."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmpretrain.datasets import ImageNet
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ldae.datasets.load_image import MAX_ASPECT, MAX_PIXELS, decode, read_file
+from ldae.utils import ConfigError
+
+SUFFIXES = ImageNet.IMG_EXTENSIONS
+ARRAYS = 'uint8, uint16 (scaled to 8 bits), or floats in [0, 1]'
+SHAPES = {
+    np.ndarray: '(H, W), (H, W, C) or (B, H, W, C) with C = 1, 3 (RGB) or 4 (RGBA)',
+    Tensor: '(H, W), (C, H, W) or (B, C, H, W) with C = 1, 3 (RGB) or 4 (RGBA)',
+}
+
+
+def read_images(images: Any) -> Iterator[np.ndarray]:
+    """Each picture of ``images``, in order, one at a time: uint8 BGR (H, W, 3).
+
+    Args:
+        images: A file, a folder (its files at any depth, sorted), a PIL image, a numpy array (H, W, C) or tensor
+            (C, H, W), a batch of those, or any iterable of these, which may be mixed. Channels are RGB; grey is
+            repeated, transparency is dropped, an EXIF orientation is obeyed.
+
+    Raises:
+        ConfigError: No picture at all, or one that can't be read, with its place.
+    """
+    number = -1
+    for number, (name, image) in enumerate(_flat(images)):
+        yield _to_bgr(image, name if isinstance(image, Path) else f'image {number} ({name})')
+    if number < 0:
+        raise ConfigError('there are no images: the list or generator is empty')
+
+
+def _flat(images: Any) -> Iterator[tuple[str, Any]]:
+    """What it is, and one picture: a file, a PIL image, an array (H, W[, C]) or a tensor ([C, ]H, W)."""
+    if isinstance(images, str | os.PathLike):
+        yield from ((str(path), path) for path in _files(Path(images).expanduser()))
+    elif isinstance(images, Image.Image):
+        yield f'PIL image of mode {images.mode}', images
+    elif isinstance(images, np.ndarray | Tensor):
+        name = f'{type(images).__name__} of shape {tuple(images.shape)} and type {images.dtype}'
+        if images.ndim == 4 and not len(images):
+            raise ConfigError(f'{name} holds no images')
+        yield from ((name, image) for image in (images if images.ndim == 4 else [images]))
+    elif isinstance(images, Iterable) and not isinstance(images, bytes | dict):
+        for part in images:
+            yield from _flat(part)
+    else:
+        raise ConfigError(
+            f'{type(images).__name__} is no image: give a path, a PIL image, a numpy array, a tensor, or a list of them'
+        )
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = [file for file in sorted(path.rglob('*')) if file.suffix.lower() in SUFFIXES and file.is_file()]
+    if not files:
+        raise ConfigError(f'{path} holds no images ({", ".join(SUFFIXES)})')
+    return files
+
+
+def _to_bgr(image: Any, name: str) -> np.ndarray:
+    if isinstance(image, Path):
+        return decode(read_file(str(image)), str(image))
+    if isinstance(image, Image.Image):
+        rgb = _from_pil(image, name)
+    else:
+        rgb = _to_uint8(_channels_last(image, name), name)
+    height, width = rgb.shape[:2]
+    if not height * width:
+        raise ConfigError(f'{name} is empty')
+    if height * width > MAX_PIXELS or max(height, width) > MAX_ASPECT * min(height, width):
+        raise ConfigError(f'{name} has too many pixels, or is too long and narrow: crop or resize it first')
+    rgb = rgb.repeat(3, axis=2) if rgb.shape[2] == 1 else rgb[..., :3]
+    return np.ascontiguousarray(rgb[..., ::-1])
+
+
+def _from_pil(image: Image.Image, name: str) -> np.ndarray:
+    """RGB (H, W, 3), or grey (H, W, 1) for the modes of 16 bits."""
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith(('I', 'F')):
+            pixels = np.asarray(image)
+            if image.mode == 'F' or pixels.size and not 0 <= pixels.min() <= pixels.max() <= 65535:
+                raise ConfigError(f'{name} has no known range of values: give 8 or 16 bits')
+            return _to_uint8(pixels.astype(np.uint16)[..., None], name)
+        return np.asarray(image.convert('RGB'))
+    except (OSError, SyntaxError) as error:  # Pillow reads a file's pixels when they are needed
+        raise ConfigError(f'{name} cannot be read: {" ".join(str(error).split())}') from error
+
+
+def _channels_last(image: np.ndarray | Tensor, name: str) -> np.ndarray:
+    """(H, W), (H, W, C) of an array and (C, H, W) of a tensor -> (H, W, C)."""
+    kind = Tensor if isinstance(image, Tensor) else np.ndarray
+    if kind is Tensor:
+        image = image.detach().cpu()
+        image = (image.float() if image.dtype in (torch.bfloat16, torch.float16) else image).numpy()
+        image = image.transpose(1, 2, 0) if image.ndim == 3 else image
+    image = image[..., None] if image.ndim == 2 else image
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise ConfigError(f'{name}: {kind.__name__}s must be {SHAPES[kind]}')
+    return image
+
+
+def _to_uint8(image: np.ndarray, name: str) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype == np.uint16:
+        return (image >> 8).astype(np.uint8)  # as OpenCV reads 16 bits
+    if not np.issubdtype(image.dtype, np.floating):
+        raise ConfigError(f'{name}: values must be {ARRAYS}')
+    if not np.isfinite(image).all():
+        raise ConfigError(f'{name} holds NaN or infinite values')
+    if image.size and not 0 <= image.min() <= image.max() <= 1:
+        low, high = float(image.min()), float(image.max())
+        raise ConfigError(
+            f'{name} has values from {low:.4g} to {high:.4g}, but floats must lie in [0, 1]: divide by 255 if they are '
+            'pixels, give pixels as uint8, and undo any normalisation, which the model does itself'
+        )
+    return np.rint(image.astype(np.float64) * 255).astype(np.uint8)

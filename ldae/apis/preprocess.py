@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a picture to what a model takes, as the model's own test pipeline says."""
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
+from PIL import Image
+from torch import Tensor, nn
+
+from ldae.registry import TRANSFORMS
+from ldae.utils import ConfigError
+from ldae.utils.models import unwrapped
+
+LOADERS = ('test_dataloader', 'val_dataloader')
+#: Steps that read what is there already.
+READERS = ('LoadImageFromFile', 'LoadImage')
+
+
+class Preprocess:
+    """What a model's test images go through: :meth:`transform` for one, :meth:`batch` for several.
+
+    That is the pipeline of ``test_dataloader`` (or ``val_dataloader``) in the model's config and its data preprocessor;
+    for timm's models, what timm says of them. Where a config has no such pipeline (MAE's pre-training, images in
+    memory), the shorter edge is resized to the model's size, bicubic, and the centre is cropped.
+
+    Raises:
+        ConfigError: For a model that doesn't say what it takes.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = unwrapped(model)
+        #: Whether what :meth:`batch` returns has its channels in the order blue, green, red.
+        self.is_bgr = False
+        if hasattr(self.model, 'data_preprocessor'):
+            self._steps = self._own_steps()
+        elif hasattr(self.model, 'pretrained_cfg'):
+            self._steps = _timm_steps(self.model)
+        else:
+            raise ConfigError(
+                f'{type(self.model).__name__} does not say what images it takes: give a model that ldae.get_model builds'
+            )
+
+    def transform(self, image: np.ndarray) -> Tensor:
+        """uint8 BGR (H, W, 3) -> (C, H', W'), not yet normalised unless the model is timm's."""
+        return self._steps(image)
+
+    def batch(self, images: Sequence[Tensor]) -> Tensor:
+        """Transformed images -> what the model takes (B, C, H, W), on its device.
+
+        Raises:
+            ConfigError: The images differ in size, or have another number of channels than the model.
+        """
+        shapes = {tuple(image.shape) for image in images}
+        if len(shapes) > 1:
+            raise ConfigError(
+                f"after the model's test pipeline images have several shapes, {sorted(shapes)[:2]}: batch_size=1 takes them"
+            )
+        stacked = torch.stack(list(images))
+        if not hasattr(self.model, 'data_preprocessor'):
+            return stacked.to(next(self.model.parameters()).device)
+        return self.model.data_preprocessor(dict(inputs=stacked, data_samples=None), False)['inputs']
+
+    def _own_steps(self) -> Callable[[np.ndarray], Tensor]:
+        size, channels = _geometry(self.model)
+        pipeline = _test_pipeline(getattr(self.model, '_config', None))
+        preprocessor = self.model.data_preprocessor
+        converts = getattr(preprocessor, '_channel_conversion', False) or getattr(
+            preprocessor, 'to_rgb', False
+        )
+        # Without a pipeline, data sets hand over RGB unless the data preprocessor is told to turn it.
+        gives_bgr = pipeline is not None or converts
+        self.is_bgr = channels == 3 and gives_bgr != bool(converts)
+        steps = _build(_centre_crop(size) if pipeline is None else pipeline)
+
+        def run(image: np.ndarray) -> Tensor:
+            if channels == 1:
+                image = np.asarray(Image.fromarray(image[..., ::-1]).convert('L'))
+            elif not gives_bgr:
+                image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            shape = image.shape[:2]
+            return steps(dict(img=image, img_shape=shape, ori_shape=shape))['inputs']
+
+        return run
+
+
+def _test_pipeline(cfg: Config | None) -> list[dict] | None:
+    """Steps of the test images after reading; None where images don't go through any."""
+    for name in LOADERS:
+        node = ((cfg or {}).get(name) or {}).get('dataset') or {}
+        while 'pipeline' not in node and isinstance(node.get('dataset'), dict):
+            node = node['dataset']
+        if node.get('pipeline'):
+            return [step for step in node['pipeline'] if step['type'].rpartition('.')[2] not in READERS]
+    return None
+
+
+def _centre_crop(size: int) -> list[dict]:
+    return [
+        dict(type='ResizeEdge', scale=size, edge='short', backend='pillow', interpolation='bicubic'),
+        dict(type='CenterCrop', crop_size=size),
+        dict(type='PackInputs'),
+    ]
+
+
+def _build(pipeline: list[dict]) -> Callable[[dict], dict]:
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return Compose([TRANSFORMS.build(dict(step)) for step in pipeline])
+
+
+def _geometry(model: nn.Module) -> tuple[int, int]:
+    """Image size and channels that a model was built for."""
+    tokenizer = getattr(model, 'tokenizer', None)
+    if tokenizer is not None:
+        return tokenizer.geometry.img_size, tokenizer.geometry.in_channels
+    backbone = getattr(model, 'backbone', model)
+    size = getattr(backbone, 'img_size', 224)
+    first = next((part for part in backbone.modules() if isinstance(part, nn.Conv2d)), None)
+    channels = 3 if first is None else first.in_channels * first.groups
+    return size if isinstance(size, int) else min(size), channels
+
+
+def _timm_steps(model: nn.Module) -> Callable[[np.ndarray], Tensor]:
+    from timm.data import create_transform, resolve_model_data_config
+
+    data_cfg = resolve_model_data_config(model)
+    transform = create_transform(**data_cfg, is_training=False)
+    mode = 'L' if data_cfg['input_size'][0] == 1 else 'RGB'
+    return lambda image: transform(Image.fromarray(image[..., ::-1]).convert(mode))

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""See what an l-DAE makes of noise."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ldae.cli.options import make_parser
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options of ``ldae denoise``."""
+    parser = make_parser(
+        'denoise',
+        'Draw images clean, then noisy and denoised by an l-DAE at each of several noise levels.',
+        'tools/denoise.py work_dirs/vit-b_pca/epoch_400.pth photo.jpg --t 100 300 600 --out denoised.png',
+    )
+    parser.add_argument('checkpoint', help='of the pre-training of an l-DAE')
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='files, or folders of them')
+    parser.add_argument(
+        '--t', nargs='+', type=int, default=[100, 300, 600], metavar='T', help='time steps (100 300 600)'
+    )
+    parser.add_argument(
+        '--out', required=True, metavar='FILE', help=f'picture to write ({", ".join(SUFFIXES)})'
+    )
+    parser.add_argument('--config', metavar='FILE', help="the checkpoint's config (the one that it holds)")
+    parser.add_argument('--num-images', type=int, default=8, metavar='N', help='rows at most (8)')
+    parser.add_argument('--seed', type=int, default=0, help='of the noise (0)')
+    parser.add_argument('--device', help='where to compute (the GPU if there is one)')
+    parser.add_argument('--force', action='store_true', help='replace what exists')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``ldae denoise`` and ``tools/denoise.py``."""
+    args = parse_args(argv)
+    out = check_out(Path(args.out), args.force)
+
+    from ldae import get_model
+    from ldae.apis.denoising import denoising_figure
+    from ldae.utils import check_range
+    from ldae.visualization import save_figure
+
+    check_range('--num-images', args.num_images, 1, kind=int)
+    model = get_model(args.config, args.checkpoint, args.device)
+    figure = denoising_figure(model, args.images, args.t, args.seed, args.num_images)
+    print(f'written: {save_figure(figure, out)}')
+
+
+def check_out(path: Path, force: bool) -> Path:
+    """A picture that may be written."""
+    from ldae.utils import ConfigError
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f'--out {path}: pictures end in {", ".join(SUFFIXES)}')
+    if path.exists() and not force:
+        raise ConfigError(f'--out {path} exists: name another file, or add --force to replace it')
+    return path
