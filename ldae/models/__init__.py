@@ -4,6 +4,7 @@
 from .backbones import LDAEViT
 from .heads import CleanLatentHead, DecodedImageHead, DenoisingHead, NoiseHead, OriginalImageHead
 from .ldae import LDAE
+from .masking import RandomMasking
 from .necks import LDAEDecoder
 from .noisers import GaussianNoiser, NoisySample
 from .tokenizer_training import TokenizerTrainer
@@ -38,6 +39,7 @@ __all__ = [
     'PatchPCATokenizer',
     'PatchVAETokenizer',
     'PixelTokenizer',
+    'RandomMasking',
     'RandomProjectionTokenizer',
     'TokenizerTrainer',
 ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldae.models.noisers import NoisySample
 from ldae.registry import MODELS
@@ -27,6 +27,7 @@ class LDAE(BaseSelfSupervisor):
         backbone: The encoder, what is kept after pre-training.
         neck: The decoder, by default as deep and wide as the encoder.
         head: What is predicted.
+        masking: Show the encoder a part of the noisy tokens only, :class:`RandomMasking`; not in the paper.
         data_preprocessor: Normalisation; mmpretrain's ``SelfSupDataPreprocessor`` unless it has a type.
         num_classes: Condition on class labels as DiT does, for the baseline row only: samples must carry ``gt_label``.
         label_drop_prob: Share of labels replaced by "no label" in training.
@@ -46,6 +47,7 @@ class LDAE(BaseSelfSupervisor):
         backbone: dict,
         neck: dict | None = None,
         head: dict | None = None,
+        masking: dict | None = None,
         data_preprocessor: dict | None = None,
         num_classes: int | None = None,
         label_drop_prob: float = 0.1,
@@ -65,6 +67,7 @@ class LDAE(BaseSelfSupervisor):
         )
         super().__init__(backbone, neck, head, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.tokenizer, self.noiser = tokenizer, noiser
+        self.masking = None if masking is None else self._build_masking(masking)
         # One map, two users: what fits the tokenizer reaches the encoder, and its checkpoint holds the subspace it saw.
         self.backbone.patch_embed.patch_map = tokenizer.patch_map
         for t in val_timesteps:
@@ -85,6 +88,11 @@ class LDAE(BaseSelfSupervisor):
         shared = {name: getattr(backbone, name) for name in ('conditioned', 'cond_ratio', 'num_classes')}
         return dict(dict(shared, arch=backbone.arch_settings), **neck)
 
+    def _build_masking(self, masking: dict) -> nn.Module:
+        geometry = self.tokenizer.geometry
+        given = dict(embed_dims=self.backbone.embed_dims, grid=geometry.grid, latent_dim=geometry.latent_dim)
+        return MODELS.build(complete('masking', masking, given))
+
     def loss(self, inputs: Tensor, data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
         """Images (B, C, H, W) -> ``{'loss': scalar}``. Labels are looked at only where ``num_classes`` is set."""
         z0 = self.tokenizer.encode(inputs)  # (B, N, d)
@@ -94,8 +102,13 @@ class LDAE(BaseSelfSupervisor):
         return self.head.loss(pred, sample, inputs, self.tokenizer)
 
     def _predict_target(self, sample: NoisySample, labels: Tensor | None = None) -> Tensor:
-        tokens = self.backbone(self._encoder_input(sample.z_t), sample.t, labels)[-1]  # (B, N, C)
-        return self.neck(tokens, sample.t, labels)
+        noisy = self._encoder_input(sample.z_t)  # (B, N, d), or images
+        if self.masking is None:
+            tokens = self.backbone(noisy, sample.t, labels)[-1]  # (B, N, C)
+            return self.neck(tokens, sample.t, labels)
+        visible = self.masking.draw(sample.z_t, self.noiser)  # (B, M)
+        tokens = self.backbone(noisy, sample.t, labels, visible)[-1]  # (B, M, C)
+        return self.neck(self.masking.restore(tokens, visible, sample.z_t), sample.t, labels)
 
     def _encoder_input(self, latents: Tensor) -> Tensor:
         # An encoder with image input goes back to pixels inside its embedding where the tokenizer is linear.

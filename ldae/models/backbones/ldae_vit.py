@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ldae.models.layers import DiTBlock, LabelEmbed, PatchEmbed, TimestepEmbed, init_dit_weights
 from ldae.models.layers.dit_block import ARCH_KEYS, NORM_CFG
+from ldae.models.layers.patches import token_index
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, check_choice, check_range
 
@@ -167,7 +168,13 @@ class LDAEViT(VisionTransformer):
             super(VisionTransformer, self).init_weights()
         self._is_init = True
 
-    def forward(self, x: Tensor, t: Tensor | None = None, labels: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor | None = None,
+        labels: Tensor | None = None,
+        visible: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
         """Encode images (B, C, H, W) or latent tokens (B, N, d).
 
         Args:
@@ -175,6 +182,7 @@ class LDAEViT(VisionTransformer):
                 embedding's weight.
             t: Time steps (B,); None takes the fixed transfer time step.
             labels: Class labels (B,), where ``num_classes`` is set; None stands for no label.
+            visible: Numbers (B, M) of the tokens to encode, for ``out_type='raw'``; None encodes all.
 
         Returns:
             One feature per ``out_indices``, shaped by ``out_type``.
@@ -183,6 +191,8 @@ class LDAEViT(VisionTransformer):
             x = self._tokenize(x)
         x, grid = self.patch_embed(x)  # (B, N, C)
         x = x + resize_pos_embed(self.pos_embed, self.patch_resolution, grid, self.interpolate_mode, 0)
+        if visible is not None:
+            x = x.gather(1, token_index(visible, x.shape[2]))  # (B, M, C)
         cond = self._condition(t, labels, x.device)
         outs = []
         for i, layer in enumerate(self.layers):

@@ -49,3 +49,8 @@ class AffinePatchMap(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """(..., d) -> (..., D)."""
         return F.linear(latents, self.decoder.t(), self.mean)
+
+
+def token_index(visible: Tensor, channels: int) -> Tensor:
+    """Token numbers (B, M) as an index (B, M, channels) for ``gather`` and ``scatter``."""
+    return visible.unsqueeze(-1).expand(-1, -1, channels)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An encoder that sees a part of the noisy tokens, as MAE's does of the clean ones: not in the paper."""
+
+import torch
+from mmengine.model import BaseModule
+from mmpretrain.models.utils import build_2d_sincos_position_embedding
+from torch import Tensor, nn
+
+from ldae.models.layers.patches import token_index
+from ldae.models.noisers import GaussianNoiser
+from ldae.registry import MODELS
+from ldae.utils import ConfigError, check_choice, check_range
+
+FILLS = ('noisy', 'mask')
+
+
+@MODELS.register_module()
+class RandomMasking(BaseModule):
+    """While training, the encoder sees a random ``1 - ratio`` of each image's noisy tokens; the decoder sees all places.
+
+    Their number is the same in every step. Features, and validation, are of all tokens.
+
+    Args:
+        ratio: Share of the tokens that the encoder doesn't see, from 0 to below 1.
+        fill: What the decoder is given at their places: ``'noisy'``, a linear embedding of the noisy latent itself, so that
+            denoising stays the task, or ``'mask'``, one learned vector, which makes it MAE's with noise on top.
+        embed_dims, grid, latent_dim: Width of the encoder, rows and columns of tokens, and d; filled in by :class:`LDAE`.
+
+    Raises:
+        ConfigError: For an option out of range, or a ratio that leaves no token.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        grid: tuple[int, int],
+        latent_dim: int,
+        ratio: float = 0.75,
+        fill: str = 'noisy',
+    ) -> None:
+        super().__init__()
+        check_range('masking RandomMasking: ratio', ratio, 0, 1)
+        check_choice('masking RandomMasking: fill', fill, FILLS)
+        num_tokens = grid[0] * grid[1]
+        self.num_visible = round(num_tokens * (1 - ratio))
+        if self.num_visible < 1:
+            raise ConfigError(
+                f'masking RandomMasking: ratio={ratio} leaves none of {num_tokens} tokens: lower it'
+            )
+        self.fill = fill
+        self.embed = nn.Linear(latent_dim, embed_dims) if fill == 'noisy' else None
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims)) if fill == 'mask' else None
+        # Without it, the places of filled tokens would be lost on the decoder, which has no positions of its own.
+        positions = build_2d_sincos_position_embedding(grid, embed_dims)
+        self.register_buffer('positions', positions, persistent=False)
+
+    def init_weights(self) -> None:
+        """Xavier for the embedding, MAE's small normal for the mask token."""
+        if self.embed is not None:
+            nn.init.xavier_uniform_(self.embed.weight)
+            nn.init.zeros_(self.embed.bias)
+        else:
+            nn.init.normal_(self.mask_token, std=0.02)
+        self._is_init = True
+
+    def draw(self, latents: Tensor, noiser: GaussianNoiser) -> Tensor | None:
+        """Numbers (B, M) of the tokens that the encoder sees of latents (B, N, d); None, for all, out of training.
+
+        Drawn like noise, so that they don't depend on the number of processes.
+        """
+        if not self.training:
+            return None
+        num_tokens = latents.shape[1]
+        scores = noiser.draw(lambda b: torch.rand(b, num_tokens, device=latents.device), len(latents))
+        return scores.argsort(dim=1)[:, : self.num_visible]
+
+    def restore(self, tokens: Tensor, visible: Tensor | None, latents: Tensor) -> Tensor:
+        """Encoded tokens (B, M, C) at their places among filled ones, with positions: (B, N, C)."""
+        if visible is None:
+            return tokens + self.positions
+        filled = self.mask_token if self.embed is None else self.embed(latents)
+        filled = filled.to(tokens.dtype).expand(len(tokens), latents.shape[1], -1)
+        return filled.scatter(1, token_index(visible, tokens.shape[2]), tokens) + self.positions
