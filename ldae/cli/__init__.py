@@ -14,6 +14,7 @@ TOOLS = {
     'fit-pca': 'fit a PCA tokenizer to a folder of images, into a file',
     'print-config': 'print a config with all that it inherits',
     'ablate': "run rows of the paper's tables, probe and compare them",
+    'export': 'write an encoder as a plain ViT for mmpretrain, timm, transformers or ONNX',
     'verify-dataset': 'list the images of a folder that cannot be read',
     'denoise': 'draw images, noisy and denoised by an l-DAE at chosen noise levels',
     'demo': 'pre-train, probe and draw on the Fashion-MNIST subset that ships with ldae',

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Take an encoder away, as a plain ViT of another library."""
+
+import argparse
+from collections.abc import Sequence
+
+from ldae.cli.options import make_parser
+
+FORMATS = ('mmpretrain', 'timm', 'hf', 'onnx')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options of ``ldae export``."""
+    parser = make_parser(
+        'export',
+        'Write the encoder of a checkpoint as a plain ViT: the time step merged, the PCA folded in. The result is read back\n'
+        "and must give the source's features to 1e-4 of the largest; else nothing is written.",
+        'tools/export.py work_dirs/vit-b_pca/epoch_400.pth --to timm --out vit-b_ldae --img-size 224',
+    )
+    parser.add_argument('checkpoint', help='of pre-training (l-DAE, MAE), a probe or fine-tuning')
+    parser.add_argument('--to', required=True, choices=FORMATS, help='library or format')
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='PATH',
+        help='file to write (.pth for mmpretrain, .onnx), or folder (timm, hf)',
+    )
+    parser.add_argument('--config', metavar='FILE', help="the checkpoint's config (the one that it holds)")
+    parser.add_argument('--timestep', type=int, metavar='T', help="t to merge (the config's, 10 by default)")
+    parser.add_argument('--img-size', type=int, metavar='N', help="height and width in pixels (the config's)")
+    parser.add_argument(
+        '--check',
+        nargs='+',
+        metavar='PATH',
+        help='pictures, or folders of them, to compare on beside random and validation images',
+    )
+    parser.add_argument(
+        '--save-example', metavar='FILE', help='.npz file with images and the features that they must give'
+    )
+    parser.add_argument('--force', action='store_true', help='replace what exists')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``ldae export`` and ``tools/export.py``."""
+    args = parse_args(argv)
+    from ldae.export import export_encoder
+
+    exported = export_encoder(
+        args.checkpoint,
+        args.to,
+        args.out,
+        config=args.config,
+        timestep=args.timestep,
+        img_size=args.img_size,
+        force=args.force,
+        check=args.check,
+        example=args.save_example,
+    )
+    print(exported.vit)
+    errors = ', '.join(f'{error:.1e} on {kind}' for kind, error in exported.errors.items())
+    print(f'largest error, relative to the largest feature: {errors}')
+    print(f'written: {exported.path}\nload it: {exported.hint}')

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a checkpoint to another library's file: convert, read back as its user would, compare, and only then keep."""
+
+import os
+import shutil
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ldae.apis import get_model
+from ldae.registry import DATASETS
+from ldae.utils import ConfigError, check_choice
+from ldae.utils.optional import import_extra
+from ldae.version import __version__
+
+from .plain_vit import PlainViT, plain_vit, source_features
+from .preprocessing import preprocessing_of, read_pictures
+
+#: Format -> the module that writes and reads it.
+FORMATS = {name: f'ldae.export.{name}_format' for name in ('mmpretrain', 'timm', 'hf', 'onnx')}
+#: Largest error that a converted model may have, relative to the largest feature.
+TOLERANCE = 1e-4
+NUM_RANDOM, NUM_PICTURES = 2, 4
+
+
+class Exported(NamedTuple):
+    """What was written, and how far from the source it is: largest error over largest feature, by kind of images."""
+
+    path: Path
+    vit: PlainViT
+    errors: dict[str, float]
+    hint: str
+
+
+def export_encoder(
+    checkpoint: str | os.PathLike,
+    to: str,
+    out: str | os.PathLike,
+    config: str | None = None,
+    timestep: int | None = None,
+    img_size: int | None = None,
+    force: bool = False,
+    check: list[str] | None = None,
+    example: str | os.PathLike | None = None,
+) -> Exported:
+    """Write the encoder of a checkpoint as a plain ViT for another library.
+
+    Args:
+        checkpoint: Of l-DAE's or MAE's pre-training, or of a classifier on one of their encoders.
+        to: ``'mmpretrain'``, ``'timm'``, ``'hf'`` or ``'onnx'``.
+        out: File (``.pth``, ``.onnx``) or new folder (timm, hf).
+        config: The checkpoint's config; None takes the one that it holds.
+        timestep, img_size: t and the height and width in pixels; None keeps the model's.
+        force: Replace ``out``.
+        check: Pictures, or folders of them, to compare on as well.
+        example: ``.npz`` file to write with images and the features that they must give.
+
+    Raises:
+        ConfigError: The encoder can't be a plain ViT, or the result doesn't agree with the source; nothing is written.
+    """
+    check_choice('--to', to, FORMATS)
+    library, out = import_module(FORMATS[to]), Path(out)
+    _check_out(library, out, to, force, example)
+    model = get_model(config, checkpoint, device='cpu')
+    vit = plain_vit(model, img_size, timestep, str(checkpoint))
+    preprocessing = preprocessing_of(model, vit.img_size, vit.in_channels)
+    images = {'random images': _random_images(vit)}
+    if (pictures := validation_images(model, vit.img_size)) is not None:
+        images['validation images'] = pictures
+    if check:
+        images['given pictures'] = read_pictures(check, preprocessing, NUM_PICTURES)
+    about = dict(ldae_version=__version__, source=Path(checkpoint).name, timestep=str(vit.timestep))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix='.ldae-export-', dir=out.parent) as folder:
+        unfinished = Path(folder) / out.name
+        library.write(vit, preprocessing, about, unfinished)
+        features = library.read(unfinished)
+        errors = {kind: compare(model, features, batch) for kind, batch in images.items()}
+        _check_errors(errors, to)
+        if example is not None:
+            _write_example(features, images, Path(example))
+        _publish(Path(folder), library.names(out), out.parent)
+    return Exported(out, vit, errors, library.hint(out))
+
+
+def _check_out(
+    library: ModuleType, out: Path, to: str, force: bool, example: str | os.PathLike | None
+) -> None:
+    if library.EXTRA is not None:
+        extra, needed = library.EXTRA
+        import_extra(needed, extra, f'--to {to}')
+    if out.suffix != library.SUFFIX and library.SUFFIX:
+        raise ConfigError(f'--out {out} must end in {library.SUFFIX} for --to {to}')
+    if example is not None and Path(example).suffix != '.npz':
+        raise ConfigError(f'--save-example {example} must end in .npz')
+    files = [out.parent / name for name in library.names(out)] + ([] if example is None else [Path(example)])
+    for path in files:
+        if path.exists() and not force:
+            raise ConfigError(f'{path} exists: give --force to replace it, or another name')
+        if path == out and path.is_dir() and not _is_export(path, folder=not library.SUFFIX):
+            raise ConfigError(f'{path} is a folder that no export wrote: name another')
+
+
+def _is_export(path: Path, folder: bool) -> bool:
+    """Whether a folder holds nothing but what an export writes, and so may be replaced."""
+    known = {'config.json', 'model.safetensors', 'preprocessor_config.json'}
+    return folder and {file.name for file in path.iterdir()} <= known
+
+
+def _random_images(vit: PlainViT) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(NUM_RANDOM, vit.in_channels, vit.img_size, vit.img_size, generator=generator)
+
+
+def validation_images(model: nn.Module, img_size: int, count: int = NUM_PICTURES) -> Tensor | None:
+    """Some images (n, C, H, W) of the config's validation set, as the model takes them; None where it isn't at hand."""
+    cfg = getattr(model, '_config', None) or Config()
+    loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
+    if not loader:
+        return None
+    try:
+        dataset = DATASETS.build(loader['dataset'])
+        step = max(1, len(dataset) // count)
+        inputs = [dataset[i * step]['inputs'] for i in range(min(count, len(dataset)))]
+    except Exception:  # whatever keeps a data set from being read here is not the encoder's
+        return None
+    inputs = torch.cat(
+        [image.reshape(-1, *image.shape[-3:]) for image in inputs]
+    )  # ours in memory come as batches
+    images = model.data_preprocessor(dict(inputs=inputs, data_samples=None))['inputs']
+    if images.shape[-1] == img_size:
+        return images
+    return F.interpolate(images, (img_size, img_size), mode='bicubic', antialias=True)
+
+
+def compare(model: nn.Module, features, images: Tensor) -> float:
+    """Largest error of tokens and features, each relative to the source's largest."""
+    pairs = zip(source_features(model, images), features(images), strict=True)
+    return max(_relative_error(theirs, ours) for ours, theirs in pairs)
+
+
+def _relative_error(found: Tensor, expected: Tensor) -> float:
+    if found.shape != expected.shape:
+        return float('inf')
+    error = (found.double() - expected.double()).abs().max() / expected.double().abs().max()
+    return float(error.nan_to_num(nan=float('inf')))
+
+
+def _check_errors(errors: dict[str, float], to: str) -> None:
+    kind, worst = max(errors.items(), key=lambda item: item[1])
+    if worst > TOLERANCE:
+        raise ConfigError(
+            f'the {to} model differs from the source by {worst:.1e} of the largest feature on {kind}, more than '
+            f'{TOLERANCE}: nothing was written'
+        )
+
+
+def _write_example(features, images: dict[str, Tensor], path: Path) -> None:
+    batch = list(images.values())[-1]
+    tokens, pooled = features(batch)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f'.{path.stem}.unfinished.npz')
+    np.savez(unfinished, images=batch.numpy(), features=pooled.numpy(), tokens=tokens.numpy())
+    unfinished.replace(path)
+
+
+def _publish(folder: Path, names: list[str], target: Path) -> None:
+    """Move finished files and folders into place, the one asked for last."""
+    for name in reversed(names):
+        if (target / name).is_dir():
+            (target / name).rename(folder / f'{name}.old')
+        (folder / name).replace(target / name)
+        shutil.rmtree(folder / f'{name}.old', ignore_errors=True)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint for mmpretrain's ``VisionTransformer``, and beside it the config that it belongs to."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ldae.engine.checkpoint import save_whole
+from ldae.models.layers.dit_block import NORM_CFG
+from ldae.utils.checkpoints import read_checkpoint
+
+from .plain_vit import PlainViT
+from .preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SUFFIX = '.pth'
+EXTRA = None
+HEADER = """# An encoder exported by ldae, for mmpretrain {version} and nothing else of ldae's:
+#   mmpretrain.get_model('{name}.py', pretrained='{name}.pth').extract_feat(images)
+# or, as a backbone: init_cfg=dict(type='Pretrained', checkpoint='{name}.pth', prefix='backbone.')
+"""
+
+
+def names(out: Path) -> list[str]:
+    """Files that are written, the one asked for first."""
+    return [out.name, f'{out.stem}.py']
+
+
+def hint(out: Path) -> str:
+    return f"mmpretrain.get_model('{out.with_suffix('.py')}', pretrained='{out}')"
+
+
+def model_config(vit: PlainViT) -> dict:
+    """mmpretrain's model: ``'avg_featmap'`` would put a LayerNorm on the average, so an average without is a neck."""
+    averages = vit.pool == 'avg'
+    out_type = 'cls_token' if not averages else 'avg_featmap' if vit.pool_norm else 'featmap'
+    arch = {
+        key: getattr(vit, key) for key in ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
+    }
+    backbone = dict(
+        type='VisionTransformer',
+        arch=arch,
+        img_size=vit.img_size,
+        patch_size=vit.patch_size,
+        in_channels=vit.in_channels,
+        norm_cfg=dict(NORM_CFG),
+        final_norm=vit.final_norm,
+        with_cls_token=vit.class_token,
+        out_type=out_type,
+    )
+    neck = dict(type='GlobalAveragePooling') if out_type == 'featmap' else None
+    return dict(type='ImageClassifier', backbone=backbone, neck=neck, head=None)
+
+
+def full_config(vit: PlainViT, preprocessing: Preprocessing) -> dict:
+    """The model with its data preprocessor, and the pipeline of its pictures."""
+    values = {
+        name: [round(255 * value, 5) for value in getattr(preprocessing, name)] for name in ('mean', 'std')
+    }
+    grey = preprocessing.in_channels == 1
+    load = dict(type='LoadImageFromFile', **(dict(color_type='grayscale') if grey else {}))
+    resize = dict(type='ResizeEdge', scale=preprocessing.resize, edge='short', backend='pillow')
+    pipeline = [
+        load,
+        dict(resize, interpolation=preprocessing.interpolation),
+        dict(type='CenterCrop', crop_size=preprocessing.img_size),
+        dict(type='PackInputs'),
+    ]
+    return dict(
+        default_scope='mmpretrain',
+        model=model_config(vit),
+        data_preprocessor=dict(**values, to_rgb=not grey),
+        test_pipeline=pipeline,
+        test_dataloader=dict(dataset=dict(type='CustomDataset', pipeline=pipeline)),
+    )
+
+
+def write(vit: PlainViT, preprocessing: Preprocessing, about: dict, out: Path) -> None:
+    """Write ``out`` and the config beside it."""
+    import mmpretrain
+    from mmengine.config import Config
+
+    config = Config(full_config(vit, preprocessing))
+    text = HEADER.format(version=mmpretrain.__version__, name=out.stem) + config.pretty_text
+    out.with_suffix('.py').write_text(text)
+    state = {f'backbone.{key}': value for key, value in vit.state.items()}
+    save_whole(dict(meta=dict(about, cfg=config.pretty_text), state_dict=state), out)
+
+
+def read(out: Path) -> 'Callable[[Tensor], tuple[Tensor, Tensor]]':
+    """What mmpretrain makes of the files: images -> (tokens, feature)."""
+    from mmengine.config import Config
+    from mmpretrain.registry import MODELS
+
+    cfg = Config.fromfile(out.with_suffix('.py'))
+    model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+    model.load_state_dict(read_checkpoint(out)['state_dict'])
+    model.eval()
+
+    @torch.no_grad()
+    def features(images: Tensor) -> tuple[Tensor, Tensor]:
+        feature = model.extract_feat(images, stage='neck')[-1]
+        out_type, model.backbone.out_type = model.backbone.out_type, 'raw'
+        tokens = model.backbone(images)[-1]
+        model.backbone.out_type = out_type
+        return tokens, feature
+
+    return features

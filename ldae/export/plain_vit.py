@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The encoder of a checkpoint as a plain ViT: what of it other libraries know."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from mmpretrain.models import BaseSelfSupervisor, ImageClassifier, MAEViT
+from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.utils import resize_pos_embed
+from torch import Tensor, nn
+
+from ldae.evaluation import pooled_features
+from ldae.models import LDAEViT
+from ldae.models.layers import AffinePatchMap
+from ldae.models.tokenizers import BaseTokenizer, PixelTokenizer
+from ldae.utils import ConfigError, check_range
+
+
+@dataclass(frozen=True)
+class PlainViT:
+    """A ViT without conditioning on raw images.
+
+    Attributes:
+        state: Its parameters, under the names of mmpretrain's ``VisionTransformer``.
+        class_token: Whether a class token stands before the patches, as in MAE.
+        final_norm: LayerNorm on the tokens of the last block.
+        pool_norm: LayerNorm on the average.
+        pool: The feature of an image: ``'avg'`` of the patch tokens, or the class ``'token'``.
+    """
+
+    state: dict[str, Tensor]
+    img_size: int
+    patch_size: int
+    in_channels: int
+    embed_dims: int
+    num_layers: int
+    num_heads: int
+    feedforward_channels: int
+    class_token: bool
+    final_norm: bool
+    pool_norm: bool
+    pool: str
+    timestep: int | None = None
+
+    @property
+    def num_params(self) -> int:
+        return sum(value.numel() for value in self.state.values())
+
+    def __str__(self) -> str:
+        t = '' if self.timestep is None else f', t = {self.timestep} merged in'
+        return (
+            f'ViT of {self.num_layers} blocks of width {self.embed_dims}, patches of {self.patch_size} in '
+            f'{self.img_size} x {self.img_size} x {self.in_channels} pixels, {self.num_params / 1e6:.1f} M parameters{t}'
+        )
+
+
+def encoder_of(model: nn.Module, where: str = 'the model') -> VisionTransformer:
+    """The backbone that can be a plain ViT.
+
+    Raises:
+        ConfigError: It can't, with the reason.
+    """
+    backbone = getattr(model, 'backbone', None)
+    if not isinstance(model, BaseSelfSupervisor | ImageClassifier) or backbone is None:
+        raise ConfigError(
+            f'{where} holds a {type(model).__name__}, which has no encoder: name a checkpoint of pre-training, probing or '
+            'fine-tuning'
+        )
+    if type(backbone) not in (LDAEViT, MAEViT, VisionTransformer):
+        raise ConfigError(
+            f'{where} has the backbone {type(backbone).__name__}: only LDAEViT, MAEViT and VisionTransformer are exported'
+        )
+    if reason := _obstacle(model, backbone):
+        raise ConfigError(f'{where} cannot be a plain ViT: {reason}')
+    return backbone
+
+
+def _obstacle(model: nn.Module, backbone: VisionTransformer) -> str | None:
+    """What keeps an encoder from being a plain ViT."""
+    if getattr(model, 'transfer_noise', False) or getattr(backbone, 'noiser', None) is not None:
+        return 'its features are those of noisy latents; set transfer_noise=False, or remove the noiser'
+    tokenizer = _tokenizer_of(model)
+    if tokenizer is not None and patch_map_of(tokenizer) is None:
+        return f"a token of {type(tokenizer).__name__} isn't a linear map of its patch alone"
+    if tokenizer is None and isinstance(backbone.patch_embed.projection, nn.Linear):
+        return 'it takes latents, and has no tokenizer that makes them of images'
+    if backbone.final_norm and _has_pool_norm(backbone):
+        return 'it has both final_norm and pool_norm, which other libraries have no place for'
+    if not isinstance(backbone.pre_norm, nn.Identity) or any(
+        '.gamma' in name for name in backbone.state_dict()
+    ):
+        return "it has a pre_norm or layer scale, which ldae's converter doesn't know"
+    return None
+
+
+def _tokenizer_of(model: nn.Module) -> BaseTokenizer | None:
+    return getattr(model, 'tokenizer', None) or getattr(model.backbone, 'tokenizer', None)
+
+
+def patch_map_of(tokenizer: BaseTokenizer) -> AffinePatchMap | None:
+    """The tokenizer as an affine map of patches, or None where it isn't one."""
+    if tokenizer.patch_map is not None or not isinstance(tokenizer, PixelTokenizer):
+        return tokenizer.patch_map
+    if tokenizer.resized < tokenizer.geometry.img_size:
+        return None
+    # Normalised pixels: each is shifted and scaled alike.
+    patch_map = AffinePatchMap(tokenizer.latent_dim, tokenizer.geometry.patch_dim)
+    eye = torch.eye(tokenizer.latent_dim)
+    patch_map.encoder.copy_(eye / tokenizer.scale.cpu())
+    patch_map.decoder.copy_(eye * tokenizer.scale.cpu())
+    patch_map.mean.fill_(tokenizer.shift.cpu())
+    return patch_map
+
+
+def plain_vit(
+    model: nn.Module, img_size: int | None = None, timestep: int | None = None, where: str = 'the model'
+) -> PlainViT:
+    """Merge and fold what a model's encoder has beyond a ViT.
+
+    Args:
+        model: l-DAE, MAE, or a classifier on the encoder of one, on the CPU. Its ``backbone.timestep`` is set to
+            ``timestep``, so that it gives the features that the result must give.
+        img_size: Height and width in pixels; None keeps the model's. The position embedding is interpolated, as the model
+            itself does at run time.
+        timestep: t to merge; None keeps the model's.
+        where: How errors name the model.
+
+    Raises:
+        ConfigError: The encoder can't be a plain ViT, or an option is out of range.
+    """
+    backbone = encoder_of(model, where)
+    _set_timestep(backbone, timestep, where)
+    size, patch = _sizes(backbone, img_size, where)
+    state = _merged_state(model, backbone, size // patch)
+    arch = {key: backbone.arch_settings[key] for key in ('num_heads', 'feedforward_channels')}
+    return PlainViT(
+        state=state,
+        img_size=size,
+        patch_size=patch,
+        in_channels=state['patch_embed.projection.weight'].shape[1],
+        embed_dims=backbone.embed_dims,
+        num_layers=backbone.num_layers,
+        class_token=backbone.cls_token is not None,
+        final_norm=backbone.final_norm,
+        pool_norm=_has_pool_norm(backbone),
+        pool='token' if backbone.out_type == 'cls_token' else 'avg',
+        timestep=backbone.timestep if getattr(backbone, 'conditioned', False) else None,
+        **arch,
+    )
+
+
+def _sizes(backbone: VisionTransformer, img_size: int | None, where: str) -> tuple[int, int]:
+    """Pixels a side of the image and of a patch."""
+    rows, cols = backbone.img_size
+    if rows != cols:
+        raise ConfigError(f'{where} has images of {rows} x {cols} pixels: only square ones are exported')
+    size, patch = rows if img_size is None else img_size, rows // backbone.patch_resolution[0]
+    check_range('--img-size', size, patch, kind=int)
+    if size % patch:
+        raise ConfigError(
+            f'--img-size {size} does not divide into patches of {patch} pixels: give a multiple of it'
+        )
+    return size, patch
+
+
+def _has_pool_norm(backbone: VisionTransformer) -> bool:
+    return backbone.out_type == 'avg_featmap' and isinstance(backbone.ln2, nn.LayerNorm)
+
+
+def _set_timestep(backbone: VisionTransformer, timestep: int | None, where: str) -> None:
+    if timestep is None:
+        return
+    if not getattr(backbone, 'conditioned', False):
+        raise ConfigError(f'{where} is not conditioned on a time step (any more): leave --timestep out')
+    check_range('--timestep', timestep, 0, backbone.num_timesteps - 1, kind=int)
+    backbone.timestep = timestep
+
+
+def _merged_state(model: nn.Module, backbone: VisionTransformer, side: int) -> dict[str, Tensor]:
+    """The parameters of a plain ViT for ``side`` x ``side`` patches."""
+    state = {
+        key: value.detach().clone()
+        for key, value in backbone.state_dict().items()
+        if not key.startswith(('tokenizer.', 'noiser.'))
+    }
+    state['pos_embed'] = resize_pos_embed(
+        state['pos_embed'],
+        backbone.patch_resolution,
+        (side, side),
+        backbone.interpolate_mode,
+        backbone.num_extra_tokens,
+    )
+    if not isinstance(backbone, LDAEViT):
+        return state
+    tokenizer = _tokenizer_of(model)
+    if tokenizer is not None:
+        maps = patch_map_of(tokenizer).named_buffers()
+        state.update({f'patch_embed.patch_map.{name}': buffer.clone() for name, buffer in maps})
+    return _fold(state, backbone, side, tokenizer)
+
+
+def _fold(
+    state: dict[str, Tensor], backbone: LDAEViT, side: int, tokenizer: BaseTokenizer | None
+) -> dict[str, Tensor]:
+    """Load conditioning and patch map into an encoder that has neither, which takes them in as in transfer."""
+    channels = (
+        tokenizer.geometry.in_channels if tokenizer else backbone.patch_embed.projection.weight.shape[1]
+    )
+    patch = backbone.patch_embed.patch_size
+    plain = LDAEViT(
+        backbone.arch_settings,
+        side * patch,
+        patch,
+        channels,
+        conditioned=False,
+        timestep=backbone.timestep,
+        num_timesteps=backbone.num_timesteps,
+        out_type=backbone.out_type,
+        final_norm=backbone.final_norm,
+        pool_norm=_has_pool_norm(backbone),
+    )
+    plain.load_state_dict(state)
+    return {key: value.detach() for key, value in plain.state_dict().items()}
+
+
+@torch.no_grad()
+def source_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What the source itself makes of images (B, C, H, W): tokens (B, L, C) after the last block, and the feature (B, C).
+
+    Images of another size than the model's go to its encoder as they are: its tokenizer knows one size only.
+    """
+    backbone = encoder_of(model)
+    last = [backbone.num_layers - 1]
+    with _changed(backbone, out_indices=last), _taking(model, images) as encoder:
+        # Where a class token is the feature, pooled_features would average the others.
+        is_token = backbone.out_type == 'cls_token'
+        pooled = _output(encoder, images) if is_token else pooled_features(encoder, images)
+        with _changed(backbone, out_type='raw'):
+            return _output(encoder, images), pooled
+
+
+def _output(encoder: nn.Module, images: Tensor) -> Tensor:
+    if isinstance(encoder, BaseSelfSupervisor):
+        return encoder.extract_feat(images)[-1]
+    backbone = getattr(encoder, 'backbone', encoder)
+    options = dict(mask=None) if isinstance(backbone, MAEViT) else {}
+    return backbone(images, **options)[-1]
+
+
+@contextmanager
+def _taking(model: nn.Module, images: Tensor) -> Iterator[nn.Module]:
+    """The model, or its encoder made to take images of this size."""
+    backbone = model.backbone
+    if tuple(images.shape[-2:]) == tuple(backbone.img_size):
+        yield model
+        return
+    tokenizer = _tokenizer_of(model)
+    if tokenizer is None:
+        yield backbone
+        return
+    with (
+        _changed(backbone, tokenizer=None),
+        _changed(backbone.patch_embed, patch_map=patch_map_of(tokenizer)),
+    ):
+        yield backbone
+
+
+@contextmanager
+def _changed(module: nn.Module, **attributes: object) -> Iterator[None]:
+    """A module with other attributes for a while."""
+    before = {name: getattr(module, name) for name in attributes}
+    for name, value in attributes.items():
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)

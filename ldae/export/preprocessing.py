@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a picture to what an encoder takes, as numbers that any library can follow."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor, nn
+
+from ldae.utils import ConfigError
+
+INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming')
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.pgm', '.tif', '.tiff')
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize the shorter edge to ``img_size / crop_pct``, crop the centre, and normalise RGB (or grey) pixels of 0 to 1.
+
+    Attributes:
+        mean, std: One number a channel.
+    """
+
+    img_size: int
+    in_channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = 'bicubic'
+    crop_pct: float = 1.0
+
+    @property
+    def resize(self) -> int:
+        """Shorter edge in pixels before the crop."""
+        return int(self.img_size / self.crop_pct)
+
+    def as_dict(self) -> dict:
+        """All of it, for formats that have no form of their own for it."""
+        return dict(asdict(self), resize=self.resize, channels='RGB' if self.in_channels == 3 else 'grey')
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """A picture -> (C, H, W)."""
+        image = image.convert('RGB' if self.in_channels == 3 else 'L')
+        width, height = image.size
+        ratio = self.resize / min(width, height)
+        size = [max(self.resize, int(ratio * edge)) for edge in (width, height)]
+        image = image.resize(size, getattr(Image.Resampling, self.interpolation.upper()))
+        left, top = (round((edge - self.img_size) / 2) for edge in size)
+        image = image.crop((left, top, left + self.img_size, top + self.img_size))
+        pixels = torch.from_numpy(np.array(image)).float().div(255).reshape(self.img_size, self.img_size, -1)
+        return ((pixels - torch.tensor(self.mean)) / torch.tensor(self.std)).permute(2, 0, 1)
+
+
+def preprocessing_of(model: nn.Module, img_size: int, in_channels: int) -> Preprocessing:
+    """What a model's data preprocessor and validation pipeline do.
+
+    Raises:
+        ConfigError: What they do can't be said in these numbers.
+    """
+    cfg = getattr(model, '_config', None) or Config()
+    preprocessor = model.data_preprocessor
+    mean, std = np.zeros(in_channels), np.full(in_channels, 1.0)
+    if getattr(preprocessor, '_enable_normalize', False):
+        mean, std = (getattr(preprocessor, name).flatten().double().numpy() for name in ('mean', 'std'))
+    if in_channels not in (1, 3):
+        raise ConfigError(
+            f'an encoder of {in_channels} channels takes no pictures: only grey and RGB are exported'
+        )
+    steps = _validation_steps(cfg)
+    if in_channels == 3 and _is_bgr(preprocessor, steps):
+        raise ConfigError(
+            'the model takes BGR images (data_preprocessor.to_rgb=False), which other libraries do not'
+        )
+    mean, std = (np.broadcast_to(values / 255, in_channels).round(9).tolist() for values in (mean, std))
+    return Preprocessing(img_size, in_channels, tuple(mean), tuple(std), *_geometry(steps))
+
+
+def _validation_steps(cfg: Config) -> list[dict]:
+    """The transforms of validation images; none where the data set has no pipeline."""
+    for loader in ('val_dataloader', 'test_dataloader', 'train_dataloader'):
+        node = (cfg.get(loader) or {}).get('dataset') or {}
+        while 'pipeline' not in node and isinstance(node.get('dataset'), dict):
+            node = node['dataset']
+        if node.get('pipeline'):
+            return list(node['pipeline'])
+    return []
+
+
+def _is_bgr(preprocessor: nn.Module, steps: list[dict]) -> bool:
+    """mmcv reads pictures as BGR, and the data preprocessor turns them."""
+    reads = any(step['type'] in ('LoadImageFromFile', 'ldae.LoadImage') for step in steps)
+    # The name differs between mmpretrain's preprocessors.
+    return reads and not any(getattr(preprocessor, name, False) for name in ('to_rgb', '_channel_conversion'))
+
+
+def _geometry(steps: list[dict]) -> tuple[str, float]:
+    """Interpolation, and the crop's share of the resized image."""
+    by_type = {step['type']: step for step in steps}
+    resize = by_type.get('ResizeEdge') or by_type.get('Resize') or by_type.get('RandomResizedCrop') or {}
+    interpolation = resize.get('interpolation', 'bilinear' if resize else 'bicubic')
+    crop, scale = by_type.get('CenterCrop', {}).get('crop_size'), resize.get('scale')
+    share = crop / scale if isinstance(crop, int) and isinstance(scale, int) else 1.0
+    if share < 1 and int(crop / share) != scale:
+        share = crop / (scale + 1e-6)  # who divides by it rounds down
+    return interpolation if interpolation in INTERPOLATIONS else 'bicubic', min(1.0, share)
+
+
+def read_pictures(paths: list[str], preprocessing: Preprocessing, count: int) -> Tensor:
+    """The first ``count`` pictures of files and folders, as (n, C, H, W).
+
+    Raises:
+        ConfigError: A path that doesn't exist, holds no picture, or isn't one.
+    """
+    images = []
+    for path in _picture_files(paths):
+        try:
+            with Image.open(path) as image:
+                images.append(preprocessing(image))
+        except (UnidentifiedImageError, OSError) as error:
+            raise ConfigError(f'--check: {path} is not a readable image: name another') from error
+        if len(images) == count:
+            break
+    return torch.stack(images)
+
+
+def _picture_files(paths: list[str]) -> Iterator[Path]:
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ConfigError(f'--check: {path} does not exist')
+        if not path.is_dir():
+            yield path
+            continue
+        files = [file for file in sorted(path.rglob('*')) if file.suffix.lower() in SUFFIXES]
+        if not files:
+            raise ConfigError(f'--check: {path} holds no pictures ({", ".join(SUFFIXES)})')
+        yield from files

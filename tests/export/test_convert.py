@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from mmengine.config import Config
+from PIL import Image
+from small_models import PREPROCESSOR, classifier_config, ldae_config
+
+from ldae.cli import run_tool
+from ldae.export import convert, export_encoder, timm_format
+from ldae.utils import ConfigError
+
+
+def test_the_command_writes_checks_and_says_how_to_load(saved, tmp_path, capsys):
+    Image.fromarray(np.zeros((20, 30, 3), dtype=np.uint8)).save(tmp_path / 'black.png')
+    arguments = [
+        str(saved(ldae_config())),
+        '--to',
+        'timm',
+        '--out',
+        str(tmp_path / 'vit'),
+        '--timestep',
+        '25',
+    ]
+    arguments += ['--img-size', '24', '--check', str(tmp_path / 'black.png')]
+    assert run_tool('export', arguments) == 0
+    printed = capsys.readouterr().out
+    assert 'ViT of 2 blocks of width 32, patches of 4 in 24 x 24 x 3 pixels' in printed
+    assert 't = 25 merged in' in printed
+    assert 'on random images' in printed
+    assert 'on given pictures' in printed
+    assert f"timm.create_model('local-dir:{tmp_path / 'vit'}', pretrained=True)" in printed
+
+
+def test_validation_images_are_compared_where_they_are_at_hand(saved, tmp_path):
+    config = ldae_config(tokenizer=dict(type='ldae.DCTTokenizer', latent_dim=6, in_channels=1))
+    config['model']['tokenizer'].update(img_size=28, patch_size=7)
+    config['model']['data_preprocessor'] = dict(mean=[72.94], std=[90.02])
+    config['val_dataloader'] = dict(dataset=dict(type='ldae.IDXDataset', data_root=None, split='test'))
+    checkpoint = saved(config)
+    assert {'random images', 'validation images'} <= set(
+        export_encoder(checkpoint, 'timm', tmp_path / 'vit').errors
+    )
+    assert {'random images', 'validation images'} <= set(
+        export_encoder(checkpoint, 'timm', tmp_path / 'b', img_size=35).errors
+    )
+
+
+def test_an_example_holds_images_and_the_features_that_they_give(saved, tmp_path):
+    export_encoder(saved(ldae_config()), 'timm', tmp_path / 'vit', example=tmp_path / 'example.npz')
+    example = {name: torch.from_numpy(value) for name, value in np.load(tmp_path / 'example.npz').items()}
+    model = timm.create_model(f'local-dir:{tmp_path / "vit"}', pretrained=True).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(example['images']), example['features'])
+        torch.testing.assert_close(model.forward_features(example['images']), example['tokens'])
+
+
+@pytest.mark.parametrize('to', ['timm', 'mmpretrain'])
+def test_what_exists_is_replaced_only_by_force(to, saved, tmp_path):
+    checkpoint, out = saved(ldae_config()), tmp_path / ('vit.pth' if to == 'mmpretrain' else 'vit')
+    export_encoder(checkpoint, to, out)
+    with pytest.raises(ConfigError, match='exists: give --force'):
+        export_encoder(checkpoint, to, out)
+    export_encoder(checkpoint, to, out, force=True, timestep=3)
+    assert out.exists()
+
+
+def test_force_never_replaces_a_folder_that_holds_something_else(saved, tmp_path):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'thesis.tex').write_text('...')
+    with pytest.raises(ConfigError, match='a folder that no export wrote'):
+        export_encoder(saved(ldae_config()), 'timm', tmp_path / 'mine', force=True)
+    assert (tmp_path / 'mine' / 'thesis.tex').exists()
+
+
+def test_a_model_that_differs_from_its_source_is_not_written(saved, tmp_path, monkeypatch):
+    checkpoint = saved(ldae_config())
+    monkeypatch.setitem(timm_format.INNER, '.ln1', '.norm2')
+    monkeypatch.setitem(timm_format.INNER, '.ln2', '.norm1')
+    monkeypatch.delitem(timm_format.INNER, '.ln')
+    with pytest.raises(ConfigError, match='differs from the source by .* nothing was written'):
+        export_encoder(checkpoint, 'timm', tmp_path / 'out' / 'vit', example=tmp_path / 'out' / 'e.npz')
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_a_failure_while_writing_leaves_what_was_there(saved, tmp_path, monkeypatch):
+    checkpoint = saved(ldae_config())
+    export_encoder(checkpoint, 'timm', tmp_path / 'out' / 'vit')
+    before = (tmp_path / 'out' / 'vit' / 'model.safetensors').read_bytes()
+
+    def full(*args) -> None:
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(timm_format, 'write', full)
+    with pytest.raises(OSError, match='No space'):
+        export_encoder(checkpoint, 'timm', tmp_path / 'out' / 'vit', force=True, timestep=3)
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['vit']
+    assert (tmp_path / 'out' / 'vit' / 'model.safetensors').read_bytes() == before
+
+
+def test_nan_features_are_a_difference():
+    assert convert._relative_error(torch.tensor([torch.nan]), torch.tensor([1.0])) == float('inf')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--to', 'timm'], 'does not exist'),
+        (['--to', 'onnx'], 'must end in .onnx'),
+        (['--to', 'mmpretrain'], 'must end in .pth'),
+        (['--to', 'timm', '--save-example', 'a.txt'], 'must end in .npz'),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments, message, tmp_path, capsys):
+    assert run_tool('export', [str(tmp_path / 'no.pth'), '--out', str(tmp_path / 'vit'), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count('\n') == 1
+
+
+def test_foreign_and_damaged_checkpoints_are_one_line(tmp_path, capsys):
+    torch.save(dict(weights=[1, 2]), tmp_path / 'foreign.pth')
+    (tmp_path / 'damaged.pth').write_bytes(b'PK' + bytes(100))
+    for name in ('foreign.pth', 'damaged.pth'):
+        assert run_tool('export', [str(tmp_path / name), '--to', 'timm', '--out', str(tmp_path / 'vit')]) == 2
+        error = capsys.readouterr().err
+        assert name in error
+        assert error.count('\n') == 1
+
+
+def test_a_config_of_another_model_is_one_line(saved, tmp_path, capsys):
+    other = classifier_config(dict(type='VisionTransformer', arch='deit-tiny', img_size=16, patch_size=4))
+    Config(dict(default_scope='mmpretrain', data_preprocessor=PREPROCESSOR, **other)).dump(
+        tmp_path / 'other.py'
+    )
+    arguments = [str(saved(ldae_config())), '--to', 'timm', '--out', str(tmp_path / 'vit')]
+    assert run_tool('export', [*arguments, '--config', str(tmp_path / 'other.py')]) == 2
+    assert capsys.readouterr().err.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    ('to', 'library'), [('timm', 'safetensors'), ('hf', 'transformers'), ('onnx', 'onnxruntime')]
+)
+def test_a_missing_library_is_named_with_its_extra(to, library, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    out = Path(tmp_path / ('vit.onnx' if to == 'onnx' else 'vit'))
+    with pytest.raises(ConfigError, match=f'--to {to} needs the library {library}'):
+        export_encoder(tmp_path / 'no.pth', to, out)
