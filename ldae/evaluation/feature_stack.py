@@ -90,7 +90,8 @@ class FeatureStack:
             for held, rows in [whole] if whole else self._buffers(numbers, capacity, generator):
                 order = torch.randperm(len(held), generator=generator)
                 for places in order.split(batch_size):
-                    yield held[places], rows[:, places.to(rows.device)], (epoch + step / steps) / epochs
+                    batch = rows.index_select(1, places.to(rows.device))
+                    yield held[places], batch, (epoch + step / steps) / epochs
                     step += 1
 
     def _buffers(

@@ -191,7 +191,7 @@ class _Probe:
     def _fit(
         self, stack: FeatureStack, numbers: Tensor, settings: list[list[Setting]], generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Heads of each set at its settings: weights (G, C, S, K), biases (G, S, K)."""
+        """Heads of each set at its settings: weights (G, K, S, C), biases (G, K, S)."""
         left = self.memory * 2**30 / len(stack) - self._bytes(stack.width, rows=0)
         capacity = max(1, int(left / (4 * stack.width)))
         if self.solver == 'lbfgs':
@@ -224,8 +224,8 @@ class _Probe:
         """Percent, by set and setting."""
         correct = 0
         for part, rows in stack.blocks(numbers, max(1, min(4096, MAX_LOGITS // heads[1].numel()))):
-            predicted = logits(*heads, rows).argmax(dim=-1)  # (G, R, S)
-            correct += (predicted == labels[part].to(rows.device).view(-1, 1)).sum(dim=1)
+            predicted = logits(*heads, rows).argmax(dim=1)  # (G, S, R)
+            correct += (predicted == labels[part].to(rows.device)).sum(dim=2)
         return (100 * correct.double() / len(numbers)).tolist()
 
 
@@ -246,45 +246,46 @@ def standardise(train_x: Tensor, test_x: Tensor) -> tuple[Tensor, Tensor]:
 def fit_sgd(
     batches: Iterable[tuple[Tensor, Tensor, float]], num_classes: int, settings: Sequence[Sequence[Setting]]
 ) -> tuple[Tensor, Tensor]:
-    """Train S heads on each of G sets of features, on the same batches: weights (G, C, S, K) and biases (G, S, K).
+    """Train S heads on each of G sets of features, on the same batches: weights (G, K, S, C) and biases (G, K, S).
 
     All heads share one batched product forward and one backward; the gradient of the softmax is written out.
 
     Args:
         batches: Features (G, B, C), labels (B,), and the share of training that is over, for the cosine schedule.
+        num_classes: K.
         settings: S settings for each of the G sets.
     """
     weight = None
     for x, y, progress in batches:
         if weight is None:
-            shape = len(settings), len(settings[0]), num_classes
-            weight, bias = x.new_zeros(shape[0], x.shape[2], shape[1] * shape[2]), x.new_zeros(shape)
-            bias = bias.view(shape[0], 1, -1)
+            shape = len(settings), num_classes, len(settings[0])
+            weight = x.new_zeros(shape[0], shape[1] * shape[2], x.shape[2])
+            bias = weight[..., :1].clone()
             weight_step, bias_step = torch.zeros_like(weight), torch.zeros_like(bias)
             lrs, decay = (_per_logit(name, settings, num_classes, x) for name in ('lr', 'weight_decay'))
         lr = lrs * (0.5 + 0.5 * math.cos(math.pi * progress))
         residual = _softmax_residual(weight, bias, x, y, num_classes)
-        weight_step.baddbmm_(x.transpose(1, 2), residual, beta=0.9, alpha=1 / len(y)).addcmul_(decay, weight)
-        bias_step.mul_(0.9).add_(residual.sum(dim=1, keepdim=True), alpha=1 / len(y))
+        weight_step.baddbmm_(residual, x, beta=0.9, alpha=1 / len(y)).addcmul_(decay, weight)
+        bias_step.mul_(0.9).add_(residual.sum(dim=2, keepdim=True), alpha=1 / len(y))
         weight.addcmul_(lr, weight_step, value=-1)
         bias.addcmul_(lr, bias_step, value=-1)
-    return weight.view(shape[0], -1, *shape[1:]), bias.view(shape)
+    return weight.view(*shape, -1), bias.view(shape)
 
 
 def _per_logit(name: str, settings: Sequence[Sequence[Setting]], num_classes: int, like: Tensor) -> Tensor:
-    """An option (G, 1, S * K) of each logit's head."""
+    """An option (G, K * S, 1) of each logit's head."""
     values = like.new_tensor([[getattr(setting, name) for setting in row] for row in settings])
-    return values.repeat_interleave(num_classes, dim=1).unsqueeze(1)
+    return values.repeat(1, num_classes).unsqueeze(2)
 
 
 def _softmax_residual(weight: Tensor, bias: Tensor, x: Tensor, y: Tensor, num_classes: int) -> Tensor:
-    """Gradient (G, B, S * K) of each head's summed cross-entropy with respect to its logits."""
-    scores = torch.baddbmm(bias, x, weight)
-    by_head = scores.view(*scores.shape[:2], -1, num_classes)
+    """Gradient (G, K * S, B) of each head's summed cross-entropy with respect to its logits."""
+    # Images come last: on a CPU the softmax over a few classes is 20 times slower where classes do.
+    by_class = torch.baddbmm(bias, weight, x.transpose(1, 2)).view(len(x), num_classes, -1, len(y))
     # Probabilities that round to denormal numbers would make the products that follow 20 times slower on a CPU.
-    residual = F.threshold_(torch.softmax(by_head, dim=-1), 1e-12, 0.0)
-    residual[:, torch.arange(len(y), device=y.device), :, y] -= 1
-    return residual.flatten(2)
+    residual = F.threshold_(torch.softmax(by_class, dim=1), 1e-12, 0.0)
+    residual[:, y, :, torch.arange(len(y), device=y.device)] -= 1
+    return residual.flatten(1, 2)
 
 
 def fit_lbfgs(
@@ -292,17 +293,17 @@ def fit_lbfgs(
 ) -> tuple[Tensor, Tensor]:
     """Minimise over the full batch for each weight decay, each starting from the last one's minimum.
 
-    ``blocks()`` gives all features (B, C) and labels (B,), in pieces. Returns weights (C, S, K) and biases (S, K).
+    ``blocks()`` gives all features (B, C) and labels (B,), in pieces. Returns weights (K, S, C) and biases (K, S).
     """
     first = next(iter(blocks()))[0]
-    weight = first.new_zeros(first.shape[1], num_classes, requires_grad=True)
+    weight = first.new_zeros(num_classes, first.shape[1], requires_grad=True)
     bias = first.new_zeros(num_classes, requires_grad=True)
     weights, biases = [], []
     for decay in weight_decays:
         _minimise(weight, bias, blocks, decay)
         weights.append(weight.detach().clone())
         biases.append(bias.detach().clone())
-    return torch.stack(weights, dim=1), torch.stack(biases)
+    return torch.stack(weights, dim=1), torch.stack(biases, dim=1)
 
 
 @torch.enable_grad()
@@ -322,7 +323,7 @@ def _minimise(
         optimizer.zero_grad()
         count, total = 0, 0.0
         for x, y in blocks():
-            loss = F.cross_entropy(torch.addmm(bias, x, weight), y, reduction='sum')
+            loss = F.cross_entropy(F.linear(x, weight, bias), y, reduction='sum')
             loss.backward()
             count, total = count + len(y), total + loss.detach()
         weight.grad.div_(count).add_(weight.detach(), alpha=decay)
@@ -333,5 +334,6 @@ def _minimise(
 
 
 def logits(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    """(G, B, C) -> (G, B, S, K) for weights (G, C, S, K) and biases (G, S, K)."""
-    return (x @ weight.flatten(2)).view(*x.shape[:2], *bias.shape[1:]) + bias.unsqueeze(1)
+    """(G, B, C) -> (G, K, S, B) for weights (G, K, S, C) and biases (G, K, S)."""
+    scores = torch.baddbmm(bias.flatten(1).unsqueeze(2), weight.flatten(1, 2), x.transpose(1, 2))
+    return scores.view(*bias.shape, -1)

@@ -11,9 +11,12 @@ import pytest
 FOLDER = Path(__file__).parents[2] / 'benchmarks'
 TINY = {
     'health.py': '--size tiny --img-size 32 --batch-size 2 --num-images 4 --steps 1',
+    'knn.py': '--train 300 --test 100 --width 8 --k 5 20 --runs 1',
     'pca_fit.py': '--img-size 32 --patch-size 8 --batch-size 32 --images 64 --runs 1',
+    'probe.py': '--images 60 --timesteps 10 300 --settings 8 --epochs 1',
     'train_step.py': '--size tiny --img-size 32 --batch-size 2 --steps 1',
 }
+PEERS = 'float32 products|plain loop of timm layers|training time|bare product|feature pass'
 
 
 def test_every_program_is_run_here():
@@ -25,6 +28,4 @@ def test_program_prints_a_ratio_against_a_named_peer(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [name, *TINY[name].split()])
     runpy.run_path(str(FOLDER / name), run_name='__main__')
     out = capsys.readouterr().out
-    assert re.search(
-        r'(float32 products|plain loop of timm layers|training time).*(ldae / it = [\d.]+|[\d.]+%)', out
-    )
+    assert re.search(rf'({PEERS}).*(ldae / it = [\d.]+|[\d.]+%)', out)
