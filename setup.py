@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SHIPPED = ('configs', 'tools')
+SHIPPED = ('configs', 'tools', 'model-index.yml')
 
 
 class BuildPyWithMim(build_py):
@@ -16,7 +16,7 @@ class BuildPyWithMim(build_py):
         if getattr(self, 'editable_mode', False):
             return []
         target = Path(self.build_lib) / 'ldae' / '.mim'
-        files = (path for folder in SHIPPED for path in sorted(Path(folder).rglob('*')))
+        files = (path for name in SHIPPED for path in (Path(name), *sorted(Path(name).rglob('*'))))
         return [(path, target / path) for path in files if path.is_file() and '__pycache__' not in path.parts]
 
     def run(self) -> None:

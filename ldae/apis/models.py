@@ -188,7 +188,7 @@ def _build(cfg: Config, backbone: dict | None, has_weights: bool) -> nn.Module:
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor.to_dict())
     model_cfg.setdefault('backbone', {}).update(backbone or {})
     for node in walk_dicts(model_cfg):
-        _forget_files(node, has_weights)
+        forget_files(node, has_weights)
     with _quiet():
         model = MODELS.build(model_cfg)
         if not has_weights and hasattr(model, 'init_weights'):
@@ -209,7 +209,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _forget_files(node: dict, has_weights: bool) -> None:
+def forget_files(node: dict, has_weights: bool) -> None:
     """Files that a checkpoint replaces, or that the config leaves to the command line."""
     init = node.get('init_cfg')
     if (

@@ -66,7 +66,7 @@ class Preprocess:
         return self.model.data_preprocessor(dict(inputs=stacked, data_samples=None), False)['inputs']
 
     def _own_steps(self) -> Callable[[np.ndarray], Tensor]:
-        size, channels = _geometry(self.model)
+        size, channels = geometry_of(self.model)
         pipeline = _test_pipeline(getattr(self.model, '_config', None))
         preprocessor = self.model.data_preprocessor
         converts = getattr(preprocessor, '_channel_conversion', False) or getattr(
@@ -112,7 +112,7 @@ def _build(pipeline: list[dict]) -> Callable[[dict], dict]:
         return Compose([TRANSFORMS.build(dict(step)) for step in pipeline])
 
 
-def _geometry(model: nn.Module) -> tuple[int, int]:
+def geometry_of(model: nn.Module) -> tuple[int, int]:
     """Image size and channels that a model was built for."""
     tokenizer = getattr(model, 'tokenizer', None)
     if tokenizer is not None:

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write model-index.yml and configs/*/metafile.yml from the configs: ``python docs/make_model_index.py``.
+
+That is OpenMMLab's format, which `mim search` and mmpretrain's ``ModelHub`` read. There are no ``Weights``, since none
+are published, and no ``Results``: published figures are others' and stand in the configs and the model zoo. A test holds
+the files equal to what this writes.
+"""
+
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from make_model_zoo import SECTIONS, batch, describe  # noqa: E402
+
+from ldae.apis.models import forget_files  # noqa: E402
+from ldae.apis.preprocess import geometry_of  # noqa: E402
+from ldae.config import load_config, walk_dicts  # noqa: E402
+from ldae.evaluation.features import patch_tokens  # noqa: E402
+from ldae.registry import MODELS  # noqa: E402
+
+INDEX = ROOT / 'model-index.yml'
+NOTE = """\
+# Written by docs/make_model_index.py. Parameters are those of the whole model; FLOPs are multiplications with an addition
+# of one encoder pass over one unmasked image. No weights are published.
+"""
+SIZES: dict[str, tuple[int, int]] = {}
+COLLECTIONS = {
+    'ldae': (
+        'l-DAE',
+        'Deconstructing Denoising Diffusion Models for Self-Supervised Learning',
+        'https://arxiv.org/abs/2401.14404',
+    ),
+    'mae': (
+        'MAE',
+        'Masked Autoencoders Are Scalable Vision Learners',
+        'https://arxiv.org/abs/2111.06377',
+    ),
+}
+
+
+def collection(folder: str) -> dict[str, Any]:
+    """A method: its paper, and what all its models share."""
+    name, title, url = COLLECTIONS[folder]
+    shared = {'Architecture': ['ViT'], 'Training Data': 'ImageNet-1k', 'Training Techniques': ['AdamW']}
+    return {'Name': name, 'Metadata': shared, 'Paper': {'Title': title, 'URL': url}}
+
+
+def model_entry(path: Path) -> dict[str, Any]:
+    """A config, by its docstring, its settings, and the model that it describes."""
+    folder = path.parent.name
+    cfg = load_config(path)
+    parameters, flops = size_of(cfg)
+    images = re.search(r'= ([\d ]+)$', batch(describe(path)).strip())
+    name = path.stem if folder == 'benchmarks' else f'{folder}_{path.stem}'
+    return {
+        'Name': name,
+        'In Collection': COLLECTIONS[name.partition('_')[0]][0],
+        'Metadata': {
+            'Epochs': cfg.train_cfg.max_epochs,
+            'Batch Size': int(images[1].replace(' ', '')),
+            'FLOPs': flops,
+            'Parameters': parameters,
+            'Training Data': training_data(cfg),
+            'Training Techniques': [cfg.optim_wrapper.optimizer.type],
+        },
+        'Config': path.relative_to(ROOT).as_posix(),
+    }
+
+
+def training_data(cfg: Config) -> str:
+    """What the config trains on."""
+    is_idx = any(node.get('type') == 'ldae.IDXDataset' for node in walk_dicts(cfg.train_dataloader.to_dict()))
+    return 'Fashion-MNIST' if is_idx else 'ImageNet-1k'
+
+
+def size_of(cfg: Config) -> tuple[int, int]:
+    """Parameters of a config's model, and FLOPs of its encoder; the same model is measured once."""
+    known = str(cfg.model.to_dict())
+    if known not in SIZES:
+        SIZES[known] = _measure(cfg.model.to_dict(), cfg.get('default_scope', 'mmpretrain'))
+    return SIZES[known]
+
+
+def _measure(model_cfg: dict, scope: str) -> tuple[int, int]:
+    for node in walk_dicts(model_cfg):
+        forget_files(node, has_weights=True)
+    init_default_scope(scope)
+    # Tensors on "meta" have shapes and no memory.
+    with torch.device('meta'), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model = MODELS.build(model_cfg).eval()
+        size, channels = geometry_of(model)
+        patch_tokens(model.backbone, torch.empty(1, channels, size, size))
+    return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() // 2
+
+
+def metafile(folder: str) -> str:
+    """``configs/<folder>/metafile.yml``."""
+    content = {'Collections': [collection(folder)]} if folder in COLLECTIONS else {}
+    content['Models'] = [model_entry(path) for path in sorted((ROOT / 'configs' / folder).glob('*.py'))]
+    return NOTE + yaml.safe_dump(content, sort_keys=False, width=120)
+
+
+def files() -> dict[Path, str]:
+    """All of them, with what they hold."""
+    logging.disable(logging.WARNING)  # what models say while they are built
+    try:
+        found = {ROOT / 'configs' / folder / 'metafile.yml': metafile(folder) for folder in SECTIONS}
+    finally:
+        logging.disable(logging.NOTSET)
+    index = {'Import': [path.relative_to(ROOT).as_posix() for path in found]}
+    return {INDEX: '# Written by docs/make_model_index.py.\n' + yaml.safe_dump(index), **found}
+
+
+if __name__ == '__main__':
+    for file, text in files().items():
+        file.write_text(text)
+        print(f'wrote {file}')
