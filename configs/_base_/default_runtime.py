@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""mmpretrain's default runtime, and checkpoints that load safely and complain when their keys don't match."""
+"""mmpretrain's default runtime, with checkpoints that load safely and complain when their keys don't match, and without
+steps on gradients that aren't finite."""
 
 default_scope = 'mmpretrain'
 
@@ -15,6 +16,7 @@ default_hooks = dict(
     plain_checkpoint=dict(type='ldae.PlainCheckpointHook'),
     step_seed=dict(type='ldae.StepSeedHook'),
     check_loaded=dict(type='ldae.CheckLoadedHook'),
+    skip_non_finite=dict(type='ldae.SkipNonFiniteHook'),
 )
 
 env_cfg = dict(

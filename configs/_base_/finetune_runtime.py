@@ -3,4 +3,4 @@
 
 _base_ = './default_runtime.py'
 
-default_hooks = dict(ema=dict(type='EMAHook', momentum=1e-4))
+default_hooks = dict(ema=dict(type='ldae.SkipAwareEMAHook', momentum=1e-4))

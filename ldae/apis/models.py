@@ -186,7 +186,8 @@ def _build(cfg: Config, backbone: dict | None, has_weights: bool) -> nn.Module:
     model_cfg = cfg.model.to_dict()
     if 'data_preprocessor' in cfg:
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor.to_dict())
-    model_cfg.setdefault('backbone', {}).update(backbone or {})
+    if backbone:  # a tokenizer in training has none
+        model_cfg.setdefault('backbone', {}).update(backbone)
     for node in walk_dicts(model_cfg):
         forget_files(node, has_weights)
     with _quiet():

@@ -17,6 +17,7 @@ TOOLS = {
     'export': 'write an encoder as a plain ViT for mmpretrain, timm, transformers or ONNX',
     'verify-dataset': 'list the images of a folder that cannot be read',
     'denoise': 'draw images, noisy and denoised by an l-DAE at chosen noise levels',
+    'reproduce': 'repeat a training step that was skipped, and say where it went wrong',
     'demo': 'pre-train, probe and draw on the Fashion-MNIST subset that ships with ldae',
 }
 

@@ -21,7 +21,8 @@ RAISED = re.compile(r'^(?:[\w.]+\.)?(?:Config|BadImage)Error: (.*)$', re.MULTILI
 
 
 def explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
-    """Call ``main(argv)``; print a known error as ``error: <one line>`` and return 2, let the others through.
+    """Call ``main(argv)``; print a known error as ``error: <one line>`` and return 2, or the status it has, let the
+    others through.
 
     With ``LDAE_TRACEBACK=1`` every error keeps its traceback.
     """
@@ -39,7 +40,7 @@ def explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequence
             raise
         _give_way_to_the_first_rank()
         print(f'error: {line}', file=sys.stderr, flush=True)
-        return EXIT_STATUS
+        return getattr(error, 'exit_status', EXIT_STATUS)
 
 
 def _give_way_to_the_first_rank() -> None:

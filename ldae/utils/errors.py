@@ -9,6 +9,12 @@ class ConfigError(ValueError):
     """A wrong option, file or folder. The command line prints it as one line, without a traceback."""
 
 
+class TrainingStopped(ConfigError):
+    """A run that had to stop by itself; the command line prints why as one line and exits with ``exit_status``."""
+
+    exit_status = 3
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the known name closest to ``name``, or an empty string."""
     match = get_close_matches(name, list(known), n=1)

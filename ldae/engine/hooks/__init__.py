@@ -13,6 +13,7 @@ from .reconstruction_pictures import ReconstructionPicturesHook
 from .run_summary import RunSummaryHook
 from .runtime_info import ReducedRuntimeInfoHook
 from .safe_checkpoint import SafeCheckpointHook
+from .skip_non_finite import SkipAwareEMAHook, SkipNonFiniteHook
 from .step_seed import StepSeedHook
 from .write_tokenizer import WriteTokenizerHook
 
@@ -32,5 +33,7 @@ __all__ = [
     'RunSummaryHook',
     'WriteTokenizerHook',
     'SafeCheckpointHook',
+    'SkipAwareEMAHook',
+    'SkipNonFiniteHook',
     'StepSeedHook',
 ]
