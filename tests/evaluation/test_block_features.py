@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+import timm
+import torch
+from mmengine.registry import init_default_scope
+from mmpretrain.models import MAE, ImageClassifier, MAEViT, ResNet, VisionTransformer
+from torch import nn
+
+from ldae.evaluation.features import (
+    block_features,
+    check_settings,
+    features_of_blocks,
+    features_of_settings,
+    noise_of_images,
+    num_blocks,
+    pooled_features,
+)
+from ldae.registry import MODELS
+from ldae.utils import ConfigError
+
+ARCH = dict(embed_dims=24, num_layers=3, num_heads=2, feedforward_channels=48)
+PCA, PIXEL = dict(type='ldae.PatchPCATokenizer', latent_dim=8), dict(type='ldae.PixelTokenizer')
+
+
+def in_eval(model):
+    for param in model.parameters():
+        nn.init.normal_(param, std=0.2)
+    model.train(False)  # mmpretrain's eval returns None
+    return model
+
+
+def make_ldae(tokenizer=PCA, input_type='image'):
+    init_default_scope('mmpretrain')
+    tokenizer = dict(tokenizer, img_size=28, patch_size=7, in_channels=1)
+    backbone = dict(type='ldae.LDAEViT', arch=ARCH, input_type=input_type)
+    cfg = dict(type='ldae.LDAE', noiser=dict(type='ldae.GaussianNoiser'), backbone=backbone)
+    torch.manual_seed(0)
+    model = in_eval(MODELS.build(dict(cfg, tokenizer=tokenizer)))
+    if hasattr(model.tokenizer, 'fit'):
+        model.tokenizer.fit([torch.randn(64, 1, 28, 28)])
+    return model
+
+
+@pytest.fixture
+def images():
+    return torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+
+
+def make_vit(cls=VisionTransformer, **options):
+    return in_eval(cls(arch=ARCH, img_size=28, patch_size=7, patch_cfg=dict(in_channels=1), **options))
+
+
+def test_blocks_of_an_mmpretrain_vit_are_its_out_indices(images):
+    vit = make_vit(out_type='raw', out_indices=[0, 1, 2])
+    expected = torch.stack([tokens[:, 1:].mean(dim=1) for tokens in vit(images)], dim=1)
+    torch.testing.assert_close(block_features(vit, images, [1, 2, 3]), expected)
+    classifier = ImageClassifier(backbone=vit)
+    torch.testing.assert_close(block_features(classifier, images, [-2, 1]), expected[:, [1, 0]])
+    torch.testing.assert_close(block_features(vit, images), expected[:, 2:])
+
+
+def test_blocks_of_mae_see_every_patch(images):
+    vit = make_vit(MAEViT)
+    vit.out_indices = [0, 2]
+    expected = [tokens[:, 1:].mean(dim=1) for tokens in vit(images, mask=None)]
+    for model in (vit, MAE(backbone=vit)):
+        torch.testing.assert_close(block_features(model, images, [1, 3]), torch.stack(expected, dim=1))
+
+
+def test_blocks_of_a_timm_vit_are_its_intermediates(images):
+    vit = in_eval(timm.create_model('vit_tiny_patch16_224', img_size=28, patch_size=7, depth=3, in_chans=1))
+    maps = vit.forward_intermediates(images, indices=[0, 1, 2], intermediates_only=True)
+    found = block_features(vit, images, [1, 2, 3])
+    torch.testing.assert_close(found[:, :2], torch.stack([m.mean(dim=(2, 3)) for m in maps[:2]], dim=1))
+    torch.testing.assert_close(found[:, 2], pooled_features(vit, images))
+
+
+def test_stages_of_convolutional_networks_have_widths_of_their_own():
+    pictures = torch.randn(2, 3, 32, 32)
+    resnet = ResNet(18, out_indices=(0, 1, 2, 3))
+    resnet.train(False)
+    for found, stage in zip(
+        features_of_blocks(resnet, pictures, [1, 2, 3, 4]), resnet(pictures), strict=True
+    ):
+        torch.testing.assert_close(found, stage.mean(dim=(2, 3)))
+    with pytest.raises(ConfigError, match=r'\[64, 512\] channels'):
+        block_features(resnet, pictures, [1, 4])
+    other = timm.create_model('resnet18').eval()
+    maps = other.forward_intermediates(pictures, intermediates_only=True)
+    found = features_of_blocks(other, pictures, range(1, num_blocks(other) + 1))
+    for one, stage in zip(found, maps, strict=True):
+        torch.testing.assert_close(one, stage.mean(dim=(2, 3)))
+
+
+def test_a_network_without_parts_is_one_block(images):
+    assert num_blocks(nn.Flatten()) == 1
+    torch.testing.assert_close(block_features(nn.Flatten(), images)[:, 0], images.flatten(1))
+
+
+@pytest.mark.parametrize(('tokenizer', 'input_type'), [(PCA, 'image'), (PCA, 'latent'), (PIXEL, 'image')])
+def test_settings_of_an_ldae_are_those_of_its_encoder_alone(images, tokenizer, input_type):
+    model = make_ldae(tokenizer, input_type)
+    found = list(features_of_settings(model, images, [1, 3], [10, 500], [False, True], range(4)))
+    latents = model.tokenizer.encode(images)
+    noise = noise_of_images(range(4), latents)
+    for i, (t, noisy) in enumerate([(10, False), (10, True), (500, False), (500, True)]):
+        z = model.noiser(latents, torch.full((4,), t), noise=noise).z_t if noisy else latents
+        # The encoder as LDAE.extract_feat calls it, one block at a time.
+        for block, rows in zip((1, 3), found[i], strict=True):
+            model.backbone.out_indices, model.backbone.timestep = [block - 1], t
+            torch.testing.assert_close(rows, model.backbone(model._encoder_input(z))[0].mean(dim=1))
+
+
+def test_each_block_runs_once(images):
+    model, calls = make_ldae(), []
+    for layer in model.backbone.layers:
+        layer.register_forward_hook(lambda *args: calls.append(1))
+    list(features_of_settings(model, images, [1, 2, 3], [10, 20], [False], range(4)))
+    assert len(calls) == 2 * 3
+    assert all(len(layer._forward_hooks) == 1 for layer in model.backbone.layers)
+
+
+def test_noise_of_an_image_is_its_own_and_standard_normal():
+    like = torch.zeros(200, 16, 8)
+    noise = noise_of_images(range(200), like)
+    assert torch.equal(noise_of_images([7, 150], like), noise[[7, 150]])
+    assert noise.flatten(1).unique(dim=0).shape[0] == 200
+    assert noise.mean().abs() < 4 / len(noise.flatten()) ** 0.5
+    assert noise.std() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize('blocks', [[0], [4], [-4], [1.0], [True], [], [1, 1], [3, -1]])
+def test_a_block_that_is_not_there_is_one_clear_line(images, blocks):
+    with pytest.raises(ConfigError, match='block') as error:
+        block_features(make_vit(), images, blocks)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('make', 'timesteps', 'noisy', 'message'),
+    [
+        (make_ldae, [1000], [False], 'timesteps=1000 is out of range'),
+        (make_ldae, [], [False], 'at least one value'),
+        (make_ldae, None, [], 'at least one value'),
+        (make_vit, [10], [False], 'VisionTransformer has no time step'),
+        (make_vit, None, [True], 'only an l-DAE has noisy input'),
+    ],
+)
+def test_a_setting_that_a_model_has_not_is_one_clear_line(make, timesteps, noisy, message):
+    with pytest.raises(ConfigError) as error:
+        check_settings(make(), timesteps, noisy)
+    assert message in str(error.value)
+
+
+def test_without_time_steps_a_model_takes_its_own():
+    assert check_settings(make_ldae(), None, [False]) == ((10,), (False,))
+    assert check_settings(make_vit(), None, [False]) == ((None,), (False,))
