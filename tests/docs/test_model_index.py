@@ -7,8 +7,8 @@ from pathlib import Path
 import mmpretrain
 import pytest
 import yaml
-from modelindex.load_model_index import load
 from mmpretrain.apis.model import ModelHub
+from modelindex.load_model_index import load
 
 from ldae.apis import list_models
 
