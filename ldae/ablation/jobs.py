@@ -38,11 +38,15 @@ QUICK_IMAGES, QUICK_EPOCHS, QUICK_ITERS = 512, 2, 8
 
 @dataclass(frozen=True)
 class Member:
-    """A row that is probed on a pre-training, and the hash of all that its scores depend on."""
+    """A row that is probed on a pre-training, and the hash of all that its scores depend on.
+
+    ``encoder`` is a key of ``worker.ENCODERS``: what of the pre-training is scored.
+    """
 
     row: str
     config: str
     transfer: dict
+    encoder: str = 'trained'
 
 
 @dataclass
@@ -101,25 +105,25 @@ def plan_jobs(
     for row in rows:
         cfg = small_steps(load(row.path)) if quick else load(row.path)
         after = _tokenizer_job(cfg, tokenizers, root, load, quick, probe)
-        shared, transfer = _split_transfer(cfg)
-        key = _training_key(shared, after)
+        shared, transfer = split_transfer(cfg)
+        key = training_key(shared, after)
         member = Member(row.name, fingerprint(key, transfer, probe), transfer)
         for seed in seeds:
             if (seed, key) not in jobs:
-                folder = _folder_of(root, row.name, seed, key)
-                own = _run_config(shared, seed)
+                folder = folder_of(root, row.name, seed, key)
+                own = run_config(shared, seed)
                 jobs[seed, key] = Job(f'{row.name} seed {seed}', folder, key, seed, own, probe, [], after)
             jobs[seed, key].members.append(member)
     order = {seed: i for i, seed in enumerate(seeds)}
     return [*tokenizers.values(), *sorted(jobs.values(), key=lambda job: order[job.seed])]
 
 
-def _split_transfer(cfg: Config) -> tuple[Config, dict]:
+def split_transfer(cfg: Config) -> tuple[Config, dict]:
     shared = deepcopy(cfg)
     return shared, pop_transfer(shared.model)
 
 
-def _training_key(cfg: Config, tokenizer: Job | None) -> str:
+def training_key(cfg: Config, tokenizer: Job | None) -> str:
     part = training_part(cfg)
     if tokenizer is not None:
         # What is in the file counts, not where it lies.
@@ -147,12 +151,12 @@ def _tokenizer_job(
         own = small_steps(load(path)) if quick else load(path)
         key = fingerprint(training_part(own))
         folder = root / 'tokenizers' / f'{name}-{key}'
-        known[name] = Job(f'tokenizer {name}', folder, key, 0, _run_config(own, 0), probe)
+        known[name] = Job(f'tokenizer {name}', folder, key, 0, run_config(own, 0), probe)
     cfg.model.tokenizer.checkpoint = str((known[name].folder / 'tokenizer.pth').resolve())
     return known[name]
 
 
-def _folder_of(root: Path, row: str, seed: int, key: str) -> Path:
+def folder_of(root: Path, row: str, seed: int, key: str) -> Path:
     """Where this pre-training is, be it finished, broken off or not begun, and whichever row began it."""
     for file in sorted(root.glob(f'*/seed{seed}*/{JOB_FILE}')):
         if read_json(file).get('key') == key:
@@ -163,7 +167,7 @@ def _folder_of(root: Path, row: str, seed: int, key: str) -> Path:
     return folder if occupant is None else folder.with_name(f'seed{seed}-{key}')
 
 
-def _run_config(cfg: Config, seed: int) -> Config:
+def run_config(cfg: Config, seed: int) -> Config:
     """A run's own config: its seed, and no looks at it while it trains, since the probe comes at its end."""
     cfg = deepcopy(cfg)
     cfg.setdefault('randomness', {})

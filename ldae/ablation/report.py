@@ -42,12 +42,13 @@ def summarise(rows: Sequence[Row], entries: Sequence[dict]) -> list[Summary]:
         mine = [entry for entry in entries if entry['row'] == row.name]
         if mine:
             by_seed = {entry['seed']: entry for entry in mine if entry['config'] == mine[-1]['config']}
-            scores = [_score([entry[metric] for entry in by_seed.values()]) for metric in METRICS]
+            scores = [score_over_seeds([entry[metric] for entry in by_seed.values()]) for metric in METRICS]
             summaries.append(Summary(row, *scores, tuple(sorted(by_seed)), mine[-1]))
     return summaries
 
 
-def _score(values: Sequence[float]) -> Score:
+def score_over_seeds(values: Sequence[float]) -> Score:
+    """Mean and, of several, standard deviation."""
     return Score(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 

@@ -4,7 +4,7 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +15,15 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from ldae.cli.errors import explained, one_line
+from ldae.evaluation import extract_features, pooled_features
+from ldae.evaluation.probe_data import probe_dataloaders
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
 from ldae.utils.files import write_text_whole
 
 from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, SCORES_FILE, read_json
+
+Encode = Callable[[Tensor], Tensor]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -59,7 +63,7 @@ def score_member(folder: Path, job: dict, member: dict, done: dict) -> dict:
     start = time.perf_counter()
     entry = dict(row=member['row'], config=member['config'])
     try:
-        entry |= score(folder, job, member['transfer'], done)
+        entry |= score(folder, job, member, done)
     except Exception as error:  # whatever it is, the other rows go on
         line = one_line(error) or f'{type(error).__name__}: {error}'.splitlines()[0]
         return dict(entry, error=line)
@@ -67,29 +71,69 @@ def score_member(folder: Path, job: dict, member: dict, done: dict) -> dict:
     return dict(entry, seconds=seconds)
 
 
-def score(folder: Path, job: dict, transfer: dict, done: dict) -> dict:
-    """k-NN and linear accuracy of a pre-trained encoder's features, in percent, and what they were taken of."""
+def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
+    """k-NN and linear accuracy of an encoder's features, in percent, and what they were taken of."""
     cfg = Config.fromfile(folder / CONFIG_FILE)
+    transfer = member['transfer']
     model = load_model(cfg, transfer, folder / done['checkpoint'])
+    encode = ENCODERS[member.get('encoder', 'trained')](model, cfg, transfer, job['seed'])
+    limits = (job['probe']['train_images'], job['probe']['test_images'])
     features = [
-        extract(model, loader_cfg, limit)
-        for loader_cfg, limit in zip(
-            probe_dataloaders(cfg), (job['probe']['train_images'], job['probe']['test_images']), strict=True
-        )
+        extract(model, loader_cfg, limit, encode)
+        for loader_cfg, limit in zip(probe_dataloaders(cfg), limits, strict=True)
     ]
-    tokenizer = model.tokenizer
+    tokenizer = getattr(model, 'tokenizer', None)  # MAE has none
     return dict(
         **probe_features(*features[0], *features[1], job['probe'], job['seed']),
-        timestep=model.backbone.timestep,
+        timestep=getattr(model.backbone, 'timestep', None),
         transfer_noise=bool(transfer['transfer_noise']),
-        tokenizer=type(tokenizer).__name__,
-        latent_dim=tokenizer.geometry.latent_dim,
+        tokenizer=type(tokenizer).__name__ if tokenizer else None,
+        latent_dim=tokenizer.geometry.latent_dim if tokenizer else None,
         epochs=cfg.train_cfg.get('max_epochs'),
     )
 
 
+def encode_trained(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> Encode:
+    """Average-pooled features of the pre-trained encoder."""
+    return partial(pooled_features, model)
+
+
+def encode_untrained(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> Encode:
+    """Those of the encoder as it was before training, with the tokenizer of the trained one."""
+    torch.manual_seed(seed)
+    untrained = build_model(cfg, transfer)
+    untrained.init_weights()
+    if hasattr(model, 'tokenizer'):
+        untrained.tokenizer.load_state_dict(model.tokenizer.state_dict())
+    return partial(pooled_features, untrained.eval().to(get_device()))
+
+
+def encode_latents(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> Encode:
+    """The tokenizer's latents, averaged over tokens."""
+    return lambda images: model.tokenizer.encode(images).mean(dim=1)
+
+
+def encode_pixels(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> Encode:
+    """The images themselves."""
+    return lambda images: images.flatten(1)
+
+
+ENCODERS = dict(
+    trained=encode_trained, untrained=encode_untrained, latents=encode_latents, pixels=encode_pixels
+)
+
+
 def load_model(cfg: Config, transfer: dict, checkpoint: Path) -> nn.Module:
     """The pre-training model as a row's transfer settings want it, with the weights of a checkpoint."""
+    model = build_model(cfg, transfer)
+    state = torch.load(checkpoint, map_location='cpu', weights_only=True)['state_dict']
+    model.load_state_dict(state)
+    model.eval()
+    return model.to(get_device())
+
+
+def build_model(cfg: Config, transfer: dict) -> nn.Module:
+    """The model, without weights."""
     init_default_scope(cfg.default_scope)
     model_cfg = cfg.model.to_dict()
     if transfer['timestep'] is not None:
@@ -98,45 +142,31 @@ def load_model(cfg: Config, transfer: dict, checkpoint: Path) -> nn.Module:
         model_cfg['transfer_noise'] = True
     if 'data_preprocessor' in cfg:
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor.to_dict())
-    model = MODELS.build(model_cfg)
-    state = torch.load(checkpoint, map_location='cpu', weights_only=True)['state_dict']
-    model.load_state_dict(state)
-    model.eval()
-    return model.to(get_device())
+    return MODELS.build(model_cfg)
 
 
-def probe_dataloaders(cfg: Config) -> tuple[dict, dict]:
-    """Labelled training and test images, both as the test images are prepared: no augmentation."""
-    test = dict(cfg.val_dataloader or cfg.test_dataloader)
-    test['dataset'] = dict(test['dataset'], with_label=True)
-    dataset = dict(cfg.train_dataloader.dataset, with_label=True)
-    for name in ('indices', 'crop_scale'):
-        dataset.pop(name, None)
-    if 'pipeline' in test['dataset']:
-        dataset['pipeline'] = test['dataset']['pipeline']
-    return dict(test, dataset=dataset), test
-
-
-def extract(model: nn.Module, loader_cfg: dict, limit: int | None) -> tuple[Tensor, Tensor]:
-    """Average-pooled features (n, C) and labels (n,) of at most ``limit`` images."""
+def extract(
+    model: nn.Module, loader_cfg: dict, limit: int | None, encode: Encode | None = None
+) -> tuple[Tensor, Tensor]:
+    """Features (n, C) and labels (n,) of at most ``limit`` images: the model's, or what else ``encode`` makes of them."""
     from ldae.engine.hooks.online_evaluation import build_bounded_dataloader
-    from ldae.evaluation import extract_features, pooled_features
 
     loader = build_bounded_dataloader(loader_cfg, limit or sys.maxsize)
     preprocess = partial(model.data_preprocessor, training=False)
-    return extract_features(partial(pooled_features, model), loader, preprocess)
+    return extract_features(encode or partial(pooled_features, model), loader, preprocess)
 
 
 def probe_features(
     train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, probe: dict, seed: int
 ) -> dict[str, float]:
-    """Both scores of standardised features."""
+    """Both scores; the probe says whether k-NN sees standardised features, as the linear layer does."""
     from ldae.evaluation import knn_accuracy, linear_probe
     from ldae.evaluation.linear_probe import standardise
 
     if not torch.isfinite(train_x).all():
         raise ConfigError('the features are not finite: pre-training has diverged; lower its learning rate')
-    train_x, test_x = standardise(train_x, test_x)
+    if probe.get('standardised', True):
+        train_x, test_x = standardise(train_x, test_x)
     knn = knn_accuracy(train_x, train_y, test_x, test_y, k=probe['k'], temperature=probe['temperature'])
     linear = linear_probe(train_x, train_y, test_x, test_y, epochs=probe['epochs'], seed=seed)
     return dict(knn=round(knn, 2), linear=round(linear.accuracy, 2))

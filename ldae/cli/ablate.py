@@ -65,21 +65,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     for seed in args.seeds:
         check_range('--seeds', seed, 0, 2**31 - 1, kind=int)
     args.seeds = list(dict.fromkeys(args.seeds))
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     return Ablation(args, command).run()
 
 
-def shown_command(argv: Sequence[str]) -> str:
+def shown_command(argv: Sequence[str], tool: str = 'ablate') -> str:
     """The command for the report, without the folder it wrote to, which is nobody else's."""
     shown, skip = [], False
     for word in argv:
         if not skip and word.partition('=')[0] != '--work-dir':
             shown.append(word)
         skip = word == '--work-dir'
-    return 'tools/ablate.py ' + shlex.join(shown)
+    return shlex.join([f'tools/{tool}.py', *shown])
 
 
-def _interrupt(*_) -> None:
+def interrupt(*_) -> None:
+    """Handle SIGTERM as Ctrl-C."""
     raise KeyboardInterrupt
 
 
@@ -123,7 +124,7 @@ class Ablation:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(
-                f'{self.root} is in use by another ablation or what it left running: wait for it, or take another '
+                f'{self.root} is in use by another run of this tool or what it left running: wait for it, or take another '
                 '--work-dir'
             ) from error
 

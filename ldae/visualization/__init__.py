@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from .ablations import accuracy_by_row, accuracy_over_dimension
+from .ablations import accuracy_by_encoder, accuracy_by_row, accuracy_over_dimension
 from .figures import (
     denoising_grid,
     explained_variance,
@@ -12,6 +12,7 @@ from .figures import (
 from .tiles import filters_to_uint8, tile
 
 __all__ = [
+    'accuracy_by_encoder',
     'accuracy_by_row',
     'accuracy_over_dimension',
     'denoising_grid',

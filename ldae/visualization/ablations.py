@@ -66,3 +66,17 @@ def accuracy_over_dimension(curves: Mapping[str, Sequence[tuple[int, Score]]], s
     axes.set_title(f'{scale}: mean and spread over seeds', fontsize=9)
     axes.legend(fontsize=8)
     return figure
+
+
+def accuracy_by_encoder(rows: Mapping[str, Mapping[str, Score]]) -> Figure:
+    """k-NN and linear accuracy (``knn``, ``linear``) of each kind of features, by label, with the spread over seeds."""
+    figure = new_figure(9, 1.1 + 1.5 * ROW_HEIGHT * len(rows))
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, metric, color in zip(panels, ('knn', 'linear'), ('tab:orange', 'tab:blue'), strict=True):
+        scores = [row[metric] for row in rows.values()]
+        spread = [score.std or 0.0 for score in scores]
+        _points(axes, [score.mean for score in scores], spread, color)
+        axes.set(xlabel=f'{"k-NN" if metric == "knn" else "linear probe"}, top-1 (%)')
+    panels[0].set_yticks(range(len(rows)), list(rows), fontsize=8)
+    panels[0].invert_yaxis()
+    return figure
