@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from ldae.evaluation.knn import knn_accuracy, knn_classify, nearest_neighbours
+from ldae.evaluation.knn import knn_accuracies, knn_accuracy, knn_classify, nearest_neighbours
 from ldae.utils import ConfigError
 
 
@@ -92,3 +92,35 @@ def test_a_class_that_only_the_test_set_has_is_an_error(blobs):
     train_x, train_y, test_x, test_y = blobs
     with pytest.raises(ConfigError, match=r'no training image of class \[3\]'):
         knn_accuracy(train_x[train_y != 3], train_y[train_y != 3], test_x, test_y)
+
+
+@pytest.mark.parametrize('metric', ['cosine', 'euclidean'])
+@pytest.mark.parametrize('block_size', [1, 256])
+def test_several_k_from_one_search_equal_scikit_learn(blobs, metric, block_size):
+    train_x, train_y, test_x, test_y = blobs
+    ks = (1, 10, 20, 100, 200, 400)
+    found = knn_accuracies(*blobs, ks, temperature=None, metric=metric, block_size=block_size)
+    for k in ks:
+        reference = KNeighborsClassifier(k, metric=metric, algorithm='brute').fit(train_x, train_y)
+        assert found[k] == pytest.approx(100 * reference.score(test_x, test_y))
+
+
+def test_several_k_vote_by_weight_as_one_does(blobs):
+    found = knn_accuracies(*blobs, (200, 10))
+    assert found == {k: pytest.approx(knn_accuracy(*blobs, k=k)) for k in (200, 10)}
+    assert list(found) == [200, 10]
+
+
+def test_half_precision_features_are_searched_in_float32(blobs):
+    train_x, train_y, test_x, test_y = blobs
+    halves = train_x.half(), train_y, test_x.half(), test_y
+    floats = train_x.half().float(), train_y, test_x.half().float(), test_y
+    assert knn_accuracies(*halves, (10,)) == knn_accuracies(*floats, (10,))
+
+
+@pytest.mark.parametrize(
+    ('ks', 'message'), [((), 'at least one'), ((5, 0), 'k=0'), ((5, 401), 'k=401: there are only 400')]
+)
+def test_bad_numbers_of_neighbours_are_one_clear_line(blobs, ks, message):
+    with pytest.raises(ConfigError, match=message):
+        knn_accuracies(*blobs, ks)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ldae.datasets import IDXDataset
 from ldae.evaluation.feature_stack import FeatureStack
-from ldae.evaluation.linear_probe import Setting, fit_lbfgs, fit_sgd, linear_probe, standardise
+from ldae.evaluation.linear_probe import Setting, fit_lbfgs, fit_sgd, linear_probe, linear_probes, standardise
 from ldae.utils import ConfigError
 
 
@@ -97,5 +97,70 @@ def test_bad_input_is_one_clear_line(pixels, change, message):
     arguments = dict(zip(('train_x', 'train_y', 'test_x', 'test_y'), pixels, strict=True)) | change
     with pytest.raises(ConfigError) as error:
         linear_probe(**arguments)
+    assert message in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+@pytest.fixture(scope='module')
+def sets(pixels):
+    """Three sets of two widths: training, test."""
+
+    def make(x):
+        return dict(raw=x, root=x.sqrt(), half=x[:, ::2])
+
+    return make(pixels[0]), make(pixels[2])
+
+
+@pytest.mark.parametrize('solver', ['sgd', 'lbfgs'])
+@pytest.mark.parametrize('memory', [4.0, 1e-3])
+def test_a_set_has_the_result_that_it_has_alone(pixels, sets, solver, memory):
+    options = dict(solver=solver, epochs=3, weight_decays=[1e-1, 3e-2], lrs=[0.03, 0.1])
+    together = linear_probes(sets[0], pixels[1], sets[1], pixels[3], memory=memory, **options)
+    assert list(together) == ['raw', 'root', 'half']
+    for key, result in together.items():
+        alone = linear_probe(sets[0][key], pixels[1], sets[1][key], pixels[3], **options)
+        assert result.setting == alone.setting
+        assert result.accuracy == pytest.approx(alone.accuracy, abs=0.11)  # one image, for rounding
+        for setting, value in result.held_out_accuracy.items():
+            assert value == pytest.approx(alone.held_out_accuracy[setting], abs=0.26)
+
+
+def test_a_set_that_does_not_fit_is_streamed_and_scores_as_well(pixels, sets):
+    options = dict(epochs=20, lrs=[0.03], weight_decays=[1e-2])
+    one = {'raw': sets[0]['raw']}, {'raw': sets[1]['raw']}
+    fits, streamed = (
+        linear_probes(one[0], pixels[1], one[1], pixels[3], memory=memory, **options)['raw'].accuracy
+        for memory in (4.0, 2e-4)
+    )
+    assert streamed == pytest.approx(fits, abs=1.0)
+
+
+@pytest.mark.parametrize('memory', [4.0, 1e-5])
+def test_lbfgs_of_many_sets_agrees_with_scikit_learn(pixels, sets, memory):
+    found = linear_probes(
+        sets[0], pixels[1], sets[1], pixels[3], solver='lbfgs', weight_decays=[3e-3], memory=memory
+    )
+    for key, result in found.items():
+        x, x_test = standardise(sets[0][key], sets[1][key])
+        reference = LogisticRegression(C=1 / (len(x) * 3e-3), max_iter=2000).fit(x, pixels[1])
+        assert result.accuracy == pytest.approx(100 * reference.score(x_test, pixels[3]), abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(test={}), 'same sets'),
+        (dict(train={}, test={}), 'at least one'),
+        (dict(memory=0), 'memory=0'),
+        (dict(epochs=0), 'epochs=0'),
+        (dict(test=dict(a=torch.zeros(1000, 3))), '3 test features a row, 49 in training'),
+        (dict(train=dict(a=torch.full((2000, 49), float('nan')))), 'a: 2000 of 2000 feature rows hold NaN'),
+        (dict(train_y=torch.zeros(2000).long()), 'no training image of class'),
+    ],
+)
+def test_bad_input_of_many_sets_is_one_clear_line(pixels, change, message):
+    given = dict(train=dict(a=pixels[0]), train_y=pixels[1], test=dict(a=pixels[2]), test_y=pixels[3])
+    with pytest.raises(ConfigError) as error:
+        linear_probes(**(given | change))
     assert message in str(error.value)
     assert '\n' not in str(error.value)
