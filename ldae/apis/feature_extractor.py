@@ -16,7 +16,7 @@ from ldae.evaluation import features
 from ldae.utils import ConfigError, check_choice, check_range
 
 from .images import read_images
-from .models import get_model
+from .models import get_model, to_device
 from .preprocess import Preprocess
 
 POOLS = ('avg', 'tokens', 'featmap')
@@ -131,7 +131,7 @@ def resolve_model(
     if checkpoint is not None or kwargs:
         given = ', '.join((*(['checkpoint'] if checkpoint is not None else []), *kwargs))
         raise ConfigError(f'{given}: for a model that is named, but {type(model).__name__} is one already')
-    return model if device is None else model.to(device)
+    return model if device is None else to_device(model, device)
 
 
 @contextmanager

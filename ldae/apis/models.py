@@ -83,7 +83,17 @@ def get_model(
         built = _build(cfg, backbone, has_weights=content is not None)
         _load(built, content, checkpoint)
     built.eval()
-    return built.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    return to_device(built, device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+
+
+def to_device(model: nn.Module, device: str | torch.device) -> nn.Module:
+    """Move a model; raise ConfigError if there is no such device."""
+    try:
+        return model.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
+        if 'out of memory' in str(error):
+            raise
+        raise ConfigError(f"device {str(device)!r} can't be used: {str(error).splitlines()[0]}") from error
 
 
 def load_config_of(checkpoint: str | os.PathLike) -> Config:

@@ -198,6 +198,8 @@ def test_the_model_is_left_as_it_was(small_ldae: LDAE, rgb: np.ndarray):
         (dict(blocks=1, pool='tokens'), "goes with pool='avg'"),
         (dict(timestep=1000), 'timesteps=1000'),
         (dict(timestep=1.5), 'whole number'),
+        (dict(device='gpu'), "device 'gpu' can't be used"),
+        (dict(device='cuda:99'), "device 'cuda:99' can't be used"),
         (dict(checkpoint='x.pth'), 'LDAE is one already'),
         (dict(scale='cifar10'), 'scale: for a model that is named'),
     ],
