@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the health signals cost: training of l-DAE with and without HealthHook, the same steps.
+"""What the health signals and the guard against NaN cost a training step of l-DAE.
 
     python benchmarks/health.py                                                        # ViT-S size, CPU float32
     python benchmarks/health.py --size base --batch-size 256 --device cuda --bf16 --steps 50
 
-Printed are the medians of a step without the hook, of what it does in each step, and of its report, and from these
-its share of the training time at the interval of the configs; and whether a step reads anything back from the device.
+Printed are the medians of a step without hooks, of what HealthHook does in each step and of its report, and of what
+SkipNonFiniteHook does in each step, and from these their shares of the training time. On a GPU both are watched for
+reading from the device, which neither may.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 
 from ldae.engine import AutocastOptimWrapper
-from ldae.engine.hooks import HealthHook
+from ldae.engine.hooks import HealthHook, SkipNonFiniteHook
 from ldae.registry import MODELS
 
 SIZES = dict(
@@ -70,6 +71,7 @@ def make_runner(args: argparse.Namespace) -> SimpleNamespace:
         message_hub=MessageHub.get_instance('health'),
         visualizer=SimpleNamespace(add_scalars=lambda *_, **__: None),
         logger=logging.getLogger('health'),
+        seed=0,
     )
 
 
@@ -82,13 +84,10 @@ def seconds(function: Callable[[], None], device: str) -> float:
     return time.perf_counter() - start
 
 
-def measure(args: argparse.Namespace) -> dict[str, float]:
-    """Median seconds of a step, of the hook's part in a step, and of a report."""
-    runner, hook = make_runner(args), HealthHook(args.interval, args.num_images)
-    pixels = torch.randint(256, (args.batch_size, 3, args.img_size, args.img_size), dtype=torch.uint8)
-    batch = dict(inputs=pixels, data_samples=None)
+def watching(runner: SimpleNamespace, batch: dict, args: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """A step, HealthHook's part in each and its report after a step, as functions."""
+    hook, watched = HealthHook(args.interval, args.num_images), SyncDetector(args.device)
     hook.before_train(runner)
-    watched = SyncDetector(args.device)
 
     def step() -> None:
         runner.model.train_step(batch, runner.optim_wrapper)
@@ -106,13 +105,41 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         hook.after_train_iter(runner, 0, batch)
         runner.iter = 0
 
-    times = dict(step=[], per_step=[], report=[])
+    return dict(step=step, per_step=per_step, report=report)
+
+
+def guarding(runner: SimpleNamespace, batch: dict, args: argparse.Namespace) -> Callable[[], None]:
+    """SkipNonFiniteHook's part in a step, on gradients that are there."""
+    hook, watched = SkipNonFiniteHook(), SyncDetector(args.device)
+
+    def guard() -> None:
+        with watched:
+            hook.before_train_iter(runner, 0, batch)
+            hook._guards[0].before_step()
+            hook.after_train_iter(runner, 0, batch)
+
+    def with_gradients() -> None:
+        hook.before_train(runner)
+        for _ in range(10):
+            guard()
+        hook.after_train(runner)
+
+    return with_gradients
+
+
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    """Median seconds of a step, of HealthHook's part in a step and its report, and of SkipNonFiniteHook's part."""
+    runner = make_runner(args)
+    pixels = torch.randint(256, (args.batch_size, 3, args.img_size, args.img_size), dtype=torch.uint8)
+    batch = dict(inputs=pixels, data_samples=None)
+    parts = watching(runner, batch, args)
+    times = dict(step=[], per_step=[], report=[], guard=[])
     for i in range(args.steps + 1):
-        taken = dict(
-            step=seconds(step, args.device),
-            per_step=seconds(lambda: [per_step() for _ in range(100)], args.device) / 100,
-            report=seconds(report, args.device),
-        )
+        taken = {name: seconds(part, args.device) for name, part in parts.items()}
+        for param in runner.model.parameters():
+            param.grad = torch.ones_like(param) if param.requires_grad else None
+        taken['guard'] = seconds(guarding(runner, batch, args), args.device) / 10
+        runner.optim_wrapper.zero_grad()
         for name, value in taken.items() if i else ():  # the first round warms up
             times[name].append(value)
     medians = {name: statistics.median(values) for name, values in times.items()}
@@ -146,10 +173,12 @@ def main() -> None:
         f'{args.size}, batch {args.batch_size}, {args.img_size} px, {precision}, {name}, torch {torch.__version__}'
     )
     print(f'{"a step of ldae":>32}: {times["step"] * 1e3:10.2f} ms')
-    print(f'{"the hook in a step":>32}: {times["per_step"] * 1e3:10.4f} ms')
+    print(f'{"HealthHook in a step":>32}: {times["per_step"] * 1e3:10.3f} ms')
     print(f'{f"its report on {args.num_images} images":>32}: {times["report"] * 1e3:10.2f} ms')
-    extra = times['per_step'] + times['report'] / args.interval
-    print(f'share of the training time at interval {args.interval}: {100 * extra / times["step"]:.3f}%')
+    print(f'{"SkipNonFiniteHook in a step":>32}: {times["guard"] * 1e3:10.3f} ms')
+    health = (times['per_step'] + times['report'] / args.interval) / times['step']
+    guard = times['guard'] / times['step']
+    print(f'share of the training time: health {health:.3%} at interval {args.interval}, guard {guard:.3%}')
 
 
 if __name__ == '__main__':

@@ -18,4 +18,4 @@ def gradient_norm(optimizer: Optimizer) -> Tensor:
     """2-norm of all gradients together, on their device: nothing is read back. 0 where there are none."""
     params = [param for group in optimizer.param_groups for param in group['params']]
     gradients = [param.grad for param in params if param.grad is not None]
-    return get_total_norm(gradients) if gradients else torch.zeros(())
+    return get_total_norm(gradients) if gradients else torch.zeros((), device=params[0].device)

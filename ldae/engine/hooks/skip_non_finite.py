@@ -123,15 +123,18 @@ class SkipNonFiniteHook(Hook):
     def report(self, runner: Runner, attempts: list[Attempt], in_a_row: int) -> None:
         """Count a skipped step, save what led to it, and stop the run if there are too many in a row."""
         step = attempts[-1].iter
-        self.skipped, self.last_skipped = self.skipped + 1, step
-        runner.message_hub.update_info('skipped_steps', self.skipped)
-        runner.visualizer.add_scalars(dict(skipped_steps=self.skipped), step=step + 1)
+        # Of two optimizers the second may skip the same step.
+        is_new, self.last_skipped = step != self.last_skipped, step
         stop = self.max_in_a_row is not None and in_a_row >= self.max_in_a_row
-        where = self._save(runner, attempts) if stop or self.saved < self.max_saved else ''
-        runner.logger.warning(
-            f'Iter [{step + 1}/{runner.max_iters}]  loss or gradient is not finite: step skipped '
-            f'({in_a_row} in a row, {self.skipped} in all){where}'
-        )
+        where = self._save(runner, attempts) if stop or (is_new and self.saved < self.max_saved) else ''
+        if is_new:
+            self.skipped += 1
+            runner.message_hub.update_info('skipped_steps', self.skipped)
+            runner.visualizer.add_scalars(dict(skipped_steps=self.skipped), step=step + 1)
+            runner.logger.warning(
+                f'Iter [{step + 1}/{runner.max_iters}]  loss or gradient is not finite: step skipped '
+                f'({in_a_row} in a row, {self.skipped} in all){where}'
+            )
         if stop:
             raise TrainingStopped(
                 f'loss or gradient was not finite in {in_a_row} steps in a row, the last being step {step + 1}: stopped; '

@@ -8,7 +8,8 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from ldae.engine.hooks import SkipAwareEMAHook, SkipNonFiniteHook
-from ldae.engine.hooks.skip_non_finite import RunningStatistics, nan_unless_finite
+from ldae.engine.hooks.skip_non_finite import OptimizerGuard, RunningStatistics, nan_unless_finite
+from ldae.engine.incidents import Attempt
 from ldae.utils import ConfigError, TrainingStopped
 
 FUSED = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, fused=True))
@@ -172,6 +173,27 @@ def test_a_folder_that_cannot_be_written_ends_no_run(make_runner, monkeypatch, c
     monkeypatch.setattr('ldae.engine.hooks.skip_non_finite.save_state', fail)
     make_runner([Break([1]), SkipNonFiniteHook()]).train()
     assert 'could not be written' in capsys.readouterr().out
+
+
+def test_a_step_that_two_optimizers_skip_counts_once(make_runner):
+    hook, other = SkipNonFiniteHook(max_saved=1), torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+    runner = make_runner([Break([1]), hook])
+
+    class Second(Hook):
+        """Another optimizer of the same model, as that of an adversarial loss."""
+
+        priority = 'LOWEST'
+
+        def before_train(self, runner):
+            self.guard = OptimizerGuard(other, hook, runner)
+            hook._guards.append(self.guard)
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            self.guard._pending = outputs['loss'].isnan(), None, [Attempt(runner.iter, data_batch)]
+
+    runner.register_hook(Second())
+    runner.train()
+    assert runner.message_hub.get_info('skipped_steps') == 1
 
 
 def test_the_count_is_logged(make_runner, tmp_path):
