@@ -31,29 +31,28 @@ class Attempt:
     def plain(self) -> dict[str, Any]:
         """Tensors, numbers and strings, for a file."""
         t, losses = (None, None) if self.seen is None else (part.cpu() for part in self.seen)
-        return dict(iter=self.iter, batch=plain_batch(self.batch), rng=self.rng, t=t, losses=losses)
+        return dict(iter=self.iter, batch=plain_batch(self.batch), rng=to_plain(self.rng), t=t, losses=losses)
 
 
 def rng_states() -> dict[str, Any]:
-    """States of Python's, numpy's and torch's generators, as plain data."""
-    version, python, gauss = random.getstate()
-    name, keys, *numbers = np.random.get_state()
+    """States of Python's, numpy's and torch's generators: as they are, since this is done in every step."""
     return dict(
         torch=torch.get_rng_state(),
         cuda=torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
-        python=(version, python, gauss),
-        numpy=(name, torch.from_numpy(keys.astype(np.int64)), *numbers),
+        python=random.getstate(),
+        numpy=np.random.get_state(),
     )
 
 
 def set_rng_states(states: dict[str, Any]) -> None:
-    """Undo what was drawn since :func:`rng_states`; a GPU's stream only where there is a GPU."""
+    """Undo what was drawn since :func:`rng_states`, whose result may have been in a file; a GPU's stream only where there
+    is a GPU."""
     torch.set_rng_state(states['torch'])
     if states['cuda'] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(states['cuda'])
     random.setstate(tuple(states['python']))
     name, keys, *numbers = states['numpy']
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *numbers))
+    np.random.set_state((name, np.asarray(keys), *numbers))
 
 
 def plain_batch(batch: Any) -> Any:
