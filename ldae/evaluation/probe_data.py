@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which labelled images a frozen encoder is scored on."""
 
-from mmengine.config import Config
+import sys
 
+import torch
+from mmengine.config import Config, ConfigDict
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from ldae import compat
 from ldae.utils import ConfigError
 
 # What makes a training set smaller or its images random.
@@ -29,3 +34,37 @@ def probe_dataloaders(cfg: Config) -> tuple[dict, dict]:
     if 'pipeline' in test['dataset']:
         dataset['pipeline'] = test['dataset']['pipeline']
     return dict(test, dataset=dataset), test
+
+
+def labelled_dataloader(cfg: dict, limit: int | None) -> DataLoader:
+    """Images in order, of at most ``limit`` a random choice that is the same each time."""
+    from ldae.engine.hooks.online_evaluation import build_bounded_dataloader
+
+    cfg = ConfigDict(cfg)
+    cfg.setdefault('collate_fn', dict(type='default_collate'))
+    compat.keep_worker_options_consistent(cfg, torch.cuda.is_available())
+    cfg.update(sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False)
+    cfg.pop('batch_sampler', None)
+    return build_bounded_dataloader(cfg, sys.maxsize if limit is None else limit)
+
+
+def check_class_names(train: DataLoader, test: DataLoader) -> None:
+    """Raise :class:`ConfigError` if both data sets name their classes, and not the same ones."""
+    names = [_all_images(loader).metainfo.get('classes') for loader in (train, test)]
+    differ = sorted(set(names[0]) ^ set(names[1])) if all(names) else []
+    if differ:
+        raise ConfigError(
+            f'training and test images have different classes: {differ[:5]} is in one of them only'
+        )
+
+
+def describe(loader: DataLoader) -> list:
+    """What a data set is, for the key of a cache: kind, folder, images chosen, and how they are prepared."""
+    dataset = _all_images(loader)
+    where = [str(getattr(dataset, name, None)) for name in ('data_root', 'split', 'data_prefix', 'ann_file')]
+    pipeline = repr(getattr(dataset, 'pipeline', None))
+    return [type(dataset).__name__, *where, len(loader.dataset), pipeline]
+
+
+def _all_images(loader: DataLoader) -> Dataset:
+    return loader.dataset.dataset if isinstance(loader.dataset, Subset) else loader.dataset

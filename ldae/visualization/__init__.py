@@ -9,12 +9,15 @@ from .figures import (
     reconstruction_grid,
     save_figure,
 )
+from .probes import accuracy_over_block, accuracy_over_timestep
 from .tiles import filters_to_uint8, tile
 
 __all__ = [
     'accuracy_by_encoder',
     'accuracy_by_row',
+    'accuracy_over_block',
     'accuracy_over_dimension',
+    'accuracy_over_timestep',
     'denoising_grid',
     'explained_variance',
     'figure_to_array',

@@ -89,7 +89,9 @@ def test_print_config_diff(capsys: pytest.CaptureFixture):
     assert [line.split()[-1] for line in changed] == ['latent_dim=32,', 'latent_dim=16,']
 
 
-@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
+@pytest.mark.parametrize(
+    'script', ['dist_train.sh', 'dist_test.sh', 'dist_probe.sh', 'slurm_train.sh', 'slurm_test.sh']
+)
 def test_launchers_explain_themselves(script: str):
     path = ROOT / 'tools' / script
     run = subprocess.run([path, '--help'], capture_output=True, text=True)
