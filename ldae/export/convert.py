@@ -105,14 +105,16 @@ def _check_out(
     for path in files:
         if path.exists() and not force:
             raise ConfigError(f'{path} exists: give --force to replace it, or another name')
-        if path == out and path.is_dir() and not _is_export(path, folder=not library.SUFFIX):
-            raise ConfigError(f'{path} is a folder that no export wrote: name another')
+        if path == out and path.exists() and not _may_replace(path, is_folder=not library.SUFFIX):
+            raise ConfigError(f'{path} is not what --to {to} writes, and is not replaced: give another name')
 
 
-def _is_export(path: Path, folder: bool) -> bool:
-    """Whether a folder holds nothing but what an export writes, and so may be replaced."""
+def _may_replace(path: Path, is_folder: bool) -> bool:
+    """Whether what is there is of the kind that will be written: a file, or a folder of nothing but an export's files."""
+    if path.is_dir() != is_folder:
+        return False
     known = {'config.json', 'model.safetensors', 'preprocessor_config.json'}
-    return folder and {file.name for file in path.iterdir()} <= known
+    return not is_folder or {file.name for file in path.iterdir()} <= known
 
 
 def _random_images(vit: PlainViT) -> Tensor:
@@ -142,9 +144,17 @@ def validation_images(model: nn.Module, img_size: int, count: int = NUM_PICTURES
 
 
 def compare(model: nn.Module, features, images: Tensor) -> float:
-    """Largest error of tokens and features, each relative to the source's largest."""
-    pairs = zip(source_features(model, images), features(images), strict=True)
-    return max(_relative_error(theirs, ours) for ours, theirs in pairs)
+    """Largest error of tokens and features, each relative to the source's largest.
+
+    Raises:
+        ConfigError: The source's own features aren't finite.
+    """
+    expected = source_features(model, images)
+    if not all(values.isfinite().all() for values in expected):
+        raise ConfigError(
+            "the checkpoint's own features are NaN or infinite: use one from before training went wrong"
+        )
+    return max(_relative_error(*pair) for pair in zip(features(images), expected, strict=True))
 
 
 def _relative_error(found: Tensor, expected: Tensor) -> float:

@@ -69,12 +69,15 @@ def test_what_exists_is_replaced_only_by_force(to, saved, tmp_path):
     assert out.exists()
 
 
-def test_force_never_replaces_a_folder_that_holds_something_else(saved, tmp_path):
-    (tmp_path / 'mine').mkdir()
-    (tmp_path / 'mine' / 'thesis.tex').write_text('...')
-    with pytest.raises(ConfigError, match='a folder that no export wrote'):
-        export_encoder(saved(ldae_config()), 'timm', tmp_path / 'mine', force=True)
-    assert (tmp_path / 'mine' / 'thesis.tex').exists()
+@pytest.mark.parametrize(
+    ('to', 'name'), [('timm', 'mine'), ('timm', 'mine/thesis.tex'), ('onnx', 'mine.onnx')]
+)
+def test_force_never_replaces_what_no_export_wrote(to, name, tmp_path):
+    for folder in ('mine', 'mine.onnx'):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'thesis.tex').write_text('...')
+    with pytest.raises(ConfigError, match='is not replaced'):
+        export_encoder(tmp_path / 'any.pth', to, tmp_path / name, force=True)
 
 
 def test_a_model_that_differs_from_its_source_is_not_written(saved, tmp_path, monkeypatch):
@@ -104,6 +107,16 @@ def test_a_failure_while_writing_leaves_what_was_there(saved, tmp_path, monkeypa
 
 def test_nan_features_are_a_difference():
     assert convert._relative_error(torch.tensor([torch.nan]), torch.tensor([1.0])) == float('inf')
+
+
+def test_a_source_with_nan_features_is_one_line(saved, tmp_path):
+    checkpoint = saved(ldae_config())
+    content = torch.load(checkpoint, weights_only=True)
+    content['state_dict']['backbone.layers.0.attn.qkv.weight'][0, 0] = float('nan')
+    torch.save(content, checkpoint)
+    with pytest.raises(ConfigError, match='own features are NaN'):
+        export_encoder(checkpoint, 'timm', tmp_path / 'vit')
+    assert not (tmp_path / 'vit').exists()
 
 
 @pytest.mark.parametrize(
