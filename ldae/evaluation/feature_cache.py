@@ -322,9 +322,8 @@ def _write_shard(
     num_variants = len(layout['timesteps']) * len(layout['noisy'])
     device = next((param.device for param in model.parameters()), torch.device('cpu'))
     shards, labels, filled = {}, np.empty(len(numbers), np.int64), 0
-    progress = tqdm(dataloader, desc=desc, unit='batch', leave=False, disable=None if rank == 0 else True)
     try:
-        for batch in progress:
+        for batch in _with_progress(dataloader, desc):
             batch = batch if data_preprocessor is None else data_preprocessor(batch)
             # The sampler's last images may be repeated ones.
             index = numbers[filled : filled + len(batch['inputs'])]
@@ -335,9 +334,9 @@ def _write_shard(
             )
             for variant, rows_of_blocks in enumerate(variants) if len(index) else ():
                 for block, rows in zip(layout['blocks'], rows_of_blocks, strict=True):
+                    path = folder / file_name(f'block_{block}', rank)
                     if block not in shards:
-                        shape = (num_variants, len(numbers), rows.shape[1])
-                        shards[block] = _Shard(folder / file_name(f'block_{block}', rank), shape)
+                        shards[block] = _Shard(path, (num_variants, len(numbers), rows.shape[1]))
                     shards[block].write(variant, filled, _to_half(rows, block))
             filled += len(index)
         if filled < len(numbers):
@@ -352,6 +351,10 @@ def _write_shard(
         for shard in shards.values():
             shard.close()
     np.save(folder / file_name('labels', rank), labels)
+
+
+def _with_progress(dataloader: DataLoader, desc: str) -> tqdm:
+    return tqdm(dataloader, desc=desc, unit='batch', leave=False, disable=None if is_main_process() else True)
 
 
 class _Shard:
