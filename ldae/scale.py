@@ -59,12 +59,14 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
     * ``archs``: what becomes of the named sizes 'base', 'half-large' and 'large';
     * ``epochs``: what becomes of 400; other numbers, and warm-up, in proportion;
     * ``timestep``: at which features are taken, for rows that name none (optional);
+    * ``benchmarks``: learning rate, batch, epochs (of the paper's 90 or 100) and optimizer for ``linear`` probes and for
+      ``finetune`` (for configs of benchmarks only);
     * ``tokenizers``: further options by tokenizer type, ``latent_dims`` among them where a type has other ones;
     * ``tokenizer_epochs`` by tokenizer type and ``adversarial_start_step``, for configs that train a tokenizer; these keep
       their own optimizer.
 
     Args:
-        cfg: A pre-training or tokenizer config, changed in place. What its row is about stays: targets, noise, labels,
+        cfg: A pre-training, tokenizer or benchmark config, changed in place. What its row is about stays: targets, noise, labels,
             augmentation, tokenizer, sizes relative to each other.
         scale: A name in ``configs/scales``, or a path.
 
@@ -73,6 +75,8 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
     """
     path = find_scale(scale)
     _check_scalable(cfg, path)
+    if is_benchmark(cfg):
+        return _scale_benchmark(cfg, path)
     file = read_scale(path)
     rules = file.scale
     _scale_model(cfg.model, rules, path)
@@ -86,9 +90,64 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
         _scale_schedule(cfg, round(cfg.train_cfg.max_epochs * rules.epochs / PAPER_EPOCHS))
     hooks = {name: hook for name, hook in file.get('default_hooks', {}).items() if name in cfg.default_hooks}
     cfg.merge_from_dict(dict(default_hooks=hooks))
+    return _name_scale(cfg, path)
+
+
+def _name_scale(cfg: Config, path: Path) -> Config:
     cfg.scale = path.stem
     cfg.setdefault('work_dir', f'./work_dirs/{path.stem}/{Path(cfg.filename or "run").stem}')
     return cfg
+
+
+def is_benchmark(cfg: Config) -> bool:
+    """Whether a config scores a pre-trained encoder, named by ``model.backbone.init_cfg``, as a classifier."""
+    model = cfg.get('model', {})
+    init = model.get('backbone', {}).get('init_cfg') or {}
+    return model.get('type') == 'ImageClassifier' and 'head' in model and 'checkpoint' in init
+
+
+def is_linear(cfg: Config) -> bool:
+    """Whether a benchmark leaves the encoder as it is."""
+    return cfg.model.backbone.get('frozen_stages', -1) > 0
+
+
+def _scale_benchmark(cfg: Config, path: Path) -> Config:
+    """The encoder of the scale's size, on its labelled data, by the scale's optimizer and epochs."""
+    file = read_scale(path)
+    kind, full_epochs = ('linear', 90) if is_linear(cfg) else ('finetune', 100)
+    rule = _lookup(file.scale.get('benchmarks', {}), kind, f'{path}: scale.benchmarks')
+    _scale_classifier(cfg.model, file.scale, path)
+    # These don't know what pre-training's know: a classifier's needs the classes, to mix labels.
+    preprocessor = {key: value for key, value in file.data_preprocessor.items() if key != 'type'}
+    _replace_data(cfg, file)
+    cfg.data_preprocessor = ConfigDict(num_classes=file.scale.num_classes, **preprocessor)
+    cfg.train_dataloader.update(batch_size=rule.batch_size, drop_last=False)
+    cfg.optim_wrapper.type = file.optim_wrapper.type
+    cfg.optim_wrapper.pop('loss_scale', None)
+    if 'optimizer' in rule:
+        cfg.optim_wrapper.optimizer = copy.deepcopy(rule.optimizer)
+        cfg.optim_wrapper.pop('paramwise_cfg', None)
+    else:
+        cfg.optim_wrapper.optimizer.lr = rule.lr
+    cfg.auto_scale_lr = ConfigDict(enable=True, base_batch_size=rule.batch_size)
+    epochs = max(2, round(cfg.train_cfg.max_epochs * rule.epochs / full_epochs))
+    interval = cfg.train_cfg.get('val_interval', 1)
+    _scale_schedule(cfg, epochs)
+    cfg.train_cfg.val_interval = min(interval, epochs)
+    return _name_scale(cfg, path)
+
+
+def _scale_classifier(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
+    backbone = model.backbone
+    backbone.arch = ConfigDict(scaled_arch(backbone.arch, rules.archs, path))
+    backbone.update(img_size=rules.img_size, patch_size=rules.patch_size, in_channels=rules.in_channels)
+    if is_linear(Config(dict(model=model))):
+        backbone.frozen_stages = backbone.arch.num_layers
+    if 'timestep' in rules and 'timestep' in backbone:
+        backbone.timestep = rules.timestep
+    if model.get('neck'):
+        model.neck.input_features = backbone.arch.embed_dims
+    model.head.update(num_classes=rules.num_classes, in_channels=backbone.arch.embed_dims)
 
 
 def read_scale(path: Path) -> Config:
@@ -106,9 +165,10 @@ def _check_scalable(cfg: Config, path: Path) -> None:
         raise ConfigError(
             f'{cfg.filename} is of scale {cfg.scale} already: it cannot be brought to {path.stem} too'
         )
-    if cfg.get('model', {}).get('tokenizer') is None or 'pipeline' not in cfg.train_dataloader.dataset:
+    known = cfg.get('model', {}).get('tokenizer') is not None or is_benchmark(cfg)
+    if not known or 'pipeline' not in cfg.train_dataloader.dataset:
         raise ConfigError(
-            f'{cfg.filename} cannot be brought to scale {path.stem}: it is no pre-training or tokenizer config of the '
+            f'{cfg.filename} cannot be brought to scale {path.stem}: it is no l-DAE, tokenizer or benchmark config of the '
             "paper's scale"
         )
 
@@ -170,6 +230,9 @@ def _replace_data(cfg: Config, file: Config) -> None:
             cfg[key] = copy.deepcopy(file[key])
     dataset = cfg.train_dataloader.dataset
     dataset.with_label = old.get('with_label', True)
+    for option in ('fraction', 'fraction_seed'):
+        if option in old:
+            dataset[option] = old[option]
     if 'pipeline' in dataset:
         dataset.pipeline = old.pipeline
         _scale_pipelines(cfg, file.scale.img_size)

@@ -33,6 +33,13 @@ scale = dict(
     # The best of 10 (the paper's), 100, 300 and 600 on a held-out fifth of the training images, as the mean of t2_pca_d32,
     # f5_pixel_256, t3_5 and t3_6. Rows that predict clean data depend on it, those that predict noise hardly do.
     timestep=600,
+    # Of the probe's 90 epochs and fine-tuning's 100. LARS is for batches of thousands: its rate is too low for few steps.
+    benchmarks=dict(
+        linear=dict(
+            batch_size=256, epochs=30, optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0)
+        ),
+        finetune=dict(batch_size=64, epochs=10, lr=1e-3),
+    ),
     tokenizer_epochs={
         'ldae.ConvVAETokenizer': 4,
         'ldae.PatchAETokenizer': 40,

@@ -75,7 +75,7 @@ class CIFAR10(InMemoryDataset):
         data_root: Folder with the five training batches and the test batch, binary or Python version, or the folder in
             which the archive was unpacked.
         split: 'train' or 'test'.
-        indices, with_label, pad, crop_scale: As :class:`InMemoryDataset` has them.
+        indices, with_label, pad, crop_scale, fraction, fraction_seed: As :class:`InMemoryDataset` has them.
 
     Raises:
         ConfigError: A file is missing or damaged.
@@ -89,10 +89,13 @@ class CIFAR10(InMemoryDataset):
         with_label: bool = True,
         pad: int = 0,
         crop_scale: Sequence[float] | None = None,
+        fraction: float | None = None,
+        fraction_seed: int = 0,
     ) -> None:
         check_choice('CIFAR10.split', split, BATCHES)
         images, labels = zip(*map(read_batch, find_batches(data_root, split)), strict=True)
-        super().__init__(torch.cat(images), torch.cat(labels), indices, with_label, pad, crop_scale)
+        part = dict(fraction=fraction, fraction_seed=fraction_seed)
+        super().__init__(torch.cat(images), torch.cat(labels), indices, with_label, pad, crop_scale, **part)
         self.metainfo = dict(classes=CLASSES)
 
 

@@ -98,7 +98,7 @@ class IDXDataset(InMemoryDataset):
     Args:
         data_root: Folder with the four IDX files, gzipped or not. None: the Fashion-MNIST subset that ships with ldae.
         split: 'train' or 'test'.
-        indices, with_label, pad, crop_scale: As :class:`InMemoryDataset` has them.
+        indices, with_label, pad, crop_scale, fraction, fraction_seed: As :class:`InMemoryDataset` has them.
         download: Whether torchvision may fetch the full data set into ``data_root`` when it isn't there.
         name: What to download and how classes are called: 'FashionMNIST' or 'MNIST'.
 
@@ -116,6 +116,8 @@ class IDXDataset(InMemoryDataset):
         name: str = 'FashionMNIST',
         pad: int = 0,
         crop_scale: Sequence[float] | None = None,
+        fraction: float | None = None,
+        fraction_seed: int = 0,
     ) -> None:
         check_choice('IDXDataset.split', split, SPLIT_PREFIX)
         check_choice('IDXDataset.name', name, ('FashionMNIST', 'MNIST'))
@@ -125,7 +127,8 @@ class IDXDataset(InMemoryDataset):
         images, labels = (read_idx(self.data_root, split, kind) for kind in ('images', 'labels'))
         if len(images) != len(labels):
             raise ConfigError(f'{self.data_root} has {len(images)} {split} images but {len(labels)} labels')
-        super().__init__(images.unsqueeze(1), labels, indices, with_label, pad, crop_scale)
+        part = dict(fraction=fraction, fraction_seed=fraction_seed)
+        super().__init__(images.unsqueeze(1), labels, indices, with_label, pad, crop_scale, **part)
         self.metainfo = dict(classes=FASHION_MNIST_CLASSES if name == 'FashionMNIST' else DIGITS)
 
     def _fetch(self, name: str, split: str) -> None:

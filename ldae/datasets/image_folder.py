@@ -14,6 +14,7 @@ from ldae.registry import DATASETS
 from ldae.utils import ConfigError, check_range
 
 from .load_image import REASONS, BadImageError, LoadImage, is_remote
+from .low_shot import part_of_each_class
 
 MAX_BAD = dict(train=0.01)  # elsewhere none: a score over other images than those asked for is another score
 
@@ -45,6 +46,8 @@ class ImageFolder(ImageNet):
         with_label: Whether samples carry ``gt_label``.
         max_bad: Share of the images, 0 to 1, that may be unreadable. Such an image is replaced by the next good one, in
             the order of the data set, so that what is trained on depends on the files alone. None: 0.01 in 'train', else 0.
+        fraction: Part of each class's images to keep, above 0 and up to 1: round(fraction * n) of n, at least one. None: all.
+        fraction_seed: Chooses them; they depend on it and on the images' order alone.
         **kwargs: As in ImageNet (``pipeline``, ``indices``, ...).
 
     Raises:
@@ -61,12 +64,17 @@ class ImageFolder(ImageNet):
         ann_file: str = '',
         with_label: bool = True,
         max_bad: float | None = None,
+        fraction: float | None = None,
+        fraction_seed: int = 0,
         **kwargs,
     ):
         self.split = split
         self.max_bad = MAX_BAD.get(split, 0) if max_bad is None else max_bad
         check_range('ImageFolder.max_bad', self.max_bad, 0, 1)
         self._flags = torch.zeros(0, dtype=torch.uint8)
+        self.fraction, self.fraction_seed = fraction, fraction_seed
+        if fraction is not None and not with_label:
+            raise ConfigError('ImageFolder.fraction is a part of each class: it needs with_label=True')
         root = Path(data_root).expanduser()
         local = not is_remote(data_root)
         if local:
@@ -131,6 +139,15 @@ class ImageFolder(ImageNet):
             return dict(img_path=f'{self.img_prefix}/{line}')
         info = dict(img_path=f'{self.img_prefix}/{name}')
         return dict(info, gt_label=int(label)) if self.with_label else info
+
+    def filter_data(self) -> list[dict]:
+        """What mmengine keeps of the list of images, before ``indices``."""
+        data_list = super().filter_data()
+        if self.fraction is None:
+            return data_list
+        labels = torch.tensor([info['gt_label'] for info in data_list], dtype=torch.long)
+        keep = part_of_each_class(labels, self.fraction, self.fraction_seed, 'ImageFolder')
+        return [data_list[i] for i in keep.tolist()]
 
     def full_init(self) -> None:
         """Also make room for what is found out about images, in memory that workers started later share."""

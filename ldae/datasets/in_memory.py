@@ -12,6 +12,8 @@ from torch.utils.data import Dataset
 
 from ldae.utils import ConfigError, check_range
 
+from .low_shot import part_of_each_class
+
 LOG_RATIOS = (math.log(3 / 4), math.log(4 / 3))
 ATTEMPTS = 10
 
@@ -30,6 +32,8 @@ class InMemoryDataset(Dataset):
         with_label: Whether samples carry ``gt_label``.
         pad: Pixels of value 0 added on each side.
         crop_scale: Range of the area of random resized crops, relative to the image; None takes whole images.
+        fraction: Part of each class's images to keep, above 0 and up to 1, of those that ``indices`` leaves. None: all.
+        fraction_seed: Chooses them.
 
     Raises:
         ConfigError: For an option out of range.
@@ -43,13 +47,19 @@ class InMemoryDataset(Dataset):
         with_label: bool = True,
         pad: int = 0,
         crop_scale: Sequence[float] | None = None,
+        fraction: float | None = None,
+        fraction_seed: int = 0,
     ) -> None:
         where = type(self).__name__
         check_range(f'{where}.pad', pad, 0, kind=int)
         for bound in crop_scale or ():
             check_range(f'{where}.crop_scale', bound, 1e-3, 1)
         keep = self._subset(indices, len(images))
-        self.images, self.labels = F.pad(images[keep], [pad] * 4), labels[keep].long()
+        images, labels = images[keep], labels[keep].long()
+        if fraction is not None:
+            keep = part_of_each_class(labels, fraction, fraction_seed, where)
+            images, labels = images[keep], labels[keep]
+        self.images, self.labels = F.pad(images, [pad] * 4), labels
         self.with_label, self.crop_scale = with_label, crop_scale
 
     def _subset(self, indices: int | Sequence[int] | None, count: int) -> slice | Tensor:

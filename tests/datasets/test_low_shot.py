@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ldae.datasets import IDXDataset, ImageFolder
+from ldae.datasets.low_shot import part_of_each_class
+from ldae.utils import ConfigError
+
+LABELS = torch.randint(0, 7, (2000,), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize('fraction', [1e-3, 0.01, 0.1, 0.37, 1.0])
+def test_every_class_gives_its_share_and_at_least_one(fraction):
+    keep = part_of_each_class(LABELS, fraction, 0, 'it')
+    assert keep.tolist() == sorted(set(keep.tolist()))
+    counts, kept = Counter(LABELS.tolist()), Counter(LABELS[keep].tolist())
+    assert kept == {label: max(1, round(fraction * n)) for label, n in counts.items()}
+
+
+def test_the_seed_alone_chooses_and_a_smaller_part_lies_within_a_larger():
+    one, ten, again, other = (
+        set(part_of_each_class(LABELS, fraction, seed, 'it').tolist())
+        for fraction, seed in ((0.01, 3), (0.1, 3), (0.1, 3), (0.1, 4))
+    )
+    torch.rand(5)
+    assert one < ten == again != other
+
+
+@pytest.mark.parametrize(('fraction', 'seed'), [(0, 0), (1.5, 0), (float('nan'), 0), (0.1, -1)])
+def test_a_part_out_of_range_is_one_line(fraction, seed):
+    with pytest.raises(ConfigError, match='fraction') as caught:
+        IDXDataset(fraction=fraction, fraction_seed=seed)
+    assert '\n' not in str(caught.value)
+
+
+def test_data_in_memory_keep_images_and_labels_together():
+    whole, part = (
+        IDXDataset(indices=500, pad=2),
+        IDXDataset(indices=500, pad=2, fraction=0.1, fraction_seed=1),
+    )
+    keep = part_of_each_class(whole.labels, 0.1, 1, 'it')
+    assert torch.equal(part.labels, whole.labels[keep])
+    assert torch.equal(part.images, whole.images[keep])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, count in (('a', 10), ('b', 20), ('c', 1)):
+        for i in range(count):
+            path = tmp_path / 'train' / name / f'{i:02}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new('RGB', (4, 4)).save(path)
+    return tmp_path
+
+
+def test_a_folder_gives_a_part_of_each_class(folder: Path):
+    part = ImageFolder(str(folder), fraction=0.3)
+    assert Counter(part.get_gt_labels().tolist()) == {0: 3, 1: 6, 2: 1}
+
+
+def test_a_list_of_files_names_the_part(folder: Path):
+    (folder / 'part.txt').write_text('a/03.png 0\nb/07.png 1\n')
+    part = ImageFolder(str(folder), ann_file='part.txt')
+    assert [Path(part.get_data_info(i)['img_path']).name for i in range(len(part))] == ['03.png', '07.png']
+    assert part.get_gt_labels().tolist() == [0, 1]
+
+
+def test_a_part_of_each_class_needs_labels(folder: Path):
+    with pytest.raises(ConfigError, match='with_label=True'):
+        ImageFolder(str(folder), with_label=False, fraction=0.1)
