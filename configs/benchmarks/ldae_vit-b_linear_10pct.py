@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Linear probe of an l-DAE ViT-B at 256 px, on 10% of the labelled images of each class.
+
+Run:       tools/dist_train.sh configs/benchmarks/ldae_vit-b_linear_10pct.py 8 \\
+               --cfg-options model.backbone.init_cfg.checkpoint=CKPT
+Batch:     8 processes x 128 images = 1024; lr = 0.1 x 1024 / 256 = 0.4, 90 epochs
+Paper:     no figure for this row
+Ours:      not yet measured
+"""
+
+_base_ = [
+    '../_base_/models/probe_ldae.py',
+    '../_base_/datasets/imagenet_256_linear_10pct.py',
+    '../_base_/schedules/linear_lars_10pct.py',
+    '../_base_/linear_runtime.py',
+]

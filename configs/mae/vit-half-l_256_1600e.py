@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MAE, ViT-1/2L, on l-DAE's data (256 px, random resized crop, no flip), 1600 epochs.
+
+To compare with ldae/vit-half-l_pca_rrc_1600e.py on the same images; batch and schedule are MAE's own.
+
+Run:       tools/dist_train.sh configs/mae/vit-half-l_256_1600e.py 8
+Batch:     8 processes x 512 images = 4096; lr = 1.5e-4 x 4096 / 256 = 2.4e-3
+Cost:      1600 epochs x 1.28 M images x 256 tokens, a quarter of them through the encoder
+Paper:     no figure for this row
+Ours:      not yet measured
+"""
+
+_base_ = [
+    '../_base_/models/mae_vit-half-l.py',
+    '../_base_/datasets/imagenet_256_rrc.py',
+    '../_base_/schedules/mae_1600e.py',
+    '../_base_/mae_runtime.py',
+]
+
+model = dict(backbone=dict(img_size=256), neck=dict(num_patches=256))
+train_dataloader = dict(batch_size=512, drop_last=False)
+
+# mmpretrain's MAE has no validation.
+val_dataloader = val_cfg = val_evaluator = None
+test_dataloader = test_cfg = test_evaluator = None
