@@ -11,6 +11,7 @@ from ldae.version import __version__
 TOOLS = {
     'train': 'pre-train, fine-tune or probe what a config describes',
     'test': 'evaluate a checkpoint',
+    'benchmark': 'score a pre-trained checkpoint by linear probe or fine-tuning',
     'fit-pca': 'fit a PCA tokenizer to a folder of images, into a file',
     'print-config': 'print a config with all that it inherits',
     'ablate': "run rows of the paper's tables, probe and compare them",
