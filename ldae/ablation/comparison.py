@@ -136,12 +136,18 @@ def as_json(rows: Mapping[str, dict], command: str, configs: Mapping[str, str]) 
             label=label_of(name),
             **{metric: _score_as_json(row[metric]) for metric in METRICS},
             seeds=row['seeds'],
-            timestep=row['entry']['timestep'],
-            epochs=row['entry']['epochs'],
+            **_of_encoder(name, row['entry']),
         )
         for name, row in rows.items()
     }
     return dict(command=command, configs=dict(configs), **made_with, encoders=encoders)
+
+
+def _of_encoder(name: str, entry: dict) -> dict:
+    """Time step and epochs of what has them."""
+    kind = ENTRIES[name][1]
+    timestep = dict(timestep=entry['timestep']) if kind in ('trained', 'untrained') else {}
+    return timestep | (dict(epochs=entry['epochs']) if kind == 'trained' else {})
 
 
 def _score_as_json(score: Score) -> dict:

@@ -37,6 +37,8 @@ from .features import (
 MANIFEST = 'manifest.json'
 #: Raised when files written before can't be used any more.
 FORMAT = 1
+#: What modules note down as they are used: it changes no feature.
+MEMORIES = ('_is_init', '_known_fitted')
 LARGEST = torch.finfo(torch.float16).max
 
 
@@ -223,7 +225,9 @@ def cache_key(model: nn.Module, data_preprocessor: Callable | None, num_images: 
 def _hash_module(digest: Any, module: nn.Module) -> None:
     """Types, plain options such as the number of heads, parameters and buffers."""
     for name, part in module.named_modules():
-        options = {key: value for key, value in vars(part).items() if key != '_is_init' and _is_plain(value)}
+        options = {
+            key: value for key, value in vars(part).items() if key not in MEMORIES and _is_plain(value)
+        }
         digest.update(repr((name, type(part).__name__, sorted(options.items()))).encode())
     tensors = [*module.named_parameters(), *module.named_buffers()]
     for name, value in tensors:

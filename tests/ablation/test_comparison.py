@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which runs a comparison needs, and its table of made-up results."""
+
+import json
+import statistics
+
+import pytest
+import torch
+
+from ldae.ablation.comparison import (
+    COMPARE_PROBE,
+    ENTRIES,
+    check_checkpoints,
+    comparison_page,
+    comparison_table,
+    plan_comparison,
+    summarise_comparison,
+    write_comparison,
+)
+from ldae.ablation.jobs import read_json
+from ldae.config import load_config
+from ldae.utils import ConfigError
+
+
+def load_configs() -> dict:
+    return {name: load_config(f'ldae::{name}/demo_fashion-mnist.py') for name in ('ldae', 'mae')}
+
+
+def make_entry(row: str, seed: int, linear: float, config: str = 'now') -> dict:
+    made_with = dict(probe=dict(COMPARE_PROBE), versions=dict(torch='2'), device='a machine', commit='abc')
+    return (
+        dict(row=row, seed=seed, config=config, knn=linear - 5, linear=linear, timestep=9, epochs=2)
+        | made_with
+    )
+
+
+def test_each_pretraining_is_run_once_a_seed_and_gives_all_its_rows(tmp_path):
+    jobs = plan_comparison(load_configs(), [0, 4], tmp_path)
+    assert [job.name for job in jobs] == ['ldae seed 0', 'mae seed 0', 'ldae seed 4', 'mae seed 4']
+    assert [job.cfg.randomness.seed for job in jobs] == [0, 0, 4, 4]
+    rows = [[member.row for member in job.members] for job in jobs]
+    assert rows[0] == rows[2] == ['pixels', 'latents', 'ldae_untrained', 'ldae']
+    assert rows[1] == rows[3] == ['mae_untrained', 'mae']
+    hashes = {member.config for job in jobs[:2] for member in job.members}
+    assert len(hashes) == len(ENTRIES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_takes_the_place_of_training(tmp_path):
+    path = tmp_path / 'epoch_10.pth'
+    torch.save(dict(state_dict={}), path)
+    plain = plan_comparison(load_configs(), [0], tmp_path / 'runs')
+    given = plan_comparison(load_configs(), [0], tmp_path / 'runs', dict(mae=[path]))
+    assert read_json(given[1].folder / 'done.json')['checkpoint'] == str(path)
+    assert given[1].key != plain[1].key
+    assert given[0].key == plain[0].key
+
+
+def test_there_must_be_a_readable_checkpoint_for_each_seed(tmp_path):
+    path = tmp_path / 'a.pth'
+    path.write_text('nothing')
+    with pytest.raises(ConfigError, match='1 checkpoints for 2 seeds'):
+        check_checkpoints('--mae-checkpoints', [path], [0, 1])
+    with pytest.raises(ConfigError, match=r'a\.pth'):
+        check_checkpoints('--mae-checkpoints', [path], [0])
+    check_checkpoints('--mae-checkpoints', None, [0, 1])
+
+
+def test_the_table_holds_mean_and_deviation_of_what_the_configs_give_now(tmp_path):
+    values = [70.0, 72.0, 77.0]
+    entries = [make_entry('ldae', seed, value) for seed, value in enumerate(values)]
+    entries += [make_entry('ldae', 0, 1.0, config='old'), make_entry('mae', 0, 60.0)]
+    rows = summarise_comparison(entries, dict(ldae={'now'}, mae={'now'}))
+    assert list(rows) == ['ldae', 'mae']
+    linear = f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}'
+    assert f'| l-DAE encoder, pre-trained | 68.0 ± 3.6 | {linear} | 3 |' in comparison_page(rows, 'command')
+    assert linear in comparison_table(rows)
+    files = write_comparison(tmp_path, rows, 'command', dict(ldae='a', mae='b'))
+    assert all(path.stat().st_size for path in files)
+    found = json.loads(files[0].read_text())['encoders']
+    assert found['ldae']['linear'] == dict(mean=73.0, std=3.61)
+    assert found['ldae']['seeds']['2'] == dict(knn=72.0, linear=77.0)
+    assert found['mae']['linear'] == dict(mean=60.0, std=None)

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One checkpoint, scored from the command line; good input and bad."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from ldae.cli import run_tool
+from ldae.cli.probe import default_work_dir, parse_args, parse_blocks
+from ldae.config import load_config
+from ldae.evaluation import knn_accuracies
+from ldae.evaluation.feature_cache import FeatureCache
+from ldae.registry import MODELS
+from ldae.utils import ConfigError
+
+FEW = ['--max-train-images', '200', '--max-test-images', '60', '--epochs', '3', '--k', '5', '20']
+MAE = ['--config', 'ldae::mae/demo_fashion-mnist.py']
+
+# A user's own images, prepared for the demo's networks.
+IMAGES = """
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=0,
+    dataset=dict(
+        type='ldae.ImageFolder',
+        data_root='ROOT',
+        split='train',
+        with_label=False,
+        pipeline=[dict(type='RandomResizedCrop', scale=28)],
+    ),
+)
+val_dataloader = dict(
+    batch_size=4,
+    num_workers=0,
+    dataset=dict(
+        type='ldae.ImageFolder',
+        data_root='ROOT',
+        split='val',
+        with_label=False,
+        pipeline=[
+            dict(type='LoadImageFromFile', color_type='COLOR'),
+            dict(type='Resize', scale=(28, 28)),
+            dict(type='PackInputs'),
+        ],
+    ),
+)
+"""
+
+
+@pytest.fixture(scope='module')
+def ldae_checkpoint(tmp_path_factory) -> Path:
+    """The demo's l-DAE with random weights and a fitted PCA, as a Runner would keep it."""
+    torch.manual_seed(0)
+    cfg = load_config('ldae::ldae/demo_fashion-mnist.py')
+    init_default_scope('mmpretrain')
+    model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    model.tokenizer.fit([torch.randn(64, 1, 28, 28)])
+    path = tmp_path_factory.mktemp('checkpoint') / 'epoch_1.pth'
+    torch.save(dict(meta=dict(cfg=cfg.pretty_text), state_dict=model.state_dict()), path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def probed(ldae_checkpoint, tmp_path_factory) -> Path:
+    """All blocks at two time steps, clean and noisy."""
+    folder = tmp_path_factory.mktemp('probe')
+    options = ['--blocks', 'all', '--timesteps', '10', '300', '--input', 'clean', 'noisy', *FEW]
+    assert run_tool('probe', [str(ldae_checkpoint), *options, '--work-dir', str(folder)]) == 0
+    return folder
+
+
+def error_of(capsys: pytest.CaptureFixture, *arguments: object) -> str:
+    """The one line that a wrong call of the tool ends in."""
+    assert run_tool('probe', list(map(str, arguments))) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith('error: ')
+    assert sum(line.startswith(('error', 'Traceback')) for line in lines) == 1
+    return lines[-1]
+
+
+def test_every_setting_has_its_scores_with_what_made_them(probed):
+    content = json.loads((probed / 'probe.json').read_text())
+    settings = [(row['block'], row['timestep'], row['input']) for row in content['results']]
+    assert settings == [(b, t, kind) for b in (1, 2, 3) for t in (10, 300) for kind in ('clean', 'noisy')]
+    for row in content['results']:
+        assert list(row['knn']) == ['5', '20']
+        assert all(0 <= value <= 100 for value in (*row['knn'].values(), row['linear']))
+    assert content['data']['train_images'] == 200
+    assert content['data']['test_images'] == 60
+    assert {'features', 'knn', 'linear', 'pass_over_images'} == set(content['seconds'])
+    assert {'ldae', 'torch'} <= set(content['versions'])
+    assert content['checkpoint'].endswith('epoch_1.pth')
+
+
+def test_the_scores_are_those_of_the_cached_features(probed):
+    train, test = sorted(
+        (FeatureCache(folder) for folder in (probed / 'features').iterdir()), key=lambda c: -c.num_images
+    )
+    for row in json.loads((probed / 'probe.json').read_text())['results'][-2:]:
+        where = (row['block'], row['timestep'], row['input'] == 'noisy')
+        scores = knn_accuracies(
+            train.select(*where), train.labels, test.select(*where), test.labels, ks=(5, 20)
+        )
+        assert row['knn'] == {str(k): round(value, 2) for k, value in scores.items()}
+
+
+def test_the_appendix_tables_are_pictures(probed):
+    for name in ('accuracy_over_timestep.png', 'accuracy_over_block.png'):
+        assert min(Image.open(probed / name).size) > 100
+    assert '| block | t | input | 5-NN | 20-NN | linear |' in (probed / 'probe.md').read_text()
+
+
+def test_features_are_used_again_and_pictures_of_another_probe_go(probed, ldae_checkpoint, tmp_path, capsys):
+    shutil.copytree(probed, tmp_path / 'probe')
+    files = {path: path.stat().st_mtime_ns for path in (probed / 'features').rglob('*.npy')}
+    options = ['--timesteps', '300', '--work-dir', tmp_path / 'probe', '--cache', probed / 'features', *FEW]
+    assert run_tool('probe', list(map(str, [ldae_checkpoint, *options, '--force']))) == 0
+    assert files == {path: path.stat().st_mtime_ns for path in (probed / 'features').rglob('*.npy')}
+    assert not (tmp_path / 'probe' / 'accuracy_over_block.png').exists()
+    assert ' 300  clean ' in capsys.readouterr().out
+
+
+def test_what_exists_is_kept_without_force(probed, ldae_checkpoint, capsys):
+    assert 'pass --force' in error_of(capsys, ldae_checkpoint, '--work-dir', probed)
+
+
+def test_mae_and_timm_are_probed_too(tmp_path, capsys):
+    assert run_tool('probe', [*MAE, *FEW, '--blocks', '1-3', '--work-dir', str(tmp_path)]) == 0
+    assert '3  -  clean' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--blocks', '2-4'], 'the encoder has blocks 1 to 3'),
+        (['--blocks', '0'], 'the encoder has blocks 1 to 3'),
+        (['--blocks', '3-2'], '--blocks 3-2'),
+        (['--timesteps', '1000'], 'timesteps=1000 is out of range'),
+        (['--k', '300'], 'only 200 training images'),
+        (['--k', '0'], '--k=0'),
+        (['--epochs', '0'], '--epochs=0'),
+        (['--config', 'ldae::mae/demo_fashion-mnist.py'], 'epoch_1.pth'),
+        (['--config', 'ldae/demo_fashion-mnst'], "did you mean 'ldae/demo_fashion-mnist'"),
+    ],
+)
+def test_wrong_options_are_one_clear_line(options, message, ldae_checkpoint, tmp_path, capsys):
+    assert message in error_of(capsys, ldae_checkpoint, *FEW, '--work-dir', tmp_path / 'p', *options)
+    assert not (tmp_path / 'p').exists()
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [(['--timesteps', '10'], 'has no time step'), (['--input', 'noisy'], 'adds no noise')],
+)
+def test_mae_has_neither_time_nor_noise(options, message, tmp_path, capsys):
+    assert message in error_of(capsys, *MAE, *FEW, '--work-dir', tmp_path / 'p', *options)
+
+
+def test_nothing_to_score_is_one_clear_line(capsys):
+    assert 'name a checkpoint' in error_of(capsys)
+    assert '--data' in error_of(capsys, '--model', 'timm::resnet10t')
+
+
+def test_files_that_are_no_checkpoint_of_ours_are_one_clear_line(tmp_path, capsys):
+    text, foreign = tmp_path / 'text.pth', tmp_path / 'foreign.pth'
+    text.write_text('not a checkpoint')
+    torch.save(dict(weights=torch.ones(1)), foreign)
+    assert 'text.pth' in error_of(capsys, text)
+    assert 'foreign.pth' in error_of(capsys, foreign)
+    assert 'does not exist' in error_of(capsys, tmp_path / 'nothing.pth')
+
+
+def test_features_that_are_not_finite_are_one_clear_line(ldae_checkpoint, tmp_path, capsys):
+    content = torch.load(ldae_checkpoint, weights_only=True)
+    content['state_dict']['backbone.patch_embed.projection.weight'].fill_(float('nan'))
+    torch.save(content, tmp_path / 'nan.pth')
+    assert 'NaN' in error_of(capsys, tmp_path / 'nan.pth', *FEW, '--work-dir', tmp_path / 'p')
+
+
+@pytest.fixture
+def own_images(tiny_image_folder, tmp_path) -> list[str]:
+    """Options that score an untrained MAE on a folder of images."""
+    config = tmp_path / 'images.py'
+    config.write_text(IMAGES.replace('ROOT', str(tiny_image_folder)).replace("'COLOR'", "'grayscale'"))
+    return [*MAE, '--data', str(config), '--k', '3', '--epochs', '2', '--work-dir', str(tmp_path / 'p')]
+
+
+def test_own_images_are_read_with_labels_and_without_augmentation(own_images):
+    assert run_tool('probe', own_images) == 0
+
+
+def test_a_class_without_test_images_is_one_clear_line(own_images, tiny_image_folder, capsys):
+    for path in (tiny_image_folder / 'val' / 'b').iterdir():
+        path.unlink()
+    assert 'no image of class [1]' in error_of(capsys, *own_images)
+    shutil.rmtree(tiny_image_folder / 'val' / 'b')
+    assert "['b'] is in one of them only" in error_of(capsys, *own_images)
+
+
+def test_a_class_without_training_images_is_one_clear_line(own_images, tiny_image_folder, capsys):
+    for path in (tiny_image_folder / 'train' / 'b').iterdir():
+        path.unlink()
+    assert 'no training image of class [1]' in error_of(capsys, *own_images)
+
+
+def test_unlabelled_images_are_one_clear_line(own_images, tiny_image_folder, capsys):
+    for path in tiny_image_folder.glob('*/*/*.jpg'):
+        path.rename(path.parents[1] / f'{path.parent.name}{path.name}')
+    for folder in tiny_image_folder.glob('*/*/'):
+        folder.rmdir()
+    assert 'label' in error_of(capsys, *own_images)
+
+
+def test_images_that_the_model_cannot_take_are_one_clear_line(own_images, tmp_path, capsys):
+    config = Path(own_images[own_images.index('--data') + 1])
+    config.write_text(config.read_text().replace('(28, 28)', '(35, 35)').replace("'grayscale'", "'color'"))
+    assert "can't take these images" in error_of(capsys, *own_images)
+
+
+@pytest.mark.parametrize(
+    ('words', 'numbers'),
+    [(['all'], [1, 2, 3, 4]), (['-1'], [4]), (['2-3', '1'], [1, 2, 3]), (['4', '-1'], [4]), (['-4'], [1])],
+)
+def test_blocks_are_numbers_ranges_or_all(words, numbers):
+    assert parse_blocks(words, 4) == numbers
+
+
+@pytest.mark.parametrize('word', ['5', '-5', '0', '1-9', 'x', '2.5'])
+def test_unknown_blocks_are_refused(word):
+    with pytest.raises(ConfigError, match='blocks'):
+        parse_blocks([word], 4)
+
+
+def test_each_checkpoint_has_a_work_dir_of_its_own():
+    assert default_work_dir(parse_args(['runs/vit-b_pca/epoch_4.pth'])) == 'work_dirs/probe/vit-b_pca_epoch_4'
+    assert default_work_dir(parse_args(['--model', 'timm::vit_tiny'])) == 'work_dirs/probe/timm_vit_tiny'
