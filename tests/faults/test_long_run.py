@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Thousands of steps cost no more memory and no more time each than the first hundreds."""
+
+import gc
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+from mmengine.hooks import Hook
+
+from ldae.config import load_config
+from ldae.launch import build_runner, prepare
+
+# By step 650 all that an epoch may do has been done twice: validation, pictures, k-NN, a checkpoint.
+STEPS, SETTLED = 2000, 650
+
+
+class Gauges(Hook):
+    """CPU seconds of each step, and resident memory where it may be compared."""
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.bytes: dict[int, int] = {}
+        self._last = time.process_time()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        now = time.process_time()
+        self.seconds.append(now - self._last)
+        step = runner.iter + 1
+        if step in (SETTLED, STEPS):
+            gc.collect()
+            self.bytes[step] = resident_bytes()
+        self._last = time.process_time()
+
+
+def resident_bytes() -> int:
+    pages = int(Path('/proc/self/statm').read_text().split()[1])
+    return pages * 4096
+
+
+@pytest.fixture(scope='module')
+def gauges(tmp_path_factory) -> Gauges:
+    cfg = load_config('ldae::ldae/demo_fashion-mnist.py')
+    cfg.merge_from_dict(
+        {
+            'train_dataloader.batch_size': 8,
+            'train_dataloader.dataset.indices': 800,
+            'model.backbone.arch': dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32),
+            'train_cfg.max_epochs': STEPS // 100,
+            'train_cfg.val_interval': 2,
+            'default_hooks.logger.interval': 10,
+            'log_level': 'WARNING',
+        }
+    )
+    cfg.work_dir = str(tmp_path_factory.mktemp('long'))
+    runner = build_runner(prepare(cfg))
+    gauges = Gauges()
+    runner.register_hook(gauges)
+    runner.train()
+    return gauges
+
+
+def test_memory_does_not_grow(gauges):
+    assert len(gauges.seconds) == STEPS
+    grown = gauges.bytes[STEPS] - gauges.bytes[SETTLED]
+    assert grown < 8 * 2**20, f'{grown / 2**20:.1f} MiB in {STEPS - SETTLED} steps'
+
+
+def test_a_step_does_not_get_dearer(gauges):
+    # Processor time, not the clock's: other work on the machine doesn't count.
+    early, late = (statistics.median(part) for part in (gauges.seconds[100:SETTLED], gauges.seconds[-400:]))
+    assert late < 1.25 * early, f'{1e3 * early:.2f} ms at first, {1e3 * late:.2f} ms at last'
