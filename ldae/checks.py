@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be known to be wrong with a config before any data are read: each raises one line."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import mmengine.registry
@@ -10,6 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from ldae.config import walk_dicts
+from ldae.sections import check_complete, check_sections, check_spelling_of_type
+from ldae.signatures import check_options
 from ldae.utils import ConfigError
 from ldae.utils.errors import nearest
 
@@ -39,40 +41,62 @@ SLOTS = {
 INNER = ('dataset', 'pipeline', 'sampler', 'batch_sampler', 'collate_fn', 'optimizer')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 ROOTS = (*LOADERS, *(slot for slot in SLOTS if slot not in INNER))
-# mmpretrain's LoRA model calls names of layers `type`; a noise schedule is a function, which the noiser looks up.
-NOT_COMPONENTS = ('targets', 'schedule')
+# mmpretrain's LoRA model calls names of layers `type`, and its augmentations take options out of their policies; a noise
+# schedule is a function, which the noiser looks up.
+NOT_COMPONENTS = ('targets', 'policies', 'schedule')
 
 
 def check_config(cfg: Config) -> None:
-    """Raise ConfigError for the first unknown component, missing folder or missing checkpoint."""
-    check_types(cfg)
+    """Raise ConfigError for the first unknown component or option, missing folder or missing checkpoint."""
+    check_settings(cfg)
+    check_complete(cfg)
     check_data_roots(cfg)
     check_checkpoints(cfg)
 
 
+def check_settings(cfg: Config) -> None:
+    """Every key and ``type``, and the options of each component: what needs no look at the disk."""
+    check_sections(cfg)
+    for where, component, node, slot in _components(cfg):
+        check_options(where, component, node, slot)
+
+
 def check_types(cfg: Config) -> None:
     """Every ``type`` must be in its registry; the nearest known name is offered otherwise."""
+    for _ in _components(cfg):
+        pass
+
+
+def _components(cfg: Config) -> Iterator[tuple[str, Callable, dict, str]]:
+    """(place, what it builds, options, slot) of each component."""
     scope = cfg.get('default_scope') or 'mmengine'
     for root in ROOTS:
-        for where, name, slot in _types(cfg.get(root), root, root):
+        for where, node, slot in _types(cfg.get(root), root, root):
             registries = [_registry(kind, scope) for kind in SLOTS[slot]]
-            if any(_resolves(registry, name) for registry in registries):
-                continue
-            hint = nearest_type(registries[0], name)
-            if 'default_scope' not in cfg:
-                hint = "; the config sets no default_scope, which is 'mmpretrain' for its components and ours"
-            raise ConfigError(f"{where}.type='{name}' is not a registered {registries[0].name}{hint}")
+            found = next(filter(None, (_resolve(registry, node['type']) for registry in registries)), None)
+            if found is None:
+                raise ConfigError(_unknown_type(cfg, where, node['type'], registries[0]))
+            yield where, found, node, slot
 
 
-def _types(node: object, where: str, slot: str | None) -> Iterator[tuple[str, str, str]]:
-    """(place, name, slot) of each ``type`` given as a string, under a slot that is known."""
+def _unknown_type(cfg: Config, where: str, name: str, registry: Registry) -> str:
+    hint = nearest_type(registry, name)
+    if 'default_scope' not in cfg:
+        hint = "; the config sets no default_scope, which is 'mmpretrain' for its components and ours"
+    return f"{where}.type='{name}' is not a registered {registry.name}{hint}"
+
+
+def _types(node: object, where: str, slot: str | None) -> Iterator[tuple[str, dict, str]]:
+    """(place, component, slot) of each ``type`` given as a string, under a slot that is known."""
     if isinstance(node, list | tuple):
         for i, child in enumerate(node):
             yield from _types(child, f'{where}[{i}]', slot)
     if not isinstance(node, dict):
         return
+    if slot in SLOTS:
+        check_spelling_of_type(where, node)
     if isinstance(node.get('type'), str) and slot in SLOTS:
-        yield where, node['type'], slot
+        yield where, node, slot
     for key, child in node.items():
         if key in NOT_COMPONENTS:
             continue
@@ -94,11 +118,11 @@ def _registry(kind: str, scope: str) -> Registry:
     raise KeyError(kind)
 
 
-def _resolves(registry: Registry, name: str) -> bool:
+def _resolve(registry: Registry, name: str) -> Callable | None:
     try:
-        return registry.get(name) is not None
+        return registry.get(name)
     except RuntimeError:
-        return False
+        return None
 
 
 def nearest_type(registry: Registry, name: str) -> str:

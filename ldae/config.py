@@ -63,10 +63,22 @@ def load_config(
     options = dict(cfg_options or {})
     data_root = options.pop('data_root', None)
     if options:
+        _check_names(cfg, options)
         _merge(cfg, options)
     if data_root is not None:
         set_data_root(cfg, data_root)
     return cfg
+
+
+def _check_names(cfg: Config, options: dict) -> None:
+    """A setting named on the command line must be one of the config's or one that something reads."""
+    from ldae.sections import TOP_LEVEL  # which needs all of mmengine
+
+    for option in options:
+        name = option.split('.')[0]
+        if name not in cfg and name not in TOP_LEVEL:
+            hint = nearest(name, {*cfg, *TOP_LEVEL})
+            raise ConfigError(f'--cfg-options {option}: the config has no {name!r}{hint}')
 
 
 def _merge(cfg: Config, options: dict) -> None:

@@ -15,6 +15,7 @@ from ldae import compat
 from ldae.checks import check_config
 from ldae.config import set_data_root
 from ldae.engine.checkpoint import latest_checkpoint
+from ldae.sections import check_sections
 from ldae.utils import ConfigError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -66,6 +67,7 @@ def prepare(cfg: Config, options: Any = None) -> Config:
         ConfigError: ``--keep-batch`` cannot be met, or a launcher's variables are missing.
     """
     options = LaunchOptions.of(options)
+    check_sections(cfg)
     cfg.launcher = options.launcher
     _set_work_dir(cfg, options.work_dir)
     if options.data_root is not None:
@@ -179,11 +181,13 @@ def build_runner(cfg: Config) -> Runner:
     """Check a prepared config, start the process group where mmengine can't, and build its Runner.
 
     Raises:
-        ConfigError: An unknown component, or a missing folder or file.
+        ConfigError: An unknown component or option, a value or combination that can't be built, or a missing folder or
+            file; all before any data are read.
     """
     from mmengine.registry import RUNNERS
 
     from ldae.engine.hooks import BadImagesHook, PlainCheckpointHook, RunSummaryHook
+    from ldae.rehearsal import explained, rehearse
 
     _find_checkpoint(cfg)
     check_config(cfg)
@@ -191,7 +195,9 @@ def build_runner(cfg: Config) -> Runner:
     compat.merge_equal_param_groups()
     if cfg.get('launcher', 'none') != 'none' and not torch.cuda.is_available():
         compat.init_cpu_process_group(cfg.launcher, cfg.env_cfg.dist_cfg.get('timeout'))
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    with explained('the config', only_builders=True):
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    rehearse(runner)
     if 'batch_arithmetic' in cfg:
         runner.logger.info(cfg.batch_arithmetic)
     if isinstance(runner._train_dataloader, dict):

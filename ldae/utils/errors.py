@@ -21,6 +21,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{match[0]}'?" if match else ''
 
 
+def similar(name: str, known: Iterable[str], cutoff: float) -> str:
+    """As :func:`nearest` for a known name that ``name`` is nearly the same as, but not for ``name`` itself."""
+    match = get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean '{match[0]}'?" if match and match[0] != name else ''
+
+
 def check_choice(where: str, value: object, choices: Iterable[str]) -> None:
     """Raise :class:`ConfigError` unless ``value`` is one of ``choices``."""
     choices = sorted(choices)
