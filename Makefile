@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-e2e lint format clean
+.PHONY: help install demo test test-faults test-e2e lint format clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,7 +21,10 @@ demo: $(STAMP)  ## Pre-train, probe and draw on the Fashion-MNIST subset that sh
 	$(BIN)/ldae demo
 
 test: $(STAMP)  ## Run the tests.
-	$(BIN)/python -m pytest tests --ignore=tests/e2e
+	$(BIN)/python -m pytest tests --ignore=tests/e2e --ignore=tests/faults
+
+test-faults: $(STAMP)  ## Run the tests that kill runs, fill disks and hand in bad configs.
+	$(BIN)/python -m pytest tests/faults
 
 test-e2e: $(STAMP)  ## Run the tests that start the launchers.
 	$(BIN)/python -m pytest tests/e2e
