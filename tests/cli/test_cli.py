@@ -74,7 +74,7 @@ def test_print_config(capsys: pytest.CaptureFixture):
     )
     out = capsys.readouterr().out
     assert "data_root='here'" in out
-    assert 'b=3' in out
+    assert 'seed=3' in out
     assert 'ldae.PatchPCATokenizer' in out
 
 
