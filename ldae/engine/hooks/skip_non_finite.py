@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import AmpOptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
@@ -96,11 +96,9 @@ class SkipNonFiniteHook(Hook):
         self._resolve()
         return self.last_skipped == runner.iter
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """The count is to be the one of this step."""
+    def before_state_is_saved(self, runner: Runner) -> None:
+        """Called by SafeCheckpointHook: the count in a checkpoint is that of its step."""
         self._resolve()
-        if self.skipped:
-            checkpoint['message_hub']['runtime_info']['skipped_steps'] = self.skipped
 
     def after_train_epoch(self, runner: Runner) -> None:
         self._resolve()
@@ -151,7 +149,7 @@ class SkipNonFiniteHook(Hook):
         except OSError as error:
             runner.logger.error(f'{folder} could not be written: {error}')
             return ''
-        return f'; to see why: tools/reproduce.py {folder}' if get_rank() == 0 else ''
+        return f'; to see why: tools/reproduce.py {folder}'
 
 
 class OptimizerGuard:
