@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ldae.cli.ablate import Ablation, interrupt, shown_command
+from ldae.cli.demo import LDAE_CONFIG, MAE_CONFIG
 from ldae.cli.options import make_parser
-
-LDAE_CONFIG, MAE_CONFIG = 'ldae::ldae/demo_fashion-mnist.py', 'ldae::mae/demo_fashion-mnist.py'
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -383,14 +383,13 @@ def default_work_dir(args: argparse.Namespace) -> str:
 
 
 def preprocessor_of(model: nn.Module, data: Config) -> partial:
-    """The model's own data preprocessor, as for test images; a model without one takes that of the data."""
+    """The model's own data preprocessor, as for test images; for a model of timm, the data's with timm's mean and std."""
     from ldae.registry import MODELS
 
     preprocessor = getattr(model, 'data_preprocessor', None)
     if preprocessor is None:
-        if data.get('data_preprocessor') is None:
-            raise ConfigError(
-                f'{data.filename}: a model of timm needs a data_preprocessor in the config of --data'
-            )
-        preprocessor = MODELS.build(data.data_preprocessor.to_dict()).to(next(model.parameters()).device)
+        settings = dict(type='ClsDataPreprocessor', to_rgb=True) | dict(data.get('data_preprocessor') or {})
+        says = getattr(model, 'pretrained_cfg', None) or {}
+        settings |= {key: [255 * value for value in says[key]] for key in ('mean', 'std') if key in says}
+        preprocessor = MODELS.build(settings).to(next(model.parameters()).device)
     return partial(preprocessor, training=False)

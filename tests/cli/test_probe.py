@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from mmengine.registry import init_default_scope
+from mmpretrain.structures import DataSample
 from PIL import Image
 
 from ldae.cli import run_tool
-from ldae.cli.probe import default_work_dir, parse_args, parse_blocks
+from ldae.cli.probe import default_work_dir, parse_args, parse_blocks, preprocessor_of
 from ldae.config import load_config
 from ldae.evaluation import knn_accuracies
 from ldae.evaluation.feature_cache import FeatureCache
@@ -131,7 +133,7 @@ def test_what_exists_is_kept_without_force(probed, ldae_checkpoint, capsys):
     assert 'pass --force' in error_of(capsys, ldae_checkpoint, '--work-dir', probed)
 
 
-def test_mae_and_timm_are_probed_too(tmp_path, capsys):
+def test_mae_is_probed_at_no_time_step(tmp_path, capsys):
     assert run_tool('probe', [*MAE, *FEW, '--blocks', '1-3', '--work-dir', str(tmp_path)]) == 0
     assert '3  -  clean' in capsys.readouterr().out
 
@@ -222,6 +224,17 @@ def test_images_that_the_model_cannot_take_are_one_clear_line(own_images, tmp_pa
     config = Path(own_images[own_images.index('--data') + 1])
     config.write_text(config.read_text().replace('(28, 28)', '(35, 35)').replace("'grayscale'", "'color'"))
     assert "can't take these images" in error_of(capsys, *own_images)
+
+
+def test_models_of_timm_see_images_as_timm_says():
+    model = timm.create_model('vit_tiny_patch16_224.augreg_in21k_ft_in1k', num_classes=0)
+    data = load_config('ldae::benchmarks/mae_vit-b_linear.py')
+    init_default_scope('mmpretrain')
+    preprocess = preprocessor_of(model, data)
+    bgr = torch.tensor([255.0, 127.5, 0.0]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    # This one's mean and deviation are 0.5 of the range.
+    seen = preprocess(dict(inputs=bgr, data_samples=[DataSample()]))['inputs']
+    torch.testing.assert_close(seen[0, :, 0, 0], torch.tensor([-1.0, 0.0, 1.0]))
 
 
 @pytest.mark.parametrize(
