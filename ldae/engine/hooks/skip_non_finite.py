@@ -11,7 +11,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from ldae.engine.gradients import gradient_norm
 from ldae.engine.incidents import Attempt, save_attempts, save_state
@@ -157,7 +157,10 @@ class OptimizerGuard:
 
     def __init__(self, optimizer: Optimizer, hook: SkipNonFiniteHook, runner: Runner) -> None:
         self.optimizer, self.hook, self.runner = optimizer, hook, runner
-        self.masks = getattr(optimizer, '_step_supports_amp_scaling', False)
+        # Of torch 2.14's fused optimizers, SGD leaves its momentum uninitialised where it masks the first step.
+        self.masks = getattr(optimizer, '_step_supports_amp_scaling', False) and not isinstance(
+            optimizer, SGD
+        )
         self.in_a_row = 0
         self.stepped = False
         self._pending: tuple[Tensor, torch.cuda.Event | None, list[Attempt]] | None = None

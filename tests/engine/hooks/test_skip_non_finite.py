@@ -202,6 +202,14 @@ def test_the_count_is_logged(make_runner, tmp_path):
     assert [line for line in lines if 'skipped_steps' in line] == [dict(skipped_steps=1, step=2)]
 
 
+def test_a_first_step_that_is_skipped_leaves_no_momentum(make_runner):
+    wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1e-3, momentum=0.9, fused=True))
+    keep = Keep()
+    make_runner([Break([0]), SkipNonFiniteHook(), keep], optim_wrapper=wrapper, epochs=1).train()
+    assert not keep.after[0][1]
+    assert all(state['momentum_buffer'].isfinite().all() for state in keep.after[1][1].values())
+
+
 def test_nothing_of_it_is_left_on_model_or_optimizer(make_runner):
     runner = make_runner([SkipNonFiniteHook()], optim_wrapper=copy.deepcopy(FUSED))
     model = runner.train()
