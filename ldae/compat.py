@@ -163,9 +163,10 @@ def cpu_model_wrapper(find_unused_parameters: bool = False, kind: str = 'MMDistr
 
 
 def keep_worker_options_consistent(dataloader: dict, has_gpu: bool) -> None:
-    """All torch versions: a DataLoader refuses ``persistent_workers`` without workers, and warns of pinned memory without
-    a GPU; configs ask for both."""
+    """All torch versions: a DataLoader refuses ``persistent_workers`` and ``timeout`` without workers, and warns of pinned
+    memory without a GPU; configs ask for them."""
     if not dataloader.get('num_workers'):
         dataloader['persistent_workers'] = False
+        dataloader.pop('timeout', None)
     if not has_gpu:
         dataloader['pin_memory'] = False

@@ -16,10 +16,14 @@ from ldae.checks import check_config
 from ldae.config import set_data_root
 from ldae.engine.checkpoint import latest_checkpoint
 from ldae.sections import check_sections
+from ldae.speed import fuse_optimizer, use_fast_settings
 from ldae.utils import ConfigError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 WORLD_SIZE_VARIABLE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
+RESTART_COUNTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
+# Seconds that a process waits for the others, and for a batch from a worker, before it gives up.
+PROCESS_TIMEOUT, WORKER_TIMEOUT = 1800, 600
 
 
 @dataclass
@@ -30,6 +34,7 @@ class LaunchOptions:
     data_root: str | None = None
     resume: str | None = None
     amp: bool = False
+    fast: bool = False
     no_validate: bool = False
     auto_scale_lr: bool = False
     keep_batch: bool = False
@@ -56,6 +61,11 @@ def world_size(launcher: str) -> int:
     return int(os.environ[variable])
 
 
+def was_restarted() -> bool:
+    """Whether torchrun or Slurm has started this job before: it goes on by itself."""
+    return any(int(os.environ.get(name) or 0) > 0 for name in RESTART_COUNTS)
+
+
 def prepare(cfg: Config, options: Any = None) -> Config:
     """Merge command-line options into a config, fit it to this machine, and scale lr or batch.
 
@@ -77,11 +87,18 @@ def prepare(cfg: Config, options: Any = None) -> Config:
     if options.resume is not None:
         cfg.resume = True
         cfg.load_from = None if options.resume == 'auto' else options.resume
+    if was_restarted() and latest_checkpoint(cfg.work_dir) is not None:
+        cfg.resume, cfg.load_from = True, None  # whatever the first start was from
     if options.amp:
         _use_autocast(cfg)
+    if options.fast:
+        use_fast_settings(cfg)
+    fuse_optimizer(cfg)
     _set_dataloader_options(cfg, options)
     if not torch.cuda.is_available():
         _fit_to_cpu(cfg)
+    if cfg.launcher != 'none':
+        _set_process_timeout(cfg)
     scale_batch(cfg, options.auto_scale_lr, options.keep_batch)
     return cfg
 
@@ -111,7 +128,17 @@ def _set_dataloader_options(cfg: Config, options: LaunchOptions) -> None:
             loader.pin_memory = False
         if options.no_persistent_workers:
             loader.persistent_workers = False
+        if loader.get('num_workers'):
+            loader.setdefault('timeout', WORKER_TIMEOUT)
+            if 'disable_subprocess_warning' not in loader:  # of mmengine's own function
+                loader.setdefault('worker_init_fn', ConfigDict(type='ldae.start_worker'))
         compat.keep_worker_options_consistent(loader, torch.cuda.is_available())
+
+
+def _set_process_timeout(cfg: Config) -> None:
+    cfg.setdefault('env_cfg', ConfigDict())
+    cfg.env_cfg.setdefault('dist_cfg', ConfigDict(backend='nccl'))
+    cfg.env_cfg.dist_cfg.setdefault('timeout', PROCESS_TIMEOUT)
 
 
 def _fit_to_cpu(cfg: Config) -> None:
@@ -186,11 +213,13 @@ def build_runner(cfg: Config) -> Runner:
     """
     from mmengine.registry import RUNNERS
 
-    from ldae.engine.hooks import BadImagesHook, PlainCheckpointHook, RunSummaryHook
+    from ldae.engine.hooks import BadImagesHook, RunSummaryHook
+    from ldae.engine.loops import resumable
     from ldae.rehearsal import explained, rehearse
 
     _find_checkpoint(cfg)
     check_config(cfg)
+    _use_safe_checkpoints(cfg)
     compat.write_checkpoints_whole()
     compat.merge_equal_param_groups()
     if cfg.get('launcher', 'none') != 'none' and not torch.cuda.is_available():
@@ -204,10 +233,27 @@ def build_runner(cfg: Config) -> Runner:
         _build_train_data(runner)
     runner.register_hook(RunSummaryHook())
     runner.register_hook(BadImagesHook())
-    if not any(isinstance(hook, PlainCheckpointHook) for hook in runner.hooks):
-        # A config of mmpretrain's own: without it, its checkpoints could be neither resumed nor tested.
-        runner.register_hook(PlainCheckpointHook())
+    _add_hooks_for_resuming(runner)
+    if isinstance(runner._train_loop, dict):
+        runner._train_loop = resumable(runner._train_loop)
     return runner
+
+
+def _use_safe_checkpoints(cfg: Config) -> None:
+    if cfg.get('default_hooks') is None:
+        cfg.default_hooks = ConfigDict()
+    hook = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    if hook is not None and hook.type in ('CheckpointHook', 'mmengine.CheckpointHook'):
+        hook.type = 'ldae.SafeCheckpointHook'
+
+
+def _add_hooks_for_resuming(runner: Runner) -> None:
+    """Configs of mmpretrain's own lack them: their checkpoints could be neither tested nor resumed exactly."""
+    from ldae.engine.hooks import PlainCheckpointHook, StepSeedHook, StopOnSignalHook
+
+    for kind in (PlainCheckpointHook, StepSeedHook, StopOnSignalHook):
+        if not any(isinstance(hook, kind) for hook in runner.hooks):
+            runner.register_hook(kind())
 
 
 def _find_checkpoint(cfg: Config) -> None:

@@ -6,6 +6,7 @@
 """
 
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
@@ -19,6 +20,7 @@ MODELS = Registry('model', parent=MMPRETRAIN_MODELS, scope='ldae', locations=['l
 DATASETS = Registry('dataset', parent=MMPRETRAIN_DATASETS, scope='ldae', locations=['ldae.datasets'])
 TRANSFORMS = Registry('transform', parent=MMPRETRAIN_TRANSFORMS, scope='ldae', locations=['ldae.datasets'])
 HOOKS = Registry('hook', parent=MMPRETRAIN_HOOKS, scope='ldae', locations=['ldae.engine'])
+LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='ldae', locations=['ldae.engine'])
 METRICS = Registry('metric', parent=MMPRETRAIN_METRICS, scope='ldae', locations=['ldae.evaluation'])
 OPTIM_WRAPPERS = Registry(
     'optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='ldae', locations=['ldae.engine']

@@ -153,3 +153,26 @@ def test_without_a_gpu_mixed_precision_is_bfloat16():
     expected = 'AmpOptimWrapper' if torch.cuda.is_available() else 'ldae.AutocastOptimWrapper'
     assert cfg.optim_wrapper.type == expected
     assert torch.cuda.is_available() or 'loss_scale' not in cfg.optim_wrapper
+
+
+def test_a_job_that_its_launcher_started_again_goes_on_by_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    options = LaunchOptions(work_dir=str(tmp_path), resume='first.pth')
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    assert prepare(make_config(), options).load_from == 'first.pth'  # there is nothing newer
+    torch.save(dict(), tmp_path / 'iter_3.pth')
+    cfg = prepare(make_config(), options)
+    assert (cfg.resume, cfg.load_from) == (True, None)
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '0')
+    assert prepare(make_config(), options).load_from == 'first.pth'
+
+
+@pytest.mark.usefixtures('two_processes')
+def test_nothing_is_waited_for_without_end():
+    cfg = prepare(make_config(), LaunchOptions(launcher='pytorch'))
+    assert cfg.env_cfg.dist_cfg.timeout == 1800
+    assert cfg.train_dataloader.timeout == 600
+    cfg = make_config()
+    cfg.train_dataloader.num_workers = 0
+    assert 'timeout' not in prepare(cfg).train_dataloader  # which a DataLoader would refuse

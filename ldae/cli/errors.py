@@ -15,7 +15,11 @@ from ldae.utils import ConfigError
 EXIT_STATUS = 2
 TRACEBACK_VARIABLE = 'LDAE_TRACEBACK'
 SECONDS_TO_GIVE_WAY = 3.0
-LOST_PEER = re.compile('Connection (closed|reset) by peer')
+LOST_PEER = re.compile('Connection (?:closed|reset) by peer|Broken pipe.*gloo|gloo.*Broken pipe')
+TIMED_OUT = re.compile(r'Timed out waiting|Watchdog caught collective operation timeout|wait timeout after')
+DEAD_WORKER = re.compile(
+    r'DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed by signal: ([^.]+)|exited unexpectedly)'
+)
 # What a DataLoader worker raised arrives as the text of a traceback, with the error in its last line.
 RAISED = re.compile(r'^(?:[\w.]+\.)?(?:Config|BadImage)Error: (.*)$', re.MULTILINE)
 
@@ -66,7 +70,27 @@ def one_line(error: BaseException) -> str | None:
     image = re.search(r'failed to load image: (.*)', text)
     if image:
         return f'{image[1].strip()} is not a readable image: remove or replace it'
-    return _one_line_of_os(error, text)
+    return _one_line_of_processes(text) or _one_line_of_os(error, text)
+
+
+def _one_line_of_processes(text: str) -> str | None:
+    dead = DEAD_WORKER.search(text)
+    if dead:
+        how = f'was killed ({dead[1].strip()})' if dead[1] else 'ended unexpectedly'
+        return (
+            f'a worker process of the data loader {how}: often for want of memory; lower num_workers of the data loader, '
+            'then --resume'
+        )
+    if 'DataLoader timed out' in text:
+        return f'no worker of the data loader gave a batch in time ({text}): check the disk, or raise its timeout'
+    if LOST_PEER.search(text):
+        return 'another process of this job has ended: its message says why; --resume goes on from the last checkpoint'
+    if TIMED_OUT.search(text):
+        return (
+            'another process of this job did not answer within env_cfg.dist_cfg.timeout seconds: see its log; --resume goes'
+            ' on from the last checkpoint'
+        )
+    return None
 
 
 def _places(error: BaseException) -> str:

@@ -1,23 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""torchrun, without its report of a crash where the processes have already said in one line what is wrong."""
+"""torchrun, without its report of a crash where the processes have already said in one line what is wrong; and signals
+that ask the job to stop are passed on, with time to save."""
 
 import sys
 from collections.abc import Sequence
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import get_args_parser
 from torch.distributed.run import main as torchrun
 
 from ldae.cli.errors import EXIT_STATUS
+from ldae.utils.signals import STOPPED_STATUS
+
+#: Options of torchrun, where it has them: which signals reach the processes, and seconds that they have from then on.
+OPTIONS = {'--signals-to-handle': 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1', '--shutdown-timeout': '600'}
+# What the processes have explained themselves.
+KNOWN = (EXIT_STATUS, 3, STOPPED_STATUS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run torchrun with its own options."""
+    known = get_args_parser()._option_string_actions
+    extra = [f'{name}={value}' for name, value in OPTIONS.items() if name in known]
     try:
-        torchrun(argv)
+        torchrun([*extra, *(sys.argv[1:] if argv is None else argv)])
+    except SignalException:
+        return STOPPED_STATUS
     except ChildFailedError as error:
-        if error.get_first_failure()[1].exitcode != EXIT_STATUS:
+        status = error.get_first_failure()[1].exitcode
+        if status not in KNOWN:
             raise
-        return EXIT_STATUS
+        return status
     return 0
 
 

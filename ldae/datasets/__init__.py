@@ -6,6 +6,7 @@ from .idx import IDXDataset, batch_collate
 from .image_folder import ImageFolder
 from .in_memory import InMemoryDataset
 from .load_image import BadImageError, LoadImage
+from .workers import start_worker
 
 __all__ = [
     'CIFAR10',
@@ -15,4 +16,5 @@ __all__ = [
     'InMemoryDataset',
     'LoadImage',
     'batch_collate',
+    'start_worker',
 ]

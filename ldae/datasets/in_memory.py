@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from ldae.utils import ConfigError, check_range
+from ldae.utils.rng import Draws
 
 from .low_shot import part_of_each_class
 
@@ -81,6 +82,8 @@ class InMemoryDataset(Dataset):
         keep = torch.as_tensor(indices)
         inputs = self.images[keep]
         if self.crop_scale is not None:
+            if isinstance(indices, Draws):
+                indices.seed_batch()
             inputs = resized_crop(inputs, random_boxes(len(inputs), *inputs.shape[2:], self.crop_scale))
         return dict(inputs=inputs, data_samples=self._samples(keep) if self.with_label else None)
 

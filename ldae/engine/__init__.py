@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from . import hooks  # noqa: F401
+from .loops import ResumableEpochLoop, ResumableIterLoop
 from .optim_constructors import AdversarialOptimWrapperConstructor
 from .optim_wrappers import AutocastOptimWrapper
 
-__all__ = ['AdversarialOptimWrapperConstructor', 'AutocastOptimWrapper']
+__all__ = [
+    'AdversarialOptimWrapperConstructor',
+    'AutocastOptimWrapper',
+    'ResumableEpochLoop',
+    'ResumableIterLoop',
+]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leave the random streams alone."""
+"""Leave the random streams alone, or start them anew at a known place."""
 
+import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -24,3 +25,50 @@ def preserved_rng() -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+def seed_of(seed: int, moment: str, rank: int = 0) -> int:
+    """63 bits that look unrelated for neighbouring arguments."""
+    digest = hashlib.blake2b(f'{seed}/{moment}/{rank}'.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, 'big') >> 1
+
+
+def seed_cpu(seed: int) -> None:
+    """Seed Python, numpy and torch's CPU generator in microseconds: ``torch.manual_seed`` asks all devices too."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+class Draws(list):
+    """Indices of a batch. Iterating over them seeds this process before each, from the seed, the epoch and the sample's
+    place in the order of all processes, so that what a sample's augmentation draws depends on nothing else.
+
+    A DataLoader's worker, or the main process where there is none, iterates: ``[dataset[i] for i in batch]``. Data sets
+    that serve whole batches call :meth:`seed_batch`.
+
+    Args:
+        indices: Of the samples.
+        seed: Of the run.
+        epoch: Number of the pass over the data.
+        place: Of the first sample, among those of all processes.
+        stride: From one sample to the next: the number of processes.
+    """
+
+    def __init__(self, indices: Iterable[int], seed: int, epoch: int, place: int, stride: int = 1) -> None:
+        super().__init__(indices)
+        self.order = (seed, epoch, place, stride)
+
+    def __iter__(self) -> Iterator[int]:
+        seed, epoch, place, stride = self.order
+        for n, index in enumerate(super().__iter__()):
+            seed_cpu(seed_of(seed, f'sample {epoch} {place + n * stride}'))
+            yield index
+
+    def __reduce__(self) -> tuple:  # as it is sent to a worker; list's own would iterate, and seed, here
+        return Draws, (self[:], *self.order)
+
+    def seed_batch(self) -> None:
+        """Seed this process once for the whole batch."""
+        seed, epoch, place, _ = self.order
+        seed_cpu(seed_of(seed, f'batch {epoch} {place}'))

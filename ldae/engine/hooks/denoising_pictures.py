@@ -35,6 +35,7 @@ class DenoisingPicturesHook(Hook):
     """
 
     priority = 'LOWEST'
+    after_checkpoint = True
     name = 'denoising'
 
     def __init__(

@@ -51,6 +51,7 @@ class OnlineEvaluationHook(Hook):
 
     # After the checkpoint hooks, so that a failure here costs no checkpoint.
     priority = 'LOWEST'
+    after_checkpoint = True
     #: What the cost is logged under.
     name = 'online'
 
@@ -76,6 +77,8 @@ class OnlineEvaluationHook(Hook):
             raise ConfigError(f'{me}: k=None and linear_epochs=None leave nothing to evaluate: set one')
         if k is not None and k > max_train_images:
             raise ConfigError(f'{me}.k={k} exceeds max_train_images={max_train_images}: lower k')
+        if temperature is not None:
+            check_range(f'{me}.temperature', temperature, 1e-6)
         self.configs = (train_dataloader, max_train_images), (test_dataloader, max_test_images)
         self.k, self.temperature = k, temperature
         self.linear_epochs, self.lrs = linear_epochs, tuple(lrs)

@@ -41,6 +41,11 @@ class ReducedRuntimeInfoHook(RuntimeInfoHook):
         if is_due and self._pending:
             self._flush(runner)
 
+    def before_state_is_saved(self, runner: Runner) -> None:
+        """A checkpoint holds the values of all steps before it."""
+        if self._pending:
+            self._flush(runner)
+
     def _flush(self, runner: Runner) -> None:
         keys = list(self._pending[0])
         values = torch.stack([step[key].float().reshape(()) for step in self._pending for key in keys])

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The random numbers of a step follow from the seed and the step's number, so that nothing has to be restored."""
 
-import hashlib
 import random
 
 import numpy as np
@@ -11,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ldae.registry import HOOKS
+from ldae.utils.rng import seed_of
 
 
 @HOOKS.register_module()
@@ -19,8 +19,8 @@ class StepSeedHook(Hook):
     and, where ``randomness.diff_rank_seed`` is set, the rank.
 
     mmengine restores a resumed run's seed but not how far its random streams had got: noise that was drawn already
-    would be drawn again. Here step i draws the same numbers whether or not the run was interrupted before it. Workers
-    of a data loader have streams of their own, which mmengine seeds when they start.
+    would be drawn again. Here step i draws the same numbers whether or not the run was interrupted before it. What is
+    drawn while data are read is seeded by sample (:class:`ldae.engine.data_order.DataOrder`).
     """
 
     # Before anything that may draw.
@@ -38,9 +38,3 @@ class StepSeedHook(Hook):
         torch.manual_seed(seed)  # all devices
         np.random.seed(seed % 2**32)
         random.seed(seed)
-
-
-def seed_of(seed: int, moment: str, rank: int = 0) -> int:
-    """63 bits that look unrelated for neighbouring arguments."""
-    digest = hashlib.blake2b(f'{seed}/{moment}/{rank}'.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, 'big') >> 1

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the processes that read data live and die."""
+
+import os
+import signal
+from types import FrameType
+
+from ldae.registry import FUNCTIONS
+from ldae.utils.signals import SIGNALS
+
+
+@FUNCTIONS.register_module()
+def start_worker(worker_id: int) -> None:
+    """First thing in a data loader's worker: a signal to all processes of a job is for the main one to answer.
+
+    A second one ends the worker: its own main process sends that if the worker doesn't end when it is asked to.
+    """
+    caught = []
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        if caught:
+            os._exit(0)
+        caught.append(number)
+
+    for number in SIGNALS:
+        signal.signal(number, catch)
