@@ -17,8 +17,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """``--ldae --mae --ldae-checkpoints --mae-checkpoints --seeds --jobs --work-dir --force --quick``."""
     parser = make_parser(
         'compare',
-        'Pre-train l-DAE and MAE with several seeds, or take checkpoints, and score both encoders, the same untrained, '
-        "l-DAE's latents and the pixels by k-NN and a linear layer: one table, mean and spread. Finished runs are "
+        'Pre-train l-DAE and MAE with several seeds, or take checkpoints, and score both encoders, the same untrained,\n'
+        "l-DAE's latents and the pixels by k-NN and a linear layer: one table, mean and spread. Finished runs are\n"
         'skipped, interrupted ones resumed. With the configs of the demo, about 20 minutes of one CPU core.',
         'tools/compare.py --seeds 0 1 2 --work-dir work_dirs/compare',
     )
