@@ -210,6 +210,19 @@ def test_a_first_step_that_is_skipped_leaves_no_momentum(make_runner):
     assert all(state['momentum_buffer'].isfinite().all() for state in keep.after[1][1].values())
 
 
+def test_a_masked_step_reads_nothing_from_the_device():
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).to('meta')  # where nothing can be read
+    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer._step_supports_amp_scaling = True
+    for param in model.parameters():
+        param.grad = torch.empty_like(param)
+    hook = SkipNonFiniteHook()
+    hook._running = RunningStatistics(model)
+    hook._running.remember()
+    OptimizerGuard(optimizer, hook, None).before_step()
+    assert optimizer.found_inf.is_meta
+
+
 def test_nothing_of_it_is_left_on_model_or_optimizer(make_runner):
     runner = make_runner([SkipNonFiniteHook()], optim_wrapper=copy.deepcopy(FUSED))
     model = runner.train()
