@@ -11,6 +11,9 @@ PROCESSES is the number of GPUs on this machine; without GPUs, the number of pro
 On several machines, start it on each with the same NNODES, MASTER_ADDR and PORT, and its own NODE_RANK.
 
 environment: NNODES (1)  NODE_RANK (0)  MASTER_ADDR (127.0.0.1)  PORT (29500)  PYTHON (python)  OMP_NUM_THREADS
+             MAX_RESTARTS (0): how often processes that died are started again, to go on from the last checkpoint
+
+SIGTERM or SIGUSR1 to this script: the processes save after the next step, and it exits with 75; go on with --resume.
 
 example:
   tools/${0##*/} configs/ldae/vit-b_pca.py 8 --data-root data/imagenet --amp
@@ -41,5 +44,5 @@ if [ -d "$ROOT/ldae" ]; then export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH};
 exec "$PYTHON" -m ldae.cli.torchrun \
     --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}" \
     --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${PORT:-29500}" \
-    --nproc-per-node="$PROCESSES" \
+    --nproc-per-node="$PROCESSES" --max-restarts="${MAX_RESTARTS:-0}" \
     "$ROOT/tools/train.py" "$CONFIG" --launcher pytorch "$@"

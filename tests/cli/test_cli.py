@@ -157,6 +157,38 @@ def test_slurm_train_passes_everything_on(tmp_path: Path):
     assert after[:4] == ['my config.py', '--amp', '--launcher', 'slurm']
 
 
+def fake_slurm(folder: Path, *statuses: int) -> None:
+    """srun that ends with one status after the other, and an scontrol; both note their last arguments."""
+    folder.joinpath('statuses').write_text('\n'.join(map(str, statuses)))
+    for name, end in (
+        ('srun', 'S=$(head -n1 statuses); sed -i 1d statuses; exit $S'),
+        ('scontrol', 'exit 0'),
+    ):
+        path = folder / name
+        path.write_text(f'#!/bin/bash\ncd {folder}\necho {name} "${{@: -3}}" >> calls\n{end}\n')
+        path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ('env', 'statuses', 'end', 'calls'),
+    [
+        ({}, (75, 75, 0), 0, ['c.py', '--resume', '--resume']),
+        ({}, (75, 1), 1, ['c.py', '--resume']),
+        (dict(REQUEUE='0'), (75,), 75, ['c.py']),
+        (dict(SLURM_JOB_ID='7'), (75,), 75, ['c.py', 'requeue']),
+    ],
+)
+def test_a_job_that_saved_before_its_end_is_started_again(tmp_path: Path, env, statuses, end, calls):
+    fake_slurm(tmp_path, *statuses)
+    command = [ROOT / 'tools' / 'slurm_train.sh', 'part', 'job', 'c.py']
+    env = dict(env, PATH=f'{tmp_path}:/usr/bin:/bin')
+    assert subprocess.run(command, env=env, capture_output=True, check=False).returncode == end
+    found = tmp_path.joinpath('calls').read_text().splitlines()
+    assert len(found) == len(calls)
+    for line, call in zip(found, calls, strict=True):
+        assert call in line
+
+
 def test_slurm_without_gpus_asks_for_none(tmp_path: Path):
     stub(tmp_path, 'srun')
     env = dict(PATH=f'{tmp_path}:/usr/bin:/bin', GPUS='2', GPUS_PER_NODE='0')
