@@ -16,6 +16,7 @@ from ldae.checks import check_config
 from ldae.config import set_data_root
 from ldae.engine.checkpoint import latest_checkpoint
 from ldae.sections import check_sections
+from ldae.speed import fuse_optimizer, use_fast_settings
 from ldae.utils import ConfigError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -33,6 +34,7 @@ class LaunchOptions:
     data_root: str | None = None
     resume: str | None = None
     amp: bool = False
+    fast: bool = False
     no_validate: bool = False
     auto_scale_lr: bool = False
     keep_batch: bool = False
@@ -89,6 +91,9 @@ def prepare(cfg: Config, options: Any = None) -> Config:
         cfg.resume, cfg.load_from = True, None  # whatever the first start was from
     if options.amp:
         _use_autocast(cfg)
+    if options.fast:
+        use_fast_settings(cfg)
+    fuse_optimizer(cfg)
     _set_dataloader_options(cfg, options)
     if not torch.cuda.is_available():
         _fit_to_cpu(cfg)

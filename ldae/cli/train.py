@@ -27,6 +27,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='continue from a checkpoint; without one named, from the latest in the work dir',
     )
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on any device')
+    parser.add_argument(
+        '--fast', action='store_true', help='compiled blocks, bfloat16 autocast, TF32: configs/_base_/fast.py'
+    )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     batch = parser.add_mutually_exclusive_group()
     batch.add_argument(

@@ -2,10 +2,23 @@
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
+from .errors import ConfigError
+
 
 def unwrapped(module: nn.Module) -> nn.Module:
     """The module inside a wrapper of distributed training, or the module itself."""
     return module.module if is_model_wrapper(module) else module
+
+
+def transformer_blocks(model: nn.Module, user: str) -> list[nn.Module]:
+    """The Transformer blocks of a model, in order; raise ConfigError, naming the hook that needs them, if it has none."""
+    from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
+
+    model = unwrapped(model)
+    blocks = [part for part in model.modules() if isinstance(part, TransformerEncoderLayer)]
+    if not blocks:
+        raise ConfigError(f'{user}: {type(model).__name__} has no Transformer blocks: remove the hook')
+    return blocks
 
 
 def to_pixels(images: Tensor, data_preprocessor: nn.Module) -> Tensor:

@@ -1,11 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
 
 def full_precision(device: torch.device) -> AbstractContextManager:
-    """Context in which an enclosing autocast doesn't lower the precision of products."""
+    """Context in which neither an enclosing autocast nor TF32 lowers the precision of products (their gradients' products
+    come later, and take TF32 where it is on)."""
+    if torch.get_float32_matmul_precision() != 'highest':
+        return _without_tf32(device)
+    return _without_autocast(device)
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager:
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+@contextmanager
+def _without_tf32(device: torch.device) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('highest')
+    try:
+        with _without_autocast(device):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+from .activation_checkpoint import ActivationCheckpointHook
 from .bad_images import BadImagesHook
 from .check_loaded import CheckLoadedHook
 from .compile_blocks import CompileBlocksHook
 from .denoising_pictures import DenoisingPicturesHook
 from .fit_tokenizer import FitTokenizerHook
 from .health import HealthHook
+from .matmul_precision import MatmulPrecisionHook
 from .online_evaluation import OnlineEvaluationHook
 from .online_knn import OnlineKNNHook
 from .plain_checkpoint import PlainCheckpointHook
@@ -19,12 +21,14 @@ from .stop_on_signal import StopOnSignalHook
 from .write_tokenizer import WriteTokenizerHook
 
 __all__ = [
+    'ActivationCheckpointHook',
     'BadImagesHook',
     'CheckLoadedHook',
     'CompileBlocksHook',
     'DenoisingPicturesHook',
     'FitTokenizerHook',
     'HealthHook',
+    'MatmulPrecisionHook',
     'OnlineEvaluationHook',
     'OnlineKNNHook',
     'PlainCheckpointHook',

@@ -7,11 +7,11 @@ import shutil
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
+from torch import nn
 
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError
-from ldae.utils.models import unwrapped
+from ldae.utils.models import transformer_blocks
 
 
 @HOOKS.register_module()
@@ -37,18 +37,18 @@ class CompileBlocksHook(Hook):
         self.backend, self.mode = backend, mode
 
     def before_train(self, runner: Runner) -> None:
-        blocks = [
-            part for part in unwrapped(runner.model).modules() if isinstance(part, TransformerEncoderLayer)
-        ]
-        if not blocks:
-            raise ConfigError(
-                f'CompileBlocksHook: {type(unwrapped(runner.model)).__name__} has no Transformer blocks: remove the hook'
-            )
-        if self.backend == 'inductor' and next(blocks[0].parameters()).device.type == 'cpu':
-            check_cpp_compiler()
-        for block in blocks:
-            block.compile(backend=self.backend, mode=self.mode, fullgraph=True, dynamic=False)
+        blocks = compile_blocks(runner.model, self.backend, self.mode)
         runner.logger.info(f'{len(blocks)} blocks will be compiled in the first step')
+
+
+def compile_blocks(model: nn.Module, backend: str = 'inductor', mode: str | None = None) -> list[nn.Module]:
+    """Compile a model's Transformer blocks in place, when they are first called; return them."""
+    blocks = transformer_blocks(model, 'CompileBlocksHook')
+    if backend == 'inductor' and next(blocks[0].parameters()).device.type == 'cpu':
+        check_cpp_compiler()
+    for block in blocks:
+        block.compile(backend=backend, mode=mode, fullgraph=True, dynamic=False)
+    return blocks
 
 
 def check_cpp_compiler() -> None:

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How float32 products are computed."""
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ldae.registry import HOOKS
+from ldae.utils import check_choice
+
+PRECISIONS = ('highest', 'high', 'medium')
+
+
+@HOOKS.register_module()
+class MatmulPrecisionHook(Hook):
+    """Set ``torch.set_float32_matmul_precision`` while a run lasts: ``'high'`` is TF32 on a GPU that has it.
+
+    Tokenizers, and the fold of their maps into weights, keep full precision (:func:`ldae.utils.full_precision`).
+
+    Args:
+        precision: 'highest', 'high' or 'medium'.
+
+    Raises:
+        ConfigError: For another word.
+    """
+
+    def __init__(self, precision: str = 'high') -> None:
+        check_choice('MatmulPrecisionHook.precision', precision, PRECISIONS)
+        self.precision, self._before = precision, None
+
+    def before_run(self, runner: Runner) -> None:
+        self._before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(self.precision)
+
+    def after_run(self, runner: Runner) -> None:
+        torch.set_float32_matmul_precision(self._before)
