@@ -11,8 +11,8 @@ from mmengine.registry import Registry
 
 from ldae.config import walk_dicts
 from ldae.sections import check_complete, check_sections, check_spelling_of_type
-from ldae.signatures import check_options
-from ldae.utils import ConfigError
+from ldae.signatures import check_options, is_ours
+from ldae.utils import ConfigError, check_choice, check_range
 from ldae.utils.errors import nearest
 
 # Which registries a `type` may come from, by the key of the config under which it stands; the first that fits counts.
@@ -39,6 +39,22 @@ SLOTS = {
 }
 # Slots that stand inside others; the rest stand at the top of a config, as do the data loaders.
 INNER = ('dataset', 'pipeline', 'sampler', 'batch_sampler', 'collate_fn', 'optimizer')
+# Least and greatest value of options of data sets, of the names that they share.
+DATASET_RANGES = dict(
+    pad=(0, float('inf'), int),
+    indices=(1, float('inf'), int),
+    fraction=(1e-6, 1, float),
+    fraction_seed=(0, float('inf'), int),
+    max_bad=(0, 1, float),
+)
+INFINITE = float('inf')
+FOREIGN_RANGES = {
+    'MAEViT': dict(mask_ratio=(0, 1, float)),
+    'EMAHook': dict(momentum=(0, 1, float), begin_iter=(0, INFINITE, int), begin_epoch=(0, INFINITE, int)),
+    'ClsHead': dict(topk=(1, INFINITE, int)),
+    'Accuracy': dict(topk=(1, INFINITE, int)),
+    'LoggerHook': dict(interval=(1, INFINITE, int)),
+}
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 ROOTS = (*LOADERS, *(slot for slot in SLOTS if slot not in INNER))
 # mmpretrain's LoRA model calls names of layers `type`, and its augmentations take options out of their policies; a noise
@@ -59,6 +75,36 @@ def check_settings(cfg: Config) -> None:
     check_sections(cfg)
     for where, component, node, slot in _components(cfg):
         check_options(where, component, node, slot)
+        if is_ours(component):
+            check_dataset_options(where, node)
+        check_foreign_options(where, component, node)
+
+
+def check_foreign_options(where: str, component: Callable, options: dict) -> None:
+    """Ranges that classes of mmpretrain and mmengine don't look at, or only when it is too late."""
+    names = [cls.__name__ for cls in getattr(component, '__mro__', ())]
+    for kind, ranges in FOREIGN_RANGES.items():
+        for option, (low, high, number) in ranges.items() if kind in names else ():
+            value = options.get(option)
+            for item in value if isinstance(value, list | tuple) else [] if value is None else [value]:
+                check_range(f'{where}: {option}', item, low, high, number)
+    if 'mean' in options and 'std' in options and 'BaseDataPreprocessor' in names:
+        mean, std = options['mean'], options['std']
+        if (mean is None) != (std is None) or mean is not None and len(mean) != len(std):
+            raise ConfigError(f'{where}: mean={mean} and std={std} must have one value a channel each')
+
+
+def check_dataset_options(where: str, options: dict) -> None:
+    """Ranges of what data sets of ldae take, whose constructors are called only to read."""
+    for name, (low, high, kind) in DATASET_RANGES.items():
+        value = options.get(name)
+        if value is not None and not isinstance(value, list | tuple):
+            check_range(f'{where}: {name}', value, low, high, kind)
+    if 'split' in options:
+        check_choice(f'{where}: split', options['split'], ('train', 'val', 'test'))
+    low, high = options.get('crop_scale') or (1, 1)
+    if not 0 < low <= high <= 1:
+        raise ConfigError(f'{where}: crop_scale=({low}, {high}) is no range within 0 to 1')
 
 
 def check_types(cfg: Config) -> None:
@@ -75,15 +121,15 @@ def _components(cfg: Config) -> Iterator[tuple[str, Callable, dict, str]]:
             registries = [_registry(kind, scope) for kind in SLOTS[slot]]
             found = next(filter(None, (_resolve(registry, node['type']) for registry in registries)), None)
             if found is None:
-                raise ConfigError(_unknown_type(cfg, where, node['type'], registries[0]))
+                raise ConfigError(_unknown_type(cfg, where, node['type'], registries))
             yield where, found, node, slot
 
 
-def _unknown_type(cfg: Config, where: str, name: str, registry: Registry) -> str:
-    hint = nearest_type(registry, name)
+def _unknown_type(cfg: Config, where: str, name: str, registries: list[Registry]) -> str:
+    hint = next(filter(None, (nearest_type(registry, name) for registry in registries)), '')
     if 'default_scope' not in cfg:
         hint = "; the config sets no default_scope, which is 'mmpretrain' for its components and ours"
-    return f"{where}.type='{name}' is not a registered {registry.name}{hint}"
+    return f"{where}.type='{name}' is not a registered {registries[0].name}{hint}"
 
 
 def _types(node: object, where: str, slot: str | None) -> Iterator[tuple[str, dict, str]]:
@@ -103,7 +149,9 @@ def _types(node: object, where: str, slot: str | None) -> Iterator[tuple[str, di
         inner = key if key in INNER and slot != 'model' else slot
         # What stands beside a hook's or metric's options is of a kind unknown here.
         known = (
-            'type' not in node or slot in ('model', 'pipeline', 'dataset', 'optim_wrapper') or inner != slot
+            'type' not in node
+            or slot in ('model', 'pipeline', 'dataset', 'optim_wrapper', 'visualizer')
+            or inner != slot
         )
         yield from _types(child, f'{where}.{key}', inner if known else None)
 

@@ -67,6 +67,10 @@ class Signature:
                 if is_first and parameter.default is parameter.empty:
                     self.required.add(parameter.name)  # a parent's may be given by the child
                 self.types.setdefault(parameter.name, Any)
+            if is_ours(function):
+                continue
+            if parameter.annotation is bool and isinstance(parameter.default, bool):
+                self.types[parameter.name] = bool  # as far as other packages' annotations go
         if is_ours(function):
             self._add_types(function)
         return rest
@@ -101,7 +105,7 @@ def signature_of(component: Callable) -> Signature:
     return Signature(component)
 
 
-def check_options(where: str, component: Callable, options: Mapping, slot: str) -> None:
+def check_options(where: str, component: Callable, options: Mapping, slot: str = '') -> None:
     """Raise ConfigError for an option that ``component`` doesn't take, lacks, or takes in another type only."""
     if PARTS.search(where):
         return

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from ldae.checks import check_checkpoints, check_config, check_data_roots, check_types
+from ldae.checks import check_checkpoints, check_config, check_data_roots, check_settings, check_types
 from ldae.utils import ConfigError
 
 
@@ -94,3 +94,29 @@ def test_checkpoints_must_exist(tmp_path: Path):
 
 def test_an_empty_config_passes():
     check_config(config())
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(type='MAEViT', mask_ratio=2), 'mask_ratio=2 is out of range'),
+        (dict(type='MAEViT', mask_ratoi=0.5), "did you mean 'mask_ratio'"),
+        (dict(type='ldae.LDAEViT', timestep='ten'), "timestep='ten' is no whole number"),
+    ],
+)
+def test_options_of_components_are_checked(options: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        check_settings(config(model=dict(type='MAE', backbone=options)))
+
+
+def test_mean_and_std_go_together():
+    with pytest.raises(ConfigError, match='one value a channel'):
+        check_settings(config(data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[1, 2], std=[1])))
+
+
+@pytest.mark.parametrize(
+    'options', [dict(pad=-1), dict(crop_scale=(0.5, 2)), dict(split='trian'), dict(indices=0)]
+)
+def test_options_of_data_sets_are_checked_before_they_read(options: dict):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        check_settings(config(train_dataloader=dict(dataset=dict(type='ldae.IDXDataset', **options))))

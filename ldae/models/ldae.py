@@ -57,6 +57,8 @@ class LDAE(BaseSelfSupervisor):
     ) -> None:
         tokenizer = MODELS.build(tokenizer)
         head = MODELS.build(head or dict(type='ldae.OriginalImageHead'))
+        if num_classes is not None:
+            check_range('model: num_classes', num_classes, 1, kind=int)
         head.check(tokenizer)
         noiser = MODELS.build(noiser, default_args=dict(weighting=head.weighting))
         given = dict(tokenizer.geometry._asdict(), num_classes=num_classes)
@@ -73,6 +75,7 @@ class LDAE(BaseSelfSupervisor):
         for t in val_timesteps:
             check_range('model: val_timesteps', t, 0, noiser.num_timesteps - 1, kind=int)
         self.val_timesteps = tuple(val_timesteps)
+        check_range('model: number of val_timesteps', len(val_timesteps), 1)
         check_range('model: label_drop_prob', label_drop_prob, 0, 1)
         self.num_classes, self.label_drop_prob, self.transfer_noise = (
             num_classes,

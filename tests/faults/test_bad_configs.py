@@ -11,13 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+import mmpretrain
 import pytest
 from mmengine.config import Config
 
 sys.path.append(str(Path(__file__).parents[1] / 'configs'))
 from shrink import shrink, write_images
 
-from ldae.checks import _components
+from ldae.checks import _components, check_settings
 from ldae.config import configs_root, load_config
 from ldae.launch import build_runner, prepare
 from ldae.sections import SECTIONS, lookup
@@ -174,3 +175,203 @@ def test_a_value_of_another_type_is_named(base: str, where: str, option: str, va
     line = run(cfg)
     assert option in line
     assert 'LDAE_TRACEBACK' not in line
+
+
+# -- ranges and choices -----------------------------------------------------------------------------------------------
+
+# Names, which may be any string; what is wrong with them shows on the disk.
+NAMES = {
+    'data_root',
+    'ann_file',
+    'checkpoint',
+    'filename',
+    'desc',
+    'prefix',
+    'out_dir',
+    'save_best',
+    'pretrained',
+}
+# A negative interval of a checkpoint means never.
+ANY_NUMBER = {'SafeCheckpointHook.interval'}
+
+
+def out_of_range(hint: Any) -> object | None:
+    """A value of the right type that no option can mean."""
+    kinds = {hint, *get_args(hint)} if get_origin(hint) in (Union, types.UnionType) else {hint}
+    if kinds & {int, float}:
+        return -3
+    if str in kinds:
+        return 'no such thing'
+    if any(
+        get_origin(kind) in (Sequence, list, tuple) and set(get_args(kind)) & {int, float} for kind in kinds
+    ):
+        return [-3, -3]
+    return None
+
+
+def ranged_options() -> list:
+    """(base, place, option, value out of range), each option of each component of ldae's once."""
+    found, seen = [], set()
+    for base, name in BASES.items():
+        for where, component, _, _ in _components(load_config(configs_root() / name)):
+            for option, hint in signature_of(component).types.items():
+                value = out_of_range(hint)
+                if value is None or (component, option) in seen or option in NAMES:
+                    continue
+                if f'{component.__name__}.{option}' in ANY_NUMBER:
+                    continue
+                seen.add((component, option))
+                found.append(
+                    pytest.param(base, where, option, value, id=f'{base}:{where}.{option}={value!r}')
+                )
+    return found
+
+
+@pytest.mark.parametrize(('base', 'where', 'option', 'value'), ranged_options())
+@pytest.mark.usefixtures('_no_data')
+def test_a_value_out_of_range_is_named(base: str, where: str, option: str, value: object, images: Path):
+    cfg = copy.deepcopy(small(base, images))
+    reach(cfg, where)[option] = value
+    line = run(cfg)
+    assert option in line
+    assert 'LDAE_TRACEBACK' not in line
+
+
+# -- what doesn't go together, and other packages' options ------------------------------------------------------------
+
+ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
+TRAIN_STEP = 'train_dataloader.dataset.pipeline'
+COMBINATIONS = [
+    ('ldae', {'model.tokenizer.img_size': 18}, 'not divisible by patch_size'),
+    ('ldae', {'model.tokenizer.patch_size': 5}, 'not divisible by patch_size'),
+    ('ldae', {'model.tokenizer.latent_dim': 49}, 'latent_dim=49 is out of range'),
+    ('ldae', {'model.tokenizer.img_size': 32}, 'data pipeline gives (3, 16, 16)'),
+    ('ldae', {'model.tokenizer.in_channels': 1}, 'data pipeline gives (3, 16, 16)'),
+    ('ldae', {f'{TRAIN_STEP}.2.crop_size': 12}, 'data pipeline gives (3, 12, 12)'),
+    ('ldae', {'model.backbone.img_size': 32}, 'img_size=32 contradicts'),
+    ('ldae', {'model.backbone.patch_size': 8}, 'patch_size=8 contradicts'),
+    ('ldae', {'model.backbone.in_channels': 1}, 'in_channels=1 contradicts'),
+    ('ldae', {'model.backbone.latent_dim': 3}, 'latent_dim=3 contradicts'),
+    ('ldae', {'model.backbone.timestep': 1000}, 'timestep=1000 is out of range'),
+    ('ldae', {'model.noiser.num_timesteps': 5}, 'timestep'),
+    ('ldae', {'model.val_timesteps': [5, 1000]}, 'val_timesteps=1000 is out of range'),
+    ('ldae', {'model.val_timesteps': []}, 'val_timesteps'),
+    ('ldae', {'model.backbone.arch': dict(ARCH, num_heads=5)}, 'num_heads'),
+    ('ldae', {'model.backbone.arch': dict(ARCH, embed_dims=0)}, 'embed_dims'),
+    ('ldae', {'model.backbone.arch': dict(ARCH, embed_dims=30, num_heads=2)}, 'embed_dims'),
+    ('ldae', {'model.backbone.arch': dict(ARCH, num_layers=0)}, 'num_layers'),
+    ('ldae', {'model.backbone.arch': dict(ARCH, num_layers='two')}, 'num_layers'),
+    ('ldae', {'model.backbone.arch': dict(ARCH, feedforward_channels=-1)}, 'feedforward_channels'),
+    ('ldae', {'model.backbone.arch': dict(ARCH, num_layer=3)}, "did you mean 'num_layers'"),
+    ('ldae', {'model.backbone.arch': dict(embed_dims=32)}, 'arch lacks'),
+    ('ldae', {'model.backbone.arch': 'huge-ish'}, 'arch'),
+    ('ldae', {'model.backbone.out_indices': [7]}, 'out_indices'),
+    ('ldae', {'model.backbone.frozen_stages': 3}, 'frozen_stages=3 is out of range'),
+    ('ldae', {'model.backbone.drop_path_rate': 1.5}, 'drop_path_rate=1.5 is out of range'),
+    ('ldae', {'model.backbone.tokenizer': dict(type='ldae.LDAEDecoder')}, 'LDAEDecoder'),
+    ('ldae', {'model.backbone.noiser': dict(type='ldae.GaussianNoiser')}, 'a noiser needs a tokenizer'),
+    ('ldae', {'model.neck': dict(type='ldae.LDAEDecoder', in_dims=5)}, 'in_dims=5 contradicts'),
+    ('ldae', {'model.neck': dict(type='ldae.LDAEDecoder', out_dims=5)}, 'out_dims=5 contradicts'),
+    ('ldae', {'model.neck': dict(type='ldae.LDAEDecoder', arch=dict(ARCH, num_heads=3))}, 'num_heads'),
+    ('ldae', {'model.neck': dict(type='ldae.LDAEDecoder', arch=dict(num_layers=1))}, 'arch lacks'),
+    ('ldae', {'model.neck': dict(type='ldae.LDAEDecoder', num_classes=-1)}, 'num_classes'),
+    ('ldae', {'model.neck': dict(type='ldae.LDAEDecoder', cond_ratio=-1)}, 'cond_ratio'),
+    ('ldae', {'model.neck': dict(type='GlobalAveragePooling')}, 'GlobalAveragePooling'),
+    ('ldae', {'model.head': dict(type='LinearClsHead', num_classes=3, in_channels=32)}, 'LinearClsHead'),
+    ('ldae', {'model.tokenizer': dict(type='ldae.GaussianNoiser')}, 'GaussianNoiser'),
+    ('ldae', {'model.noiser': dict(type='ldae.DCTTokenizer')}, 'DCTTokenizer'),
+    ('ldae', {'model.backbone': dict(type='ResNet', depth=18)}, 'ResNet'),
+    ('ldae', {'model.noiser.schedule': dict(type='linear_sigma', sigma_mx=2)}, 'sigma_mx'),
+    ('ldae', {'model.noiser.schedule': dict(type='lineer_sigma')}, "did you mean 'linear_sigma'"),
+    ('ldae', {'model.noiser.schedule': {}}, 'schedule'),
+    ('ldae', {'model.noiser.weighting': 'snrr'}, "did you mean 'snr'"),
+    ('ldae', {'model.noiser.num_timesteps': 0}, 'num_timesteps=0 is out of range'),
+    ('ldae', {'data_preprocessor.mean': [1, 2]}, 'mean'),
+    ('ldae', {'data_preprocessor.std': [1]}, 'std'),
+    ('ldae', {'optim_wrapper.optimizer.betas': [2, 2]}, 'beta'),
+    ('ldae', {'optim_wrapper.optimizer.betas': 'x'}, 'optim_wrapper'),
+    ('ldae', {'optim_wrapper.optimizer.weight_decay': -1}, 'weight_decay'),
+    ('ldae', {'optim_wrapper.optimizer.lr': None}, 'lr=None is out of range'),
+    ('ldae', {'optim_wrapper.accumulative_counts': 0}, 'accumulative_counts=0'),
+    ('ldae', {'optim_wrapper.clip_grad': dict(max_norm=-1)}, 'max_norm=-1'),
+    ('ldae', {'optim_wrapper.clip_grad': 3}, 'clip_grad=3 is no dict'),
+    ('ldae', {'param_scheduler.0.begin': 'x'}, 'param_scheduler'),
+    ('ldae', {'param_scheduler.0.begin': 500}, 'begin'),
+    ('ldae', {'param_scheduler.0.start_factor': 7}, 'param_scheduler[0]'),
+    ('ldae', {'default_hooks.logger.interval': 0}, 'interval'),
+    ('ldae', {'default_hooks.checkpoint.interval': 'x'}, 'interval'),
+    ('ldae', {'default_hooks.checkpoint': 5}, 'default_hooks.checkpoint=5'),
+    ('ldae', {'train_dataloader.sampler.shuffle': 'perhaps'}, 'shuffle'),
+    ('ldae', {'train_dataloader.collate_fn': 'default_collate'}, 'collate_fn'),
+    ('ldae', {'train_dataloader.batch_size': 1.5}, 'batch_size'),
+    ('ldae', {'val_evaluator': None}, 'val_evaluator'),
+    ('ldae', {'val_dataloader': None}, 'val_dataloader'),
+    ('ldae', {'model': None}, 'model'),
+    ('ldae', {'model': dict(tokenizer=None)}, 'type'),
+    ('ldae', {f'{TRAIN_STEP}.1.scale': -4}, 'pipeline[1]'),
+    ('ldae', {f'{TRAIN_STEP}.1.edge': 'shortest'}, 'pipeline[1]'),
+    ('ldae', {f'{TRAIN_STEP}.1.backend': 'pil'}, 'pipeline[1]'),
+    ('ldae', {f'{TRAIN_STEP}.1.interpolation': 'cubic-ish'}, 'pipeline[1]'),
+    ('ldae', {f'{TRAIN_STEP}.2.crop_size': 0}, 'pipeline[2]'),
+    ('ldae', {f'{TRAIN_STEP}.2': dict(crop_size=16)}, 'type'),
+    ('ldae', {'visualizer.vis_backends': [dict(type='LocalVisBackEnd')]}, "did you mean 'LocalVisBackend'"),
+    ('ldae', {'custom_hooks': [dict(type='EMAHook', momentum=3)]}, 'momentum'),
+    ('mae', {'model.backbone.mask_ratio': 2}, 'mask_ratio'),
+    ('mae', {'model.backbone.img_size': 24}, 'model'),
+    ('mae', {'model.backbone.arch': dict(ARCH, num_heads=5)}, 'model'),
+    ('mae', {'model.neck.num_patches': 9}, 'model'),
+    ('mae', {'model.neck.embed_dim': 48}, 'model'),
+    ('mae', {'model.head.patch_size': 8}, 'model'),
+    ('mae', {f'{TRAIN_STEP}.1.crop_ratio_range': [2, 1]}, 'pipeline[1]'),
+    ('finetune', {'model.head.in_channels': 31}, 'model'),
+    ('finetune', {'model.head.num_classes': 0}, 'num_classes'),
+    ('finetune', {'model.backbone.out_type': 'cls_token'}, 'out_type'),
+    ('finetune', {'model.backbone.out_type': 'raw'}, 'model'),
+    ('finetune', {'model.train_cfg': dict(augments=[dict(type='Mixup', alpha=-1)])}, 'Mixup'),
+    ('finetune', {'optim_wrapper.paramwise_cfg.layer_decay_rate': 'x'}, 'optim_wrapper'),
+    ('finetune', {'optim_wrapper.constructor': 'LearningRateDecayOptimWrapperConstructr'}, 'constructor'),
+    ('linear', {'model.neck.input_features': 33}, 'model'),
+    ('linear', {'model.head.topk': [0]}, 'topk'),
+    ('linear', {'val_evaluator.topk': 'x'}, 'val_evaluator'),
+    ('gan', {'model.tokenizer.downsample': 3}, 'downsample'),
+    ('gan', {'model.tokenizer.latent_dim': 6}, 'latent_dim'),
+    ('gan', {'model.reconstruction': 'l3'}, 'reconstruction'),
+    ('gan', {'model.kl_weight': -1}, 'kl_weight'),
+    ('gan', {'model.adversarial.weigth': 1}, "did you mean 'weight'"),
+    ('gan', {'model.adversarial.weight': -1}, 'weight=-1 is out of range'),
+    ('gan', {'model.adversarial.start_step': 'soon'}, 'start_step'),
+    ('gan', {'model.perceptual': dict(backbon='vgg')}, "did you mean 'backbone'"),
+    ('gan', {'model.tokenizer.type': 'ldae.DCTTokenizer'}, 'DCTTokenizer'),
+    ('demo', {'train_dataloader.dataset.split': 'val'}, 'split'),
+    ('demo', {'train_dataloader.dataset.crop_scale': [0.5, 2]}, 'crop_scale'),
+    ('demo', {'train_dataloader.dataset.crop_scale': [0.9, 0.5]}, 'crop_scale'),
+    ('demo', {'train_dataloader.dataset.pad': -1}, 'pad'),
+]  # fmt: skip
+
+
+def put(cfg: Config, where: str, value: object) -> None:
+    parent, _, key = where.rpartition('.')
+    node = reach(cfg, parent) if parent else cfg
+    node[int(key) if key.isdigit() else key] = value
+
+
+@pytest.mark.parametrize(('base', 'changes', 'message'), COMBINATIONS, ids=lambda x: str(x)[:70])
+@pytest.mark.usefixtures('_no_data')
+def test_what_does_not_go_together_is_said(base: str, changes: dict, message: str, images: Path):
+    cfg = copy.deepcopy(small(base, images))
+    for where, value in changes.items():
+        put(cfg, where, value)
+    assert message in run(cfg)
+
+
+def test_no_good_config_is_refused():
+    ours = [path for path in configs_root().rglob('*.py') if not {'_base_', 'scales'} & set(path.parts)]
+    assert len(ours) > 100
+    for path in ours:
+        check_settings(load_config(path))
+    for path in (Path(mmpretrain.__file__).parent / '.mim' / 'configs' / 'mae').rglob('*.py'):
+        check_settings(Config.fromfile(path))
+
+
+def test_there_are_more_than_two_hundred_of_them():
+    assert len(places_of_keys() + typed_options() + ranged_options() + COMBINATIONS) > 200

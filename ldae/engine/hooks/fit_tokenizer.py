@@ -36,6 +36,7 @@ class FitTokenizerHook(Hook):
         if num_images is not None:
             check_range('FitTokenizerHook: num_images', num_images, 1, kind=int)
         check_range('FitTokenizerHook: batch_size', batch_size, 1, kind=int)
+        check_range('FitTokenizerHook: seed', seed, 0, kind=int)
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
 
     def before_train(self, runner: Runner) -> None:

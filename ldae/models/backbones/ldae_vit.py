@@ -11,7 +11,7 @@ from mmpretrain.models.utils import build_2d_sincos_position_embedding, resize_p
 from torch import Tensor, nn
 
 from ldae.models.layers import DiTBlock, LabelEmbed, PatchEmbed, TimestepEmbed, init_dit_weights
-from ldae.models.layers.dit_block import ARCH_KEYS, NORM_CFG
+from ldae.models.layers.dit_block import NORM_CFG, check_arch
 from ldae.models.layers.patches import token_index
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, check_choice, check_range
@@ -84,6 +84,12 @@ class LDAEViT(VisionTransformer):
         init_cfg: dict | None = None,
     ) -> None:
         self._check_options(arch, input_type, latent_dim, cond_ratio, timestep, num_timesteps, out_type)
+        check_range('backbone LDAEViT: drop_path_rate', drop_path_rate, 0, 1)
+        depth = (self.arch_zoo[arch] if isinstance(arch, str) else arch)['num_layers']
+        for index in [out_indices] if isinstance(out_indices, int) else out_indices:
+            check_range('backbone LDAEViT: out_indices', index, -depth, depth - 1, kind=int)
+        if num_classes is not None:
+            check_range('backbone LDAEViT: num_classes', num_classes, 1, kind=int)
         img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         super().__init__(
             arch=arch,
@@ -122,10 +128,8 @@ class LDAEViT(VisionTransformer):
     ) -> None:
         if isinstance(arch, str):
             check_choice('backbone LDAEViT: arch', arch, self.arch_zoo)
-        elif missing := [key for key in ARCH_KEYS if key not in arch]:
-            raise ConfigError(
-                f'backbone LDAEViT: arch lacks {missing}: give a name, or all of {list(ARCH_KEYS)}'
-            )
+        else:
+            check_arch('backbone LDAEViT', arch)
         check_choice('backbone LDAEViT: input_type', input_type, ('image', 'latent'))
         check_choice('backbone LDAEViT: out_type', out_type, self.OUT_TYPES - {'cls_token'})
         check_range('backbone LDAEViT: cond_ratio', cond_ratio, 1e-3, 16)

@@ -13,9 +13,9 @@ from ldae.models.layers import (
     init_dit_weights,
     modulate,
 )
-from ldae.models.layers.dit_block import ARCH_KEYS, NORM_CFG, PLAIN_NORM_CFG
+from ldae.models.layers.dit_block import NORM_CFG, PLAIN_NORM_CFG, check_arch
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, check_range
+from ldae.utils import check_range
 
 
 @MODELS.register_module()
@@ -44,10 +44,10 @@ class LDAEDecoder(BaseModule):
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        missing = [key for key in ARCH_KEYS if key not in arch]
-        if missing:
-            raise ConfigError(f'neck LDAEDecoder: arch lacks {missing}: give all of {list(ARCH_KEYS)}')
-        check_range('neck LDAEDecoder: num_layers', arch['num_layers'], 0, kind=int)
+        check_arch('neck LDAEDecoder', arch, least_layers=0)
+        check_range('neck LDAEDecoder: cond_ratio', cond_ratio, 1e-3, 16)
+        if num_classes is not None:
+            check_range('neck LDAEDecoder: num_classes', num_classes, 1, kind=int)
         dims, heads, hidden = arch['embed_dims'], arch['num_heads'], arch['feedforward_channels']
         self.conditioned = conditioned
         self.embed = nn.Identity() if in_dims == dims else nn.Linear(in_dims, dims)

@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ldae.registry import MODELS, NOISE_SCHEDULES
+from ldae.signatures import check_options
 from ldae.utils import check_choice, check_range
 
 from .schedules import loss_weight
@@ -54,7 +55,9 @@ class GaussianNoiser(BaseModule):
         super().__init__()
         schedule = dict(type=schedule) if isinstance(schedule, str) else dict(schedule)
         NOISE_SCHEDULES.import_from_location()
-        check_choice('noiser: schedule', schedule['type'], NOISE_SCHEDULES.module_dict)
+        name = schedule.get('type')
+        check_choice('noiser: schedule', name, NOISE_SCHEDULES.module_dict)
+        check_options(f'noiser: schedule {name}', NOISE_SCHEDULES.get(name), schedule)
         check_range('noiser: num_timesteps', num_timesteps, 1, kind=int)
         with torch.device('cpu'):  # tables are values even where a model is only sketched on the meta device
             gamma, sigma = NOISE_SCHEDULES.get(schedule.pop('type'))(num_timesteps, **schedule)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ldae.models.tokenizers import LearnedTokenizer, Reconstruction
 from ldae.registry import MODELS
+from ldae.signatures import check_options
 from ldae.utils import ConfigError, check_choice, check_range
 from ldae.utils.models import to_pixels, unwrapped
 
@@ -72,8 +73,10 @@ class TokenizerTrainer(BaseModel):
                 'does not work in: leave them out'
             )
         if perceptual is not None:
+            check_options('model.perceptual', PerceptualLoss, perceptual)
             self.perceptual = PerceptualLoss(**perceptual)
         if adversarial is not None:
+            check_options('model.adversarial', AdversarialLoss, adversarial)
             self.adversarial = AdversarialLoss(self.geometry.in_channels, **adversarial)
         # The buffer travels in the checkpoint; the number beside it spares a step the wait for the device.
         self.register_buffer('steps', torch.tensor(0))
