@@ -36,6 +36,7 @@ class WriteTokenizerHook(Hook):
         if num_images is not None:
             check_range('WriteTokenizerHook: num_images', num_images, 1, kind=int)
         check_range('WriteTokenizerHook: batch_size', batch_size, 1, kind=int)
+        check_range('WriteTokenizerHook: seed', seed, 0, kind=int)
         self.num_images, self.batch_size, self.seed, self.filename = num_images, batch_size, seed, filename
 
     def before_train(self, runner: Runner) -> None:
