@@ -132,7 +132,9 @@ def test_fine_tuning_decays_lr_by_layer_and_not_the_weights_of_norms_and_biases(
     with torch.device('meta'):
         model = MODELS.build(dict(data_preprocessor=cfg.data_preprocessor, **cfg.model))
     optim_cfg = dict(cfg.optim_wrapper, type='OptimWrapper')
-    groups = {g['param_name']: g for g in build_optim_wrapper(model, optim_cfg).optimizer.param_groups}
+    names = {param: name for name, param in model.named_parameters()}
+    optimizer = build_optim_wrapper(model, optim_cfg).optimizer
+    groups = {names[param]: group for group in optimizer.param_groups for param in group['params']}
     lr = {name: group['lr'] / 4e-3 for name, group in groups.items()}
     assert lr['head.fc.weight'] == lr['backbone.ln2.weight'] == 1
     assert lr['backbone.layers.11.attn.qkv.weight'] == pytest.approx(0.85)
