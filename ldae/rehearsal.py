@@ -67,9 +67,11 @@ def _component(error: Exception) -> str | None:
 
 def rehearse(runner: Runner) -> None:
     """Everything that a built Runner will build later, apart from its data sets."""
+    training = runner.cfg.get('train_dataloader') is not None
+    used = [name for name in LOADERS if not (training and name.startswith('test'))]
     shapes: set[tuple[int, ...]] = set()
     with preserved_rng():
-        for loader in LOADERS:
+        for loader in used:
             for image in _rehearse_pipelines(loader, runner.cfg):
                 if image.shape not in shapes:  # training, validation and test mostly give the same
                     _try_model(
@@ -78,7 +80,8 @@ def rehearse(runner: Runner) -> None:
                 shapes.add(image.shape)
         if isinstance(runner.optim_wrapper, Mapping):
             _rehearse_optimizer(runner)
-        for name in ('val_evaluator', 'test_evaluator'):
+        for loader in used:
+            name = loader.replace('dataloader', 'evaluator')
             _rehearse_metrics(name, runner.cfg.get(name))
 
 

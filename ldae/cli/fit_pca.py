@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from mmengine.registry import init_default_scope
 
-    from ldae.checks import check_data_roots, check_types
+    from ldae.checks import check_data_roots, check_settings
     from ldae.config import load_config, set_data_root
     from ldae.engine.fit import fit_tokenizer, save_tokenizer
     from ldae.registry import DATASETS
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    check_types(cfg)
+    check_settings(cfg)
     check_data_roots(cfg)
     tokenizer = build_tokenizer(cfg)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
