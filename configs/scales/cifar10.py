@@ -32,7 +32,7 @@ scale = dict(
     # Of the probe's 90 epochs and fine-tuning's 100. LARS is for batches of thousands: its rate is too low for few steps.
     benchmarks=dict(
         linear=dict(
-            batch_size=256, epochs=30, optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0)
+            batch_size=1024, epochs=30, optimizer=dict(type='SGD', lr=0.4, momentum=0.9, weight_decay=0.0)
         ),
         finetune=dict(batch_size=128, epochs=30, lr=1e-3),
     ),

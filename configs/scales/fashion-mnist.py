@@ -22,4 +22,5 @@ scale = dict(
         'ldae.PatchVAETokenizer': 10,
     },
     adversarial_start_step=700,
+    benchmarks=dict(linear=dict(epochs=30)),
 )
