@@ -14,8 +14,27 @@ def optimizers_of(wrapper: BaseOptimWrapper | OptimWrapperDict) -> list[Optimize
     return [part.optimizer for part in wrappers]
 
 
+def gradients_of(optimizer: Optimizer) -> list[Tensor]:
+    """The gradients that are there."""
+    params = (param for group in optimizer.param_groups for param in group['params'])
+    return [param.grad for param in params if param.grad is not None]
+
+
 def gradient_norm(optimizer: Optimizer) -> Tensor:
     """2-norm of all gradients together, on their device: nothing is read back. 0 where there are none."""
-    params = [param for group in optimizer.param_groups for param in group['params']]
-    gradients = [param.grad for param in params if param.grad is not None]
-    return get_total_norm(gradients) if gradients else torch.zeros((), device=params[0].device)
+    gradients = gradients_of(optimizer)
+    if not gradients:
+        return torch.zeros((), device=optimizer.param_groups[0]['params'][0].device)
+    return get_total_norm(gradients)
+
+
+def is_not_finite(optimizer: Optimizer) -> Tensor:
+    """Whether a gradient isn't finite: a bool on their device, which isn't read."""
+    gradients = gradients_of(optimizer)
+    if not gradients or gradients[0].device.type != 'cpu' or len({grad.dtype for grad in gradients}) > 1:
+        return ~torch.isfinite(gradient_norm(optimizer))
+    # A norm is a loop over tensors on a CPU, milliseconds for small models. This is one call, that of GradScaler; a product
+    # with one changes nothing.
+    found = torch.zeros(())
+    torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, torch.ones(()))
+    return found.bool()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from ldae.utils.rng import preserved_rng
+from ldae.utils.rng import preserved_rng, seed_everything
 
 
 def draw():
@@ -35,3 +35,11 @@ def test_also_when_the_block_fails():
     with pytest.raises(RuntimeError):
         fail_after_drawing()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_seeding_all_streams_draws_what_seeding_each_draws():
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(7)
+    expected = draw()
+    seed_everything(7)
+    assert draw() == expected

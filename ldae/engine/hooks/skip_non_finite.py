@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Optimizer
 
-from ldae.engine.gradients import gradient_norm
+from ldae.engine.gradients import is_not_finite
 from ldae.engine.incidents import Attempt, save_attempts, save_state
 from ldae.registry import HOOKS
 from ldae.utils import TrainingStopped, check_range
@@ -168,7 +168,7 @@ class OptimizerGuard:
     def before_step(self, *_) -> None:
         """Called by the optimizer when gradients are complete."""
         self.resolve()  # the step before: weights are still those that it was skipped with
-        bad = ~torch.isfinite(gradient_norm(self.optimizer))
+        bad = is_not_finite(self.optimizer)
         self.stepped = True
         self._pending = *to_host(bad), self.hook._attempts
         if self.masks:

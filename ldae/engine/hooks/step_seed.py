@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The random numbers of a step follow from the seed and the step's number, so that nothing has to be restored."""
 
-import random
-
-import numpy as np
-import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ldae.registry import HOOKS
-from ldae.utils.rng import seed_of
+from ldae.utils.rng import seed_everything, seed_of
 
 
 @HOOKS.register_module()
@@ -34,7 +30,4 @@ class StepSeedHook(Hook):
 
     def _seed(self, runner: Runner, moment: str) -> None:
         rank = get_rank() if runner._randomness_cfg.get('diff_rank_seed') else 0
-        seed = seed_of(runner.seed, moment, rank)
-        torch.manual_seed(seed)  # all devices
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
+        seed_everything(seed_of(runner.seed, moment, rank))
