@@ -2,6 +2,7 @@
 """What goes wrong on a user's side, in one line each."""
 
 import errno
+import multiprocessing
 import os
 import pickle
 import re
@@ -44,6 +45,10 @@ def explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequence
             raise
         _give_way_to_the_first_rank()
         print(f'error: {line}', file=sys.stderr, flush=True)
+        for (
+            child
+        ) in multiprocessing.active_children():  # data loaders' workers, which nobody will tell to end
+            child.kill()
         return getattr(error, 'exit_status', EXIT_STATUS)
 
 
@@ -70,7 +75,16 @@ def one_line(error: BaseException) -> str | None:
     image = re.search(r'failed to load image: (.*)', text)
     if image:
         return f'{image[1].strip()} is not a readable image: remove or replace it'
-    return _one_line_of_processes(text) or _one_line_of_os(error, text)
+    return _one_line_of_processes(_with_causes(error)) or _one_line_of_os(error, text)
+
+
+def _with_causes(error: BaseException | None) -> str:
+    """Also of what it was raised over: a dead worker is told of in whatever code happens to run."""
+    texts = []
+    while error is not None and len(texts) < 5:
+        texts.append(str(error))
+        error = error.__cause__ or error.__context__
+    return '\n'.join(texts)
 
 
 def _one_line_of_processes(text: str) -> str | None:
