@@ -158,3 +158,73 @@ def test_our_hooks_survive_inheritance():
         hooks = load_config(ROOT / name).default_hooks
         assert {'plain_checkpoint', 'check_loaded', 'timer', 'checkpoint'} <= set(hooks)
         assert hooks.checkpoint.max_keep_ckpts == 3
+
+
+BENCHMARKS = sorted(path.stem for path in (ROOT / 'benchmarks').glob('*.py') if 'mmpretrain' not in path.stem)
+FINETUNE = [name for name in BENCHMARKS if name.endswith('finetune')]
+LINEAR = [name for name in BENCHMARKS if '_linear' in name]
+
+
+def steps_of(cfg, split: str) -> dict[str, dict]:
+    return {step.type: step for step in cfg[f'{split}_dataloader'].dataset.pipeline}
+
+
+@pytest.mark.parametrize('name', FINETUNE)
+def test_fine_tuning_has_the_numbers_of_the_papers_table(name):
+    cfg = load_config(ROOT / f'benchmarks/{name}.py')
+    optimizer, wrapper = cfg.optim_wrapper.optimizer, cfg.optim_wrapper
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', pytest.approx(4e-3), 0.05)
+    assert wrapper.paramwise_cfg.layer_decay_rate == (0.65 if 'vit-l' in name else 0.85)
+    assert cfg.train_cfg.max_epochs == 100
+    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 1024
+    assert (cfg.model.backbone.out_type, cfg.model.backbone.drop_path_rate) == ('avg_featmap', 0.1)
+    assert cfg.model.train_cfg.augments == [dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]
+    assert (cfg.model.head.loss.type, cfg.model.head.loss.label_smooth_val) == ('LabelSmoothLoss', 0.1)
+    augment = steps_of(cfg, 'train')['RandAugment']
+    level = (augment.magnitude_level, augment.total_level, augment.magnitude_std, augment.num_policies)
+    assert level == (9, 10, 0.5, 2)
+    # mmengine's momentum is the weight of the new value.
+    assert 1 - cfg.default_hooks.ema.momentum == pytest.approx(0.9999)
+
+
+@pytest.mark.parametrize('name', LINEAR)
+def test_linear_probe_has_maes_recipe(name):
+    cfg = load_config(ROOT / f'benchmarks/{name}.py')
+    optimizer, batch = cfg.optim_wrapper.optimizer, 1024 if 'pct' in name else 16384
+    assert (optimizer.type, optimizer.weight_decay, optimizer.momentum) == ('LARS', 0, 0.9)
+    assert optimizer.lr == pytest.approx(0.1 * batch / 256)
+    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == batch
+    assert cfg.train_cfg.max_epochs == (500 if '_1pct' in name else 90)
+    arch = cfg.model.backbone.arch
+    depth = arch.num_layers if isinstance(arch, dict) else 24 if arch == 'large' else 12
+    assert cfg.model.backbone.frozen_stages == depth
+    if name.startswith('ldae'):
+        assert (cfg.model.backbone.timestep, cfg.model.backbone.out_type) == (10, 'avg_featmap')
+    assert cfg.model.get('train_cfg') is None
+
+
+@pytest.mark.parametrize('name', BENCHMARKS)
+def test_benchmarks_crop_and_flip_in_training_and_cut_the_centre_in_testing(name):
+    cfg = load_config(ROOT / f'benchmarks/{name}.py')
+    size = 256 if name.startswith('ldae') or '_256' in name else 224
+    train, test = steps_of(cfg, 'train'), steps_of(cfg, 'val')
+    assert train['RandomResizedCrop'].scale == size
+    assert train['RandomFlip'].prob == 0.5
+    assert ('RandAugment' in train) is ('RandomErasing' in train) is name.endswith('finetune')
+    assert list(test) == ['ldae.LoadImage', 'ResizeEdge', 'CenterCrop', 'PackInputs']
+    assert (test['ResizeEdge'].scale, test['CenterCrop'].crop_size) == (256, size)
+    assert cfg.model.backbone.img_size == size
+    part = {'_linear_1pct': 0.01, '_linear_10pct': 0.1}
+    expected = next((fraction for end, fraction in part.items() if name.endswith(end)), None)
+    assert cfg.train_dataloader.dataset.get('fraction') == expected
+    assert cfg.val_dataloader.dataset.get('fraction') is None
+
+
+def test_the_probes_batch_norm_has_no_parameters():
+    cfg = load_config(ROOT / 'benchmarks/ldae_vit-b_linear.py')
+    init_default_scope('mmpretrain')
+    neck = MODELS.build(cfg.model.neck)
+    assert list(neck.parameters()) == []
+    x = torch.randn(64, 768) * 3 + 5
+    (normalised,) = neck((x,))
+    torch.testing.assert_close(normalised, (x - x.mean(0)) / x.std(0, correction=0), rtol=1e-4, atol=1e-4)
