@@ -5,6 +5,7 @@ from .cifar10 import CIFAR10
 from .idx import IDXDataset, batch_collate
 from .image_folder import ImageFolder
 from .in_memory import InMemoryDataset
+from .latents import LatentDataset
 from .load_image import BadImageError, LoadImage
 from .workers import start_worker
 
@@ -14,6 +15,7 @@ __all__ = [
     'IDXDataset',
     'ImageFolder',
     'InMemoryDataset',
+    'LatentDataset',
     'LoadImage',
     'batch_collate',
     'start_worker',

@@ -13,6 +13,8 @@ from ldae.registry import MODELS
 from ldae.utils import ConfigError, check_range
 from ldae.utils.models import to_pixels
 
+from .data_preprocessor import LatentsPass, are_latents
+
 
 @MODELS.register_module()
 class LDAE(BaseSelfSupervisor):
@@ -68,6 +70,7 @@ class LDAE(BaseSelfSupervisor):
             self._complete_neck(neck or dict(type='ldae.LDAEDecoder'), tokenizer, backbone, head)
         )
         super().__init__(backbone, neck, head, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.data_preprocessor = LatentsPass(self.data_preprocessor)
         self.tokenizer, self.noiser = tokenizer, noiser
         self.masking = None if masking is None else self._build_masking(masking)
         # One map, two users: what fits the tokenizer reaches the encoder, and its checkpoint holds the subspace it saw.
@@ -97,12 +100,28 @@ class LDAE(BaseSelfSupervisor):
         return MODELS.build(complete('masking', masking, given))
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
-        """Images (B, C, H, W) -> ``{'loss': scalar}``. Labels are looked at only where ``num_classes`` is set."""
-        z0 = self.tokenizer.encode(inputs)  # (B, N, d)
+        """Images (B, C, H, W), or their latents (B, N, d) where the head needs no images -> ``{'loss': scalar}``.
+
+        Labels are looked at only where ``num_classes`` is set.
+        """
+        self.head.check_inputs(inputs)
+        z0 = self._latents(inputs)  # (B, N, d)
         sample = self.noiser(z0)  # z_t = gamma_t z0 + sigma_t eps
         labels = self._labels(data_samples) if self.num_classes else None  # (B,)
         pred = self._predict_target(sample, labels)  # (B, N, d or C*p*p)
         return self.head.loss(pred, sample, inputs, self.tokenizer)
+
+    def _latents(self, inputs: Tensor) -> Tensor:
+        """Latents (B, N, d) of images (B, C, H, W); those of a cache are what they are."""
+        if not are_latents(inputs):
+            return self.tokenizer.encode(inputs)
+        expected = (self.tokenizer.num_tokens, self.tokenizer.latent_dim)
+        if tuple(inputs.shape[1:]) != expected:
+            raise ConfigError(
+                f'the data are latents of (tokens, dimensions) {tuple(inputs.shape[1:])}, the tokenizer makes {expected}: '
+                'encode the images anew'
+            )
+        return inputs.float()
 
     def _predict_target(self, sample: NoisySample, labels: Tensor | None = None) -> Tensor:
         noisy = self._encoder_input(sample.z_t)  # (B, N, d), or images
@@ -129,8 +148,8 @@ class LDAE(BaseSelfSupervisor):
         return torch.where(chance < self.label_drop_prob, self.num_classes, labels)
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Features of images (B, C, H, W) at the encoder's transfer time step; the last is (B, N, C)."""
-        latents = self.tokenizer.encode(inputs)
+        """Features of images (B, C, H, W), or of latents, at the encoder's transfer time step; the last is (B, N, C)."""
+        latents = self._latents(inputs)
         if self.transfer_noise:
             latents = self.noiser.at_level(latents, self.backbone.timestep)
         return self.backbone(self._encoder_input(latents))

@@ -12,12 +12,14 @@ FOLDER = Path(__file__).parents[2] / 'benchmarks'
 TINY = {
     'health.py': '--size tiny --img-size 32 --batch-size 2 --num-images 4 --steps 1',
     'knn.py': '--train 300 --test 100 --width 8 --k 5 20 --runs 1',
+    'latent_cache.py': '--size tiny --batch-size 2 --images 4 --rounds 1',
     'masked.py': '--steps 1 --cost-only',
     'pca_fit.py': '--img-size 32 --patch-size 8 --batch-size 32 --images 64 --runs 1',
     'probe.py': '--images 60 --timesteps 10 300 --settings 8 --epochs 1',
     'train_step.py': '--size tiny --img-size 32 --batch-size 2 --steps 1',
 }
 PEERS = 'float32 products|plain loop of timm layers|training time|bare product|feature pass|a step of MAE'
+PEERS += '|encoding images'
 
 
 def test_every_program_is_run_here():

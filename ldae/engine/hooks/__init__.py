@@ -6,6 +6,7 @@ from .compile_blocks import CompileBlocksHook
 from .denoising_pictures import DenoisingPicturesHook
 from .fit_tokenizer import FitTokenizerHook
 from .health import HealthHook
+from .latent_cache import LatentCacheHook
 from .matmul_precision import MatmulPrecisionHook
 from .online_evaluation import OnlineEvaluationHook
 from .online_knn import OnlineKNNHook
@@ -28,6 +29,7 @@ __all__ = [
     'DenoisingPicturesHook',
     'FitTokenizerHook',
     'HealthHook',
+    'LatentCacheHook',
     'MatmulPrecisionHook',
     'OnlineEvaluationHook',
     'OnlineKNNHook',

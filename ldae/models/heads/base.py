@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ldae.models.noisers import NoisySample
 from ldae.models.tokenizers import BaseTokenizer
-from ldae.utils import full_precision
+from ldae.utils import ConfigError, full_precision
 
 
 class DenoisingHead(BaseModule, metaclass=ABCMeta):
@@ -18,11 +18,26 @@ class DenoisingHead(BaseModule, metaclass=ABCMeta):
     space = 'latent'
     #: The loss weight lambda_t that belongs to this target (method section "Noisers").
     weighting = 'signal_share'
+    #: Whether :meth:`error` looks at the images; where it doesn't, training from latents alone is possible.
+    needs_images = True
     #: Time steps (B,) and losses (B,) of the last training batch, on its device, for whoever watches.
     recent: tuple[Tensor, Tensor] | None = None
 
     def check(self, tokenizer: BaseTokenizer) -> None:
         """Raise ConfigError if this target can't be computed with ``tokenizer``; called when the model is built."""
+
+    def check_inputs(self, inputs: Tensor) -> None:
+        """Raise ConfigError if a batch is of latents (B, N, d) and the target needs images."""
+        if self.needs_images and inputs.dim() == 3:
+            raise ConfigError(f'the data are latents, but {self.why_images}')
+
+    @property
+    def why_images(self) -> str:
+        """Why the target can't be had from latents, and what to do."""
+        return (
+            f'{type(self).__name__} compares with the original image, which latents do not hold: train from images, or use '
+            'a head that needs none (ldae.CleanLatentHead, ldae.NoiseHead, ldae.DecodedImageHead)'
+        )
 
     @abstractmethod
     def error(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> Tensor:

@@ -27,6 +27,8 @@ class DecodedImageHead(ImageHead):
     """Predict the image that the clean latent decodes to: ``lambda_t ||V^T z0 - net||^2`` (Table 3, "image output by
     inverse PCA")."""
 
+    needs_images = False
+
     def error(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> Tensor:
         return (patchify(tokenizer.decode(sample.z0), tokenizer.patch_size) - pred).square().mean(dim=-1)
 

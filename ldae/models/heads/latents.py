@@ -15,6 +15,7 @@ class NoiseHead(DenoisingHead):
     """Predict the noise: ``||eps - net||^2``, every time step counting the same (the DiT baseline)."""
 
     weighting = 'uniform'
+    needs_images = False
 
     def error(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> Tensor:
         return (sample.noise - pred).square().mean(dim=-1)
@@ -27,6 +28,8 @@ class NoiseHead(DenoisingHead):
 @MODELS.register_module()
 class CleanLatentHead(DenoisingHead):
     """Predict the clean latent: ``lambda_t ||z0 - net||^2`` (Table 3, "predict clean data")."""
+
+    needs_images = False
 
     def error(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> Tensor:
         return (sample.z0 - pred).square().mean(dim=-1)
