@@ -60,7 +60,7 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
     * ``epochs``: what becomes of 400; other numbers, and warm-up, in proportion;
     * ``timestep``: at which features are taken, for rows that name none (optional);
     * ``benchmarks``: learning rate, batch, epochs (of the paper's 90 or 100) and optimizer for ``linear`` probes and for
-      ``finetune`` (for configs of benchmarks only);
+      ``finetune``, which has an ``ema_momentum`` too (for configs of benchmarks only);
     * ``tokenizers``: further options by tokenizer type, ``latent_dims`` among them where a type has other ones;
     * ``tokenizer_epochs`` by tokenizer type and ``adversarial_start_step``, for configs that train a tokenizer; these keep
       their own optimizer.
@@ -129,6 +129,8 @@ def _scale_benchmark(cfg: Config, path: Path) -> Config:
         cfg.optim_wrapper.pop('paramwise_cfg', None)
     else:
         cfg.optim_wrapper.optimizer.lr = rule.lr
+    if 'ema' in cfg.default_hooks:
+        cfg.default_hooks.ema.momentum = _lookup(rule, 'ema_momentum', f'{path}: scale.benchmarks.{kind}')
     cfg.auto_scale_lr = ConfigDict(enable=True, base_batch_size=rule.batch_size)
     epochs = max(2, round(cfg.train_cfg.max_epochs * rule.epochs / full_epochs))
     interval = cfg.train_cfg.get('val_interval', 1)

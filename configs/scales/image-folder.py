@@ -33,7 +33,7 @@ scale = dict(
         linear=dict(
             batch_size=1024, epochs=30, optimizer=dict(type='SGD', lr=0.4, momentum=0.9, weight_decay=0.0)
         ),
-        finetune=dict(batch_size=256, epochs=50, lr=1e-3),
+        finetune=dict(batch_size=256, epochs=50, lr=1e-3, ema_momentum=1e-3),
     ),
     tokenizer_epochs={
         'ldae.ConvVAETokenizer': 20,
