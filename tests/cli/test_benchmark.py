@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a checkpoint to a score, from the command line; good input and bad."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from ldae.cli import run_tool
+from ldae.cli.benchmark import KINDS, matching
+from ldae.config import configs_root, load_config
+from ldae.datasets import IDXDataset
+from ldae.registry import MODELS
+from ldae.utils import ConfigError
+
+SUBSET = 'fashion-mnist_subset'
+FEW = [
+    *(
+        'train_dataloader.dataset.indices=128',
+        'val_dataloader.dataset.indices=64',
+        'val_dataloader.batch_size=64',
+    ),
+    *('train_dataloader.batch_size=64', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1'),
+]
+
+
+@pytest.fixture(autouse=True)
+def _quick_runner(monkeypatch):
+    """What takes a second and isn't looked at."""
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+
+
+def keep(cfg: Config, path: Path) -> Path:
+    """A checkpoint of a config's model with random weights, as a Runner writes it."""
+    torch.manual_seed(0)
+    init_default_scope('mmpretrain')
+    model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+    for param in model.backbone.parameters():
+        if param.requires_grad:
+            nn.init.normal_(param, std=0.05)
+    if hasattr(model, 'tokenizer'):
+        model.tokenizer.fit([torch.randn(64, 1, 32, 32)])
+    torch.save(dict(meta=dict(cfg=cfg.pretty_text), state_dict=model.state_dict()), path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory) -> Path:
+    cfg = load_config('ldae::ldae/vit-b_pca.py', scale=SUBSET)
+    return keep(cfg, tmp_path_factory.mktemp('pre') / 'epoch_4.pth')
+
+
+@pytest.fixture(scope='module')
+def mae_checkpoint(tmp_path_factory) -> Path:
+    """An MAE of the scale's smallest encoder; the rest of it isn't read."""
+    arch = load_config(f'ldae::scales/{SUBSET}.py').scale.archs.base
+    cfg = load_config('ldae::mae/demo_fashion-mnist.py')
+    cfg.model.backbone.update(arch=arch, img_size=32, patch_size=8)
+    cfg.model.neck.update(embed_dim=arch.embed_dims, patch_size=8)
+    cfg.model.head.patch_size = 8
+    cfg.scale = SUBSET
+    return keep(cfg, tmp_path_factory.mktemp('mae') / 'epoch_10.pth')
+
+
+def benchmark(*args: object, few: list[str] = FEW) -> int:
+    return run_tool('benchmark', [*map(str, args), '--cfg-options', *few])
+
+
+def result(folder: Path) -> dict:
+    return json.loads((folder / 'benchmark.json').read_text())
+
+
+@pytest.mark.parametrize('kind', ['linear', 'finetune', 'linear_1pct'])
+def test_a_kind_takes_the_config_and_the_scale_of_the_checkpoint(kind, checkpoint, tmp_path, capsys):
+    few = FEW if kind != 'linear_1pct' else [part for part in FEW if 'train_dataloader.dataset' not in part]
+    assert benchmark(kind, checkpoint, '--work-dir', tmp_path, few=few) == 0
+    found = result(tmp_path)
+    assert found['config'] == f'ldae::benchmarks/ldae_vit-b_{kind}.py'
+    assert (found['scale'], found['epochs'], found['seed']) == (SUBSET, 1, 0)
+    assert 0 <= found['top1'] <= found['best_top1'] <= 100
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith(f'top-1 {found["top1"]:.2f}% after 1 epochs')
+
+
+def test_the_score_is_the_share_of_test_images_that_the_kept_model_gets_right(checkpoint, tmp_path):
+    assert benchmark('linear', checkpoint, '--work-dir', tmp_path) == 0
+    cfg = Config.fromfile(tmp_path / 'ldae_vit-b_linear.py')
+    init_default_scope('mmpretrain')
+    model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor)).eval()
+    model.load_state_dict(torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['state_dict'])
+    data = IDXDataset(split='test', indices=64, pad=2)
+    batch = model.data_preprocessor(dict(inputs=data.images, data_samples=None))
+    with torch.no_grad():
+        scores = model.head(model.extract_feat(batch['inputs']))
+    share = 100 * (scores.argmax(dim=1) == data.labels).double().mean()
+    assert result(tmp_path)['top1'] == pytest.approx(float(share), abs=1e-4)
+
+
+def test_an_mae_is_scored_by_its_own_config(mae_checkpoint, tmp_path):
+    assert benchmark('linear', mae_checkpoint, '--work-dir', tmp_path) == 0
+    assert result(tmp_path)['config'] == 'ldae::benchmarks/mae_vit-b_linear.py'
+    assert Config.fromfile(tmp_path / 'mae_vit-b_linear.py').model.backbone.out_type == 'cls_token'
+
+
+def test_the_demos_mae_is_scored_on_images_of_its_size(tmp_path):
+    demo = keep(load_config('ldae::mae/demo_fashion-mnist.py'), tmp_path / 'epoch_10.pth')
+    config = configs_root() / 'benchmarks/mae_vit-half-l_256_linear.py'
+    size = ['model.backbone.img_size=28', 'model.backbone.patch_size=7']
+    unpadded = [f'{split}_dataloader.dataset.pad=0' for split in ('train', 'val')]
+    few = [*FEW, *size, *unpadded]
+    assert benchmark(config, demo, '--scale', SUBSET, '--work-dir', tmp_path, few=few) == 0
+    assert result(tmp_path)['scale'] == SUBSET
+
+
+def test_a_run_that_stopped_goes_on(checkpoint, tmp_path, capfd):
+    assert benchmark('linear', checkpoint, '--work-dir', tmp_path) == 0
+    two = [option.replace('max_epochs=1', 'max_epochs=2') for option in FEW]
+    assert benchmark('linear', checkpoint, '--work-dir', tmp_path, '--resume', '--force', few=two) == 0
+    assert 'resumed epoch: 1' in ''.join(capfd.readouterr())
+    assert result(tmp_path)['epochs'] == 2
+
+
+def test_a_result_that_is_there_is_kept_unless_forced(checkpoint, tmp_path, capsys):
+    (tmp_path / 'benchmark.json').write_text('{"top1": 77}')
+    assert benchmark('linear', checkpoint, '--work-dir', tmp_path) == 2
+    assert 'benchmark.json exists: pass --force' in capsys.readouterr().err
+    assert result(tmp_path) == {'top1': 77}
+    assert benchmark('linear', checkpoint, '--work-dir', tmp_path, '--force') == 0
+    assert result(tmp_path)['scale'] == SUBSET
+
+
+def one_line(args: list, capsys: pytest.CaptureFixture) -> str:
+    assert benchmark(*args) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    return line
+
+
+def test_a_config_of_another_size_is_one_line(checkpoint, tmp_path, capsys):
+    config = configs_root() / 'benchmarks/ldae_vit-l_linear.py'
+    line = one_line([config, checkpoint, '--scale', SUBSET, '--work-dir', tmp_path], capsys)
+    assert 'epoch_4.pth' in line
+    assert not (tmp_path / 'benchmark.json').exists()
+
+
+def test_a_config_that_is_no_benchmark_names_those_that_fit(checkpoint, tmp_path, capsys):
+    line = one_line(['ldae::ldae/vit-b_pca.py', checkpoint, '--work-dir', tmp_path], capsys)
+    assert 'configs/benchmarks/ldae_vit-b_linear.py' in line
+
+
+@pytest.mark.parametrize(
+    ('content', 'says'),
+    [
+        (dict(state_dict={'head.fc.weight': torch.zeros(2, 2)}), 'config'),
+        (dict(weights=1), 'state_dict'),
+    ],
+)
+def test_a_file_that_is_no_pre_training_is_one_line(content, says, tmp_path, capsys):
+    path = tmp_path / 'other.pth'
+    torch.save(content, path)
+    assert says in one_line(['linear', path, '--work-dir', tmp_path / 'work'], capsys)
+
+
+def test_weights_without_an_encoder_are_one_line(checkpoint, tmp_path, capsys):
+    content = torch.load(checkpoint, weights_only=True)
+    content['state_dict'] = {'head.weight': torch.zeros(2)}
+    torch.save(content, tmp_path / 'headless.pth')
+    line = one_line(['linear', tmp_path / 'headless.pth', '--work-dir', tmp_path / 'work'], capsys)
+    assert 'has no encoder' in line
+
+
+NAMES = sorted(path.stem for path in (configs_root() / 'benchmarks').glob('*.py'))
+PRETRAINING = sorted(
+    f'{folder}/{path.name}'
+    for folder in ('ldae', 'mae')
+    for path in (configs_root() / folder).glob('*.py')
+    if 'mnist' not in path.name
+)
+
+
+@pytest.mark.parametrize('name', PRETRAINING)
+def test_each_pre_training_of_the_papers_sizes_has_benchmarks(name):
+    stem = matching(load_config(f'ldae::{name}'), name)
+    kinds = KINDS if stem not in ('mae_vit-b', 'mae_vit-l') else KINDS[:2]
+    assert {f'{stem}_{kind}' for kind in kinds} <= set(NAMES)
+    benchmark_of = load_config(f'ldae::benchmarks/{stem}_linear.py')
+    pretrained = MODELS.get('ldae.LDAEViT') if stem.startswith('ldae') else MODELS.get('mmpretrain.MAEViT')
+    assert sizes(pretrained, load_config(f'ldae::{name}')) == sizes(pretrained, benchmark_of)
+
+
+def sizes(kind: type, cfg: Config) -> dict:
+    arch = cfg.model.backbone.arch
+    zoo = {key: value for key, value in kind.arch_zoo.items() if not isinstance(key, frozenset)}
+    return dict(zoo.get(arch, {}) if isinstance(arch, str) else arch)
+
+
+def test_a_size_without_benchmarks_says_what_to_do():
+    with pytest.raises(ConfigError, match='write a config that inherits one of configs/benchmarks'):
+        matching(load_config('ldae::ldae/demo_fashion-mnist.py'), 'epoch_10.pth')
