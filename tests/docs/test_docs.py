@@ -234,10 +234,10 @@ def tool_of(words: list[str]) -> tuple[str | None, list[str]]:
         return None, []
     if path.suffix == '.py':
         return path.stem, rest
-    launcher, tool = path.stem.split('_')
+    launcher, tool = path.stem.split('_') if '_' in path.stem else ('dist', path.stem)
     if launcher == 'slurm':
         return tool, rest[2:]
-    number = 1 + (tool == 'test')
+    number = 1 + (tool in ('test', 'benchmark'))  # what stands before the number of processes
     assert rest[number].isdigit(), words
     return tool, rest[:number] + rest[number + 1 :]
 
