@@ -80,7 +80,7 @@ def test_two_ablations_do_not_share_a_folder(ran, capsys):
     with (folder / '.lock').open('ab') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert run_tool('ablate', options) == 2
-    assert 'is in use by another ablation' in capsys.readouterr().err
+    assert 'is in use by another run of this tool' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ def shrink(filename: Path, data_root: Path, work_dir: Path, checkpoint: Path | N
             _shrink_model(node, checkpoint)
         if 'batch_size' in node and 'dataset' in node:
             node.update(batch_size=BATCH, num_workers=0, persistent_workers=False)
+        if 'fraction' in node:
+            node.update(fraction=None)  # of 8 images it would leave two
         if node.get('type') == 'ldae.IDXDataset':
             node.update(data_root=None, indices=100)  # enough for each class to be there
     if reads_idx:
