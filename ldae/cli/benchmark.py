@@ -19,6 +19,7 @@ KINDS = ('linear', 'finetune', 'linear_1pct', 'linear_10pct')
 RESULT_FILE = 'benchmark.json'
 TOP1 = 'accuracy/top1'
 CHECKPOINT = 'model.backbone.init_cfg.checkpoint'
+METHODS = {'ldae.LDAE': 'ldae', 'LDAE': 'ldae', 'MAE': 'mae'}
 SIZES = {(768, 12): 'b', (1024, 12): 'half-l', (1024, 24): 'l'}
 NAMES = {'b': 'b', 'base': 'b', 'half-large': 'half-l', 'l': 'l', 'large': 'l'}
 
@@ -97,12 +98,23 @@ def benchmark_config(args: argparse.Namespace) -> 'Config':
         )
     if not any(key.startswith('backbone.') for key in content['state_dict']):
         raise ConfigError(f'{args.checkpoint} has no encoder (backbone.*): name a checkpoint of pre-training')
+    if pretrained is not None:
+        _check_method(full, pretrained, args)
     scale = args.scale or (
         pretrained.get('scale') if pretrained is not None and 'scale' not in full else None
     )
     cfg = load_config(name, {CHECKPOINT: args.checkpoint, **(args.cfg_options or {})}, scale)
     args.config = name
     return cfg
+
+
+def _check_method(cfg: 'Config', pretrained: 'Config', args: argparse.Namespace) -> None:
+    kind = pretrained.get('model', {}).get('type')
+    wanted = 'ldae' if cfg.model.backbone.type.endswith('LDAEViT') else 'mae'
+    if METHODS.get(kind, wanted) != wanted:
+        raise ConfigError(
+            f'{args.config} does not fit {args.checkpoint}, which holds {kind}: take {_suggestion(pretrained)}'
+        )
 
 
 def _stored_config(checkpoint: str, content: dict, needed: bool) -> 'Config | None':
@@ -126,7 +138,7 @@ def matching(pretrained: 'Config', where: str) -> str:
     """
     model = pretrained.get('model', {})
     backbone = model.get('backbone') or {}
-    method = {'ldae.LDAE': 'ldae', 'LDAE': 'ldae', 'MAE': 'mae'}.get(model.get('type'))
+    method = METHODS.get(model.get('type'))
     size = _size(backbone.get('arch'), pretrained)
     if method is None or size is None:
         raise ConfigError(

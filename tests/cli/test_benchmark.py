@@ -146,6 +146,15 @@ def test_a_config_of_another_size_is_one_line(checkpoint, tmp_path, capsys):
     assert not (tmp_path / 'benchmark.json').exists()
 
 
+def test_a_config_of_the_other_method_names_those_that_fit(checkpoint, mae_checkpoint, tmp_path, capsys):
+    for method, other in (('mae', checkpoint), ('ldae', mae_checkpoint)):
+        config = configs_root() / f'benchmarks/{method}_vit-b_linear.py'
+        line = one_line([config, other, '--work-dir', tmp_path], capsys)
+        fits = 'ldae_vit-b_linear' if method == 'mae' else 'mae_vit-b_linear'
+        assert f'does not fit {other}' in line
+        assert f'configs/benchmarks/{fits}.py' in line
+
+
 def test_a_config_that_is_no_benchmark_names_those_that_fit(checkpoint, tmp_path, capsys):
     line = one_line(['ldae::ldae/vit-b_pca.py', checkpoint, '--work-dir', tmp_path], capsys)
     assert 'configs/benchmarks/ldae_vit-b_linear.py' in line
