@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.config import config as config_module
 from mmengine.logging import MessageHub
 from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -52,6 +53,22 @@ def test_applying_twice_changes_nothing():
     before = Config._get_cfg_path
     compat.apply()
     assert Config._get_cfg_path is before
+
+
+def test_a_config_is_formatted_once(monkeypatch: pytest.MonkeyPatch):
+    formatted = []
+
+    def FormatCode(text, **options):
+        formatted.append(options)
+        return f'# {text}', True
+
+    monkeypatch.setattr(config_module, 'FormatCode', FormatCode)
+    compat.format_configs_once()
+    cfg = Config(dict(a=1))
+    assert cfg.pretty_text == cfg.pretty_text == '# a=1'
+    cfg.a = 2
+    assert cfg.pretty_text == '# a=2'
+    assert [options['style_config']['based_on_style'] for options in formatted] == ['pep8', 'pep8']
 
 
 def test_work_arounds_fall_away_by_version(monkeypatch: pytest.MonkeyPatch):

@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import pickle
 import re
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -45,11 +47,18 @@ def explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequence
             raise
         _give_way_to_the_first_rank()
         print(f'error: {line}', file=sys.stderr, flush=True)
-        for (
-            child
-        ) in multiprocessing.active_children():  # data loaders' workers, which nobody will tell to end
-            child.kill()
+        _end_workers()
         return getattr(error, 'exit_status', EXIT_STATUS)
+
+
+def _end_workers() -> None:
+    """End data loaders' workers, which nobody else will tell to."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(
+            signal.SIGCHLD, signal.SIG_DFL
+        )  # torch's handler raises an error for each, in whatever is going on
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def _give_way_to_the_first_rank() -> None:
