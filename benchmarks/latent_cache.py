@@ -8,8 +8,8 @@
 The images are JPEGs of 500 x 400 pixels made up in a temporary folder, read and cropped by the pipeline of our ImageNet
 configs. Four things are done in turn, a batch each, and medians count: read images as one worker does; encode them; take
 latents out of the file that ldae.LatentCacheHook writes; the rest of a training step, from latents. With one thread, time
-is the processor's, and all is on one core: a GPU's step is so short beside one core's reading that input needs as many
-cores as the line "cores" says.
+is the processor's, and all is on one core. A GPU's step is so short that several cores have to read images for it: how many
+at ``--rate`` images a second is printed too.
 """
 
 import argparse
@@ -54,6 +54,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--dtype', choices=list(DTYPES), default='float16')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--bf16', action='store_true', help='bfloat16 autocast of the step')
+    parser.add_argument('--rate', type=float, default=800, help='images a second that a GPU could train on')
     parser.add_argument('--rounds', type=int, default=5)
     return parser.parse_args()
 
@@ -103,10 +104,11 @@ class Parts:
         images = DATASETS.build(dict(dataset, data_root=str(folder / 'images')))
         file = folder / 'latents.safetensors'
         write_latents(file, self.model, images, {}, args.dtype, args.batch_size)
-        self.size = file.stat().st_size / len(images)
+        latents = LatentDataset(file)
+        self.size = latents.latents[0].numel() * latents.latents.element_size()
         options = dict(batch_size=args.batch_size, shuffle=True, drop_last=True)
         self.images = endless(DataLoader(images, collate_fn=default_collate, **options))
-        self.latents = endless(DataLoader(LatentDataset(file), collate_fn=batch_collate, **options))
+        self.latents = endless(DataLoader(latents, collate_fn=batch_collate, **options))
         params = [param for param in self.model.parameters() if param.requires_grad]
         wrapper = dict(type='OptimWrapper') if not args.bf16 else dict(type=AutocastOptimWrapper)
         self.wrapper = OPTIM_WRAPPERS.build(
@@ -161,8 +163,10 @@ def report(args: argparse.Namespace, times: dict[str, float], size: float) -> No
     )
     saved = (before - after) / (before + times['step'])
     print(f'an epoch takes, of that with reading and encoding images: {1 - saved:.1%}')
-    cores = [value / times['step'] for value in (times['read'], after)]
-    print(f'cores that keep up with the step: {cores[0]:.1f} reading images, {cores[1]:.2f} taking latents')
+    cores = [args.rate * times[part] / args.batch_size for part in ('read', 'take')]
+    print(
+        f'cores for {args.rate:g} images a second: {cores[0]:.1f} reading images, {cores[1]:.2f} taking latents'
+    )
     print(f'ImageNet takes {IMAGENET * size / 1e9:.1f} GB')
 
 

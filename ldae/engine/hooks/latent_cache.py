@@ -86,9 +86,9 @@ class LatentCacheHook(Hook):
         if is_there:
             check_latents(latents, made_of, self.dtype)
             check_content(latents, model, numbers, batch)
-        size = latents.latents.numel() * latents.latents.element_size() / 1e9
+        size = latents.latents.numel() * latents.latents.element_size() / 1e6
         runner.logger.info(
-            f'Training from latents: {size:.2f} GB of {latents.dtype} in {path}, '
+            f'Training from latents: {size:,.1f} MB of {latents.dtype} in {path}, '
             f'{"verified" if is_there else "encoded"} in {time.perf_counter() - start:.1f} s'
         )
         return latents
