@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training step of l-DAE against a plain PyTorch loop of timm's layers with the same maths.
+"""A training step of l-DAE against a plain PyTorch loop of timm's layers with the same maths, and against mmpretrain's MAE.
 
     python benchmarks/train_step.py                                    # ViT-S size, batch 16, CPU float32
-    python benchmarks/train_step.py --size base --batch-size 128 --device cuda --bf16
+    python benchmarks/train_step.py --bf16 --compile --masked
+    python benchmarks/train_step.py --size half-large --batch-size 128 --device cuda --bf16 --compile --steps 30
 
-Both do tokenizer, noise, encoder, decoder, loss, backward and AdamW; steps alternate and medians count. Printed are the ratio
-of the two, the share of a step that tokenizer, noiser and loss take, and whether a step reads anything back from the device:
-on a GPU torch's own sync detector watches it, elsewhere a step on the meta device must run, where nothing can be read.
+All do the whole step with backward and AdamW; ldae and the plain loop: tokenizer, noise, encoder, decoder, loss. MAE, whose
+images cost less, gets as many images as come to the same number of operations. Steps are taken in turn and medians count;
+with one thread, time is the processor's. Printed are the share of an ldae step, the use of the machine (operations of the
+model's matrix products, three times those of a forward pass, over the rate of one large matrix product measured in the same
+rounds), the memory that a step adds, and whether a step reads anything back from the device: on a GPU torch's own sync
+detector watches it, elsewhere a step on the meta device must run, where nothing can be read.
 """
 
 import argparse
-import statistics
-import time
+import copy
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 from mmengine.registry import init_default_scope
@@ -21,9 +25,13 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from ldae.models.layers import TimestepEmbed, modulate, patchify
+from ldae.engine.hooks.compile_blocks import compile_blocks
+from ldae.models.layers import TimestepEmbed, patchify
 from ldae.registry import MODELS
+from ldae.utils.timing import machine, medians, peak_memory, product, times_in_turn
 
 SIZES = dict(
     tiny=dict(embed_dims=192, num_layers=12, num_heads=3, feedforward_channels=768),
@@ -32,6 +40,7 @@ SIZES = dict(
     **{'half-large': dict(embed_dims=1024, num_layers=12, num_heads=16, feedforward_channels=4096)},
     large=dict(embed_dims=1024, num_layers=24, num_heads=16, feedforward_channels=4096),
 )
+PRODUCT = 'a large matrix product'
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,8 +52,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--img-size', type=int, default=256)
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--bf16', action='store_true', help='bfloat16 autocast')
+    parser.add_argument('--compile', action='store_true', help='also ldae with compiled blocks')
+    parser.add_argument('--masked', action='store_true', help='also ldae whose encoder sees a quarter')
+    parser.add_argument('--no-mae', action='store_true', help="leave out mmpretrain's MAE")
     parser.add_argument('--steps', type=int, default=5)
     return parser.parse_args()
+
+
+def plain_modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """As DiT's own code has it."""
+    return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
 
 
 class PlainBlock(nn.Module):
@@ -60,8 +77,8 @@ class PlainBlock(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaln(c).chunk(6, dim=1)
-        x = x + gate1.unsqueeze(1) * self.attn(modulate(self.norm1(x), shift1, scale1))
-        return x + gate2.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift2, scale2))
+        x = x + gate1.unsqueeze(1) * self.attn(plain_modulate(self.norm1(x), shift1, scale1))
+        return x + gate2.unsqueeze(1) * self.mlp(plain_modulate(self.norm2(x), shift2, scale2))
 
 
 class PlainLDAE(nn.Module):
@@ -97,60 +114,100 @@ class PlainLDAE(nn.Module):
         return ((1 / (1 + sigma.view(-1) ** 2)) * error.mean(1) / 768).mean()
 
 
-def build(args: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
-    """Our model and the plain one, of the same size and with the same fitted tokenizer."""
-    init_default_scope('mmpretrain')
+def build_ldae(args: argparse.Namespace, **parts: dict) -> nn.Module:
+    """Our model with a fitted tokenizer."""
     cfg = dict(
         type='ldae.LDAE',
         tokenizer=dict(type='ldae.PatchPCATokenizer', img_size=args.img_size),
         noiser=dict(type='ldae.GaussianNoiser'),
         backbone=dict(type='ldae.LDAEViT', arch=SIZES[args.size]),
+        **parts,
     )
-    ours = MODELS.build(cfg).to(args.device)
-    ours.tokenizer.fit([torch.randn(32, 3, args.img_size, args.img_size, device=args.device)])
-    return ours, PlainLDAE(SIZES[args.size], args.img_size, ours.tokenizer).to(args.device)
+    model = MODELS.build(cfg).to(args.device)
+    model.tokenizer.fit([torch.randn(32, 3, args.img_size, args.img_size, device=args.device)])
+    return model
 
 
-def stepper(
-    model: nn.Module, loss: Callable[[Tensor], Tensor], images: Tensor, bf16: bool
-) -> Callable[[], None]:
-    """One optimization step, as a function."""
-    params = [param for param in model.parameters() if param.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=1e-4, weight_decay=0, fused=True)
-
-    def step() -> None:
-        with torch.autocast(images.device.type, torch.bfloat16) if bf16 else nullcontext():
-            value = loss(images)
-        value.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def time_in_turn(functions: dict[str, Callable[[], None]], rounds: int, device: str) -> dict[str, float]:
-    """Median seconds of each, called in turn, after one warm-up round."""
-    times = {name: [] for name in functions}
-    for i in range(rounds + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if device != 'cpu':
-                torch.cuda.synchronize()
-            if i:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+def build_mae(args: argparse.Namespace) -> nn.Module:
+    """mmpretrain's MAE with the same encoder and its own decoder."""
+    arch, num_patches = SIZES[args.size], (args.img_size // 16) ** 2
+    cfg = dict(
+        type='MAE',
+        backbone=dict(type='MAEViT', arch=arch, img_size=args.img_size, patch_size=16, mask_ratio=0.75),
+        neck=dict(type='MAEPretrainDecoder', num_patches=num_patches, embed_dim=arch['embed_dims']),
+        head=dict(
+            type='MAEPretrainHead',
+            norm_pix=True,
+            patch_size=16,
+            loss=dict(type='PixelReconstructionLoss', criterion='L2'),
+        ),
+    )
+    return MODELS.build(cfg).to(args.device)
 
 
-def around_the_network(model: nn.Module, images: Tensor) -> Callable[[], None]:
+class Peer(NamedTuple):
+    """Something that trains: a model, its loss of images (B, C, H, W), and a batch."""
+
+    model: nn.Module
+    loss: Callable[[nn.Module, Tensor], Tensor]
+    images: Tensor
+
+    def operations(self) -> float:
+        """Of a step: three times those of the forward pass's matrix products, counted on one image."""
+        model, image = copy.deepcopy(self.model).to('meta'), self.images[:1].to('meta')
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            self.loss(model, image)
+        return 3.0 * counter.get_total_flops() * len(self.images)
+
+    def step(self, bf16: bool) -> Callable[[], None]:
+        """One optimization step, as a function."""
+        params = [param for param in self.model.parameters() if param.requires_grad]
+        optimizer = torch.optim.AdamW(params, lr=1e-4, weight_decay=0, fused=True)
+
+        def step() -> None:
+            with torch.autocast(self.images.device.type, torch.bfloat16) if bf16 else nullcontext():
+                value = self.loss(self.model, self.images)
+            value.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+
+def our_loss(model: nn.Module, images: Tensor) -> Tensor:
+    """As mmengine calls it."""
+    return model.loss(images)['loss']
+
+
+def build_peers(args: argparse.Namespace, images: Tensor) -> dict[str, Peer]:
+    """All that is compared, by name; ldae comes first."""
+    ours = build_ldae(args)
+    peers = {'ldae': Peer(ours, our_loss, images)}
+    if args.compile:
+        peers['ldae, blocks compiled'] = Peer(copy.deepcopy(ours), our_loss, images)
+    if args.masked:
+        masked = build_ldae(args, masking=dict(type='ldae.RandomMasking'))
+        peers['ldae, encoder sees a quarter'] = Peer(masked, our_loss, images)
+    plain = PlainLDAE(SIZES[args.size], args.img_size, ours.tokenizer).to(args.device)
+    peers['plain loop of timm layers'] = Peer(plain, lambda model, x: model(x), images)
+    if not args.no_mae:
+        mae = Peer(build_mae(args), lambda model, x: model.loss(x, None)['loss'], images)
+        ratio = peers['ldae'].operations() / mae.operations()
+        more = images.repeat(int(ratio) + 1, 1, 1, 1)[: max(1, round(len(images) * ratio))]
+        peers[f"mmpretrain's MAE, {len(more)} images"] = mae._replace(images=more)
+    return peers
+
+
+def parts_around_the_network(model: nn.Module, images: Tensor) -> dict[str, Callable[[], None]]:
     """Tokenizer, noiser and loss (with its gradient), without encoder and decoder."""
     pred = torch.randn(len(images), model.tokenizer.num_tokens, 768, device=images.device, requires_grad=True)
-
-    def run() -> None:
-        sample = model.noiser(model.tokenizer.encode(images))
-        model.head.loss(pred, sample, images, model.tokenizer)['loss'].backward()
-
-    return run
+    z0 = model.tokenizer.encode(images)
+    sample = model.noiser(z0)
+    return {
+        'tokenizer': lambda: model.tokenizer.encode(images),
+        'noiser': lambda: model.noiser(z0),
+        'loss': lambda: model.head.loss(pred, sample, images, model.tokenizer)['loss'].backward(),
+    }
 
 
 def check_for_syncs(model: nn.Module, step: Callable[[], None], images: Tensor) -> str:
@@ -166,26 +223,31 @@ def check_for_syncs(model: nn.Module, step: Callable[[], None], images: Tensor) 
 
 def main() -> None:
     args = parse_args()
+    init_default_scope('mmpretrain')
     torch.manual_seed(0)
-    ours, plain = build(args)
     images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=args.device)
-    step = stepper(ours, lambda x: ours.loss(x)['loss'], images, args.bf16)
-    functions = {
-        'ldae': step,
-        'plain loop of timm layers': stepper(plain, plain, images, args.bf16),
-        'tokenizer + noiser + loss': around_the_network(ours, images),
-    }
-    times = time_in_turn(functions, args.steps, args.device)
-    device = (
-        torch.cuda.get_device_name() if args.device == 'cuda' else f'cpu, {torch.get_num_threads()} threads'
-    )
-    precision = 'bf16' if args.bf16 else 'fp32'
-    print(
-        f'{args.size}, batch {args.batch_size}, {args.img_size} px, {precision}, {device}, torch {torch.__version__}'
-    )
-    for name, value in times.items():
-        print(f'{name:>26}: {value * 1e3:10.1f} ms   of an ldae step {value / times["ldae"]:6.1%}')
-    print(f'host-device syncs in a step: {check_for_syncs(ours, step, images)}')
+    peers = build_peers(args, images)
+    operations = {name: peer.operations() for name, peer in peers.items()}
+    if args.compile:
+        compile_blocks(peers['ldae, blocks compiled'].model)
+    steps = {name: peer.step(args.bf16) for name, peer in peers.items()}
+    parts = parts_around_the_network(peers['ldae'].model, images)
+    multiply, count = product(args.device, torch.bfloat16 if args.bf16 else torch.float32)
+    times = medians(times_in_turn({**steps, **parts, PRODUCT: multiply}, args.steps, args.device))
+    memory = {name: peak_memory(step, args.device) for name, step in steps.items()}
+    precision, rate = 'bf16' if args.bf16 else 'fp32', count / times[PRODUCT]
+    print(f'{args.size}, batch {args.batch_size}, {args.img_size} px, {precision}, {machine(args.device)}')
+    print(f'{PRODUCT}: {rate / 1e9:.1f} GFLOP/s')
+    for name, operation in operations.items():
+        row = f'{name:>30}: {times[name] * 1e3:9.1f} ms   ldae / it = {times[name] / times["ldae"]:.2f}'
+        used = operation / times[name] / rate
+        print(f'{row}   {operation / 1e9:9.1f} GFLOP at {used:5.1%} of the product   {memory[name]:8.0f} MiB')
+    for name in parts:
+        print(f'{name:>30}: {times[name] * 1e3:9.2f} ms   of an ldae step {times[name] / times["ldae"]:6.2%}')
+    total = sum(times[name] for name in parts)
+    print(f'{" + ".join(parts):>30}: {total * 1e3:9.2f} ms   of an ldae step {total / times["ldae"]:6.2%}')
+    ours = peers['ldae']
+    print(f'host-device syncs in a step: {check_for_syncs(ours.model, steps["ldae"], images)}')
 
 
 if __name__ == '__main__':
