@@ -35,8 +35,8 @@ class DenoisingHead(BaseModule, metaclass=ABCMeta):
     def why_images(self) -> str:
         """Why the target can't be had from latents, and what to do."""
         return (
-            f'{type(self).__name__} compares with the original image, which latents do not hold: train from images, or use '
-            'a head that needs none (ldae.CleanLatentHead, ldae.NoiseHead, ldae.DecodedImageHead)'
+            f'{type(self).__name__} needs the original image (its needs_images is True), which latents do not hold: '
+            'train from images, or use a head that needs none (ldae.CleanLatentHead, ldae.NoiseHead, ldae.DecodedImageHead)'
         )
 
     @abstractmethod

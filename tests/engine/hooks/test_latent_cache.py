@@ -156,7 +156,7 @@ def test_other_images_under_the_same_description_are_noticed(losses, monkeypatch
 
 
 def test_a_head_that_needs_images_is_refused_with_the_reason(losses, tmp_path):
-    with pytest.raises(ConfigError, match='OriginalImageHead compares with the original image'):
+    with pytest.raises(ConfigError, match='OriginalImageHead needs the original image'):
         losses([LatentCacheHook()], model=model('ldae.OriginalImageHead'))
     assert not list(tmp_path.glob('*tokenizer*'))  # nothing was fitted before
 
