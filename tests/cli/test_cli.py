@@ -92,7 +92,8 @@ def test_print_config_diff(capsys: pytest.CaptureFixture):
 
 
 @pytest.mark.parametrize(
-    'script', ['dist_train.sh', 'dist_test.sh', 'dist_probe.sh', 'slurm_train.sh', 'slurm_test.sh']
+    'script',
+    ['dist_train.sh', 'dist_test.sh', 'dist_probe.sh', 'benchmark.sh', 'slurm_train.sh', 'slurm_test.sh'],
 )
 def test_launchers_explain_themselves(script: str):
     path = ROOT / 'tools' / script
@@ -128,7 +129,7 @@ def test_dist_train_passes_everything_on(tmp_path: Path):
     ):
         assert part in lines
     after = lines[lines.index(str(ROOT / 'tools' / 'train.py')) + 1 :]
-    assert after[:5] == ['my config.py', '--launcher', 'pytorch', '--cfg-options', 'a=[1, 2]']
+    assert after[:5] == ['my config.py', '--cfg-options', 'a=[1, 2]', '--launcher', 'pytorch']
     assert after[5].startswith('threads ')
     assert int(after[5].split()[1]) >= 1
 
