@@ -6,9 +6,11 @@ falls away by its version check. Importing this module costs no more than import
 """
 
 import ast
+import contextlib
 import functools
 import os
 import warnings
+from collections.abc import Iterator
 from datetime import timedelta
 from importlib.metadata import version
 
@@ -19,6 +21,8 @@ from mmengine.utils import digit_version
 PREFIX = 'ldae::'
 #: Values of each logged scalar that are kept in memory and in checkpoints.
 LOG_HISTORY = 10_000
+#: Scheme of :func:`meeting_place`.
+RESTARTED = 'ldae-restarted'
 
 
 def installed(package: str, below: str) -> bool:
@@ -171,7 +175,29 @@ def init_cpu_process_group(launcher: str, timeout: int | None = None) -> None:
         _set_rank_variables('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK')
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     os.environ.setdefault('MASTER_PORT', '29500')
-    dist.init_process_group('gloo', timeout=timedelta(seconds=timeout) if timeout else None)
+    dist.init_process_group(
+        'gloo', init_method=meeting_place(), timeout=timedelta(seconds=timeout) if timeout else None
+    )
+
+
+def meeting_place() -> str | None:
+    """All torch versions so far: torchrun with a fixed address keeps one store over ``--max-restarts``, and processes that
+    were started again read in it where those of the start before, now dead, could be found.
+
+    ``init_method`` of ``init_process_group`` by which each start finds itself; None: torch's own will do.
+    """
+    attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
+    if attempt == '0':
+        return None
+    from torch.distributed import PrefixStore, register_rendezvous_handler, rendezvous
+
+    def meet(url: str, timeout: timedelta, **kwargs) -> Iterator[tuple]:
+        store, rank, world_size = next(rendezvous('env://', timeout=timeout))
+        yield PrefixStore(f'start_{attempt}', store), rank, world_size
+
+    with contextlib.suppress(RuntimeError):  # registered already
+        register_rendezvous_handler(RESTARTED, meet)
+    return f'{RESTARTED}://'
 
 
 def _set_rank_variables(rank: str, world_size: str, local_rank: str) -> None:

@@ -222,8 +222,8 @@ def build_runner(cfg: Config) -> Runner:
     _use_safe_checkpoints(cfg)
     compat.write_checkpoints_whole()
     compat.merge_equal_param_groups()
-    if cfg.get('launcher', 'none') != 'none' and not torch.cuda.is_available():
-        compat.init_cpu_process_group(cfg.launcher, cfg.env_cfg.dist_cfg.get('timeout'))
+    if cfg.get('launcher', 'none') != 'none':
+        _meet(cfg)
     with explained('the config', only_builders=True):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     rehearse(runner)
@@ -237,6 +237,18 @@ def build_runner(cfg: Config) -> Runner:
     if isinstance(runner._train_loop, dict):
         runner._train_loop = resumable(runner._train_loop)
     return runner
+
+
+def _meet(cfg: Config) -> None:
+    """Start the process group on a CPU; tell mmengine how to on a GPU, if torch's own way fails."""
+    if not torch.cuda.is_available():
+        compat.init_cpu_process_group(cfg.launcher, cfg.env_cfg.dist_cfg.get('timeout'))
+        return
+    options, place = cfg.env_cfg.dist_cfg, compat.meeting_place()
+    if str(options.get('init_method')).startswith(compat.RESTARTED):
+        del options['init_method']  # in the config that such a run has dumped
+    if place is not None:
+        options.init_method = place
 
 
 def _use_safe_checkpoints(cfg: Config) -> None:
