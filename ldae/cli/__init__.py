@@ -16,6 +16,7 @@ TOOLS = {
     'print-config': 'print a config with all that it inherits',
     'ablate': "run rows of the paper's tables, probe and compare them",
     'export': 'write an encoder as a plain ViT for mmpretrain, timm, transformers or ONNX',
+    'pack-dataset': 'write the images of a folder at the size of training, to be read without decoding',
     'verify-dataset': 'list the images of a folder that cannot be read',
     'denoise': 'draw images, noisy and denoised by an l-DAE at chosen noise levels',
     'reproduce': 'repeat a training step that was skipped, and say where it went wrong',

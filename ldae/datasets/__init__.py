@@ -7,16 +7,21 @@ from .image_folder import ImageFolder
 from .in_memory import InMemoryDataset
 from .latents import LatentDataset
 from .load_image import BadImageError, LoadImage
+from .packed import PackedImages
+from .resize import FastRandomResizedCrop, FastResizeEdge
 from .workers import start_worker
 
 __all__ = [
     'CIFAR10',
     'BadImageError',
+    'FastRandomResizedCrop',
+    'FastResizeEdge',
     'IDXDataset',
     'ImageFolder',
     'InMemoryDataset',
     'LatentDataset',
     'LoadImage',
+    'PackedImages',
     'batch_collate',
     'start_worker',
 ]

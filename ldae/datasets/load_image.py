@@ -14,6 +14,11 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from PIL import Image, ImageOps
 
+try:
+    import simplejpeg
+except ImportError:  # the extra `fast`
+    simplejpeg = None
+
 from ldae.registry import TRANSFORMS
 from ldae.utils import ConfigError, check_range
 
@@ -36,6 +41,14 @@ MAX_PIXELS = 89_478_485  # from here on Pillow warns of a decompression bomb
 MAX_ASPECT = 100  # resized by its short side, such an image would fill the memory
 PNG, CHECKED = b'\x89PNG\r\n\x1a\n', (b'IHDR', b'PLTE', b'IDAT')
 JPEG, END_OF_IMAGE, START_OF_SCAN = b'\xff\xd8\xff', b'\xff\xd9', b'\xff\xda'
+EXIF = b'Exif\0\0'
+# JPEG decoders compute 1/n of an image's size directly.
+REDUCED = {
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    1: cv2.IMREAD_COLOR,
+}
 # Not the file's fault: too many open files, no memory.
 OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -79,43 +92,84 @@ def read_file(path: str, backend_args: dict | None = None) -> bytes:
         raise bad_image(path, 'cannot be read') from error
 
 
-def decode(data: bytes, path: str = '', max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode(
+    data: bytes, path: str = '', max_pixels: int = MAX_PIXELS, min_edge: int | None = None
+) -> np.ndarray:
     """The image that the bytes of a file hold, as uint8 BGR (H, W, 3), upright by its EXIF orientation.
 
     Grey is repeated, 16 bits are scaled to 8, CMYK is converted, transparency is dropped, of an animation the first frame
-    is taken. OpenCV decodes, as in mmcv's ``LoadImageFromFile``; what it refuses, Pillow tries.
+    is taken. OpenCV decodes, as in mmcv's ``LoadImageFromFile``; plain JPEGs simplejpeg, where it is installed, to the same
+    pixels; what they refuse, Pillow tries.
+
+    Args:
+        min_edge: Decode a JPEG at 1/2, 1/4 or 1/8 of its size, the least that leaves its short edge at least so long.
 
     Raises:
         BadImageError: It is no image, a truncated one, or one beyond ``max_pixels`` or :data:`MAX_ASPECT`.
     """
     if not data:
         raise bad_image(path, 'is empty')
-    _check_size(data, path, max_pixels)
+    is_jpeg = data.startswith(JPEG)
+    plain = is_jpeg and _is_plain_jpeg(data)
+    size = simplejpeg.decode_jpeg_header(data)[1::-1] if plain else _size(data, path)
+    _check_size(size, path, max_pixels)
     # Decoders make up what is missing, more or less of it by their version.
-    if data.startswith(JPEG) and _is_cut_off(data):
+    if is_jpeg and _is_cut_off(data):
         raise bad_image(path, 'is truncated')
     if data.startswith(PNG):
         _check_chunks(data, path)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
+    factor = 1
+    if is_jpeg and min_edge is not None and size is not None:
+        factor = next(n for n in REDUCED if n == 1 or min(size) >= n * min_edge)
+    image = _decode_by_turbojpeg(data) if plain and factor == 1 else None
+    image = _decode_by_opencv(data, REDUCED[factor]) if image is None else image
     return _decode_by_pillow(data, path) if image is None else image
 
 
-def _check_size(data: bytes, path: str, max_pixels: int) -> None:
-    """Judge by the header, which costs nothing, before any pixel is decoded."""
+def _is_plain_jpeg(data: bytes) -> bool:
+    """Whether simplejpeg decodes as OpenCV does: grey or YCbCr, and not turned by its EXIF orientation."""
+    if simplejpeg is None or EXIF in data:
+        return False
+    try:
+        return simplejpeg.decode_jpeg_header(data)[2] in ('YCbCr', 'Gray')
+    except ValueError:
+        return False
+
+
+def _decode_by_turbojpeg(data: bytes) -> np.ndarray | None:
+    """None for what a strict decoder refuses, such as a damaged scan."""
+    try:
+        return simplejpeg.decode_jpeg(data, 'BGR')
+    except (ValueError, MemoryError):
+        return None
+
+
+def _decode_by_opencv(data: bytes, flags: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+
+
+def _size(data: bytes, path: str) -> tuple[int, int] | None:
+    """(width, height) by the header, which costs nothing; None where Pillow can't tell."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            width, height = Image.open(io.BytesIO(data)).size
+            return Image.open(io.BytesIO(data)).size
     except Image.DecompressionBombError as error:
         raise bad_image(path, 'has too many pixels') from error
     except Exception:  # a format that Pillow doesn't know, or a header that it can't read
+        return None
+
+
+def _check_size(size: tuple[int, int] | None, path: str, max_pixels: int) -> None:
+    """Judge before any pixel is decoded."""
+    if size is None:
         return
-    if width * height > max_pixels:
+    if size[0] * size[1] > max_pixels:
         raise bad_image(path, 'has too many pixels')
-    if max(width, height) > MAX_ASPECT * min(width, height):
+    if max(size) > MAX_ASPECT * min(size):
         raise bad_image(path, 'is too long and narrow')
 
 
@@ -161,26 +215,32 @@ def _decode_by_pillow(data: bytes, path: str) -> np.ndarray:
 class LoadImage(BaseTransform):
     """Read ``img_path`` into ``img``: uint8 BGR (H, W, 3), see :func:`decode`.
 
-    It equals mmcv's ``LoadImageFromFile`` on whole images of ordinary size.
+    It equals mmcv's ``LoadImageFromFile`` on whole images of ordinary size, unless ``min_edge`` is set.
 
     Args:
         max_pixels: Images of more are refused before they are decoded, at least 1.
         backend_args: Of mmengine's storage backend, if the images don't lie on a local disk.
+        min_edge: Decode large JPEGs at 1/2, 1/4 or 1/8 of their size, so long as the short edge stays at least this, in
+            pixels; faster, and other pixels after resizing. None: at full size.
 
     Raises:
         BadImageError: The file is no image, see :data:`REASONS`.
     """
 
-    def __init__(self, max_pixels: int = MAX_PIXELS, backend_args: dict | None = None) -> None:
+    def __init__(
+        self, max_pixels: int = MAX_PIXELS, backend_args: dict | None = None, min_edge: int | None = None
+    ) -> None:
         check_range('LoadImage.max_pixels', max_pixels, 1, kind=int)
-        self.max_pixels, self.backend_args = max_pixels, backend_args
+        if min_edge is not None:
+            check_range('LoadImage.min_edge', min_edge, 1, kind=int)
+        self.max_pixels, self.backend_args, self.min_edge = max_pixels, backend_args, min_edge
 
     def transform(self, results: dict) -> dict:
         """Add ``img``, ``img_shape`` and ``ori_shape``."""
         path = results['img_path']
-        image = decode(read_file(path, self.backend_args), path, self.max_pixels)
+        image = decode(read_file(path, self.backend_args), path, self.max_pixels, self.min_edge)
         results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
         return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(max_pixels={self.max_pixels})'
+        return f'{type(self).__name__}(max_pixels={self.max_pixels}, min_edge={self.min_edge})'

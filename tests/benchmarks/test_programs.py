@@ -11,6 +11,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / 'benchmarks'
 TINY = {
     'health.py': '--size tiny --img-size 32 --batch-size 2 --num-images 4 --steps 1',
+    'input.py': '--images 6 --height 40 --width 50 --size 32 --batch-size 4 --runs 1',
     'knn.py': '--train 300 --test 100 --width 8 --k 5 20 --runs 1',
     'latent_cache.py': '--size tiny --batch-size 2 --images 4 --rounds 1',
     'masked.py': '--steps 1 --cost-only',
@@ -21,7 +22,7 @@ TINY = {
     'train_step.py': '--masked --size tiny --img-size 32 --batch-size 2 --steps 1',
 }
 PEERS = 'float32 products|plain loop of timm layers|training time|bare product|feature pass|a step of MAE'
-PEERS += '|encoding images'
+PEERS += "|encoding images|mmpretrain's pipeline"
 PEERS += '|bare loop|processes that do not talk'
 
 

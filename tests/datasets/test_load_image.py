@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from bad_files import BAD, JPEG, NO_FILES, PICTURE, PIXELS, PNG, UNUSUAL, encoded
 from mmcv.transforms import LoadImageFromFile
+from PIL import Image
 
-from ldae.datasets import BadImageError, LoadImage
+from ldae.datasets import BadImageError, LoadImage, load_image
 from ldae.datasets.load_image import REASONS, decode
 from ldae.utils import ConfigError
 
@@ -116,3 +117,54 @@ def test_a_reason_fits_into_a_byte_and_zero_is_none():
     assert REASONS[0] == ''
     assert len(REASONS) < 256
     assert {reason for _, reason in [*BAD.values(), *NO_FILES.values()]} <= set(REASONS)
+
+
+@pytest.mark.parametrize('options', [{}, dict(subsampling=0), dict(subsampling=1), dict(progressive=True)])
+@pytest.mark.parametrize('quality', [30, 75, 95])
+@pytest.mark.parametrize('mode', ['RGB', 'L'])
+def test_simplejpeg_decodes_to_the_pixels_of_opencv(options: dict, quality: int, mode: str):
+    pytest.importorskip('simplejpeg')
+    rng = np.random.default_rng(quality)
+    for size in [(1, 1), (17, 31), (64, 48), (375, 251)]:
+        picture = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).convert(mode)
+        data = encoded(picture, 'JPEG', quality=quality, **options)
+        assert load_image._is_plain_jpeg(data)
+        expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert np.array_equal(load_image._decode_by_turbojpeg(data), expected)
+
+
+@pytest.mark.parametrize('name', [*UNUSUAL, *BAD])
+def test_without_simplejpeg_all_is_read_and_refused_alike(name: str, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip('simplejpeg')
+
+    def outcome() -> object:
+        try:
+            return decode((UNUSUAL | BAD)[name][0]).tobytes()
+        except BadImageError as error:
+            return error.reason
+
+    found = outcome()
+    monkeypatch.setattr(load_image, 'simplejpeg', None)
+    assert outcome() == found
+
+
+def test_what_simplejpeg_refuses_opencv_reads():
+    pytest.importorskip('simplejpeg')
+    data = bytearray(JPEG)
+    data[-40:-30] = b'\xff\xd0' * 5  # restart markers where none belong: pixels are made up from here on
+    assert load_image._decode_by_turbojpeg(bytes(data)) is None
+    assert np.array_equal(decode(bytes(data)), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+
+
+@pytest.mark.parametrize(('size', 'edge'), [(200, 200), (400, 200), (399, 399), (800, 200), (1700, 212)])
+def test_large_jpegs_are_decoded_smaller_down_to_the_edge_asked_for(size: int, edge: int, tmp_path: Path):
+    picture = PICTURE.resize((size + 30, size))
+    path = tmp_path / 'a.jpg'
+    path.write_bytes(encoded(picture, 'JPEG', quality=95))
+    image = load(path, min_edge=200)
+    assert min(image.shape[:2]) == pytest.approx(edge, abs=1)
+    expected = picture.resize(image.shape[1::-1], Image.Resampling.BOX)
+    assert np.abs(image[..., ::-1].astype(int) - np.asarray(expected)).mean() < 3
+    assert load(path).shape[0] == size
+    with pytest.raises(ConfigError, match='min_edge=0'):
+        LoadImage(min_edge=0)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the images of a folder at the size of training into shards that are read without decoding, or with little."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ldae.cli.options import make_parser
+from ldae.utils import ConfigError
+
+if TYPE_CHECKING:
+    from ldae.datasets import ImageFolder
+
+FOUND_BAD = 1
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Folder, split, and how images are stored."""
+    parser = make_parser(
+        'pack-dataset',
+        'Write the images of a folder at the size of training into shards, which ldae.PackedImages reads. Run again after'
+        ' a stop, it goes on. Exit status: 0 done, 1 --verify found damaged files, 2 error.',
+        'tools/pack_dataset.py data/imagenet --out data/imagenet-256',
+    )
+    parser.add_argument('data_root', nargs='?', help="the folder that a config's data_root names")
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder of the shards; gets DIR/SPLIT')
+    parser.add_argument(
+        '--split', choices=['train', 'val', 'test'], default='train', help='which images (train)'
+    )
+    parser.add_argument(
+        '--ann-file',
+        default='',
+        metavar='FILE',
+        help='annotation file that lists the images, below the folder',
+    )
+    parser.add_argument('--no-label', action='store_true', help='images at any depth, labels are not read')
+    parser.add_argument(
+        '--crop',
+        choices=['center', 'none'],
+        default='center',
+        help='center: squares, as under centre crop; none: whole images, for random crops (center)',
+    )
+    parser.add_argument('--edge', type=int, default=256, metavar='N', help='short edge after resizing (256)')
+    parser.add_argument('--size', type=int, metavar='N', help='of the centre crop (as --edge)')
+    parser.add_argument(
+        '--format',
+        choices=['uint8', 'jpeg'],
+        help='uint8: no decoding, about 8 times the room (uint8; jpeg with --crop none)',
+    )
+    parser.add_argument('--quality', type=int, default=95, metavar='N', help='of JPEGs (95)')
+    parser.add_argument('--shard-size', type=int, default=4096, metavar='N', help='images a shard (4096)')
+    parser.add_argument(
+        '--max-bad', type=float, metavar='X', help='share that may be unreadable (train: 0.01, else 0)'
+    )
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar='N',
+        help='processes (one a core)',
+    )
+    parser.add_argument('--verify', action='store_true', help='only compare the files with their checksums')
+    parser.add_argument('--force', action='store_true', help='begin anew where something was packed before')
+    return parser.parse_args(argv)
+
+
+def open_folder(args: argparse.Namespace) -> 'ImageFolder':
+    """The images to pack."""
+    from ldae.datasets import ImageFolder
+
+    if args.data_root is None:
+        raise ConfigError('which folder? `ldae pack-dataset FOLDER --out DIR`')
+    labelled = not args.no_label and args.split != 'test'
+    if Path(args.out).expanduser().resolve().is_relative_to(Path(args.data_root).expanduser().resolve()):
+        raise ConfigError(f'--out {args.out} lies in the folder of the images: name another one')
+    return ImageFolder(args.data_root, args.split, args.ann_file, with_label=labelled, max_bad=args.max_bad)
+
+
+def check(folder: Path, workers: int) -> int:
+    """Compare with the checksums; each damaged file is a line."""
+    from ldae.datasets.packing import verify
+
+    found = verify(folder, workers, progress=True)
+    print(*found, sep='\n', end='\n' if found else '')
+    advice = (
+        'remove their shards and pack again, which writes only those' if found else 'all is as it was written'
+    )
+    print(f'{folder}: {len(found)} damaged files; {advice}', file=sys.stderr)
+    return FOUND_BAD if found else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``ldae pack-dataset`` and ``tools/pack_dataset.py``."""
+    args = parse_args(argv)
+    from ldae.datasets.image_folder import describe_bad
+    from ldae.datasets.packed import find_packed
+    from ldae.datasets.packing import PackOptions, pack
+
+    if args.verify:
+        return check(find_packed(args.out, args.split), args.workers)
+    stored = args.format or ('jpeg' if args.crop == 'none' else 'uint8')
+    options = PackOptions(args.crop, args.edge, args.size, stored, args.quality, args.shard_size)
+    dataset = open_folder(args)
+    folder = Path(args.out).expanduser() / args.split
+    print(f'{dataset.img_prefix}: {len(dataset):,} images -> {folder}', file=sys.stderr)
+    manifest = pack(dataset, folder, options, args.workers, args.force, progress=True)
+    skipped = {name: reason for shard in manifest['shards'] for name, reason in shard['skipped']}
+    for name, reason in skipped.items():
+        print(f'{name}\t{reason}')
+    size = sum(size for shard in manifest['shards'] for size, _ in shard['files'].values())
+    left_out = f'; left out: {describe_bad(skipped, len(dataset))}' if skipped else ''
+    print(f'{folder}: {len(dataset) - len(skipped):,} images, {size / 1e9:.2f} GB{left_out}', file=sys.stderr)
+    return 0

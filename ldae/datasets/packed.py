@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images at the size of training, decoded or in small JPEGs, in numpy's own files and read by memory map."""
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.dataset import default_collate
+from mmpretrain.structures import DataSample
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ldae.registry import DATASETS, TRANSFORMS
+from ldae.utils import ConfigError
+
+from .load_image import BadImageError, decode
+from .low_shot import part_of_each_class
+from .resize import with_fast_resize
+
+MANIFEST, IMAGES, OFFSETS, LABELS, NAMES = (
+    'packed.json',
+    'images.npy',
+    'offsets.npy',
+    'labels.npy',
+    'names.json',
+)
+FORMAT = 1
+LOADERS = ('LoadImage', 'LoadImageFromFile')
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def find_packed(data_root: str | Path, split: str) -> Path:
+    """The folder of a split that was packed: ``data_root/<split>`` or ``data_root`` itself."""
+    root = Path(data_root).expanduser()
+    for folder in (root / split, root):
+        if (folder / MANIFEST).is_file():
+            return folder
+    raise ConfigError(
+        f'{root} holds no packed images of {split!r} (no {split}/{MANIFEST}): make them with'
+        f' `ldae pack-dataset IMAGES --split {split} --out {root}`, or run that to its end'
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What was packed, and by which settings; raise ConfigError if it isn't readable here."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        found = manifest['format']
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f'{path} cannot be read ({type(error).__name__}): pack the images again') from error
+    if found != FORMAT:
+        raise ConfigError(f'{path} has format {found}, and this version of ldae reads {FORMAT}')
+    return manifest
+
+
+def check_sizes(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a file that isn't there or has another size than it was written with."""
+    for shard in manifest['shards']:
+        for name, (size, _) in shard['files'].items():
+            path = folder / shard['name'] / name
+            found = path.stat().st_size if path.is_file() else None
+            if found != size:
+                state = 'is missing' if found is None else f'has {found:,} bytes of {size:,}'
+                raise ConfigError(f'{path} {state}: remove {path.parent} and run `ldae pack-dataset` again')
+
+
+def packed_pipeline(settings: Mapping[str, Any]) -> list[dict]:
+    """The transforms that packing has done, as a config has them."""
+    edge = dict(
+        type='ResizeEdge', scale=settings['edge'], edge='short', backend='pillow', interpolation='bicubic'
+    )
+    if settings['crop'] == 'center':
+        return [edge, dict(type='CenterCrop', crop_size=settings['size'])]
+    return []
+
+
+def remaining(pipeline: Sequence[Mapping], settings: Mapping[str, Any]) -> list[Mapping]:
+    """What of a pipeline is left to do for images that were packed; raise ConfigError if it asks for other ones."""
+    steps = [dict(step) for step in pipeline]
+    if not steps or str(steps[0].get('type')).rpartition('.')[2] not in LOADERS:
+        return steps
+    done = packed_pipeline(settings)
+    if steps[1 : 1 + len(done)] != done:
+        raise ConfigError(
+            f'PackedImages: the images were packed by {done}, and the pipeline goes on with {steps[1 : 1 + len(done)]}:'
+            ' pack them for it (`ldae pack-dataset --help`), or leave LoadImage out to apply it to the packed images'
+        )
+    rest = steps[1 + len(done) :]
+    return [] if rest == [dict(type='PackInputs')] and settings['crop'] == 'center' else rest
+
+
+class _Shard:
+    """The memory maps of one shard, made when first read, in each process by itself."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._maps: list[np.ndarray] = []
+
+    def _open(self) -> list[np.ndarray]:
+        if not self._maps:
+            self._maps = [np.load(self.folder / IMAGES, mmap_mode='r')]
+            if self._maps[0].ndim == 1:
+                self._maps.append(np.load(self.folder / OFFSETS))
+        return self._maps
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """uint8 (C, H, W), or the bytes of a JPEG."""
+        maps = self._maps or self._open()
+        if len(maps) == 1:
+            return maps[0][row]
+        return maps[0][maps[1][row] : maps[1][row + 1]]
+
+    def __reduce__(self) -> tuple:  # for workers that are spawned: a map would be sent as what it holds
+        return _Shard, (self.folder,)
+
+
+@DATASETS.register_module()
+class PackedImages(Dataset):
+    """Images that ``ldae pack-dataset`` wrote, with classes or without, served in whole batches.
+
+    A DataLoader needs ``collate_fn=dict(type='ldae.batch_collate')``; what it gets is what a folder of images and the
+    pipeline would have given, ``dict(inputs=uint8 (B, C, H, W), data_samples=list[DataSample] or None)``.
+
+    Args:
+        data_root: The folder that was named by ``--out``.
+        split: Which part of it: 'train', 'val' or 'test'.
+        with_label: Whether samples carry ``gt_label``.
+        pipeline: The pipeline for the unpacked images, of which only what packing hasn't done is run; one that doesn't begin
+            by loading is applied to the packed images. Empty: none.
+        indices: Only the first so many images (int) or those named (sequence).
+        fraction: Part of each class's images to keep, above 0 and up to 1, of those that ``indices`` leaves. None: all.
+        fraction_seed: Chooses them.
+        fast_resize: Resize by torch where the pipeline says Pillow, as in :class:`ImageFolder`.
+
+    Raises:
+        ConfigError: Nothing was packed there, a file is missing or cut off, or the pipeline needs other images.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        split: str = 'train',
+        with_label: bool = True,
+        pipeline: Sequence[Mapping] = (),
+        indices: int | Sequence[int] | None = None,
+        fraction: float | None = None,
+        fraction_seed: int = 0,
+        fast_resize: bool = False,
+    ) -> None:
+        self.data_root, self.split, self.with_label = str(data_root), split, with_label
+        self.folder = find_packed(data_root, split)
+        manifest = read_manifest(self.folder)
+        check_sizes(self.folder, manifest)
+        self.settings = manifest['settings']
+        if with_label and not self.settings['with_label']:
+            raise ConfigError(f'{self.folder} was packed without labels: set with_label=False')
+        steps = remaining(pipeline, self.settings)
+        steps = with_fast_resize(steps) if fast_resize else steps
+        if not steps and self.settings['crop'] == 'none':
+            raise ConfigError(
+                f'PackedImages: {self.folder} has images of different sizes: it needs a pipeline'
+            )
+        self.pipeline = Compose([TRANSFORMS.build(step) for step in steps]) if steps else None
+        self.metainfo = dict(classes=tuple(manifest['classes'])) if manifest['classes'] else {}
+        self.shards = [_Shard(self.folder / shard['name']) for shard in manifest['shards']]
+        self._starts = [0, *accumulate(shard['images'] for shard in manifest['shards'])]
+        self.labels = self._read_labels() if with_label else None
+        self._keep = self._subset(indices, fraction, fraction_seed)
+
+    def _read_labels(self) -> Tensor:
+        labels = [np.load(shard.folder / LABELS) for shard in self.shards]
+        return torch.from_numpy(np.concatenate(labels)).long()
+
+    def _subset(
+        self, indices: int | Sequence[int] | None, fraction: float | None, seed: int
+    ) -> Tensor | None:
+        """Numbers of the images that are kept, or None for all."""
+        if indices is None and fraction is None:
+            return None
+        keep = torch.arange(self._starts[-1])
+        if isinstance(indices, int):
+            keep = keep[:indices]
+        elif indices is not None:
+            chosen = torch.as_tensor(list(indices), dtype=torch.long)
+            if chosen.numel() and not -len(keep) <= chosen.min() <= chosen.max() < len(keep):
+                raise ConfigError(f'PackedImages.indices must lie below {len(keep)}, the number of images')
+            keep = keep[chosen]
+        if fraction is not None:
+            if self.labels is None:
+                raise ConfigError('PackedImages.fraction is a part of each class: it needs with_label=True')
+            keep = keep[part_of_each_class(self.labels[keep], fraction, seed, 'PackedImages')]
+        return keep
+
+    def __len__(self) -> int:
+        return self._starts[-1] if self._keep is None else len(self._keep)
+
+    def _numbers(self, indices: Sequence[int]) -> list[int]:
+        if self._keep is not None:
+            return self._keep[list(indices)].tolist()
+        return [range(self._starts[-1])[i] for i in indices]  # as any sequence: negative ones, IndexError
+
+    def _stored(self, number: int) -> tuple[_Shard, int]:
+        shard = bisect_right(self._starts, number) - 1
+        return self.shards[shard], number - self._starts[shard]
+
+    def name(self, index: int) -> str:
+        """The file that an image came from, relative to the folder that was packed."""
+        shard, row = self._stored(self._numbers([index])[0])
+        return json.loads((shard.folder / NAMES).read_text())[row]
+
+    def image(self, number: int) -> np.ndarray:
+        """Image number ``number`` of all, uint8 BGR (H, W, 3)."""
+        shard, row = self._stored(number)
+        stored = shard[row]
+        return stored.transpose(1, 2, 0) if stored.ndim == 3 else self._decoded(stored, shard, row)
+
+    def _decoded(self, jpeg: np.ndarray, shard: _Shard, row: int) -> np.ndarray:
+        try:
+            return decode(jpeg.tobytes(), f'{shard.folder}, image {row},')
+        except BadImageError as error:
+            raise ConfigError(f'{error}: check with `ldae pack-dataset --verify`') from error
+
+    def __getitem__(self, index: int) -> dict:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> dict:
+        """The batch at ``indices``."""
+        if self.pipeline is not None:
+            return default_collate([self._transformed(i) for i in indices])  # Draws seed each as it comes
+        numbers = self._numbers(indices[:])
+        inputs = torch.empty(len(numbers), 3, self.settings['size'], self.settings['size'], dtype=torch.uint8)
+        for planes, number in zip(inputs.numpy(), numbers, strict=True):
+            shard, row = self._stored(number)
+            stored = shard[row]
+            if stored.ndim == 3:
+                planes[:] = stored
+            else:
+                cv2.split(self._decoded(stored, shard, row), list(planes))
+        return dict(inputs=inputs, data_samples=self._samples(indices[:], numbers))
+
+    def _samples(self, indices: Sequence[int], numbers: Sequence[int]) -> list[DataSample] | None:
+        if self.labels is None:
+            return None
+        labels = self.labels[list(numbers)]
+        return [
+            DataSample(metainfo=dict(sample_idx=i)).set_gt_label(label)
+            for i, label in zip(indices, labels, strict=True)
+        ]
+
+    def _transformed(self, index: int) -> dict:
+        number = self._numbers([index])[0]
+        image = self.image(number)
+        results = dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2], sample_idx=index)
+        if self.labels is not None:
+            results['gt_label'] = int(self.labels[number])
+        return self.pipeline(results)

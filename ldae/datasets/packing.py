@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the images of a folder at the size of training into shards, in several processes, and check them."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+from mmcv.transforms import Compose
+from tqdm import tqdm
+
+from ldae.registry import TRANSFORMS
+from ldae.utils import ConfigError, check_choice, check_range
+from ldae.utils.files import write_text_whole
+
+from .image_folder import ImageFolder, describe_bad
+from .load_image import BadImageError, LoadImage
+from .packed import (
+    FORMAT,
+    IMAGES,
+    LABELS,
+    MANIFEST,
+    NAMES,
+    OFFSETS,
+    checksum,
+    packed_pipeline,
+    read_manifest,
+)
+
+PLAN, SHARD = 'plan.json', 'shard.json'
+CROPS, FORMATS = ('center', 'none'), ('uint8', 'jpeg')
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """How images are packed.
+
+    Args:
+        crop: 'center': the centre-crop protocol, squares of ``size``. 'none': whole images, for random crops.
+        edge: Length of the short edge after resizing (Pillow, bicubic); with 'none', smaller images stay as they are.
+        size: Of the centre crop, at most ``edge``.
+        format: 'uint8' or 'jpeg'; images of different sizes must be 'jpeg'.
+        quality: Of the JPEGs, 1 to 100.
+        shard_size: Images a shard.
+    """
+
+    crop: str = 'center'
+    edge: int = 256
+    size: int | None = None
+    format: str = 'uint8'
+    quality: int = 95
+    shard_size: int = 4096
+
+    def __post_init__(self) -> None:
+        check_choice('crop', self.crop, CROPS)
+        check_choice('format', self.format, FORMATS)
+        check_range('edge', self.edge, 8, kind=int)
+        check_range('quality', self.quality, 1, 100, kind=int)
+        check_range('shard_size', self.shard_size, 1, kind=int)
+        if self.crop == 'none' and (self.format != 'jpeg' or self.size is not None):
+            raise ConfigError(
+                "crop='none' keeps images of different sizes: it needs format='jpeg' and no size"
+            )
+        if self.size is not None:
+            check_range('size', self.size, 8, self.edge, kind=int)
+
+    def settings(self, dataset: ImageFolder) -> dict[str, Any]:
+        """All that decides what is written; a pack is resumed only if it is the same."""
+        names = (
+            f'{name} {label}\n' for name, label in map(_entry, [dataset] * len(dataset), range(len(dataset)))
+        )
+        digest = hashlib.sha256()
+        for line in names:
+            digest.update(line.encode(errors='surrogateescape'))
+        size = dict(size=self.size or self.edge) if self.crop == 'center' else {}
+        return dict(
+            vars(self) | size,
+            split=dataset.split,
+            with_label=dataset.with_label,
+            images=len(dataset),
+            files=digest.hexdigest(),
+        )
+
+
+def _entry(dataset: ImageFolder, index: int) -> tuple[str, int | None]:
+    info = dataset.get_data_info(index)
+    return os.path.relpath(info['img_path'], dataset.img_prefix), info.get('gt_label')
+
+
+def pack(
+    dataset: ImageFolder,
+    folder: Path,
+    options: PackOptions,
+    num_workers: int = 1,
+    force: bool = False,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Write the shards of ``folder`` that aren't there yet, then its manifest, which is returned.
+
+    A shard gets its name once it is whole and on the disk; after a kill, the same call goes on with those that lack.
+
+    Raises:
+        ConfigError: ``folder`` holds something else, is finished or was begun with other settings; more images than
+            ``dataset.max_bad`` can't be read; the disk is full; a process died.
+    """
+    check_range('num_workers', num_workers, 1, kind=int)
+    settings = options.settings(dataset)
+    if folder.exists() and not (folder / PLAN).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f'{folder} exists and is no packed data set: name another folder')
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        _prepare(folder, settings, force)
+        count = -(-len(dataset) // options.shard_size)
+        todo = [number for number in range(count) if not (folder / _name(number)).is_dir()]
+        if not todo and (folder / MANIFEST).is_file():
+            raise ConfigError(
+                f'{folder} is packed already: pass --force to write it again, or --verify to check it'
+            )
+        _write_shards(dataset, folder, settings, todo, num_workers, progress)
+        return _finish(dataset, folder, settings, count)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep others from writing there, for as long as a worker lives, which holds the lock as well."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise ConfigError(f'{folder}: another process is packing into it; wait for its end') from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _name(number: int) -> str:
+    return f'shard-{number:05d}'
+
+
+def _prepare(folder: Path, settings: dict, force: bool) -> None:
+    """Begin, or go on with what was begun by the same settings."""
+    plan = folder / PLAN
+    if force and plan.is_file():
+        _remove(folder)
+    if plan.is_file():
+        _check_plan(folder, settings)
+        return
+    write_text_whole(plan, json.dumps(settings, indent=2) + '\n')
+
+
+def _remove(folder: Path) -> None:
+    """What a pack wrote, and nothing else; the plan last, since it says that the rest may go."""
+    for path in [
+        folder / MANIFEST,
+        *folder.glob('shard-*'),
+        *folder.glob('.shard-*.unfinished'),
+        folder / PLAN,
+    ]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _check_plan(folder: Path, settings: dict) -> None:
+    try:
+        begun = json.loads((folder / PLAN).read_text())
+        differ = [key for key in settings if begun.get(key) != settings[key]]
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f'{folder / PLAN} cannot be read: pass --force to begin anew') from error
+    if differ:
+        was, now = ({key: values.get(key) for key in differ[:3]} for values in (begun, settings))
+        raise ConfigError(f'{folder} was begun with {was}, not {now}: pass --force to begin anew')
+
+
+class _Progress:
+    """The number of images done, in memory that the workers share; negative once they shall stop."""
+
+    def __init__(self) -> None:
+        self._count, self._parent = get_context('fork').Value('q', 0), os.getpid()
+
+    def advance(self, images: int = 1) -> None:
+        if os.getppid() != self._parent:
+            os._exit(1)  # the main process was killed, and whoever starts it again writes this shard
+        with self._count.get_lock():
+            if self._count.value < 0:
+                raise InterruptedError('packing was stopped')
+            self._count.value += images
+
+    def stop(self) -> None:
+        with self._count.get_lock():
+            self._count.value = -1
+
+    @property
+    def done(self) -> int:
+        return self._count.value
+
+
+_job: tuple[
+    ImageFolder, Path, dict, _Progress
+]  # a worker's, inherited: the list of images is not sent with each shard
+
+
+def _start_worker(*job: Any) -> None:
+    global _job
+    _job = job
+    cv2.setNumThreads(1)
+
+
+def _write_shards(
+    dataset: ImageFolder, folder: Path, settings: dict, todo: Sequence[int], num_workers: int, progress: bool
+) -> None:
+    size = settings['shard_size']
+    sizes = {number: min(size, len(dataset) - number * size) for number in todo}
+    shared = _Progress()
+    workers = max(1, min(num_workers, len(todo)))
+    try:
+        with (
+            ProcessPoolExecutor(
+                workers, get_context('fork'), _start_worker, (dataset, folder, settings, shared)
+            ) as pool,
+            tqdm(
+                total=sum(sizes.values()), desc='pack', unit='img', disable=None if progress else True
+            ) as bar,
+        ):
+            jobs = {pool.submit(_write_shard, number) for number in todo}
+            try:
+                _watch(jobs, lambda: bar.update(shared.done - bar.n))
+            except BaseException:
+                shared.stop()
+                raise
+    except BrokenProcessPool as error:
+        raise ConfigError(
+            'a process that packed images died (for want of memory?): run it again, with fewer --workers'
+        ) from error
+    except OSError as error:
+        raise ConfigError(f'{folder} cannot be written ({error}): make room and run it again') from error
+
+
+def _watch(jobs: set[Future], report: Callable[[], object]) -> None:
+    while jobs:
+        done, jobs = wait(jobs, timeout=0.5, return_when=FIRST_COMPLETED)
+        report()
+        for job in done:
+            job.result()
+
+
+def _write_shard(number: int) -> None:
+    """Write a shard beside its place, flush it to the disk and move it there."""
+    dataset, folder, settings, progress = _job
+    progress.advance(0)
+    unfinished = folder / f'.{_name(number)}.unfinished'
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    start = number * settings['shard_size']
+    indices = range(start, min(start + settings['shard_size'], len(dataset)))
+    names, labels, skipped = _write_images(dataset, unfinished, settings, indices, progress)
+    if settings['with_label']:
+        np.save(unfinished / LABELS, np.array(labels, np.int64))
+    (unfinished / NAMES).write_text(json.dumps(names))
+    files = {path.name: [path.stat().st_size, checksum(path)] for path in sorted(unfinished.iterdir())}
+    summary = dict(name=_name(number), images=len(names), files=files, skipped=skipped)
+    (unfinished / SHARD).write_text(json.dumps(summary) + '\n')
+    for path in unfinished.iterdir():
+        with path.open('rb') as file:
+            os.fsync(file.fileno())
+    unfinished.rename(folder / _name(number))
+
+
+def _write_images(
+    dataset: ImageFolder, folder: Path, settings: dict, indices: Sequence[int], progress: _Progress
+) -> tuple[list[str], list[int | None], list[list[str]]]:
+    """Names and labels of the images that could be read; names and reasons of the others."""
+    names, labels, skipped, offsets = [], [], [], [0]
+    shape = (3, settings['size'], settings['size']) if settings['format'] == 'uint8' else ()
+    with (folder / IMAGES).open('wb') as file:
+        head = _write_head(file, (0, *shape))
+        for index, image in _images(dataset, settings, indices):
+            name, label = _entry(dataset, index)
+            if isinstance(image, str):
+                skipped.append([name, image])
+            else:
+                names.append(name)
+                labels.append(label)
+                file.write(stored := _stored(image, settings))
+                offsets.append(offsets[-1] + len(stored))
+            progress.advance()
+        file.seek(0)
+        if _write_head(file, (len(names), *shape) if shape else (offsets[-1],)) != head:
+            raise RuntimeError('numpy leaves no room for the number of images in the head of a file')
+    if not shape:
+        np.save(folder / OFFSETS, np.array(offsets, np.int64))
+    return names, labels, skipped
+
+
+def _write_head(file: BinaryIO, shape: tuple[int, ...]) -> int:
+    """The head of a .npy file of bytes; numpy reserves room for the first number of its shape to grow."""
+    np.lib.format.write_array_header_1_0(file, dict(descr='|u1', fortran_order=False, shape=shape))
+    return file.tell()
+
+
+def _images(
+    dataset: ImageFolder, settings: dict, indices: Sequence[int]
+) -> Iterator[tuple[int, np.ndarray | str]]:
+    """(index, image uint8 BGR (H, W, 3) or why it can't be read)."""
+    steps = [LoadImage(), *(TRANSFORMS.build(step) for step in packed_pipeline(settings))]
+    whole = settings['crop'] == 'none'
+    pipeline = Compose([steps[0], _ShrinkEdge(settings['edge'])] if whole else steps)
+    for index in indices:
+        try:
+            yield index, pipeline(dataset.get_data_info(index))['img']
+        except BadImageError as error:
+            yield index, error.reason
+
+
+class _ShrinkEdge:
+    """ResizeEdge for what is larger; upscaled images would cost room and hold no more."""
+
+    def __init__(self, edge: int) -> None:
+        self.edge = edge
+        self.resize = TRANSFORMS.build(
+            dict(type='ResizeEdge', scale=edge, edge='short', backend='pillow', interpolation='bicubic')
+        )
+
+    def __call__(self, results: dict) -> dict:
+        return self.resize(results) if min(results['img'].shape[:2]) > self.edge else results
+
+
+def _stored(image: np.ndarray, settings: dict) -> bytes:
+    if settings['format'] == 'uint8':
+        return np.ascontiguousarray(image.transpose(2, 0, 1)).tobytes()
+    done, jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, settings['quality']])
+    if not done:
+        raise RuntimeError(f'OpenCV does not encode an image of {image.shape}')
+    return jpeg.tobytes()
+
+
+def _finish(dataset: ImageFolder, folder: Path, settings: dict, count: int) -> dict[str, Any]:
+    shards = [json.loads((folder / _name(number) / SHARD).read_text()) for number in range(count)]
+    skipped = {name: reason for shard in shards for name, reason in shard['skipped']}
+    if len(skipped) > dataset.max_bad * len(dataset):
+        first = min(skipped)
+        raise ConfigError(
+            f'{dataset.img_prefix}: {describe_bad(skipped, len(dataset))}, first {first}: more than'
+            f' max_bad={dataset.max_bad:g}; run it again with a higher --max-bad, which packs nothing twice'
+        )
+    classes = list(getattr(dataset, 'folder_to_idx', None) or ()) if settings['with_label'] else []
+    manifest = dict(format=FORMAT, settings=settings, classes=classes, shards=shards)
+    write_text_whole(folder / MANIFEST, json.dumps(manifest) + '\n')
+    return manifest
+
+
+def verify(folder: Path, num_workers: int = 1, progress: bool = False) -> list[str]:
+    """What is wrong with the files of a packed data set, by their checksums: 'path reason'."""
+    check_range('num_workers', num_workers, 1, kind=int)
+    shards = read_manifest(folder)['shards']
+    expected = {
+        folder / shard['name'] / name: told for shard in shards for name, told in shard['files'].items()
+    }
+    with ProcessPoolExecutor(num_workers, get_context('fork')) as pool:
+        found = tqdm(
+            pool.map(_problem, expected, expected.values()),
+            total=len(expected),
+            desc='verify',
+            unit='file',
+            disable=None if progress else True,
+        )
+        return [problem for problem in found if problem]
+
+
+def _problem(path: Path, told: tuple[int, str]) -> str:
+    if not path.is_file():
+        return f'{path} is missing'
+    return '' if [path.stat().st_size, checksum(path)] == list(told) else f'{path} is damaged'

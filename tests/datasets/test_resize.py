@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmpretrain.datasets import transforms
+from PIL import Image
+
+from ldae.datasets import FastRandomResizedCrop, FastResizeEdge, ImageFolder
+from ldae.datasets.resize import resize
+from ldae.utils import ConfigError
+
+PILLOW = dict(bilinear=Image.BILINEAR, bicubic=Image.BICUBIC)
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (120, 160, 3), dtype=np.uint8)
+
+
+def differences(ours: np.ndarray, pillow: np.ndarray) -> np.ndarray:
+    assert ours.dtype == np.uint8
+    assert ours.shape == pillow.shape
+    return np.abs(ours.astype(int) - pillow)
+
+
+@pytest.mark.parametrize('interpolation', PILLOW)
+@pytest.mark.parametrize('size', [(64, 64), (85, 64), (200, 150), (160, 120), (7, 300)])
+def test_resizing_is_pillows_but_for_two_levels(interpolation: str, size: tuple):
+    expected = np.asarray(Image.fromarray(PIXELS).resize(size, PILLOW[interpolation]))
+    differ = differences(resize(PIXELS, size, interpolation), expected)
+    assert differ.max() <= 2
+    assert (differ > 0).mean() < 0.02
+
+
+@pytest.mark.parametrize('shape', [(120, 160, 3), (160, 120, 3), (64, 64, 3)])
+def test_resize_edge_takes_the_place_of_mmpretrains(shape: tuple):
+    options = dict(scale=64, edge='short', backend='pillow', interpolation='bicubic')
+    found, expected = (
+        kind(**options)(dict(img=np.resize(PIXELS, shape)))
+        for kind in (FastResizeEdge, transforms.ResizeEdge)
+    )
+    assert differences(found.pop('img'), expected.pop('img')).max() <= 2
+    assert found == expected
+
+
+def test_random_crops_are_those_of_mmpretrain():
+    options = dict(scale=48, crop_ratio_range=(0.2, 1), backend='pillow', interpolation='bicubic')
+    for seed in range(5):
+        results = []
+        for kind in (FastRandomResizedCrop, transforms.RandomResizedCrop):
+            np.random.seed(seed)
+            results.append(kind(**options)(dict(img=PIXELS)))
+        found, expected = results
+        assert differences(found.pop('img'), expected.pop('img')).max() <= 2
+        assert found == expected
+
+
+def test_other_filters_are_refused():
+    with pytest.raises(ConfigError, match="interpolation='lanczos'"):
+        FastResizeEdge(64, interpolation='lanczos')
+
+
+def test_a_folder_swaps_what_pillow_would_resize_and_nothing_else(tiny_image_folder: Path):
+    pipeline = [
+        dict(type='ldae.LoadImage'),
+        dict(type='RandomResizedCrop', scale=32, backend='pillow', interpolation='bicubic'),
+        dict(type='ResizeEdge', scale=24, backend='cv2'),
+        dict(type='PackInputs'),
+    ]
+    images = []
+    for fast in (False, True):
+        dataset = ImageFolder(str(tiny_image_folder), pipeline=pipeline, fast_resize=fast)
+        np.random.seed(0)
+        images.append(dataset[3]['inputs'].numpy())
+        kinds = [type(step) for step in dataset.pipeline.transforms]
+        assert (FastRandomResizedCrop in kinds) == fast
+        assert transforms.ResizeEdge in kinds
+    assert differences(*images).max() <= 3
+    assert pipeline[1]['type'] == 'RandomResizedCrop'
