@@ -60,6 +60,10 @@ class FaultHook(Hook):
             (stop,) = [hook for hook in runner.hooks if hasattr(hook, 'caught')]
             while stop.caught is None:  # the launcher passes it on
                 time.sleep(0.01)
+        elif what == 'fill':  # the disk, but for room for logs
+            disk = os.statvfs(runner.work_dir)
+            with open(f'{runner.work_dir}/filler', 'wb') as file:
+                file.write(bytes(disk.f_bavail * disk.f_bsize - 150_000))
         else:
             os.kill(os.getpid(), getattr(signal, what))
 """
@@ -76,9 +80,16 @@ class Runs:
         self.server.stdin.flush()
         return int(self.server.stdout.readline())
 
-    def start(self, *argv: object, env: dict | None = None, log: str = 'log', **options: object) -> int:
-        """The process id of a run of tiny.py with further arguments."""
-        argv = ['tiny.py', *map(str, argv)]
+    def start(
+        self,
+        *argv: object,
+        tool: str = 'train',
+        env: dict | None = None,
+        log: str = 'log',
+        **options: object,
+    ) -> int:
+        """The process id of a run of tiny.py, or of another tool, with further arguments."""
+        argv = [tool, *(['tiny.py'] if tool == 'train' else []), *map(str, argv)]
         env = {key: str(value) for key, value in (env or {}).items()}
         return self.ask(argv=argv, folder=str(self.folder), log=str(self.folder / log), env=env, **options)
 

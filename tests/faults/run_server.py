@@ -92,7 +92,7 @@ class Count:
 def start(
     argv: list[str], folder: str, log: str, env: dict, death: dict | None = None, count: str | None = None
 ) -> int:
-    """Fork a run with these arguments, in that folder, that prints into ``log``; only the parent returns."""
+    """Fork a run of a tool with its arguments, in that folder, that prints into ``log``; only the parent returns."""
     pid = os.fork()
     if pid:
         return pid
@@ -107,7 +107,7 @@ def start(
         Death(**death)
     if count:
         Count(count)
-    sys.exit(run_tool('train', argv))
+    sys.exit(run_tool(argv[0], argv[1:]))
 
 
 def wait(pid: int) -> int:
