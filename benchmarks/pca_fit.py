@@ -5,18 +5,19 @@
     python benchmarks/pca_fit.py --device cuda
 
 Reading and decoding images is left out: one batch lies in memory and is used over and over. The peers are timed in turn,
-in the same process; the median of ``--runs`` counts. What the fit keeps between batches is printed after few and many.
+in the same process; the median of ``--runs`` counts, and with one thread the processor's time. What the fit keeps between
+batches is printed after few and many.
 """
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 
 from ldae.models import PatchPCATokenizer
 from ldae.models.layers import patchify
+from ldae.utils.timing import machine, seconds
 
 #: The slow peer gets fewer; rates are compared.
 SKLEARN_PATCHES = 4096
@@ -34,15 +35,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--no-sklearn', action='store_true', help='leave out the slow peer')
     return parser.parse_args()
-
-
-def seconds(function: Callable[[], object], device: str) -> float:
-    """Wall-clock time of one call."""
-    start = time.perf_counter()
-    function()
-    if device != 'cpu':
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def peers(args: argparse.Namespace, batch: torch.Tensor, repeats: int) -> dict[str, Callable[[], object]]:
@@ -83,9 +75,7 @@ def main() -> None:
     counts = dict.fromkeys(functions, patches) | dict(IncrementalPCA=SKLEARN_PATCHES)
     rates = {name: counts[name] / statistics.median(values) for name, values in times.items()}
     dim = 3 * args.patch_size**2
-    print(
-        f'{patches} patches of {dim} on {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}'
-    )
+    print(f'{patches} patches of {dim}, {machine(args.device)}')
     for name, rate in rates.items():
         print(f'{name:>20}: {rate:12,.0f} patches/s   ldae / it = {rates["ldae"] / rate:.2f}')
     print_state(dim)
