@@ -2,6 +2,7 @@
 """mmengine's training loops, which can be stopped and resumed at any step."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.utils import calc_dynamic_intervals
@@ -45,6 +46,19 @@ class Resumable:
         if notes:
             self.runner.logger.warning(f'Resumed, but not bit for bit: {"; ".join(notes)}')
 
+    @contextmanager
+    def _told_of_failure(self) -> Iterator[None]:
+        """Call ``after_failure`` of hooks that have it when an error ends the training, which skips ``after_train``."""
+        try:
+            yield
+        except SystemExit:  # the end of the process
+            raise
+        except BaseException:
+            for hook in self.runner.hooks:
+                if hasattr(hook, 'after_failure'):
+                    hook.after_failure(self.runner)
+            raise
+
     def _take_order(self) -> None:
         self.order = order_of(self.dataloader) or install_order(self.dataloader, self.runner.seed)
 
@@ -77,12 +91,13 @@ class ResumableEpochLoop(Resumable, EpochBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Train."""
-        self.runner.call_hook('before_train')
-        self._catch_up()
-        while self._epoch < self._max_epochs and not self.stop_training:
-            self.run_epoch()
-            self._validate_if_due(self._epoch, self._max_epochs)
-        self.runner.call_hook('after_train')
+        with self._told_of_failure():
+            self.runner.call_hook('before_train')
+            self._catch_up()
+            while self._epoch < self._max_epochs and not self.stop_training:
+                self.run_epoch()
+                self._validate_if_due(self._epoch, self._max_epochs)
+            self.runner.call_hook('after_train')
         return self.runner.model
 
     def _catch_up(self) -> None:
@@ -139,16 +154,17 @@ class ResumableIterLoop(Resumable, IterBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Train."""
-        self.runner.call_hook('before_train')
-        self.runner.call_hook('before_train_epoch')  # the whole training is one
-        self._catch_up()
-        batches = self._batches()
-        while self._iter < self._max_iters and not self.stop_training:
-            self.runner.model.train()
-            self.run_iter(next(batches))
-            self._validate_if_due(self._iter, self._max_iters)
-        self.runner.call_hook('after_train_epoch')
-        self.runner.call_hook('after_train')
+        with self._told_of_failure():
+            self.runner.call_hook('before_train')
+            self.runner.call_hook('before_train_epoch')  # the whole training is one
+            self._catch_up()
+            batches = self._batches()
+            while self._iter < self._max_iters and not self.stop_training:
+                self.runner.model.train()
+                self.run_iter(next(batches))
+                self._validate_if_due(self._iter, self._max_iters)
+            self.runner.call_hook('after_train_epoch')
+            self.runner.call_hook('after_train')
         return self.runner.model
 
     def _catch_up(self) -> None:

@@ -3,6 +3,7 @@
 
 import itertools
 import logging
+import signal
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ldae.launch import build_runner, prepare
+from ldae.utils.signals import SIGNALS
 
 NUMBER = itertools.count()
 ARCH = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
@@ -166,3 +168,11 @@ def test_a_run_broken_off_at_any_step_and_resumed_equals_another(
         assert len(list(broken.glob('*.pth'))) <= 3
     assert_same(state(broken), whole)
     assert sorted(set(seen)) == validated
+
+
+@pytest.mark.parametrize('train_cfg', [BY_EPOCH, BY_STEP])
+def test_after_a_run_that_failed_signals_mean_what_they_meant(tiny_image_folder, tmp_path, train_cfg):
+    before = [signal.getsignal(number) for number in SIGNALS]
+    runner, _ = train(config(tiny_image_folder, tmp_path / 'failed', train_cfg), stop_after=1)
+    assert runner.iter == 0
+    assert [signal.getsignal(number) for number in SIGNALS] == before

@@ -49,6 +49,10 @@ class StopOnSignalHook(Hook):
             self._group = torch_dist.new_group(backend='gloo')
 
     def after_train(self, runner: Runner) -> None:
+        self.after_failure(runner)
+
+    def after_failure(self, runner: Runner) -> None:
+        """Let signals mean what they meant before, also when an error has ended the training."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
