@@ -17,7 +17,9 @@ def transformer_blocks(model: nn.Module, user: str) -> list[nn.Module]:
     model = unwrapped(model)
     blocks = [part for part in model.modules() if isinstance(part, TransformerEncoderLayer)]
     if not blocks:
-        raise ConfigError(f'{user}: {type(model).__name__} has no Transformer blocks: remove the hook, or --fast')
+        raise ConfigError(
+            f'{user}: {type(model).__name__} has no Transformer blocks: remove the hook, or --fast'
+        )
     return blocks
 
 
