@@ -17,7 +17,7 @@ from ldae.utils import ConfigError
 
 EXIT_STATUS = 2
 TRACEBACK_VARIABLE = 'LDAE_TRACEBACK'
-SECONDS_TO_GIVE_WAY = 3.0
+SECONDS_TO_GIVE_WAY = 10.0
 LOST_PEER = re.compile('Connection (?:closed|reset) by peer|Broken pipe.*gloo|gloo.*Broken pipe')
 TIMED_OUT = re.compile(r'Timed out waiting|Watchdog caught collective operation timeout|wait timeout after')
 DEAD_WORKER = re.compile(
