@@ -110,9 +110,6 @@ def readers(folder: Path, args: argparse.Namespace, crop: str) -> dict[str, Call
     }
     if crop == 'center':
         found['packed uint8'] = batched(PackedImages(f'{root}-uint8', pipeline=steps))
-        found['packed uint8, no labels'] = batched(
-            PackedImages(f'{root}-uint8', pipeline=steps, with_label=False)
-        )
         found['packed JPEG'] = batched(PackedImages(f'{root}-jpeg', pipeline=steps))
     else:
         found['packed JPEG'] = batched(PackedImages(f'{root}-whole', pipeline=steps))

@@ -77,6 +77,7 @@ def check_settings(cfg: Config) -> None:
         check_options(where, component, node, slot)
         if is_ours(component):
             check_dataset_options(where, node)
+            check_collate(cfg, where, component)
         check_foreign_options(where, component, node)
 
 
@@ -105,6 +106,18 @@ def check_dataset_options(where: str, options: dict) -> None:
     low, high = options.get('crop_scale') or (1, 1)
     if not 0 < low <= high <= 1:
         raise ConfigError(f'{where}: crop_scale=({low}, {high}) is no range within 0 to 1')
+
+
+def check_collate(cfg: Config, where: str, component: Callable) -> None:
+    """What a data set of ldae puts together as a batch can't be put together once more."""
+    loader, _, inner = where.partition('.')
+    if loader not in LOADERS or inner != 'dataset' or not hasattr(component, '__getitems__'):
+        return
+    collate = (cfg[loader].get('collate_fn') or {}).get('type', 'pseudo_collate')
+    if collate in ('pseudo_collate', 'default_collate'):
+        raise ConfigError(
+            f"{where} serves whole batches: set {loader}.collate_fn.type='ldae.batch_collate', not '{collate}'"
+        )
 
 
 def check_types(cfg: Config) -> None:

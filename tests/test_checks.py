@@ -120,3 +120,12 @@ def test_mean_and_std_go_together():
 def test_options_of_data_sets_are_checked_before_they_read(options: dict):
     with pytest.raises(ConfigError, match=next(iter(options))):
         check_settings(config(train_dataloader=dict(dataset=dict(type='ldae.IDXDataset', **options))))
+
+
+def test_whole_batches_are_not_collated_again():
+    dataset = dict(type='ldae.PackedImages', data_root='packed')
+    options = dict(batch_size=2, dataset=dataset)
+    for collate in ({}, dict(collate_fn=dict(type='default_collate'))):
+        with pytest.raises(ConfigError, match=r"train_dataloader\.collate_fn\.type='ldae\.batch_collate'"):
+            check_settings(config(train_dataloader=options | collate))
+    check_settings(config(train_dataloader=options | dict(collate_fn=dict(type='ldae.batch_collate'))))

@@ -105,6 +105,8 @@ class ImageFolder(ImageNet):
             samples = super()._find_samples()
         except RuntimeError as error:
             hint = '; unlabelled images need with_label=False' if self.with_label else ''
+            if (Path(self.img_prefix) / 'packed.json').is_file():
+                hint = '; it holds packed ones: set dataset.type=ldae.PackedImages and collate_fn.type=ldae.batch_collate'
             layout = 'one folder a class' if self.with_label else 'at any depth'
             raise ConfigError(
                 f'{self.img_prefix} holds no images ({layout}; {", ".join(sorted(self.extensions))}){hint}'

@@ -136,7 +136,7 @@ class PackedImages(Dataset):
     """Images that ``ldae pack-dataset`` wrote, with classes or without, served in whole batches.
 
     A DataLoader needs ``collate_fn=dict(type='ldae.batch_collate')``; what it gets is what a folder of images and the
-    pipeline would have given, ``dict(inputs=uint8 (B, C, H, W), data_samples=list[DataSample] or None)``.
+    pipeline would have given, ``dict(inputs=uint8 (B, C, H, W), data_samples=list[DataSample])``.
 
     Args:
         data_root: The folder that was named by ``--out``.
@@ -255,14 +255,12 @@ class PackedImages(Dataset):
                 cv2.split(self._decoded(stored, shard, row), list(planes))
         return dict(inputs=inputs, data_samples=self._samples(indices[:], numbers))
 
-    def _samples(self, indices: Sequence[int], numbers: Sequence[int]) -> list[DataSample] | None:
-        if self.labels is None:
-            return None
-        labels = self.labels[list(numbers)]
-        return [
-            DataSample(metainfo=dict(sample_idx=i)).set_gt_label(label)
-            for i, label in zip(indices, labels, strict=True)
-        ]
+    def _samples(self, indices: Sequence[int], numbers: Sequence[int]) -> list[DataSample]:
+        samples = [DataSample(metainfo=dict(sample_idx=i)) for i in indices]
+        if self.labels is not None:
+            for sample, label in zip(samples, self.labels[list(numbers)], strict=True):
+                sample.set_gt_label(label)
+        return samples
 
     def _transformed(self, index: int) -> dict:
         number = self._numbers([index])[0]

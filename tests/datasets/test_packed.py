@@ -80,7 +80,8 @@ def test_uint8_under_centre_crop_is_exactly_the_unpacked_images(packed: Path):
 
 def test_jpegs_are_the_unpacked_images_but_for_their_coding(packed: Path):
     batch = PackedImages(str(packed / 'jpeg'), with_label=False).__getitems__(BATCH)
-    assert batch['data_samples'] is None
+    assert [s.sample_idx for s in batch['data_samples']] == BATCH
+    assert 'gt_label' not in batch['data_samples'][0]
     differ = batch['inputs'].int() - stacked(unpacked(packed), BATCH)
     assert differ.abs().float().mean() < 4
 
@@ -162,7 +163,7 @@ def test_a_config_for_a_folder_takes_packed_images_by_two_options(packed: Path):
     init_default_scope('mmpretrain')
     batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
     assert batch['inputs'].shape == (4, 3, 256, 256)
-    assert batch['data_samples'] is None
+    assert len(batch['data_samples']) == 4
 
 
 def test_parts_of_it(packed: Path):
@@ -232,3 +233,8 @@ def test_labels_that_were_not_packed(packed: Path):
     with pytest.raises(ConfigError, match='packed without labels'):
         PackedImages(str(packed / 'bare'))
     assert PackedImages(str(packed / 'bare'), with_label=False).metainfo == {}
+
+
+def test_a_folder_of_packed_images_is_no_folder_of_images(packed: Path):
+    with pytest.raises(ConfigError, match=r'holds packed ones: set dataset\.type=ldae\.PackedImages'):
+        ImageFolder(str(packed / 'uint8'), 'train', with_label=False)
