@@ -15,11 +15,13 @@ TOOLS = {
     'fit-pca': 'fit a PCA tokenizer to a folder of images, into a file',
     'print-config': 'print a config with all that it inherits',
     'ablate': "run rows of the paper's tables, probe and compare them",
-    'export': 'write an encoder as a plain ViT for mmpretrain, timm, transformers or ONNX',
+    'probe': "score an encoder's blocks and time steps by k-NN and linear layers, from one pass",
+    'compare': 'l-DAE beside MAE, untrained encoders and pixels, over seeds, in one table',
     'pack-dataset': 'write the images of a folder at the size of training, to be read without decoding',
     'verify-dataset': 'list the images of a folder that cannot be read',
-    'denoise': 'draw images, noisy and denoised by an l-DAE at chosen noise levels',
+    'export': 'write an encoder as a plain ViT for mmpretrain, timm, transformers or ONNX',
     'reproduce': 'repeat a training step that was skipped, and say where it went wrong',
+    'denoise': 'draw images, noisy and denoised by an l-DAE at chosen noise levels',
     'demo': 'pre-train, probe and draw on the Fashion-MNIST subset that ships with ldae',
 }
 

@@ -57,10 +57,10 @@ class LDAE(BaseSelfSupervisor):
         val_timesteps: Sequence[int] = (100, 300, 500, 700, 900),
         init_cfg: dict | None = None,
     ) -> None:
-        tokenizer = MODELS.build(tokenizer)
-        head = MODELS.build(head or dict(type='ldae.OriginalImageHead'))
         if num_classes is not None:
             check_range('model: num_classes', num_classes, 1, kind=int)
+        tokenizer = MODELS.build(tokenizer)
+        head = MODELS.build(head or dict(type='ldae.OriginalImageHead'))
         head.check(tokenizer)
         noiser = MODELS.build(noiser, default_args=dict(weighting=head.weighting))
         given = dict(tokenizer.geometry._asdict(), num_classes=num_classes)
@@ -75,10 +75,10 @@ class LDAE(BaseSelfSupervisor):
         self.masking = None if masking is None else self._build_masking(masking)
         # One map, two users: what fits the tokenizer reaches the encoder, and its checkpoint holds the subspace it saw.
         self.backbone.patch_embed.patch_map = tokenizer.patch_map
+        check_range('model: number of val_timesteps', len(val_timesteps), 1)
         for t in val_timesteps:
             check_range('model: val_timesteps', t, 0, noiser.num_timesteps - 1, kind=int)
         self.val_timesteps = tuple(val_timesteps)
-        check_range('model: number of val_timesteps', len(val_timesteps), 1)
         check_range('model: label_drop_prob', label_drop_prob, 0, 1)
         self.num_classes, self.label_drop_prob, self.transfer_noise = (
             num_classes,
