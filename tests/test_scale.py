@@ -204,9 +204,7 @@ def test_a_config_is_scaled_once():
         apply_scale(row('t3_5_original-image'), 'cifar10')
 
 
-@pytest.mark.parametrize(
-    'name', ['mae/vit-b_300e.py', 'ldae/fashion-mnist_pca.py']
-)
+@pytest.mark.parametrize('name', ['mae/vit-b_300e.py', 'ldae/fashion-mnist_pca.py'])
 def test_what_has_no_scale_is_refused(name):
     with pytest.raises(ConfigError, match="of the paper's scale"):
         load_config(f'ldae::{name}', scale=SUBSET)
