@@ -11,7 +11,7 @@ environment: GPUS (8)  GPUS_PER_NODE (8, or GPUS if fewer; 0: no GPUs, GPUS task
              SRUN_ARGS (further options of srun)  MASTER_PORT (29500)  PYTHON (python)
              REQUEUE (1; 0: don't)  SIGNAL_SECONDS (120): how long before the time limit the job is told to save
 
-Shortly before its time limit, or when it is pre-empted, the job saves after the next step and exits with 75. It is then
+Shortly before its time limit, or when it is preempted, the job saves after the next step and exits with 75. It is then
 started again, with --resume: as a new job by this script, or, inside sbatch, by requeueing the batch job. Any other end
 is the end.
 
