@@ -39,6 +39,10 @@ def explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequence
         # The reader, say `head`, has seen enough: leave nothing to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr, flush=True)
+        _end_workers()
+        return 128 + signal.SIGINT
     except Exception as error:
         if LOST_PEER.search(str(error)):
             time.sleep(SECONDS_TO_GIVE_WAY)  # the one that failed knows why, and the launcher ends this one

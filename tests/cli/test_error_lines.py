@@ -84,3 +84,11 @@ def test_a_call_in_cfg_options_is_one_line(capsys):
     )
     assert status == 2
     assert 'takes no nested calls' in capsys.readouterr().err
+
+
+def test_an_interrupt_is_a_word_and_the_status_that_shells_know(capsys):
+    def interrupted(argv: object) -> None:
+        raise KeyboardInterrupt
+
+    assert explained(interrupted) == 130
+    assert capsys.readouterr().err == 'interrupted\n'

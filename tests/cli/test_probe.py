@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One checkpoint, scored from the command line; good input and bad."""
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -80,6 +81,8 @@ def probed(ldae_checkpoint, tmp_path_factory) -> Path:
 
 def error_of(capsys: pytest.CaptureFixture, *arguments: object) -> str:
     """The one line that a wrong call of the tool ends in."""
+    gc.collect()
+    capsys.readouterr()  # what objects of other tests have said at their end
     assert run_tool('probe', list(map(str, arguments))) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[-1].startswith('error: ')
