@@ -3,6 +3,7 @@
 
 import gc
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -77,6 +78,12 @@ def probed(ldae_checkpoint, tmp_path_factory) -> Path:
     options = ['--blocks', 'all', '--timesteps', '10', '300', '--input', 'clean', 'noisy', *FEW]
     assert run_tool('probe', [str(ldae_checkpoint), *options, '--work-dir', str(folder)]) == 0
     return folder
+
+
+@pytest.fixture(autouse=True)
+def silent_old_handlers(monkeypatch: pytest.MonkeyPatch):
+    """Log handlers that other tests have made write to streams that are closed, and complain of it in tracebacks."""
+    monkeypatch.setattr(logging, 'raiseExceptions', False)
 
 
 def error_of(capsys: pytest.CaptureFixture, *arguments: object) -> str:
