@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finding and reading configs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mmengine.config import Config
@@ -110,3 +110,14 @@ def walk_dicts(node: object) -> Iterator[dict]:
     if isinstance(node, list | tuple):
         for child in node:
             yield from walk_dicts(child)
+
+
+def pipeline_of(cfg: Config, loaders: Iterable[str]) -> list[dict] | None:
+    """Steps of the first of ``loaders`` whose data set, or the one inside it, has any; None where none has."""
+    for name in loaders:
+        node = (cfg.get(name) or {}).get('dataset') or {}
+        while 'pipeline' not in node and isinstance(node.get('dataset'), dict):
+            node = node['dataset']
+        if node.get('pipeline'):
+            return list(node['pipeline'])
+    return None

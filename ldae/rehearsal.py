@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ldae.config import walk_dicts
 from ldae.sections import LOADERS
 from ldae.utils import ConfigError
-from ldae.utils.models import unwrapped
+from ldae.utils.models import evaluating, unwrapped
 from ldae.utils.rng import preserved_rng
 
 READERS = ('LoadImageFromFile', 'mmpretrain.LoadImageFromFile', 'ldae.LoadImage')
@@ -156,18 +156,13 @@ def _made_up_sample() -> dict:
 @torch.no_grad()
 def _try_model(where: str, image: Tensor, model: nn.Module) -> None:
     """Normalise one image (C, H, W) as the model does, and let what reads images have it."""
-    was_training = model.training
-    model.eval()
-    try:
-        with explained(f'{where}, which do not fit the model:'):
-            sample = DataSample().set_gt_label(0)
-            batch = model.data_preprocessor(dict(inputs=image[None], data_samples=[sample]), False)
-            for module in _front(model):
-                module._check_images(batch['inputs'])
-            if isinstance(model, ImageClassifier | MAE):
-                model(batch['inputs'], batch['data_samples'], mode='loss')
-    finally:
-        model.train(was_training)
+    with evaluating(model), explained(f'{where}, which do not fit the model:'):
+        sample = DataSample().set_gt_label(0)
+        batch = model.data_preprocessor(dict(inputs=image[None], data_samples=[sample]), False)
+        for module in _front(model):
+            module._check_images(batch['inputs'])
+        if isinstance(model, ImageClassifier | MAE):
+            model(batch['inputs'], batch['data_samples'], mode='loss')
 
 
 def _front(model: nn.Module) -> list[nn.Module]:

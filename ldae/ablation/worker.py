@@ -11,13 +11,12 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+from ldae.apis import get_model
 from ldae.cli.errors import explained, one_line
 from ldae.evaluation import extract_features, pooled_features
-from ldae.evaluation.probe_data import probe_dataloaders
-from ldae.registry import MODELS
+from ldae.evaluation.probe_data import build_bounded_dataloader, probe_dataloaders
 from ldae.utils import ConfigError
 from ldae.utils.files import write_text_whole
 
@@ -101,11 +100,10 @@ def encode_trained(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> 
 def encode_untrained(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> Encode:
     """Those of the encoder as it was before training, with the tokenizer of the trained one."""
     torch.manual_seed(seed)
-    untrained = build_model(cfg, transfer)
-    untrained.init_weights()
+    untrained = load_model(cfg, transfer)
     if hasattr(model, 'tokenizer'):
         untrained.tokenizer.load_state_dict(model.tokenizer.state_dict())
-    return partial(pooled_features, untrained.eval().to(get_device()))
+    return partial(pooled_features, untrained)
 
 
 def encode_latents(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> Encode:
@@ -123,34 +121,17 @@ ENCODERS = dict(
 )
 
 
-def load_model(cfg: Config, transfer: dict, checkpoint: Path) -> nn.Module:
-    """The pre-training model as a row's transfer settings want it, with the weights of a checkpoint."""
-    model = build_model(cfg, transfer)
-    state = torch.load(checkpoint, map_location='cpu', weights_only=True)['state_dict']
-    model.load_state_dict(state)
-    model.eval()
-    return model.to(get_device())
-
-
-def build_model(cfg: Config, transfer: dict) -> nn.Module:
-    """The model, without weights."""
-    init_default_scope(cfg.default_scope)
-    model_cfg = cfg.model.to_dict()
-    if transfer['timestep'] is not None:
-        model_cfg['backbone']['timestep'] = transfer['timestep']
-    if transfer['transfer_noise']:
-        model_cfg['transfer_noise'] = True
-    if 'data_preprocessor' in cfg:
-        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor.to_dict())
-    return MODELS.build(model_cfg)
+def load_model(cfg: Config, transfer: dict, checkpoint: Path | None = None) -> nn.Module:
+    """The pre-training model as a row's transfer settings want it, with the weights of a checkpoint or those of the start."""
+    backbone = {} if transfer['timestep'] is None else dict(timestep=transfer['timestep'])
+    options = {'model.transfer_noise': True} if transfer['transfer_noise'] else {}
+    return get_model(cfg, checkpoint, get_device(), cfg_options=options, backbone=backbone)
 
 
 def extract(
     model: nn.Module, loader_cfg: dict, limit: int | None, encode: Encode | None = None
 ) -> tuple[Tensor, Tensor]:
     """Features (n, C) and labels (n,) of at most ``limit`` images: the model's, or what else ``encode`` makes of them."""
-    from ldae.engine.hooks.online_evaluation import build_bounded_dataloader
-
     loader = build_bounded_dataloader(loader_cfg, limit or sys.maxsize)
     preprocess = partial(model.data_preprocessor, training=False)
     return extract_features(encode or partial(pooled_features, model), loader, preprocess)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ldae.models import LDAE
 from ldae.utils import ConfigError, check_range
-from ldae.utils.models import unwrapped
+from ldae.utils.models import evaluating, unwrapped
 
-from .feature_extractor import evaluating, resolve_model
+from .feature_extractor import resolve_model
 from .images import read_images
 from .preprocess import Preprocess
 

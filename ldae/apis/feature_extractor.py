@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ldae.evaluation import features
 from ldae.utils import ConfigError, check_choice, check_range
+from ldae.utils.models import evaluating
 
 from .images import read_images
 from .models import get_model, to_device
@@ -132,18 +133,6 @@ def resolve_model(
         given = ', '.join((*(['checkpoint'] if checkpoint is not None else []), *kwargs))
         raise ConfigError(f'{given}: for a model that is named, but {type(model).__name__} is one already')
     return model if device is None else to_device(model, device)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode while the context is open; each module is put back into its own."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def lay_out(tokens: Tensor, inputs: Tensor, pool: str) -> Tensor:

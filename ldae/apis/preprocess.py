@@ -12,6 +12,7 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 from torch import Tensor, nn
 
+from ldae.config import pipeline_of
 from ldae.registry import TRANSFORMS
 from ldae.utils import ConfigError
 from ldae.utils.models import unwrapped
@@ -90,13 +91,8 @@ class Preprocess:
 
 def _test_pipeline(cfg: Config | None) -> list[dict] | None:
     """Steps of the test images after reading; None where images don't go through any."""
-    for name in LOADERS:
-        node = ((cfg or {}).get(name) or {}).get('dataset') or {}
-        while 'pipeline' not in node and isinstance(node.get('dataset'), dict):
-            node = node['dataset']
-        if node.get('pipeline'):
-            return [step for step in node['pipeline'] if step['type'].rpartition('.')[2] not in READERS]
-    return None
+    steps = pipeline_of(cfg or Config(), LOADERS)
+    return steps and [step for step in steps if step['type'].rpartition('.')[2] not in READERS]
 
 
 def _centre_crop(size: int) -> list[dict]:

@@ -5,9 +5,11 @@ import sys
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ldae import compat
+from ldae.registry import DATASETS
 from ldae.utils import ConfigError
 
 # What makes a training set smaller or its images random.
@@ -38,14 +40,24 @@ def probe_dataloaders(cfg: Config) -> tuple[dict, dict]:
 
 def labelled_dataloader(cfg: dict, limit: int | None) -> DataLoader:
     """Images in order, of at most ``limit`` a random choice that is the same each time."""
-    from ldae.engine.hooks.online_evaluation import build_bounded_dataloader
-
     cfg = ConfigDict(cfg)
     cfg.setdefault('collate_fn', dict(type='default_collate'))
     compat.keep_worker_options_consistent(cfg, torch.cuda.is_available())
     cfg.update(sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False)
     cfg.pop('batch_sampler', None)
     return build_bounded_dataloader(cfg, sys.maxsize if limit is None else limit)
+
+
+def build_bounded_dataloader(cfg: dict, max_images: int) -> DataLoader:
+    """Build a data loader of at most ``max_images`` images, a random choice that is the same each time."""
+    dataset = cfg['dataset']
+    if isinstance(dataset, dict):
+        dataset = DATASETS.build(dataset)
+    if len(dataset) > max_images:
+        chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:max_images]
+        dataset = Subset(dataset, chosen.sort().values.tolist())
+    sampler = cfg.get('sampler', dict(type='DefaultSampler', shuffle=False))
+    return Runner.build_dataloader(dict(cfg, dataset=dataset, sampler=sampler), seed=0)
 
 
 def check_class_names(train: DataLoader, test: DataLoader) -> None:

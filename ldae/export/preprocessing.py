@@ -11,8 +11,11 @@ from mmengine.config import Config
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
+from ldae.config import pipeline_of
 from ldae.utils import ConfigError
 
+#: Whose steps count, the first that has any.
+LOADERS = ('val_dataloader', 'test_dataloader', 'train_dataloader')
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.pgm', '.tif', '.tiff')
 
@@ -69,24 +72,13 @@ def preprocessing_of(model: nn.Module, img_size: int, in_channels: int) -> Prepr
         raise ConfigError(
             f'an encoder of {in_channels} channels takes no pictures: only grey and RGB are exported'
         )
-    steps = _validation_steps(cfg)
+    steps = pipeline_of(cfg, LOADERS) or []
     if in_channels == 3 and _is_bgr(preprocessor, steps):
         raise ConfigError(
             'the model takes BGR images (data_preprocessor.to_rgb=False), which other libraries do not'
         )
     mean, std = (np.broadcast_to(values / 255, in_channels).round(9).tolist() for values in (mean, std))
     return Preprocessing(img_size, in_channels, tuple(mean), tuple(std), *_geometry(steps))
-
-
-def _validation_steps(cfg: Config) -> list[dict]:
-    """The transforms of validation images; none where the data set has no pipeline."""
-    for loader in ('val_dataloader', 'test_dataloader', 'train_dataloader'):
-        node = (cfg.get(loader) or {}).get('dataset') or {}
-        while 'pipeline' not in node and isinstance(node.get('dataset'), dict):
-            node = node['dataset']
-        if node.get('pipeline'):
-            return list(node['pipeline'])
-    return []
 
 
 def _is_bgr(preprocessor: nn.Module, steps: list[dict]) -> bool:

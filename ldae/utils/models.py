@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
@@ -8,6 +11,18 @@ from .errors import ConfigError
 def unwrapped(module: nn.Module) -> nn.Module:
     """The module inside a wrapper of distributed training, or the module itself."""
     return module.module if is_model_wrapper(module) else module
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode while the context is open; each module is put back into its own."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def transformer_blocks(model: nn.Module, user: str) -> list[nn.Module]:

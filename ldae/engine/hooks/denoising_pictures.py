@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError, check_range
-from ldae.utils.models import unwrapped
+from ldae.utils.models import evaluating, unwrapped
 from ldae.utils.rng import preserved_rng
 from ldae.visualization import denoising_grid, figure_to_array, save_figure
 
@@ -69,12 +69,8 @@ class DenoisingPicturesHook(Hook):
     def picture(self, runner: Runner):
         """The matplotlib figure of the model as it is."""
         model = unwrapped(runner.model)
-        training = model.training
-        model.eval()
-        with preserved_rng():
-            figure = self.draw(model, self._images(runner, model))
-        model.train(training)
-        return figure
+        with evaluating(model), preserved_rng():
+            return self.draw(model, self._images(runner, model))
 
     def draw(self, model: nn.Module, images: Tensor):
         """The figure of normalised images (B, C, H, W)."""

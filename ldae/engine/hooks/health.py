@@ -16,7 +16,7 @@ from ldae.evaluation.feature_statistics import FeatureStatistics
 from ldae.evaluation.features import pooled_features
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError, check_range
-from ldae.utils.models import unwrapped
+from ldae.utils.models import evaluating, unwrapped
 from ldae.utils.rng import preserved_rng
 
 
@@ -102,13 +102,10 @@ class HealthHook(Hook):
     @torch.no_grad()
     def _features(self, runner: Runner) -> dict[str, float]:
         model, statistics = unwrapped(runner.model), FeatureStatistics()
-        training = model.training
-        model.eval()
-        with preserved_rng(), runner.optim_wrapper.optim_context(model):
+        with evaluating(model), preserved_rng(), runner.optim_wrapper.optim_context(model):
             while self._batches:
                 batch = model.data_preprocessor(self._batches.popleft(), training=False)
                 statistics.add(pooled_features(model, batch['inputs']))
-        model.train(training)
         return statistics.summary()
 
     def _gradient(self, runner: Runner) -> dict[str, float]:

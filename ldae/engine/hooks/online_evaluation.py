@@ -10,14 +10,15 @@ from mmengine.dist import all_reduce, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from ldae.evaluation.features import extract_features, pooled_features
 from ldae.evaluation.knn import check_classes, knn_classify
 from ldae.evaluation.linear_probe import linear_probe
-from ldae.registry import DATASETS, HOOKS
+from ldae.evaluation.probe_data import build_bounded_dataloader
+from ldae.registry import HOOKS
 from ldae.utils import ConfigError, check_range
-from ldae.utils.models import unwrapped
+from ldae.utils.models import evaluating, unwrapped
 from ldae.utils.rng import preserved_rng
 
 Labelled = tuple[Tensor, Tensor]
@@ -124,11 +125,8 @@ class OnlineEvaluationHook(Hook):
     def evaluate(self, runner: Runner) -> dict[str, float]:
         """Accuracies in percent of the model as it is: ``knn/top1`` and ``linear/top1``, those that are asked for."""
         model = unwrapped(runner.model)
-        training = model.training
-        model.eval()
-        with preserved_rng():
+        with evaluating(model), preserved_rng():
             train, test = [self._features(model, loader) for loader in self.dataloaders]
-        model.train(training)
         check_classes(train[1], test[1])
         scores = {}
         if self.k is not None:
@@ -169,15 +167,3 @@ class OnlineEvaluationHook(Hook):
         runner.logger.info(
             f'{unit} [{done}/{total}]  online {found}  ({seconds:.1f} s; {share:.1f}% of the time so far)'
         )
-
-
-def build_bounded_dataloader(cfg: dict, max_images: int) -> DataLoader:
-    """Build a data loader of at most ``max_images`` images, a random choice that is the same each time."""
-    dataset = cfg['dataset']
-    if isinstance(dataset, dict):
-        dataset = DATASETS.build(dataset)
-    if len(dataset) > max_images:
-        chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:max_images]
-        dataset = Subset(dataset, chosen.sort().values.tolist())
-    sampler = cfg.get('sampler', dict(type='DefaultSampler', shuffle=False))
-    return Runner.build_dataloader(dict(cfg, dataset=dataset, sampler=sampler), seed=0)
