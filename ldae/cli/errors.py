@@ -2,6 +2,7 @@
 """What goes wrong on a user's side, in one line each."""
 
 import errno
+import gc
 import multiprocessing
 import os
 import pickle
@@ -34,7 +35,12 @@ def explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequence
     With ``LDAE_TRACEBACK=1`` every error keeps its traceback.
     """
     try:
-        return main(argv) or 0
+        status = main(argv) or 0
+        _leave_processes()
+        return status
+    except SystemExit:
+        _leave_processes()
+        raise
     except BrokenPipeError:
         # The reader, say `head`, has seen enough: leave nothing to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -53,6 +59,15 @@ def explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequence
         print(f'error: {line}', file=sys.stderr, flush=True)
         _end_workers()
         return getattr(error, 'exit_status', EXIT_STATUS)
+
+
+def _leave_processes() -> None:
+    """Close the process group of a run that has come to its end. After an error it is left alone, since closing it would wait
+    for processes that are lost."""
+    distributed = sys.modules.get('torch.distributed')
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        gc.collect()  # a model that still holds the group would keep its threads, which can abort an interpreter that exits
+        distributed.destroy_process_group()
 
 
 def _end_workers() -> None:

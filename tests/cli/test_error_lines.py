@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import errno
 import pickle
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -92,3 +93,23 @@ def test_an_interrupt_is_a_word_and_the_status_that_shells_know(capsys):
 
     assert explained(interrupted) == 130
     assert capsys.readouterr().err == 'interrupted\n'
+
+
+@pytest.mark.parametrize(
+    ('end', 'is_left'), [(None, True), (SystemExit(75), True), (ConfigError('a line'), False)]
+)
+def test_a_run_that_comes_to_its_end_leaves_its_process_group(tmp_path, monkeypatch, end, is_left):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    torch.distributed.init_process_group('gloo', f'file://{tmp_path}/store', rank=0, world_size=1)
+
+    def main(argv: object) -> None:
+        if end is not None:
+            raise end
+
+    try:
+        with pytest.raises(SystemExit) if isinstance(end, SystemExit) else nullcontext():
+            explained(main)
+        assert torch.distributed.is_initialized() != is_left
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
