@@ -4,7 +4,8 @@
     python benchmarks/pca_fit.py                       # 3 x 16 x 16 patches, as at the paper's scale
     python benchmarks/pca_fit.py --device cuda
 
-Reading and decoding images is left out: one batch lies in memory and is used over and over. The peers are timed in turn,
+Reading and decoding images is left out: one batch lies in memory and is used over and over. ldae gets it as uint8 pixels, as
+training reads them, and as normalised float32 ones; the peers get patches of those, cut out beforehand. All are timed in turn,
 in the same process; the median of ``--runs`` counts, and with one thread the processor's time. What the fit keeps between
 batches is printed after few and many.
 """
@@ -17,6 +18,7 @@ import torch
 
 from ldae.models import PatchPCATokenizer
 from ldae.models.layers import patchify
+from ldae.models.tokenizers import PixelCovariance, PixelNormalization
 from ldae.utils.timing import machine, seconds
 
 #: The slow peer gets fewer; rates are compared.
@@ -39,16 +41,23 @@ def parse_args() -> argparse.Namespace:
 
 def peers(args: argparse.Namespace, batch: torch.Tensor, repeats: int) -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
-    rows = patchify(batch, args.patch_size).flatten(0, 1)
+    normalization = PixelNormalization(torch.full((3,), 127.5), torch.full((3,), 73.9))
+    normalised = (batch.float() - 127.5) / 73.9
+    rows = patchify(normalised, args.patch_size).flatten(0, 1)
 
-    def ours() -> None:
-        PatchPCATokenizer(args.img_size, args.patch_size, 3, 32).to(args.device).fit([batch] * repeats)
+    def fit(images: torch.Tensor, normalization: PixelNormalization | None) -> None:
+        tokenizer = PatchPCATokenizer(args.img_size, args.patch_size, 3, 32).to(args.device)
+        tokenizer.fit([images] * repeats, normalization)
 
     def bare_product() -> None:
         for _ in range(repeats):
             rows.t() @ rows
 
-    functions = {'ldae': ours, 'float32 products': bare_product}
+    functions = {
+        'ldae': lambda: fit(batch, normalization),
+        'ldae, float32 images': lambda: fit(normalised, None),
+        'float32 products': bare_product,
+    }
     if not args.no_sklearn:
         from sklearn.decomposition import IncrementalPCA
 
@@ -60,7 +69,8 @@ def peers(args: argparse.Namespace, batch: torch.Tensor, repeats: int) -> dict[s
 def main() -> None:
     args = parse_args()
     torch.manual_seed(0)
-    batch = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=args.device)
+    shape = (args.batch_size, 3, args.img_size, args.img_size)
+    batch = torch.randint(0, 256, shape, dtype=torch.uint8, device=args.device)
     repeats = args.images // args.batch_size
     patches = repeats * args.batch_size * (args.img_size // args.patch_size) ** 2
     functions = peers(args, batch, repeats)
@@ -77,18 +87,16 @@ def main() -> None:
     dim = 3 * args.patch_size**2
     print(f'{patches} patches of {dim}, {machine(args.device)}')
     for name, rate in rates.items():
-        print(f'{name:>20}: {rate:12,.0f} patches/s   ldae / it = {rates["ldae"] / rate:.2f}')
+        print(f'{name:>22}: {rate:12,.0f} patches/s   ldae / it = {rates["ldae"] / rate:.2f}')
     print_state(dim)
 
 
 def print_state(dim: int) -> None:
     """The bytes that live from batch to batch, which alone could grow with the number of images."""
-    from ldae.models.tokenizers import StreamingCovariance
-
-    stream = StreamingCovariance(dim)
+    stream = PixelCovariance(dim)
     for count in (1, 10):
         for _ in range(count):
-            stream.update(torch.randn(1024, dim))
+            stream.update(torch.randint(0, 256, (1024, dim), dtype=torch.uint8))
         tensors = [value for value in vars(stream).values() if isinstance(value, torch.Tensor)]
         size = sum(value.numel() * value.element_size() for value in tensors)
         print(f'kept between batches, after {count} more: {size / 2**20:.1f} MiB')

@@ -4,17 +4,19 @@
 import os
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
 from mmengine import dist
 from mmengine.dataset import default_collate
+from mmpretrain.models.utils import SelfSupDataPreprocessor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ldae.engine.checkpoint import save_whole
-from ldae.models.tokenizers import BaseTokenizer
+from ldae.models.tokenizers import BaseTokenizer, PatchLinearTokenizer, PixelNormalization
 from ldae.utils import ConfigError
 
 
@@ -48,7 +50,18 @@ def fit_tokenizer(
         collate_fn=collate,
         generator=torch.Generator().manual_seed(seed),
     )
-    tokenizer.fit(_images(loader, data_preprocessor, progress and dist.is_main_process()))
+    batches = _inputs(loader, progress and dist.is_main_process())
+    first = list(islice(batches, 1))
+    batches = chain(first, batches)
+    normalization = None
+    if isinstance(tokenizer, PatchLinearTokenizer) and first:
+        normalization = pixel_normalization(data_preprocessor, first[0])
+    if normalization is not None:
+        tokenizer.fit(map(partial(_raw_pixels, data_preprocessor), batches), normalization)
+    elif data_preprocessor is not None:
+        tokenizer.fit(map(partial(_normalised, data_preprocessor), batches))
+    else:
+        tokenizer.fit(batches)
 
 
 def sample_indices(size: int, num_images: int | None, seed: int) -> list[int]:
@@ -67,16 +80,37 @@ def collate(batch: list | dict) -> dict:
     return batch if isinstance(batch, dict) else default_collate(batch)
 
 
-def _images(loader: DataLoader, data_preprocessor: nn.Module | None, progress: bool) -> Iterator[Tensor]:
-    """Normalised images (B, C, H, W), with a progress bar counting images."""
-    prepare = partial(data_preprocessor, training=False) if data_preprocessor else lambda batch: batch
+def _inputs(loader: DataLoader, progress: bool) -> Iterator[Tensor]:
+    """Images (B, C, H, W) as the data set gives them, with a progress bar counting them."""
     with tqdm(
         total=len(loader.sampler), desc='fit tokenizer', unit='img', disable=None if progress else True
     ) as bar:
         for batch in loader:
-            images = prepare(dict(inputs=batch['inputs'], data_samples=None))['inputs']
-            yield images
-            bar.update(len(images))
+            yield batch['inputs']
+            bar.update(len(batch['inputs']))
+
+
+def pixel_normalization(data_preprocessor: nn.Module | None, images: Tensor) -> PixelNormalization | None:
+    """Mean and deviation by which a data preprocessor normalises uint8 images (B, C, H, W), where that and the order of
+    channels is all it does: statistics of such images need not be taken in floating point."""
+    images_part = getattr(data_preprocessor, 'images', data_preprocessor)  # of LatentsPass
+    if type(images_part) is not SelfSupDataPreprocessor or images_part.pad_size_divisor != 1:
+        return None
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+        return None
+    mean, std = getattr(images_part, 'mean', torch.zeros(1)), getattr(images_part, 'std', torch.ones(1))
+    # Another number of channels is left to the preprocessor and the tokenizer to complain of.
+    return PixelNormalization(mean, std) if mean.numel() in (1, images.shape[1]) else None
+
+
+def _raw_pixels(data_preprocessor: nn.Module, images: Tensor) -> Tensor:
+    """uint8 images on the model's device, channels in the model's order."""
+    images = data_preprocessor.cast_data(images)
+    return images.flip(1) if data_preprocessor._channel_conversion else images
+
+
+def _normalised(data_preprocessor: nn.Module, images: Tensor) -> Tensor:
+    return data_preprocessor(dict(inputs=images, data_samples=None), training=False)['inputs']
 
 
 def save_tokenizer(tokenizer: BaseTokenizer, path: str | os.PathLike) -> None:

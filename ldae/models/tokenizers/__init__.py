@@ -4,9 +4,10 @@ from .conv_vae import ConvVAETokenizer
 from .fixed_basis import DCTTokenizer, FixedBasisTokenizer, RandomProjectionTokenizer
 from .learned import Gaussian, LearnedTokenizer, Reconstruction, TrainableNet
 from .patch_ae import PatchAETokenizer, PatchVAETokenizer
-from .patch_linear import PatchLinearTokenizer
+from .patch_linear import PatchLinearTokenizer, PixelNormalization
 from .patch_pca import PatchPCATokenizer
 from .pixel import PixelTokenizer
+from .pixel_covariance import PixelCovariance
 from .streaming_covariance import StreamingCovariance
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     'PatchLinearTokenizer',
     'PatchPCATokenizer',
     'PatchVAETokenizer',
+    'PixelCovariance',
+    'PixelNormalization',
     'PixelTokenizer',
     'RandomProjectionTokenizer',
     'Reconstruction',

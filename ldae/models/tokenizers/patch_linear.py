@@ -3,6 +3,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,9 +12,24 @@ from ldae.models.layers import AffinePatchMap, patch_view, patchify, unpatchify
 from ldae.utils import ConfigError, check_choice, full_precision
 
 from .base import BaseTokenizer
+from .pixel_covariance import PixelCovariance
 from .streaming_covariance import StreamingCovariance
 
 LATENT_NORMS = ('global', 'whiten', 'none')
+
+
+class PixelNormalization(NamedTuple):
+    """``(x - mean) / std`` of pixels x in 0 to 255, each (C,): what a data preprocessor does."""
+
+    mean: Tensor
+    std: Tensor
+
+    def of_statistics(self, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (D,) and covariance (D, D) of patches in the order (channel, row, column), after normalisation."""
+        shift, scale = (
+            value.to(mean).flatten().repeat_interleave(len(mean) // value.numel()) for value in self
+        )
+        return (mean - shift) / scale, covariance / torch.outer(scale, scale)
 
 
 class PatchLinearTokenizer(BaseTokenizer):
@@ -88,8 +104,13 @@ class PatchLinearTokenizer(BaseTokenizer):
             return unpatchify(self.patch_map.decode(latents.float()), self.patch_size, self.geometry.grid)
 
     @torch.no_grad()
-    def fit(self, batches: Iterable[Tensor]) -> None:
+    def fit(self, batches: Iterable[Tensor], normalization: PixelNormalization | None = None) -> None:
         """One streaming pass over this rank's batches (B, C, H, W); the result is the same on all ranks.
+
+        Args:
+            batches: Normalised pixels; or uint8 ones, whose statistics are exact, several times faster, and normalised
+                afterwards.
+            normalization: What training does to such uint8 pixels; None leaves them in 0 to 255.
 
         Raises:
             ConfigError: If the sample has too few patches to span the latent space.
@@ -97,8 +118,10 @@ class PatchLinearTokenizer(BaseTokenizer):
         statistics = None
         for images in batches:
             self._check_images(images)
-            patches = patch_view(images.float(), self.patch_size)  # (B, H/p, W/p, C, p, p)
-            statistics = statistics or StreamingCovariance(patches.shape[3:], patches.device)
+            patches = patch_view(images, self.patch_size)  # (B, H/p, W/p, C, p, p)
+            if statistics is None:
+                kind = PixelCovariance if images.dtype == torch.uint8 else StreamingCovariance
+                statistics = kind(patches.shape[3:], patches.device)
             statistics.update(patches)
         if statistics is None:
             raise ConfigError(
@@ -109,6 +132,8 @@ class PatchLinearTokenizer(BaseTokenizer):
             raise ConfigError(
                 f'{count} patches cannot span latent_dim={self.latent_dim}: fit {type(self).__name__} on more images'
             )
+        if normalization is not None:
+            mean, covariance = normalization.of_statistics(mean, covariance)
         self._take_statistics(mean, covariance)
 
     @abstractmethod
