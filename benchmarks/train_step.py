@@ -40,7 +40,8 @@ SIZES = dict(
     **{'half-large': dict(embed_dims=1024, num_layers=12, num_heads=16, feedforward_channels=4096)},
     large=dict(embed_dims=1024, num_layers=24, num_heads=16, feedforward_channels=4096),
 )
-PRODUCT = 'a large matrix product'
+COMPILED, FAST = 'ldae, blocks compiled', 'ldae, --fast: bf16, compiled'
+PRODUCTS = {False: 'a large fp32 matrix product', True: 'a large bf16 matrix product'}
 
 
 def parse_args() -> argparse.Namespace:
@@ -151,6 +152,7 @@ class Peer(NamedTuple):
     model: nn.Module
     loss: Callable[[nn.Module, Tensor], Tensor]
     images: Tensor
+    bf16: bool
 
     def operations(self) -> float:
         """Of a step: three times those of the forward pass's matrix products, counted on one image."""
@@ -159,13 +161,13 @@ class Peer(NamedTuple):
             self.loss(model, image)
         return 3.0 * counter.get_total_flops() * len(self.images)
 
-    def step(self, bf16: bool) -> Callable[[], None]:
+    def step(self) -> Callable[[], None]:
         """One optimization step, as a function."""
         params = [param for param in self.model.parameters() if param.requires_grad]
         optimizer = torch.optim.AdamW(params, lr=1e-4, weight_decay=0, fused=True)
 
         def step() -> None:
-            with torch.autocast(self.images.device.type, torch.bfloat16) if bf16 else nullcontext():
+            with torch.autocast(self.images.device.type, torch.bfloat16) if self.bf16 else nullcontext():
                 value = self.loss(self.model, self.images)
             value.backward()
             optimizer.step()
@@ -182,16 +184,18 @@ def our_loss(model: nn.Module, images: Tensor) -> Tensor:
 def build_peers(args: argparse.Namespace, images: Tensor) -> dict[str, Peer]:
     """All that is compared, by name; ldae comes first."""
     ours = build_ldae(args)
-    peers = {'ldae': Peer(ours, our_loss, images)}
+    peers = {'ldae': Peer(ours, our_loss, images, args.bf16)}
     if args.compile:
-        peers['ldae, blocks compiled'] = Peer(copy.deepcopy(ours), our_loss, images)
+        peers[COMPILED] = Peer(copy.deepcopy(ours), our_loss, images, args.bf16)
+    if args.compile and not args.bf16:
+        peers[FAST] = Peer(copy.deepcopy(ours), our_loss, images, True)
     if args.masked:
         masked = build_ldae(args, masking=dict(type='ldae.RandomMasking'))
-        peers['ldae, encoder sees a quarter'] = Peer(masked, our_loss, images)
+        peers['ldae, encoder sees a quarter'] = Peer(masked, our_loss, images, args.bf16)
     plain = PlainLDAE(SIZES[args.size], args.img_size, ours.tokenizer).to(args.device)
-    peers['plain loop of timm layers'] = Peer(plain, lambda model, x: model(x), images)
+    peers['plain loop of timm layers'] = Peer(plain, lambda model, x: model(x), images, args.bf16)
     if not args.no_mae:
-        mae = Peer(build_mae(args), lambda model, x: model.loss(x, None)['loss'], images)
+        mae = Peer(build_mae(args), lambda model, x: model.loss(x, None)['loss'], images, args.bf16)
         ratio = peers['ldae'].operations() / mae.operations()
         more = images.repeat(int(ratio) + 1, 1, 1, 1)[: max(1, round(len(images) * ratio))]
         peers[f"mmpretrain's MAE, {len(more)} images"] = mae._replace(images=more)
@@ -221,6 +225,15 @@ def check_for_syncs(model: nn.Module, step: Callable[[], None], images: Tensor) 
     return 'none (forward and backward ran on the meta device)'
 
 
+def products(device: str, precisions: set[bool]) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
+    """A large product per precision, by name, and how many operations it does."""
+    dtypes = {False: torch.float32, True: torch.bfloat16}
+    found = {PRODUCTS[bf16]: product(device, dtypes[bf16]) for bf16 in sorted(precisions)}
+    return {name: multiply for name, (multiply, _) in found.items()}, {
+        name: n for name, (_, n) in found.items()
+    }
+
+
 def main() -> None:
     args = parse_args()
     init_default_scope('mmpretrain')
@@ -228,19 +241,22 @@ def main() -> None:
     images = torch.randn(args.batch_size, 3, args.img_size, args.img_size, device=args.device)
     peers = build_peers(args, images)
     operations = {name: peer.operations() for name, peer in peers.items()}
-    if args.compile:
-        compile_blocks(peers['ldae, blocks compiled'].model)
-    steps = {name: peer.step(args.bf16) for name, peer in peers.items()}
+    for name in {COMPILED, FAST} & set(peers):
+        compile_blocks(peers[name].model)
+    steps = {name: peer.step() for name, peer in peers.items()}
     parts = parts_around_the_network(peers['ldae'].model, images)
-    multiply, count = product(args.device, torch.bfloat16 if args.bf16 else torch.float32)
-    times = medians(times_in_turn({**steps, **parts, PRODUCT: multiply}, args.steps, args.device))
+    multiply, counts = products(args.device, {peer.bf16 for peer in peers.values()})
+    times = medians(times_in_turn({**steps, **parts, **multiply}, args.steps, args.device))
     memory = {name: peak_memory(step, args.device) for name, step in steps.items()}
-    precision, rate = 'bf16' if args.bf16 else 'fp32', count / times[PRODUCT]
-    print(f'{args.size}, batch {args.batch_size}, {args.img_size} px, {precision}, {machine(args.device)}')
-    print(f'{PRODUCT}: {rate / 1e9:.1f} GFLOP/s')
+    print(
+        f'{args.size}, batch {args.batch_size}, {args.img_size} px, {"bf16" if args.bf16 else "fp32"}, {machine(args.device)}'
+    )
+    rates = {name: count / times[name] for name, count in counts.items()}
+    for name, rate in rates.items():
+        print(f'{name}: {rate / 1e9:.1f} GFLOP/s')
     for name, operation in operations.items():
         row = f'{name:>30}: {times[name] * 1e3:9.1f} ms   ldae / it = {times[name] / times["ldae"]:.2f}'
-        used = operation / times[name] / rate
+        used = operation / times[name] / rates[PRODUCTS[peers[name].bf16]]
         print(f'{row}   {operation / 1e9:9.1f} GFLOP at {used:5.1%} of the product   {memory[name]:8.0f} MiB')
     for name in parts:
         print(f'{name:>30}: {times[name] * 1e3:9.2f} ms   of an ldae step {times[name] / times["ldae"]:6.2%}')
