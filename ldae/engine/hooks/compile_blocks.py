@@ -7,16 +7,12 @@ import shutil
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
+from ldae.models.layers import attend_by_the_faster_way
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError
 from ldae.utils.models import transformer_blocks
-
-#: Where mmpretrain's attention keeps the function that it calls.
-KERNEL = 'scaled_dot_product_attention'
-MOST_TOKENS = 576
 
 
 @HOOKS.register_module()
@@ -49,23 +45,12 @@ class CompileBlocksHook(Hook):
 def compile_blocks(model: nn.Module, backend: str = 'inductor', mode: str | None = None) -> list[nn.Module]:
     """Compile a model's Transformer blocks in place, when they are first called; return them."""
     blocks = transformer_blocks(model, 'CompileBlocksHook')
-    on_cpu = next(blocks[0].parameters()).device.type == 'cpu'
-    if backend == 'inductor' and on_cpu:
+    if backend == 'inductor' and next(blocks[0].parameters()).device.type == 'cpu':
         check_cpp_compiler()
     for block in blocks:
-        if on_cpu and getattr(block.attn, KERNEL, None) is F.scaled_dot_product_attention:
-            setattr(block.attn, KERNEL, attend)
+        attend_by_the_faster_way(block.attn)
         block.compile(backend=backend, mode=mode, fullgraph=True, dynamic=False)
     return blocks
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> Tensor:
-    """``softmax(q k^T / sqrt(d)) v`` of (B, heads, N, d), by plain products where those are faster: in bfloat16 on a CPU, whose
-    fused kernel takes twice their time, for as long as N x N is small."""
-    if q.dtype != torch.bfloat16 or dropout_p > 0 or k.shape[-2] > MOST_TOKENS:
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return scores.softmax(dim=-1) @ v
 
 
 def check_cpp_compiler() -> None:

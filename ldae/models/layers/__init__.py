@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from .attention import attend, attend_by_the_faster_way
 from .dit_block import AdaLNModulation, DiTBlock, LabelEmbed, TimestepEmbed, init_dit_weights, modulate
 from .patch_embed import PatchEmbed
 from .patches import AffinePatchMap, patch_view, patchify, unpatchify
@@ -10,6 +11,8 @@ __all__ = [
     'LabelEmbed',
     'PatchEmbed',
     'TimestepEmbed',
+    'attend',
+    'attend_by_the_faster_way',
     'init_dit_weights',
     'modulate',
     'patch_view',

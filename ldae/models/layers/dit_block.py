@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ldae.utils import ConfigError, check_range
 from ldae.utils.errors import similar
 
+from .attention import attend_by_the_faster_way
+
 #: What describes a stack of blocks.
 ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 NORM_CFG = dict(type='LN', eps=1e-6)
@@ -107,6 +109,7 @@ class DiTBlock(TransformerEncoderLayer):
             norm_cfg=PLAIN_NORM_CFG,
             **kwargs,
         )
+        attend_by_the_faster_way(self.attn)
         self.adaLN = AdaLNModulation(cond_dims, embed_dims, 6)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:

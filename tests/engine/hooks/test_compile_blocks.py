@@ -2,11 +2,9 @@
 import pytest
 import torch
 from torch._dynamo.utils import counters
-from torch.nn import functional as F
 
 from ldae.engine.hooks import CompileBlocksHook
-from ldae.engine.hooks.compile_blocks import attend, check_cpp_compiler, compile_blocks
-from ldae.models.layers import DiTBlock
+from ldae.engine.hooks.compile_blocks import check_cpp_compiler
 from ldae.utils import ConfigError
 
 
@@ -44,21 +42,3 @@ def test_a_model_without_transformer_blocks_is_one_line(make_runner):
     runner.model = torch.nn.Linear(1, 1)
     with pytest.raises(ConfigError, match='Linear has no Transformer blocks'):
         runner.call_hook('before_train')
-
-
-@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.bfloat16, 1e-2), (torch.float32, 0)])
-def test_attention_on_a_cpu_is_torchs(dtype, tolerance):
-    q, k, v = torch.randn(3, 2, 4, 100, 16).to(dtype)
-    expected = F.scaled_dot_product_attention(q, k, v)
-    torch.testing.assert_close(attend(q, k, v), expected, rtol=tolerance, atol=tolerance)
-    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
-    assert (attend(q, k, v) - exact).abs().mean() < 2 * (expected - exact).abs().mean()
-
-
-def test_an_attention_with_a_function_of_its_own_keeps_it():
-    block = DiTBlock(16, 2, 32, 4)
-    compile_blocks(block, backend='aot_eager')
-    assert block.attn.scaled_dot_product_attention is attend
-    block.attn.scaled_dot_product_attention = len
-    compile_blocks(block, backend='aot_eager')
-    assert block.attn.scaled_dot_product_attention is len
