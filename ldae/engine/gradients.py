@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+ONE = torch.ones(())
+
 
 def optimizers_of(wrapper: BaseOptimWrapper | OptimWrapperDict) -> list[Optimizer]:
     """The optimizers inside of an optimizer wrapper: one, unless parts of the model have their own."""
@@ -16,8 +18,8 @@ def optimizers_of(wrapper: BaseOptimWrapper | OptimWrapperDict) -> list[Optimize
 
 def gradients_of(optimizer: Optimizer) -> list[Tensor]:
     """The gradients that are there."""
-    params = (param for group in optimizer.param_groups for param in group['params'])
-    return [param.grad for param in params if param.grad is not None]
+    gradients = [param.grad for group in optimizer.param_groups for param in group['params']]
+    return [gradient for gradient in gradients if gradient is not None]
 
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:
@@ -31,10 +33,10 @@ def gradient_norm(optimizer: Optimizer) -> Tensor:
 def is_not_finite(optimizer: Optimizer) -> Tensor:
     """Whether a gradient isn't finite: a bool on their device, which isn't read."""
     gradients = gradients_of(optimizer)
-    if not gradients or gradients[0].device.type != 'cpu' or len({grad.dtype for grad in gradients}) > 1:
+    if not gradients or gradients[0].device.type != 'cpu':
         return ~torch.isfinite(gradient_norm(optimizer))
-    # A norm is a loop over tensors on a CPU, milliseconds for small models. This is one call, that of GradScaler; a product
-    # with one changes nothing.
+    # A norm is a loop over tensors on a CPU, milliseconds for small models. This is one call, that of GradScaler, which
+    # takes any mixture of types there; a product with one changes nothing.
     found = torch.zeros(())
-    torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, torch.ones(()))
+    torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, ONE)
     return found.bool()

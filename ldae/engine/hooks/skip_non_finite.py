@@ -157,10 +157,11 @@ class OptimizerGuard:
 
     def __init__(self, optimizer: Optimizer, hook: SkipNonFiniteHook, runner: Runner) -> None:
         self.optimizer, self.hook, self.runner = optimizer, hook, runner
-        # Of torch 2.14's fused optimizers, SGD leaves its momentum uninitialised where it masks the first step.
-        self.masks = getattr(optimizer, '_step_supports_amp_scaling', False) and not isinstance(
-            optimizer, SGD
-        )
+        # On a CPU the flag is there at once, and a mask would cost a pass over the state. Of torch 2.14's fused optimizers,
+        # SGD leaves its momentum uninitialised where it masks the first step.
+        on_cpu = optimizer.param_groups[0]['params'][0].device.type == 'cpu'
+        supported = getattr(optimizer, '_step_supports_amp_scaling', False)
+        self.masks = supported and not on_cpu and not isinstance(optimizer, SGD)
         self.in_a_row = 0
         self.stepped = False
         self._pending: tuple[Tensor, torch.cuda.Event | None, list[Attempt]] | None = None
@@ -233,7 +234,7 @@ def nan_unless_finite(loss: Any) -> Any:
     bit. Lists of tensors likewise."""
     if isinstance(loss, list | tuple):
         return [nan_unless_finite(item) for item in loss]
-    return loss * torch.where(torch.isfinite(loss.detach()), 1.0, float('nan')).to(loss.dtype)
+    return loss * (loss.detach() * 0 + 1)  # 0 times infinity is NaN
 
 
 def to_host(flag: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
