@@ -8,7 +8,7 @@ from .in_memory import InMemoryDataset
 from .latents import LatentDataset
 from .load_image import BadImageError, LoadImage
 from .packed import PackedImages
-from .resize import FastRandomResizedCrop, FastResizeEdge
+from .resize import FastRandomResizedCrop, FastResizeEdge, PillowRandomResizedCrop
 from .workers import start_worker
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     'LatentDataset',
     'LoadImage',
     'PackedImages',
+    'PillowRandomResizedCrop',
     'batch_collate',
     'start_worker',
 ]

@@ -15,7 +15,7 @@ from ldae.utils import ConfigError, check_range
 
 from .load_image import REASONS, BadImageError, LoadImage, is_remote
 from .low_shot import part_of_each_class
-from .resize import with_fast_resize
+from .resize import with_faster_steps
 
 MAX_BAD = dict(train=0.01)  # elsewhere none: a score over other images than those asked for is another score
 
@@ -88,8 +88,7 @@ class ImageFolder(ImageNet):
             if ann_file and not (root / ann_file).is_file():
                 raise ConfigError(f'ann_file={ann_file!r} is not a file in {root}')
             data_root = str(root)
-        if fast_resize:
-            kwargs['pipeline'] = with_fast_resize(kwargs.get('pipeline', ()))
+        kwargs['pipeline'] = with_faster_steps(kwargs.get('pipeline', ()), by_torch=fast_resize)
         prefix = kwargs.pop('data_prefix', '') or (_folder_of(root, split, ann_file) if local else split)
         super().__init__(
             data_root=data_root,

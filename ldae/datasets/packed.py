@@ -23,7 +23,7 @@ from ldae.utils import ConfigError
 
 from .load_image import BadImageError, decode
 from .low_shot import part_of_each_class
-from .resize import with_fast_resize
+from .resize import with_faster_steps
 
 MANIFEST, IMAGES, OFFSETS, LABELS, NAMES = (
     'packed.json',
@@ -172,7 +172,7 @@ class PackedImages(Dataset):
         if with_label and not self.settings['with_label']:
             raise ConfigError(f'{self.folder} was packed without labels: set with_label=False')
         steps = remaining(pipeline, self.settings)
-        steps = with_fast_resize(steps) if fast_resize else steps
+        steps = with_faster_steps(steps, by_torch=fast_resize)
         if not steps and self.settings['crop'] == 'none':
             raise ConfigError(
                 f'PackedImages: {self.folder} has images of different sizes: it needs a pipeline'
