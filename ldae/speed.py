@@ -2,10 +2,12 @@
 """Settings that make a run faster: those that change no result, for all runs, and those of ``--fast``."""
 
 import copy
+import inspect
 
 from mmengine.config import Config
 
 from ldae.config import find_config
+from ldae.registry import DATASETS
 from ldae.utils import ConfigError
 
 FRAGMENT = 'ldae::_base_/fast.py'
@@ -21,7 +23,8 @@ def fuse_optimizer(cfg: Config) -> None:
 
 
 def use_fast_settings(cfg: Config) -> None:
-    """Merge ``configs/_base_/fast.py``: compiled blocks, bfloat16 autocast, TF32 and cuDNN's search for algorithms.
+    """Merge ``configs/_base_/fast.py``: compiled blocks, bfloat16 autocast, TF32 and cuDNN's search for algorithms; and let
+    the training data set resize by torch, unless the config says whether it does.
 
     Raises:
         ConfigError: The config trains nothing.
@@ -32,3 +35,12 @@ def use_fast_settings(cfg: Config) -> None:
         cfg.default_hooks = {}
     cfg.merge_from_dict(copy.deepcopy(Config.fromfile(find_config(FRAGMENT)).to_dict()))
     cfg.optim_wrapper.pop('loss_scale', None)
+    _resize_fast(cfg)
+
+
+def _resize_fast(cfg: Config) -> None:
+    """Set ``fast_resize`` of a training data set that has it."""
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    kind = DATASETS.get(dataset.get('type', '')) if isinstance(dataset.get('type', ''), str) else dataset.type
+    if kind is not None and 'fast_resize' in inspect.signature(kind).parameters:
+        dataset.setdefault('fast_resize', True)

@@ -17,16 +17,27 @@ def test_fast_merges_its_fragment_and_leaves_the_rest(name):
     assert 'loss_scale' not in cfg.optim_wrapper
     assert cfg.env_cfg.cudnn_benchmark
     assert cfg.default_hooks.keys() - plain.default_hooks.keys() == {'compile_blocks', 'matmul_precision'}
+    assert cfg.train_dataloader.dataset.fast_resize
     assert cfg.model == plain.model
     assert cfg.optim_wrapper.optimizer.betas == plain.optim_wrapper.optimizer.betas
 
 
 def test_what_the_documentation_tells_to_inherit_is_what_fast_merges(tmp_path):
     lines = Config.fromfile(configs_root() / '_base_' / 'fast.py').pretty_text
+    lines += 'train_dataloader = dict(dataset=dict(fast_resize=True))\n'
     (tmp_path / 'mine.py').write_text(f"_base_ = 'ldae::ldae/vit-b_pca.py'\n{lines}")
     merged = load_config('ldae::ldae/vit-b_pca.py')
     use_fast_settings(merged)
     assert load_config(tmp_path / 'mine.py').to_dict() == merged.to_dict()
+
+
+def test_fast_resizes_by_torch_where_the_data_set_can_and_the_config_does_not_object():
+    demo = load_config('ldae::ldae/demo_fashion-mnist.py')
+    use_fast_settings(demo)
+    assert 'fast_resize' not in demo.train_dataloader.dataset
+    exact = load_config('ldae::ldae/vit-b_pca.py', {'train_dataloader.dataset.fast_resize': False})
+    use_fast_settings(exact)
+    assert not exact.train_dataloader.dataset.fast_resize
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `tools/train.py --fast` merges into a config: speed at the price of the last digits.
 
+It sets `fast_resize` of the training data besides, where the data set has it.
+
 Bases of one config may not set the same names, so that this can't stand beside another in `_base_`: a config that is to be
 fast by itself repeats these lines.
 """

@@ -28,7 +28,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on any device')
     parser.add_argument(
-        '--fast', action='store_true', help='compiled blocks, bfloat16 autocast, TF32: configs/_base_/fast.py'
+        '--fast',
+        action='store_true',
+        help='compiled blocks, bfloat16 autocast, TF32, images resized by torch: docs/performance.md',
     )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     batch = parser.add_mutually_exclusive_group()
