@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from ldae import compat
 from ldae.checks import check_config
 from ldae.config import set_data_root
+from ldae.datasets import use_packed_data
 from ldae.engine.checkpoint import latest_checkpoint
 from ldae.sections import check_sections
 from ldae.speed import fuse_optimizer, use_fast_settings
@@ -82,6 +83,7 @@ def prepare(cfg: Config, options: Any = None) -> Config:
     _set_work_dir(cfg, options.work_dir)
     if options.data_root is not None:
         set_data_root(cfg, options.data_root)
+    use_packed_data(cfg)
     if options.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if options.resume is not None:

@@ -63,12 +63,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from ldae.checks import check_data_roots, check_settings
     from ldae.config import load_config, set_data_root
+    from ldae.datasets import use_packed_data
     from ldae.engine.fit import fit_tokenizer, save_tokenizer
     from ldae.registry import DATASETS
 
     cfg = load_config(args.config, args.cfg_options, args.scale)
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)
+    use_packed_data(cfg)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     check_settings(cfg)
     check_data_roots(cfg)

@@ -246,6 +246,7 @@ class Probe:
         from mmengine.registry import init_default_scope
 
         from ldae.config import load_config, set_data_root
+        from ldae.datasets import use_packed_data
 
         cfg = getattr(model, '_config', None)
         if self.args.data is not None:
@@ -254,6 +255,7 @@ class Probe:
             raise ConfigError('the model has no images of its own: name a config that has with --data')
         if self.args.data_root is not None:
             set_data_root(cfg, self.args.data_root)
+        use_packed_data(cfg)
         init_default_scope(cfg.get('default_scope', 'mmpretrain'))
         return cfg
 

@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 import torch
 from mmcv.transforms import Compose
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import default_collate
+from mmengine.logging import print_log
 from mmpretrain.structures import DataSample
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -55,6 +57,22 @@ def find_packed(data_root: str | Path, split: str) -> Path:
         f'{root} holds no packed images of {split!r} (no {split}/{MANIFEST}): make them with'
         f' `ldae pack-dataset IMAGES --split {split} --out {root}`, or run that to its end'
     )
+
+
+def use_packed_data(cfg: Config) -> None:
+    """Change a config whose data loaders read an ``ldae.ImageFolder`` where packed images lie, so that they read these."""
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name) or {}
+        dataset = loader.get('dataset') or {}
+        if dataset.get('type') not in ('ldae.ImageFolder', 'ImageFolder') or not dataset.get('data_root'):
+            continue
+        try:
+            folder = find_packed(dataset.data_root, dataset.get('split', 'train'))
+        except ConfigError:
+            continue
+        dataset.type, loader.collate_fn = 'ldae.PackedImages', ConfigDict(type='ldae.batch_collate')
+        dataset.pop('max_bad', None)  # packing has asked that
+        print_log(f'{name}: packed images are read from {folder}')
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -8,13 +8,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ldae.config import load_config
-from ldae.datasets import FastRandomResizedCrop, ImageFolder, PackedImages, batch_collate
+from ldae.datasets import FastRandomResizedCrop, ImageFolder, PackedImages, batch_collate, use_packed_data
 from ldae.datasets.packing import PackOptions, pack
 from ldae.utils import ConfigError
 from ldae.utils.rng import Draws
@@ -111,6 +112,25 @@ def test_random_crops_are_those_of_the_decoded_images(packed: Path):
     source = ImageFolder(str(packed / 'again'), 'train', pipeline=RANDOM)
     (expected,) = [source[i]['inputs'] for i in Draws([0], seed=1, epoch=0, place=0)]
     assert torch.equal(batch['inputs'][0], expected)
+
+
+def test_a_config_for_a_folder_reads_what_was_packed_there(packed: Path):
+    def read(root: str) -> Config:
+        dataset = dict(type='ldae.ImageFolder', data_root=str(packed / root), pipeline=CENTER, max_bad=0.5)
+        loader = dict(batch_size=2, dataset=dict(dataset, split='train'))
+        cfg = Config(dict(train_dataloader=loader, val_dataloader=dict(dataset=dict(dataset, split='val'))))
+        use_packed_data(cfg)
+        return cfg
+
+    plain, found = read('images'), read('uint8')
+    assert plain.train_dataloader.dataset.type == 'ldae.ImageFolder'
+    assert 'collate_fn' not in plain.train_dataloader
+    assert found.train_dataloader.collate_fn.type == 'ldae.batch_collate'
+    assert found.val_dataloader.dataset.type == 'ldae.ImageFolder'  # that split wasn't packed
+    init_default_scope('mmpretrain')
+    loader = dict(found.train_dataloader, sampler=dict(type='DefaultSampler', shuffle=False))
+    batch = next(iter(Runner.build_dataloader(loader)))
+    assert torch.equal(batch['inputs'], stacked(unpacked(packed), [0, 1]))
 
 
 def test_another_protocol_than_was_packed_is_refused(packed: Path):
