@@ -20,8 +20,8 @@ install: $(STAMP)  ## Make the virtual environment with the tested versions.
 demo: $(STAMP)  ## Pre-train, probe and draw on the Fashion-MNIST subset that ships with ldae (minutes on 2 cores).
 	$(BIN)/ldae demo
 
-test: $(STAMP)  ## Run the tests.
-	$(BIN)/python -m pytest tests --ignore=tests/e2e --ignore=tests/faults
+test: $(STAMP)  ## Run the tests, in two processes.
+	$(BIN)/python -m pytest -n 2 tests --ignore=tests/e2e --ignore=tests/faults
 
 test-faults: $(STAMP)  ## Run the tests that kill runs, fill disks and hand in bad configs.
 	$(BIN)/python -m pytest tests/faults
