@@ -19,6 +19,7 @@ from ldae.utils.errors import nearest
 # Where several are named, components of one kind hold components of another (a backbone its initialisers).
 SLOTS = {
     'model': ('MODELS', 'WEIGHT_INITIALIZERS', 'BATCH_AUGMENTS', 'TASK_UTILS', 'TOKENIZER'),
+    'model_wrapper_cfg': ('MODEL_WRAPPERS',),
     'data_preprocessor': ('MODELS', 'BATCH_AUGMENTS'),
     'dataset': ('DATASETS',),
     'pipeline': ('TRANSFORMS',),

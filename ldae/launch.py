@@ -149,7 +149,8 @@ def _fit_to_cpu(cfg: Config) -> None:
     cfg.env_cfg.dist_cfg.backend = 'gloo'
     if cfg.launcher != 'none':
         kind = (cfg.get('model_wrapper_cfg') or {}).get('type', 'MMDistributedDataParallel')
-        cfg.model_wrapper_cfg = compat.cpu_model_wrapper(cfg.get('find_unused_parameters', False), kind)
+        if not str(kind).startswith('ldae.'):
+            cfg.model_wrapper_cfg = compat.cpu_model_wrapper(cfg.get('find_unused_parameters', False), kind)
     if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper':
         _use_autocast(cfg)  # mmengine's asserts a GPU
 
@@ -217,6 +218,7 @@ def build_runner(cfg: Config) -> Runner:
 
     from ldae.engine.hooks import BadImagesHook, RunSummaryHook
     from ldae.engine.loops import resumable
+    from ldae.engine.sharding import prepare_sharding
     from ldae.rehearsal import explained, rehearse
 
     _find_checkpoint(cfg)
@@ -228,6 +230,7 @@ def build_runner(cfg: Config) -> Runner:
         _meet(cfg)
     with explained('the config', only_builders=True):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    prepare_sharding(runner)
     rehearse(runner)
     if 'batch_arithmetic' in cfg:
         runner.logger.info(cfg.batch_arithmetic)

@@ -7,6 +7,7 @@
 
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
@@ -17,6 +18,9 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.registry import TRANSFORMS as MMPRETRAIN_TRANSFORMS
 
 MODELS = Registry('model', parent=MMPRETRAIN_MODELS, scope='ldae', locations=['ldae.models'])
+MODEL_WRAPPERS = Registry(
+    'model_wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope='ldae', locations=['ldae.engine']
+)
 DATASETS = Registry('dataset', parent=MMPRETRAIN_DATASETS, scope='ldae', locations=['ldae.datasets'])
 TRANSFORMS = Registry('transform', parent=MMPRETRAIN_TRANSFORMS, scope='ldae', locations=['ldae.datasets'])
 HOOKS = Registry('hook', parent=MMPRETRAIN_HOOKS, scope='ldae', locations=['ldae.engine'])

@@ -19,6 +19,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ldae.config import walk_dicts
+from ldae.engine.sharding import FullyShardedModel, check_optimizer
 from ldae.sections import LOADERS
 from ldae.utils import ConfigError
 from ldae.utils.models import evaluating, unwrapped
@@ -88,6 +89,8 @@ def rehearse(runner: Runner) -> None:
 def _rehearse_optimizer(runner: Runner) -> None:
     with explained('optim_wrapper'):
         wrapper = build_optim_wrapper(unwrapped(runner.model), copy.deepcopy(runner.cfg.optim_wrapper))
+    if isinstance(runner.model, FullyShardedModel):
+        check_optimizer(wrapper)
     if isinstance(wrapper, OptimWrapperDict):
         wrapper = next(iter(wrapper.values()))
     for where, scheduler in _schedulers(runner.cfg.get('param_scheduler')):

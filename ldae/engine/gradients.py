@@ -4,6 +4,7 @@
 import torch
 from mmengine.optim import BaseOptimWrapper, OptimWrapperDict
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
@@ -23,17 +24,20 @@ def gradients_of(optimizer: Optimizer) -> list[Tensor]:
 
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:
-    """2-norm of all gradients together, on their device: nothing is read back. 0 where there are none."""
+    """2-norm of all gradients together, on their device: nothing is read back. 0 where there are none. Of shards, it is the
+    norm of the whole, and all processes must come here."""
     gradients = gradients_of(optimizer)
     if not gradients:
         return torch.zeros((), device=optimizer.param_groups[0]['params'][0].device)
-    return get_total_norm(gradients)
+    norm = get_total_norm(gradients)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def is_not_finite(optimizer: Optimizer) -> Tensor:
     """Whether a gradient isn't finite: a bool on their device, which isn't read."""
     gradients = gradients_of(optimizer)
-    if not gradients or gradients[0].device.type != 'cpu':
+    first = gradients[0] if gradients else None
+    if first is None or first.device.type != 'cpu' or isinstance(first, DTensor):
         return ~torch.isfinite(gradient_norm(optimizer))
     # A norm is a loop over tensors on a CPU, milliseconds for small models. This is one call, that of GradScaler, which
     # takes any mixture of types there; a product with one changes nothing.

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from ldae.engine.sharding import is_sharded
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError, check_range
 from ldae.utils.models import evaluating, unwrapped
@@ -59,10 +60,12 @@ class DenoisingPicturesHook(Hook):
                 f'{type(self).__name__}: there is no validation data to show: give it a dataloader'
             )
 
-    @master_only
     def after_train_epoch(self, runner: Runner) -> None:
-        if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
-            figure = self.picture(runner)
+        is_due = self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)
+        if not is_due or not (is_main_process() or is_sharded(runner.model)):
+            return
+        figure = self.picture(runner)
+        if is_main_process():
             save_figure(figure, Path(runner.work_dir, 'pictures', f'epoch_{runner.epoch + 1}.png'))
             runner.visualizer.add_image(self.name, figure_to_array(figure), step=runner.epoch + 1)
 

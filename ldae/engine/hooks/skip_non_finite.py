@@ -15,6 +15,7 @@ from torch.optim import SGD, Optimizer
 
 from ldae.engine.gradients import is_not_finite
 from ldae.engine.incidents import Attempt, save_attempts, save_state
+from ldae.engine.sharding import whole_states
 from ldae.registry import HOOKS
 from ldae.utils import TrainingStopped, check_range
 from ldae.utils.models import unwrapped
@@ -143,8 +144,9 @@ class SkipNonFiniteHook(Hook):
         self.saved += 1
         folder = Path(runner.work_dir) / FOLDER / f'iter_{attempts[-1].iter + 1}'
         try:
-            if is_main_process():
-                save_state(folder, runner)
+            with whole_states(runner, moments=False):
+                if is_main_process():
+                    save_state(folder, runner)
             save_attempts(folder, attempts, runner.seed)
         except OSError as error:
             runner.logger.error(f'{folder} could not be written: {error}')
