@@ -10,7 +10,7 @@ import torch.distributed as dist
 from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
-from mmengine.optim import AmpOptimWrapper, BaseOptimWrapper, OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from mmengine.utils import apply_to
 from torch import Tensor, nn
@@ -48,9 +48,13 @@ class FullyShardedModel(nn.Module):
 
     def __init__(self, module: BaseModel) -> None:
         super().__init__()
-        transformer_blocks(module, ME)
         self.module = module
+        self.blocks()
         self.is_sharded = False
+
+    def blocks(self) -> list[nn.Module]:
+        """What is gathered at a time, but for what is in none of them."""
+        return transformer_blocks(self.module, ME, 'remove the wrapper')
 
     def forward(self, *args, **kwargs) -> Any:
         return self.module(*args, **kwargs)
@@ -75,7 +79,7 @@ class FullyShardedModel(nn.Module):
         names = {param: name for name, param in self.module.named_parameters()}
         mesh = init_device_mesh(next(iter(names)).device.type, (dist.get_world_size(),))
         # The root as well gives its weights back after each forward pass, also one without a backward pass.
-        for part in [*transformer_blocks(self.module, ME), self.module]:
+        for part in [*self.blocks(), self.module]:
             fully_shard(part, mesh=mesh, reshard_after_forward=True)
         for name in FORWARDS:
             if hasattr(self.module, name):
@@ -177,9 +181,9 @@ def save_checkpoint(runner: Runner, save: Callable[..., None], *args, save_optim
         save(*args, save_optimizer=save_optimizer, **options)
 
 
-def check_optimizer(wrapper: BaseOptimWrapper) -> None:
+def check_optimizer(wrapper: OptimWrapper) -> None:
     """Raise ConfigError for an optimizer that can't go on with shards."""
-    if not isinstance(wrapper, OptimWrapper):
+    if isinstance(wrapper, OptimWrapperDict):
         raise ConfigError(f'{ME} takes one optimizer, not several')
     if isinstance(wrapper, AmpOptimWrapper):
         raise ConfigError(f'{ME} does not scale losses: use ldae.AutocastOptimWrapper (bfloat16), or --amp')

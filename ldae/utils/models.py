@@ -25,16 +25,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def transformer_blocks(model: nn.Module, user: str) -> list[nn.Module]:
-    """The Transformer blocks of a model, in order; raise ConfigError, naming the hook that needs them, if it has none."""
+def transformer_blocks(
+    model: nn.Module, user: str, remedy: str = 'remove the hook, or --fast'
+) -> list[nn.Module]:
+    """The Transformer blocks of a model, in order; raise ConfigError, naming the user that needs them, if it has none."""
     from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 
     model = unwrapped(model)
     blocks = [part for part in model.modules() if isinstance(part, TransformerEncoderLayer)]
     if not blocks:
-        raise ConfigError(
-            f'{user}: {type(model).__name__} has no Transformer blocks: remove the hook, or --fast'
-        )
+        raise ConfigError(f'{user}: {type(model).__name__} has no Transformer blocks: {remedy}')
     return blocks
 
 
