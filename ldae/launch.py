@@ -149,7 +149,7 @@ def _fit_to_cpu(cfg: Config) -> None:
     cfg.env_cfg.dist_cfg.backend = 'gloo'
     if cfg.launcher != 'none':
         kind = (cfg.get('model_wrapper_cfg') or {}).get('type', 'MMDistributedDataParallel')
-        if not str(kind).startswith('ldae.'):
+        if not str(kind).startswith('ldae.'):  # a kind of DistributedDataParallel
             cfg.model_wrapper_cfg = compat.cpu_model_wrapper(cfg.get('find_unused_parameters', False), kind)
     if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper':
         _use_autocast(cfg)  # mmengine's asserts a GPU

@@ -40,6 +40,11 @@ def config(**fields: object) -> Config:
             'AdamW',
         ),
         (dict(optim_wrapper=dict(type='AutocastOptimWrapper')), 'optim_wrapper', 'ldae.AutocastOptimWrapper'),
+        (
+            dict(model_wrapper_cfg=dict(type='FullyShardedModel')),
+            'model_wrapper_cfg',
+            'ldae.FullyShardedModel',
+        ),
         (dict(default_hooks=dict(x=dict(type='CheckpointHok'))), 'default_hooks.x', 'CheckpointHook'),
         (dict(custom_hooks=[dict(type='EMAHok')]), 'custom_hooks[0]', 'EMAHook'),
         (dict(val_evaluator=[dict(type='Acuracy')]), 'val_evaluator[0]', 'Accuracy'),

@@ -132,6 +132,11 @@ def test_without_a_gpu_processes_talk_through_gloo():
     assert cfg.env_cfg.dist_cfg.backend == 'gloo'
     assert cfg.model_wrapper_cfg.device_ids is None
     assert 'model_wrapper_cfg' not in prepare(make_config())
+    cfg = make_config()
+    cfg.model_wrapper_cfg = dict(type='ldae.FullyShardedModel')
+    assert prepare(cfg, LaunchOptions(launcher='pytorch')).model_wrapper_cfg == dict(
+        type='ldae.FullyShardedModel'
+    )
 
 
 def test_data_root_option(tmp_path: Path):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 from mmengine.optim import OptimWrapper
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from ldae.registry import OPTIM_WRAPPERS
 from ldae.utils import check_choice
@@ -35,5 +36,7 @@ class AutocastOptimWrapper(OptimWrapper):
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Autocast, and no gradient synchronisation while gradients accumulate."""
         device = next(model.parameters()).device.type
-        with super().optim_context(model), torch.autocast(device, dtype=self.cast_dtype):
+        # The cache would keep a copy of each weight that other processes hold to the end of the forward pass.
+        cast = torch.autocast(device, self.cast_dtype, cache_enabled=not isinstance(model, FSDPModule))
+        with super().optim_context(model), cast:
             yield

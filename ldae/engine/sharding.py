@@ -13,6 +13,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from mmengine.utils import apply_to
+from mmpretrain.models.selfsup import BaseSelfSupervisor
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -26,7 +27,8 @@ from ldae.utils.models import transformer_blocks
 ME = 'model_wrapper_cfg: FullyShardedModel'
 #: Those that treat each number of a weight by itself, as LARS, for one, doesn't.
 OPTIMIZERS = (SGD, Adam, AdamW)
-#: What is called from outside of ``forward``, and ends in what it calls.
+#: What hooks call of a pre-training model beside ``forward``. A classifier's ``loss`` needs more weights after it has called
+#: ``extract_feat``, at whose end they would be gone.
 FORWARDS = ('extract_feat', 'denoise')
 
 
@@ -81,7 +83,7 @@ class FullyShardedModel(nn.Module):
         # The root as well gives its weights back after each forward pass, also one without a backward pass.
         for part in [*self.blocks(), self.module]:
             fully_shard(part, mesh=mesh, reshard_after_forward=True)
-        for name in FORWARDS:
+        for name in FORWARDS if isinstance(self.module, BaseSelfSupervisor) else ():
             if hasattr(self.module, name):
                 register_fsdp_forward_method(self.module, name)
         shards = dict(self.module.named_parameters())
