@@ -69,7 +69,7 @@ class FastRandomResizedCrop(transforms.RandomResizedCrop):
 @TRANSFORMS.register_module()
 class PillowRandomResizedCrop(transforms.RandomResizedCrop):
     """mmpretrain's ``RandomResizedCrop`` with Pillow, to the same pixels. There, Pillow is handed a part of an array, which
-    it copies pixel by pixel; here the whole, which it copies at once and cuts itself."""
+    it copies pixel by pixel; here that part's copy, whose rows follow each other."""
 
     def __init__(self, *args, backend: str = 'pillow', interpolation: str = 'bilinear', **kwargs) -> None:
         super().__init__(*args, backend='pillow', interpolation=interpolation, **kwargs)
@@ -79,8 +79,8 @@ class PillowRandomResizedCrop(transforms.RandomResizedCrop):
     def transform(self, results: dict) -> dict:
         """Replace ``img`` by a random part of it."""
         top, left, height, width = self.rand_crop_params(results['img'])
-        part = Image.fromarray(results['img']).crop((left, top, left + width, top + height))
-        results['img'] = np.array(part.resize(tuple(self.scale[::-1]), self._filter))
+        part = np.ascontiguousarray(results['img'][top : top + height, left : left + width])
+        results['img'] = np.array(Image.fromarray(part).resize(tuple(self.scale[::-1]), self._filter))
         results['img_shape'] = results['img'].shape
         return results
 
