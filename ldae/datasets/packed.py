@@ -2,6 +2,7 @@
 """Images at the size of training, decoded or in small JPEGs, in numpy's own files and read by memory map."""
 
 import hashlib
+import inspect
 import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -60,7 +61,11 @@ def find_packed(data_root: str | Path, split: str) -> Path:
 
 
 def use_packed_data(cfg: Config) -> None:
-    """Change a config whose data loaders read an ``ldae.ImageFolder`` where packed images lie, so that they read these."""
+    """Change a config whose data loaders read an ``ldae.ImageFolder`` where packed images lie, so that they read these.
+
+    Raises:
+        ConfigError: An option or collate function has no counterpart, or the pipeline asks for other images.
+    """
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name) or {}
         dataset = loader.get('dataset') or {}
@@ -70,9 +75,26 @@ def use_packed_data(cfg: Config) -> None:
             folder = find_packed(dataset.data_root, dataset.get('split', 'train'))
         except ConfigError:
             continue
-        dataset.type, loader.collate_fn = 'ldae.PackedImages', ConfigDict(type='ldae.batch_collate')
-        dataset.pop('max_bad', None)  # packing has asked that
+        _check_collate(f'{folder} holds packed images, and {name}', loader.get('collate_fn'))
+        _translate(f'{folder} holds packed images, and {name}', dataset)
+        remaining(dataset.get('pipeline') or (), read_manifest(folder)['settings'])
+        loader.collate_fn = ConfigDict(type='ldae.batch_collate')
         print_log(f'{name}: packed images are read from {folder}')
+
+
+def _check_collate(where: str, collate: object) -> None:
+    if collate not in (None, dict(type='default_collate'), dict(type='ldae.batch_collate')):
+        raise ConfigError(f'{where} has a collate_fn of its own, {collate}: remove it')
+
+
+def _translate(where: str, dataset: ConfigDict) -> None:
+    """Name the data set that reads packed images, with the options that it shares; refuse others that are set."""
+    dataset.pop('max_bad', None)  # packing has asked that
+    known = inspect.signature(PackedImages).parameters
+    for option in [key for key in dataset if key != 'type' and key not in known]:
+        if dataset.pop(option):
+            raise ConfigError(f'{where} sets {option}, which is for unpacked ones: remove it')
+    dataset.type = 'ldae.PackedImages'
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -118,10 +140,19 @@ def remaining(pipeline: Sequence[Mapping], settings: Mapping[str, Any]) -> list[
     if steps[1 : 1 + len(done)] != done:
         raise ConfigError(
             f'PackedImages: the images were packed by {done}, and the pipeline goes on with {steps[1 : 1 + len(done)]}:'
-            ' pack them for it (`ldae pack-dataset --help`), or leave LoadImage out to apply it to the packed images'
+            f' pack them for it (`ldae pack-dataset IMAGES --out DIR {_options_for(steps[1:3])}`), name the folder of unpacked'
+            ' ones, or leave LoadImage out to apply the pipeline to the packed images'
         )
     rest = steps[1 + len(done) :]
     return [] if rest == [dict(type='PackInputs')] and settings['crop'] == 'center' else rest
+
+
+def _options_for(steps: Sequence[Mapping]) -> str:
+    """Those of ``ldae pack-dataset`` for a pipeline that goes on with ``steps``."""
+    edge = next((step['scale'] for step in steps if 'scale' in step), None)
+    size = next((step['crop_size'] for step in steps if 'crop_size' in step), None)
+    fits = packed_pipeline(dict(crop='center', edge=edge, size=size)) == list(steps)
+    return f'--edge {edge} --size {size}' if fits else '--crop none'
 
 
 class _Shard:

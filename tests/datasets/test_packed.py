@@ -133,6 +133,44 @@ def test_a_config_for_a_folder_reads_what_was_packed_there(packed: Path):
     assert torch.equal(batch['inputs'], stacked(unpacked(packed), [0, 1]))
 
 
+@pytest.mark.parametrize(
+    ('dataset', 'loader', 'line'),
+    [
+        (dict(pipeline=RANDOM), {}, 'pack-dataset IMAGES --out DIR --crop none'),
+        (
+            dict(pipeline=[CENTER[0], dict(RESIZE, scale=40), *CENTER[2:]]),
+            {},
+            '--out DIR --edge 40 --size 24',
+        ),
+        (
+            dict(ann_file='some.txt'),
+            {},
+            'train_dataloader sets ann_file, which is for unpacked ones: remove it',
+        ),
+        ({}, dict(collate_fn=dict(type='pseudo_collate')), 'collate_fn of its own, .*pseudo_collate'),
+    ],
+)
+def test_what_packed_images_cannot_give_is_one_line(packed: Path, dataset: dict, loader: dict, line: str):
+    dataset = dict(type='ldae.ImageFolder', data_root=str(packed / 'uint8'), pipeline=CENTER) | dataset
+    cfg = Config(dict(train_dataloader=dict(loader, dataset=dataset)))
+    with pytest.raises(ConfigError, match=line) as caught:
+        use_packed_data(cfg)
+    assert '\n' not in str(caught.value)
+
+
+def test_random_crops_of_whole_packed_images_and_options_that_say_nothing_are_taken_over(packed: Path):
+    dataset = dict(type='ldae.ImageFolder', data_root=str(packed / 'whole'), pipeline=RANDOM, ann_file='')
+    cfg = Config(dict(train_dataloader=dict(collate_fn=dict(type='default_collate'), dataset=dataset)))
+    use_packed_data(cfg)
+    init_default_scope('mmpretrain')
+    batch = Runner.build_dataloader(
+        dict(cfg.train_dataloader, batch_size=2, sampler=dict(type='DefaultSampler'))
+    )
+    assert next(iter(batch))['inputs'].shape == (2, 3, SIZE, SIZE)
+    use_packed_data(cfg)  # as in a dumped config
+    assert cfg.train_dataloader.dataset.type == 'ldae.PackedImages'
+
+
 def test_another_protocol_than_was_packed_is_refused(packed: Path):
     with pytest.raises(ConfigError, match='the images were packed by .*CenterCrop'):
         PackedImages(str(packed / 'uint8'), pipeline=RANDOM)
