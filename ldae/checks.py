@@ -60,7 +60,7 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 ROOTS = (*LOADERS, *(slot for slot in SLOTS if slot not in INNER))
 # mmpretrain's LoRA model calls names of layers `type`, and its augmentations take options out of their policies; a noise
 # schedule is a function, which the noiser looks up.
-NOT_COMPONENTS = ('targets', 'policies', 'schedule')
+NOT_COMPONENTS = ('targets', 'policies', 'schedule', 'clip_grad')
 
 
 def check_config(cfg: Config) -> None:

@@ -79,6 +79,11 @@ def _check_names(cfg: Config, options: dict) -> None:
         if name not in cfg and name not in TOP_LEVEL:
             hint = nearest(name, {*cfg, *TOP_LEVEL})
             raise ConfigError(f'--cfg-options {option}: the config has no {name!r}{hint}')
+    hooks = cfg.get('default_hooks') or {}
+    for option, value in options.items():
+        root, _, name = option.partition('.')
+        if root == 'default_hooks' and name and value is None and name not in hooks:
+            raise ConfigError(f'--cfg-options {option}=None leaves nothing out{nearest(name, hooks)}')
 
 
 def _merge(cfg: Config, options: dict) -> None:

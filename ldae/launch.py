@@ -22,6 +22,7 @@ from ldae.utils import ConfigError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 WORLD_SIZE_VARIABLE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
+HOOKS_OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 RESTART_COUNTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
 # Seconds that a process waits for the others, and for a batch from a worker, before it gives up.
 PROCESS_TIMEOUT, WORKER_TIMEOUT = 1800, 600
@@ -223,6 +224,7 @@ def build_runner(cfg: Config) -> Runner:
 
     _find_checkpoint(cfg)
     check_config(cfg)
+    _leave_hooks_out(cfg)
     _use_safe_checkpoints(cfg)
     compat.write_checkpoints_whole()
     compat.merge_equal_param_groups()
@@ -262,6 +264,13 @@ def _use_safe_checkpoints(cfg: Config) -> None:
     hook = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
     if hook is not None and hook.type in ('CheckpointHook', 'mmengine.CheckpointHook'):
         hook.type = 'ldae.SafeCheckpointHook'
+
+
+def _leave_hooks_out(cfg: Config) -> None:
+    """``default_hooks.NAME=None`` leaves a hook out; mmengine allows it for its own names only."""
+    hooks = cfg.get('default_hooks') or {}
+    for name in [name for name, hook in hooks.items() if hook is None and name not in HOOKS_OF_MMENGINE]:
+        del hooks[name]
 
 
 def _add_hooks_for_resuming(runner: Runner) -> None:

@@ -7,7 +7,15 @@ import torch
 from mmengine.config import Config
 
 from ldae.config import load_config
-from ldae.launch import LaunchOptions, accumulation_for, check_size, prepare, scale_batch, world_size
+from ldae.launch import (
+    LaunchOptions,
+    accumulation_for,
+    build_runner,
+    check_size,
+    prepare,
+    scale_batch,
+    world_size,
+)
 from ldae.utils import ConfigError
 
 
@@ -137,6 +145,22 @@ def test_without_a_gpu_processes_talk_through_gloo():
     assert prepare(cfg, LaunchOptions(launcher='pytorch')).model_wrapper_cfg == dict(
         type='ldae.FullyShardedModel'
     )
+
+
+def test_hooks_can_be_left_out_and_gradients_clipped_by_value(tmp_path: Path):
+    options = {
+        'default_hooks.health': None,
+        'default_hooks.checkpoint': None,
+        'train_dataloader.num_workers': 0,
+    }
+    options |= {'optim_wrapper.clip_grad': dict(type='value', clip_value=0.5)}
+    cfg = load_config('ldae::ldae/demo_fashion-mnist.py', options)
+    runner = build_runner(prepare(cfg, LaunchOptions(work_dir=str(tmp_path))))
+    kinds = {type(hook).__name__ for hook in runner.hooks}
+    assert 'OnlineKNNHook' in kinds
+    assert not kinds & {'HealthHook', 'SafeCheckpointHook'}
+    with pytest.raises(ConfigError, match="health_=None leaves nothing out; did you mean 'health'"):
+        load_config('ldae::ldae/demo_fashion-mnist.py', {'default_hooks.health_': None})
 
 
 def test_data_root_option(tmp_path: Path):
