@@ -14,7 +14,7 @@ from .plain_checkpoint import PlainCheckpointHook
 from .progress_bar import ProgressBarHook
 from .reconstruction_pictures import ReconstructionPicturesHook
 from .run_summary import RunSummaryHook
-from .runtime_info import ReducedRuntimeInfoHook
+from .runtime_info import LateIterTimerHook, ReducedRuntimeInfoHook
 from .safe_checkpoint import SafeCheckpointHook
 from .skip_non_finite import SkipAwareEMAHook, SkipNonFiniteHook
 from .step_seed import StepSeedHook
@@ -29,6 +29,7 @@ __all__ = [
     'DenoisingPicturesHook',
     'FitTokenizerHook',
     'HealthHook',
+    'LateIterTimerHook',
     'LatentCacheHook',
     'MatmulPrecisionHook',
     'OnlineEvaluationHook',
