@@ -49,7 +49,7 @@ class ImageFolder(ImageNet):
             the order of the data set, so that what is trained on depends on the files alone. None: 0.01 in 'train', else 0.
         fraction: Part of each class's images to keep, above 0 and up to 1: round(fraction * n) of n, at least one. None: all.
         fraction_seed: Chooses them; they depend on it and on the images' order alone.
-        fast_resize: Resize by torch where the pipeline says Pillow: faster, and a few values in a thousand differ by 1 or 2.
+        fast_resize: Resize by torch where the pipeline says Pillow: faster, and some values differ a little.
         **kwargs: As in ImageNet (``pipeline``, ``indices``, ...).
 
     Raises:
