@@ -76,6 +76,15 @@ def test_a_job_starts_after_its_tokenizer(make):
     assert order == ['row1 seed 0', 'row0 seed 0']
 
 
+@pytest.fixture
+def interruptible():
+    """Whatever started the tests: a shell lets what it runs in the background ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures('interruptible')
 def test_an_interrupt_stops_the_processes(make):
     job = make(SLOW)[0]
 
