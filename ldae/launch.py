@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a config and the command line's options to a Runner that can start, or to one line that says why it can't."""
 
+import atexit
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +20,7 @@ from ldae.engine.checkpoint import latest_checkpoint
 from ldae.sections import check_sections
 from ldae.speed import fuse_optimizer, use_fast_settings
 from ldae.utils import ConfigError
+from ldae.utils.signals import end_workers
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 WORLD_SIZE_VARIABLE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
@@ -236,6 +238,7 @@ def build_runner(cfg: Config) -> Runner:
     rehearse(runner)
     if 'batch_arithmetic' in cfg:
         runner.logger.info(cfg.batch_arithmetic)
+    atexit.register(end_workers)
     if isinstance(runner._train_dataloader, dict):
         _build_train_data(runner)
     runner.register_hook(RunSummaryHook())

@@ -3,18 +3,17 @@
 
 import errno
 import gc
-import multiprocessing
 import os
 import pickle
 import re
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 
 from ldae.utils import ConfigError
+from ldae.utils.signals import end_workers
 
 EXIT_STATUS = 2
 TRACEBACK_VARIABLE = 'LDAE_TRACEBACK'
@@ -47,7 +46,7 @@ def explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequence
         return 0
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr, flush=True)
-        _end_workers()
+        end_workers()
         return 128 + signal.SIGINT
     except Exception as error:
         if LOST_PEER.search(str(error)):
@@ -57,27 +56,18 @@ def explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequence
             raise
         _give_way_to_the_first_rank()
         print(f'error: {line}', file=sys.stderr, flush=True)
-        _end_workers()
+        end_workers()
         return getattr(error, 'exit_status', EXIT_STATUS)
 
 
 def _leave_processes() -> None:
-    """Close the process group of a run that has come to its end. After an error it is left alone, since closing it would wait
-    for processes that are lost."""
+    """Close the process group of a run that has come to its end, and end its data loaders' workers. After an error the
+    group is left alone, since closing it would wait for processes that are lost."""
+    end_workers()
     distributed = sys.modules.get('torch.distributed')
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         gc.collect()  # a model that still holds the group would keep its threads, which can abort an interpreter that exits
         distributed.destroy_process_group()
-
-
-def _end_workers() -> None:
-    """End data loaders' workers, which nobody else will tell to."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(
-            signal.SIGCHLD, signal.SIG_DFL
-        )  # torch's handler raises an error for each, in whatever is going on
-    for child in multiprocessing.active_children():
-        child.kill()
 
 
 def _give_way_to_the_first_rank() -> None:
