@@ -14,6 +14,7 @@ THEIRS = Path(mmpretrain.__file__).parent / '.mim' / 'configs' / 'mae'
 LINEAR = 'benchmarks/vit-{}-p16_8xb2048-linear-coslr-90e_in1k.py'
 FINETUNE = 'benchmarks/vit-{}-p16_8xb128-coslr-{}e_in1k.py'
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+IN_PLACE_OF = {'ldae.SafeCheckpointHook': 'CheckpointHook', 'ldae.LateIterTimerHook': 'IterTimerHook'}
 # Names that a config gives to parts of itself.
 VARIABLES = (
     *('dataset_type', 'data_root', 'train_pipeline', 'test_pipeline', 'rand_augment', 'random_erasing'),
@@ -29,9 +30,9 @@ def resolved(cfg: Config) -> dict:
     for name in LOADERS:
         if name in cfg:
             _normalise_loader(cfg[name], name)
-    # Our own hooks make checkpoints and logs safer; they change nothing that is learned. One takes the place of another.
-    if cfg['default_hooks']['checkpoint']['type'] == 'ldae.SafeCheckpointHook':
-        cfg['default_hooks']['checkpoint']['type'] = 'CheckpointHook'
+    # Our own hooks make checkpoints and logs safer; they change nothing that is learned. Two take the place of others.
+    for hook in cfg['default_hooks'].values():
+        hook['type'] = IN_PLACE_OF.get(hook['type'], hook['type'])
     cfg['default_hooks'] = {
         k: v for k, v in cfg['default_hooks'].items() if not v['type'].startswith('ldae.')
     }
