@@ -59,6 +59,14 @@ class Resumable:
                     hook.after_failure(self.runner)
             raise
 
+    def _end_reading(self) -> None:
+        """Let go of persistent workers: a loader that garbage collection has to find can't tell its own to stop."""
+        for loop in (self, self.runner.val_loop):
+            loader = getattr(loop, 'dataloader', None)
+            if getattr(loader, '_iterator', None) is not None:
+                loader._iterator._shutdown_workers()
+                loader._iterator = None
+
     def _take_order(self) -> None:
         self.order = order_of(self.dataloader) or install_order(self.dataloader, self.runner.seed)
 
@@ -98,6 +106,7 @@ class ResumableEpochLoop(Resumable, EpochBasedTrainLoop):
                 self.run_epoch()
                 self._validate_if_due(self._epoch, self._max_epochs)
             self.runner.call_hook('after_train')
+        self._end_reading()
         return self.runner.model
 
     def _catch_up(self) -> None:
@@ -165,6 +174,7 @@ class ResumableIterLoop(Resumable, IterBasedTrainLoop):
                 self._validate_if_due(self._iter, self._max_iters)
             self.runner.call_hook('after_train_epoch')
             self.runner.call_hook('after_train')
+        self._end_reading()
         return self.runner.model
 
     def _catch_up(self) -> None:

@@ -3,6 +3,7 @@
 
 import itertools
 import logging
+import multiprocessing
 import signal
 
 import pytest
@@ -12,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ldae.launch import build_runner, prepare
-from ldae.utils.signals import SIGNALS
+from ldae.utils.signals import SIGNALS, end_workers
 
 NUMBER = itertools.count()
 ARCH = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
@@ -115,6 +116,7 @@ def train(cfg: Config, stop_after: int | None = None, resume: bool = False) -> t
         runner.train()
     except BrokenOff:
         assert stop_after is not None
+        end_workers()  # as the end of the process would
     return runner, validated.steps
 
 
@@ -176,3 +178,13 @@ def test_after_a_run_that_failed_signals_mean_what_they_meant(tiny_image_folder,
     runner, _ = train(config(tiny_image_folder, tmp_path / 'failed', train_cfg), stop_after=1)
     assert runner.iter == 0
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize('train_cfg', [BY_EPOCH, BY_STEP])
+def test_a_run_that_came_to_its_end_leaves_no_workers(tiny_image_folder, tmp_path, train_cfg):
+    before = set(multiprocessing.active_children())
+    runner, _ = train(config(tiny_image_folder, tmp_path, train_cfg, workers=1))
+    assert runner.train_dataloader.persistent_workers
+    assert set(multiprocessing.active_children()) <= before
+    assert sum(len(batch['inputs']) for batch in runner.val_loop.dataloader) > 0  # it can be read again
+    end_workers()
