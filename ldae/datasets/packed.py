@@ -69,10 +69,13 @@ def use_packed_data(cfg: Config) -> None:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name) or {}
         dataset = loader.get('dataset') or {}
-        if dataset.get('type') not in ('ldae.ImageFolder', 'ImageFolder') or not dataset.get('data_root'):
+        root, split = dataset.get('data_root'), dataset.get('split', 'train')
+        if dataset.get('type') not in ('ldae.ImageFolder', 'ImageFolder'):
             continue
+        if not root or not isinstance(root, str | Path) or not isinstance(split, str):
+            continue  # for the checks of the config to say
         try:
-            folder = find_packed(dataset.data_root, dataset.get('split', 'train'))
+            folder = find_packed(root, split)
         except ConfigError:
             continue
         _check_collate(f'{folder} holds packed images, and {name}', loader.get('collate_fn'))
