@@ -229,9 +229,8 @@ def products(device: str, precisions: set[bool]) -> tuple[dict[str, Callable[[],
     """A large product per precision, by name, and how many operations it does."""
     dtypes = {False: torch.float32, True: torch.bfloat16}
     found = {PRODUCTS[bf16]: product(device, dtypes[bf16]) for bf16 in sorted(precisions)}
-    return {name: multiply for name, (multiply, _) in found.items()}, {
-        name: n for name, (_, n) in found.items()
-    }
+    functions, counts = ({name: pair[i] for name, pair in found.items()} for i in range(2))
+    return functions, counts
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from ldae.config import walk_dicts
-from ldae.sections import check_complete, check_sections, check_spelling_of_type
+from ldae.sections import LOADERS, check_complete, check_sections, check_spelling_of_type
 from ldae.signatures import check_options, is_ours
 from ldae.utils import ConfigError, check_choice, check_range
 from ldae.utils.errors import nearest
@@ -56,7 +56,6 @@ FOREIGN_RANGES = {
     'Accuracy': dict(topk=(1, INFINITE, int)),
     'LoggerHook': dict(interval=(1, INFINITE, int)),
 }
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 ROOTS = (*LOADERS, *(slot for slot in SLOTS if slot not in INNER))
 # mmpretrain's LoRA model calls names of layers `type`, and its augmentations take options out of their policies; a noise
 # schedule is a function, which the noiser looks up.

@@ -17,12 +17,11 @@ from ldae.checks import check_config
 from ldae.config import set_data_root
 from ldae.datasets import use_packed_data
 from ldae.engine.checkpoint import latest_checkpoint
-from ldae.sections import check_sections
+from ldae.sections import LOADERS, check_sections
 from ldae.speed import fuse_optimizer, use_fast_settings
 from ldae.utils import ConfigError
 from ldae.utils.signals import end_workers
 
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 WORLD_SIZE_VARIABLE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
 HOOKS_OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 RESTART_COUNTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')

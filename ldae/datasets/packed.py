@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ldae.registry import DATASETS, TRANSFORMS
+from ldae.sections import LOADERS
 from ldae.utils import ConfigError
 
 from .load_image import BadImageError, decode
@@ -36,7 +37,7 @@ MANIFEST, IMAGES, OFFSETS, LABELS, NAMES = (
     'names.json',
 )
 FORMAT = 1
-LOADERS = ('LoadImage', 'LoadImageFromFile')
+READERS = ('LoadImage', 'LoadImageFromFile')
 
 
 def checksum(path: Path) -> str:
@@ -66,7 +67,7 @@ def use_packed_data(cfg: Config) -> None:
     Raises:
         ConfigError: An option or collate function has no counterpart, or the pipeline asks for other images.
     """
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for name in LOADERS:
         loader = cfg.get(name) or {}
         dataset = loader.get('dataset') or {}
         root, split = dataset.get('data_root'), dataset.get('split', 'train')
@@ -137,7 +138,7 @@ def packed_pipeline(settings: Mapping[str, Any]) -> list[dict]:
 def remaining(pipeline: Sequence[Mapping], settings: Mapping[str, Any]) -> list[Mapping]:
     """What of a pipeline is left to do for images that were packed; raise ConfigError if it asks for other ones."""
     steps = [dict(step) for step in pipeline]
-    if not steps or str(steps[0].get('type')).rpartition('.')[2] not in LOADERS:
+    if not steps or str(steps[0].get('type')).rpartition('.')[2] not in READERS:
         return steps
     done = packed_pipeline(settings)
     if steps[1 : 1 + len(done)] != done:
