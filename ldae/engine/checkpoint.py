@@ -3,7 +3,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from mmengine.logging import print_log
@@ -24,7 +24,7 @@ def save_whole(content: Any, path: str | os.PathLike) -> None:
     unfinished = path.with_name(f'.{path.name}.unfinished')
     try:
         with unfinished.open('wb') as file:
-            torch.save(content, file)
+            _save(content, file)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -32,6 +32,16 @@ def save_whole(content: Any, path: str | os.PathLike) -> None:
         unfinished.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def _save(content: Any, file: IO[bytes]) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        # Torch's writer fails a second time, when it closes what a full disk has cut off.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def write_pointer(work_dir: str | os.PathLike, name: str) -> None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import errno
+import io
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,3 +82,18 @@ def test_nothing_to_resume_from_is_none(tmp_path):
     assert latest_checkpoint(tmp_path / 'missing') is None
     (tmp_path / 'tokenizer_abc.pth').write_bytes(b'')
     assert latest_checkpoint(tmp_path) is None
+
+
+def test_a_disk_that_fills_up_in_the_middle_is_told_as_what_it_is(tmp_path, monkeypatch):
+    """Torch's writer raises an error of its own over the first one when it closes the file."""
+
+    class Filling(io.FileIO):
+        def write(self, data):
+            if self.tell() + len(data) > 3_000_000:
+                raise OSError(errno.ENOSPC, 'No space left on device')
+            return super().write(data)
+
+    monkeypatch.setattr(Path, 'open', lambda path, mode: Filling(path, mode))
+    with pytest.raises(OSError, match='No space left'):
+        save_whole([torch.zeros(500_000) for _ in range(4)], tmp_path / 'a.pth')
+    assert list(tmp_path.iterdir()) == []
