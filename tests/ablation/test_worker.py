@@ -66,10 +66,11 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(job, tmp_path):
     config = job.folder / 'config.py'
     whole = config.read_text()
     assert 'max_epochs=2' in whole
-    config.write_text(whole.replace('max_epochs=2', 'max_epochs=1'))
+    # Runs of one name that start in the same second of one process would share a log.
+    config.write_text(whole.replace('max_epochs=2', 'max_epochs=1') + "\nexperiment_name = 'interrupted'\n")
     worker.train(job.folder)
     (job.folder / 'done.json').unlink()
-    config.write_text(whole)
+    config.write_text(whole + "\nexperiment_name = 'resumed'\n")
     assert worker.train(job.folder)['checkpoint'] == 'epoch_2.pth'
     assert 'resumed epoch: 1' in ''.join(path.read_text() for path in job.folder.glob('*/*.log'))
     ended, expected = (
