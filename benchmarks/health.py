@@ -21,8 +21,7 @@ from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 
-from ldae.engine import AutocastOptimWrapper
-from ldae.engine.hooks import HealthHook, SkipNonFiniteHook
+from ldae.engine import AutocastOptimWrapper, HealthHook, SkipNonFiniteHook
 from ldae.registry import MODELS
 
 SIZES = dict(

@@ -29,7 +29,7 @@ from ldae.config import load_config
 from ldae.datasets import LatentDataset, batch_collate
 from ldae.datasets.latents import DTYPES
 from ldae.engine import AutocastOptimWrapper
-from ldae.engine.latent_cache import latents_of, write_latents
+from ldae.engine.tokenizer.latent_cache import latents_of, write_latents
 from ldae.registry import DATASETS, MODELS, OPTIM_WRAPPERS
 from ldae.utils.timing import machine, medians, times_in_turn
 

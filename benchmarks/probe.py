@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from ldae import get_model
 from ldae.datasets import IDXDataset, batch_collate
 from ldae.evaluation import cache_features, linear_probes
-from ldae.evaluation.feature_cache import FeatureCache
+from ldae.evaluation.cache import FeatureCache
 
 WEIGHT_DECAYS = (0.0, 1e-3)
 

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ldae.engine.hooks.compile_blocks import compile_blocks
+from ldae.engine.speed.compile_blocks import compile_blocks
 from ldae.models.layers import TimestepEmbed, patchify
 from ldae.registry import MODELS
 from ldae.utils.timing import machine, medians, peak_memory, product, times_in_turn

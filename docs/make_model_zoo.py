@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from ldae.rows import TABLES, list_rows  # noqa: E402
+from ldae.config.rows import TABLES, list_rows  # noqa: E402
 
 PAGE = ROOT / 'docs' / 'model_zoo.md'
 FIELD = re.compile(r'^(Run|Batch|Cost|Paper|mmpretrain|Ours): +(.*)$')
@@ -110,7 +110,7 @@ def section(folder: str) -> str:
 
 
 def rows_section() -> str:
-    """The rows of the paper's tables, as ``ldae.rows`` lists them."""
+    """The rows of the paper's tables, as ``ldae.config.rows`` lists them."""
     lines = ["## The rows of the paper's tables", '', ROWS_NOTE, '']
     for table, title in TABLES.items():
         lines += [f'### {title}', '', '| row | config | published | ours |', '|---|---|---|---|']

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # of a clone where ldae isn't installed
 
 from ldae.config import configs_root, load_config  # noqa: E402
-from ldae.rows import FOLDER, TABLES, Row, list_rows  # noqa: E402
+from ldae.config.rows import FOLDER, TABLES, Row, list_rows  # noqa: E402
 
 PAGE = ROOT / 'docs' / 'rows.md'
 
@@ -38,7 +38,7 @@ tools/print_config.py configs/deconstruction/t3_5_original-image.py --diff confi
 tools/ablate.py table3 --scale fashion-mnist_subset --seeds 0 1 2
 ```
 
-In Python, `ldae.rows.list_rows()` gives this list.
+In Python, `ldae.config.rows.list_rows()` gives this list.
 """
 
 SCALES_INTRO = """\

@@ -2,23 +2,18 @@
 """ldae: latent denoising autoencoders for self-supervised pre-training of Vision Transformers."""
 
 from . import compat
+from .config.paths import find_config as _find_config
+from .utils.lazy import lazy_names
 from .version import __version__
 
-compat.apply()
+compat.apply(_find_config)
 
-# What ldae.apis has is imported when it is asked for: torch and mmpretrain take seconds.
-_APIS = ('FeatureExtractor', 'denoise', 'get_model', 'list_models', 'load_config_of')
-
-__all__ = ['__version__', *_APIS]
-
-
-def __getattr__(name: str):
-    if name not in _APIS:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    from . import apis
-
-    return getattr(apis, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_APIS})
+_OWNERS = dict(
+    FeatureExtractor='ldae.apis',
+    denoise='ldae.apis',
+    get_model='ldae.apis',
+    list_models='ldae.apis',
+    load_config_of='ldae.apis',
+)
+__all__ = ['__version__', *_OWNERS]
+__getattr__, __dir__ = lazy_names(__name__, _OWNERS)

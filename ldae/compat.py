@@ -10,9 +10,10 @@ import contextlib
 import functools
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from importlib.metadata import version
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
@@ -21,7 +22,7 @@ from mmengine.utils import digit_version
 PREFIX = 'ldae::'
 #: Values of each logged scalar that are kept in memory and in checkpoints.
 LOG_HISTORY = 10_000
-#: Scheme of :func:`meeting_place`.
+#: Scheme of :func:`rendezvous_url`.
 RESTARTED = 'ldae-restarted'
 
 
@@ -30,7 +31,7 @@ def installed(package: str, below: str) -> bool:
     return digit_version(version(package)) < digit_version(below)
 
 
-def resolve_ldae_prefix_in_configs() -> None:
+def resolve_ldae_prefix_in_configs(find_config: Callable[[str], Path]) -> None:
     """mmengine < 0.11: ``_base_ = 'ldae::...'`` names a config of this package.
 
     ``Config`` maps the part before ``::`` through a fixed table of OpenMMLab's own packages, and gives what it loads a
@@ -45,17 +46,15 @@ def resolve_ldae_prefix_in_configs() -> None:
     def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
         if not cfg_path.startswith(PREFIX):
             return original(cfg_path, filename)
-        from ldae.config import find_config
-
         return str(find_config(cfg_path)), None
 
     Config._get_cfg_path = staticmethod(get_cfg_path)
 
 
-def write_checkpoints_whole() -> None:
+def write_checkpoints_by(save: Callable[[object, str], None]) -> None:
     """mmengine < 0.11: ``save_checkpoint`` writes in place, so that a kill or a full disk leaves a truncated file.
 
-    It also holds the whole file in memory twice. Local checkpoints are written to a temporary file and renamed; other
+    It also holds the whole file in memory twice. Local checkpoints are written by ``save``, whole or not at all; other
     storage goes mmengine's way.
     """
     from mmengine.runner import runner as module
@@ -66,12 +65,10 @@ def write_checkpoints_whole() -> None:
 
     @functools.wraps(original)
     def save_checkpoint(checkpoint: dict, filename: str, file_client_args=None, backend_args=None) -> None:
-        from ldae.engine.checkpoint import save_whole
-
         if '://' in str(filename) or file_client_args or backend_args:
             original(checkpoint, filename, file_client_args, backend_args)
         else:
-            save_whole(checkpoint, filename)
+            save(checkpoint, filename)
 
     module.save_checkpoint = save_checkpoint
 
@@ -146,15 +143,15 @@ def format_configs_once() -> None:
 
 
 AT_IMPORT = (
-    resolve_ldae_prefix_in_configs,
     silence_missing_mmcv_operators,
     bound_log_history,
     format_configs_once,
 )
 
 
-def apply() -> None:
-    """Apply what has to be in place before anything else of ldae is used."""
+def apply(find_config: Callable[[str], Path]) -> None:
+    """Apply what has to be in place before anything else of ldae is used; ``find_config`` finds the file of an ``ldae::`` name."""
+    resolve_ldae_prefix_in_configs(find_config)
     for work_around in AT_IMPORT:
         work_around()
 
@@ -176,11 +173,11 @@ def init_cpu_process_group(launcher: str, timeout: int | None = None) -> None:
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     os.environ.setdefault('MASTER_PORT', '29500')
     dist.init_process_group(
-        'gloo', init_method=meeting_place(), timeout=timedelta(seconds=timeout) if timeout else None
+        'gloo', init_method=rendezvous_url(), timeout=timedelta(seconds=timeout) if timeout else None
     )
 
 
-def meeting_place() -> str | None:
+def rendezvous_url() -> str | None:
     """All torch versions so far: torchrun with a fixed address keeps one store over ``--max-restarts``, and processes that
     were started again read in it where those of the start before, now dead, could be found.
 
@@ -191,12 +188,12 @@ def meeting_place() -> str | None:
         return None
     from torch.distributed import PrefixStore, register_rendezvous_handler, rendezvous
 
-    def meet(url: str, timeout: timedelta, **kwargs) -> Iterator[tuple]:
+    def rendezvous_of_start(url: str, timeout: timedelta, **kwargs) -> Iterator[tuple]:
         store, rank, world_size = next(rendezvous('env://', timeout=timeout))
         yield PrefixStore(f'start_{attempt}', store), rank, world_size
 
     with contextlib.suppress(RuntimeError):  # registered already
-        register_rendezvous_handler(RESTARTED, meet)
+        register_rendezvous_handler(RESTARTED, rendezvous_of_start)
     return f'{RESTARTED}://'
 
 

@@ -15,9 +15,10 @@ from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
 from mmengine.registry import init_default_scope
 
 from ldae import compat
-from ldae.config import configs_root
+from ldae.config import configs_root, find_config
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
+from ldae.utils.files import atomic_save
 
 SOME = 'ldae/vit-b_pca.py'
 
@@ -51,7 +52,7 @@ def test_a_missing_config_is_one_line_with_the_nearest_name():
 
 def test_applying_twice_changes_nothing():
     before = Config._get_cfg_path
-    compat.apply()
+    compat.apply(find_config)
     assert Config._get_cfg_path is before
 
 
@@ -76,7 +77,7 @@ def test_work_arounds_fall_away_by_version(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(Config, '_get_cfg_path', staticmethod(original))
     monkeypatch.setattr(compat, 'version', lambda package: '0.11.0')
-    compat.resolve_ldae_prefix_in_configs()
+    compat.resolve_ldae_prefix_in_configs(find_config)
     assert Config._get_cfg_path is original
 
 
@@ -144,10 +145,10 @@ def test_worker_options_are_consistent():
 def test_a_runners_checkpoint_is_written_to_another_name_first(tmp_path, monkeypatch):
     from mmengine.runner import runner as module
 
-    from ldae.compat import write_checkpoints_whole
+    from ldae.compat import write_checkpoints_by
 
     monkeypatch.setattr(module, 'save_checkpoint', module.save_checkpoint)  # put back after the test
-    write_checkpoints_whole()
+    write_checkpoints_by(atomic_save)
     written = []
     save = torch.save
     monkeypatch.setattr('torch.save', lambda content, file: (written.append(file.name), save(content, file)))
@@ -156,7 +157,7 @@ def test_a_runners_checkpoint_is_written_to_another_name_first(tmp_path, monkeyp
     assert written != [str(tmp_path / 'x.pth')]
     assert [path.name for path in tmp_path.iterdir()] == ['x.pth']
     before = module.save_checkpoint
-    write_checkpoints_whole()
+    write_checkpoints_by(atomic_save)
     assert module.save_checkpoint is before
 
 

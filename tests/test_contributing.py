@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldae.checks import check_types
 from ldae.config import load_config
+from ldae.config.components import check_types
 from ldae.registry import MODELS
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ default_scope = 'mmpretrain'
 # Our hooks are here and not in `custom_hooks`: a dict is merged when a config inherits, a list is replaced.
 default_hooks = dict(
     runtime_info=dict(type='ldae.ReducedRuntimeInfoHook'),
-    timer=dict(type='ldae.LateIterTimerHook'),
+    timer=dict(type='ldae.DeferredIterTimerHook'),
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='ldae.SafeCheckpointHook', interval=1, max_keep_ckpts=3),

@@ -9,7 +9,9 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ldae.utils import ConfigError
-from ldae.utils.files import write_text_whole
+from ldae.utils.checkpoints import read_checkpoint
+from ldae.utils.files import atomic_write_text
+from ldae.visualization import accuracy_by_encoder, save_figure
 
 from .fingerprint import fingerprint
 from .jobs import DONE_FILE, QUICK_PROBE, Job, Member, folder_of, run_config, small_steps, split_transfer
@@ -73,14 +75,12 @@ def _plan_job(name: str, cfg: Config, seed: int, root: Path, checkpoint: Path | 
     if checkpoint is not None:
         folder.mkdir(parents=True, exist_ok=True)
         done = dict(checkpoint=str(checkpoint.resolve()), seconds=0.0)
-        write_text_whole(folder / DONE_FILE, json.dumps(done) + '\n')
+        atomic_write_text(folder / DONE_FILE, json.dumps(done) + '\n')
     return job
 
 
 def check_checkpoints(name: str, checkpoints: Sequence[Path] | None, seeds: Sequence[int]) -> None:
     """Raise :class:`ConfigError` unless there is one readable file a seed."""
-    from ldae.utils.checkpoints import read_checkpoint
-
     if not checkpoints:
         return
     if len(checkpoints) != len(seeds):
@@ -112,11 +112,9 @@ def write_comparison(
     folder: Path, rows: Mapping[str, dict], command: str, configs: Mapping[str, str]
 ) -> list[Path]:
     """``comparison.json``, ``comparison.md`` and ``comparison.png``."""
-    from ldae.visualization import accuracy_by_encoder, save_figure
-
     files = [folder / f'comparison.{suffix}' for suffix in ('json', 'md', 'png')]
-    write_text_whole(files[0], json.dumps(as_json(rows, command, configs), indent=2) + '\n')
-    write_text_whole(files[1], comparison_page(rows, command))
+    atomic_write_text(files[0], json.dumps(as_json(rows, command, configs), indent=2) + '\n')
+    atomic_write_text(files[1], comparison_page(rows, command))
     figure = accuracy_by_encoder({label_of(name): row for name, row in rows.items()})
     save_figure(figure, files[2])
     return files

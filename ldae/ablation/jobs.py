@@ -19,7 +19,7 @@ from ldae.utils import ConfigError
 from .fingerprint import fingerprint, pop_transfer, training_part
 
 if TYPE_CHECKING:
-    from ldae.rows import Row
+    from ldae.config.rows import Row
 
 JOB_FILE, CONFIG_FILE, DONE_FILE, SCORES_FILE, LOG_FILE = (
     'job.json',

@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Sequence
 from itertools import combinations, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from ldae.rows import Row
+from ldae.config.rows import TABLES, Row
+from ldae.visualization import accuracy_by_row, accuracy_over_dimension, save_figure
 
 METRICS = ('knn', 'linear')
 
@@ -54,8 +54,6 @@ def score_over_seeds(values: Sequence[float]) -> Score:
 
 def write_report(folder: Path, summaries: Sequence[Summary], scale: str, command: str) -> list[Path]:
     """Write ``table.md``, ``accuracy.png`` and, where tokenizers of several sizes were run, ``dimension.png``."""
-    from ldae.visualization import accuracy_by_row, accuracy_over_dimension, save_figure
-
     path = folder / 'table.md'
     path.write_text(table_page(summaries, scale, command))
     written = [path, save_figure(accuracy_by_row(summaries, scale), folder / 'accuracy.png')]
@@ -75,8 +73,6 @@ def table_page(summaries: Sequence[Summary], scale: str, command: str) -> str:
 
 
 def _title(table: str) -> str:
-    from ldae.rows import TABLES
-
     return f'{table}: {TABLES[table]}' if table in TABLES else table
 
 

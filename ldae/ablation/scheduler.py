@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ldae.config import PACKAGE
+from ldae.utils.files import PACKAGE
 
 from .jobs import LOG_FILE, SCORES_FILE, Job, read_json
 

@@ -11,7 +11,7 @@ from ldae.utils import ConfigError
 from ldae.utils.errors import nearest
 
 if TYPE_CHECKING:
-    from ldae.rows import Row
+    from ldae.config.rows import Row
 
 
 def select_rows(patterns: Sequence[str], rows: Sequence[Row]) -> list[Row]:

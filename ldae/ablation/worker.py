@@ -14,11 +14,13 @@ from mmengine.device import get_device
 from torch import Tensor, nn
 
 from ldae.apis import get_model
-from ldae.cli.errors import explained, one_line
-from ldae.evaluation import extract_features, pooled_features
+from ldae.evaluation import extract_features, knn_accuracy, linear_probe, pooled_features
+from ldae.evaluation.linear_probe import standardise
 from ldae.evaluation.probe_data import build_bounded_dataloader, probe_dataloaders
+from ldae.launch import LaunchOptions, build_runner, prepare
 from ldae.utils import ConfigError
-from ldae.utils.files import write_text_whole
+from ldae.utils.error_lines import one_line, run_explained
+from ldae.utils.files import atomic_write_text
 
 from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, SCORES_FILE, read_json
 
@@ -39,8 +41,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(folder: Path) -> dict:
     """Train, from the last checkpoint if there is one; leave ``done.json``."""
-    from ldae.launch import LaunchOptions, build_runner, prepare
-
     start = time.perf_counter()
     cfg = Config.fromfile(folder / CONFIG_FILE)
     runner = build_runner(prepare(cfg, LaunchOptions(work_dir=str(folder), resume='auto', no_validate=True)))
@@ -54,7 +54,7 @@ def train(folder: Path) -> dict:
 
 def write_json(path: Path, value: object) -> None:
     """Write a file that is either whole or absent."""
-    write_text_whole(path, json.dumps(value, indent=2) + '\n')
+    atomic_write_text(path, json.dumps(value, indent=2) + '\n')
 
 
 def score_member(folder: Path, job: dict, member: dict, done: dict) -> dict:
@@ -141,9 +141,6 @@ def probe_features(
     train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, probe: dict, seed: int
 ) -> dict[str, float]:
     """Both scores; the probe says whether k-NN sees standardised features, as the linear layer does."""
-    from ldae.evaluation import knn_accuracy, linear_probe
-    from ldae.evaluation.linear_probe import standardise
-
     if not torch.isfinite(train_x).all():
         raise ConfigError('the features are not finite: pre-training has diverged; lower its learning rate')
     if probe.get('standardised', True):
@@ -154,4 +151,4 @@ def probe_features(
 
 
 if __name__ == '__main__':
-    sys.exit(explained(main))
+    sys.exit(run_explained(main))

@@ -2,6 +2,7 @@
 """Noise pictures to a chosen level, and denoise them."""
 
 import os
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ldae.models import LDAE
 from ldae.utils import ConfigError, check_range
 from ldae.utils.models import evaluating, unwrapped
+from ldae.visualization import denoising_grid
 
 from .feature_extractor import resolve_model
 from .images import read_images
@@ -63,8 +65,6 @@ def denoise(
 
 def denoising_figure(model: nn.Module, images: Any, timesteps: list[int], seed: int = 0, limit: int = 8):
     """A figure of the first ``limit`` images: clean, then noisy and denoised at each of ``timesteps``."""
-    from ldae.engine.hooks.denoising_pictures import draw_denoising
-
     model = check_denoiser(model, timesteps, seed)
     preprocess = Preprocess(model)
     pictures = [preprocess.transform(image) for image in islice(read_images(images), limit)]
@@ -73,6 +73,18 @@ def denoising_figure(model: nn.Module, images: Any, timesteps: list[int], seed: 
         raise ConfigError('the model takes BGR images: ldae.denoise gives them as RGB arrays')
     with evaluating(model):
         return draw_denoising(model, inputs, timesteps, seed)
+
+
+def draw_denoising(model: nn.Module, images: Tensor, timesteps: Sequence[int], seed: int = 0):
+    """Figure of normalised ``images`` (B, C, H, W) denoised by an l-DAE at each of ``timesteps``."""
+    noisy, denoised = [], []
+    for t in timesteps:
+        generator = torch.Generator(images.device).manual_seed(seed)
+        _, noisy_t, denoised_t = model.denoise(images, t, generator=generator)
+        noisy.append(model.to_pixels(noisy_t))
+        denoised.append(model.to_pixels(denoised_t))
+    sigmas = [float(model.noiser.sigma[t]) for t in timesteps]
+    return denoising_grid(model.to_pixels(images), noisy, denoised, timesteps, sigmas)
 
 
 def check_denoiser(model: nn.Module, timesteps: list[int], seed: int) -> LDAE:

@@ -16,10 +16,13 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from ldae.compat import PREFIX
-from ldae.config import configs_root, find_config, load_config, walk_dicts
+from ldae.config.loading import load_config
+from ldae.config.paths import configs_root, find_config
+from ldae.config.reading import walk_dicts
+from ldae.config.scale import apply_scale
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
-from ldae.utils.checkpoints import read_checkpoint
+from ldae.utils.checkpoints import read_checkpoint, report_keys
 from ldae.utils.errors import nearest
 
 #: Other libraries' models: ``timm::vit_base_patch16_224``, ``mmpretrain::mae_vit-base-p16_8xb512-amp-coslr-300e_in1k``.
@@ -59,7 +62,7 @@ def get_model(
             ``Config``, ``'timm::NAME'`` or ``'mmpretrain::NAME'``. None takes the config that ``checkpoint`` holds.
         checkpoint: Its weights, all of them; without one they are initialised as for training.
         device: None takes the GPU if there is one.
-        scale: A scale to bring the config to (:func:`ldae.scale.apply_scale`).
+        scale: A scale to bring the config to (:func:`ldae.config.scale.apply_scale`).
         cfg_options: Dotted keys and values merged into the config.
         backbone: Options merged into the config of the backbone, such as ``dict(timestep=100)``.
         pretrained: Download the weights that timm or mmpretrain has for its model.
@@ -118,8 +121,6 @@ def _find_config(
         return load_config(_config_path(str(model)), cfg_options, scale)
     cfg = _stored_config(content, checkpoint) if model is None else Config(model._cfg_dict.to_dict())
     if scale is not None:
-        from ldae.scale import apply_scale
-
         apply_scale(cfg, scale)
     if cfg_options:
         cfg.merge_from_dict(cfg_options)
@@ -236,11 +237,10 @@ def forget_files(node: dict, has_weights: bool) -> None:
 def _load(model: nn.Module, content: dict | None, checkpoint: str | os.PathLike | None) -> None:
     if content is None:
         return
-    from ldae.engine.hooks.check_loaded import report
 
     loaded = {key.removeprefix('module.'): value for key, value in content['state_dict'].items()}
     own = model.state_dict()
-    report(
+    report_keys(
         str(checkpoint),
         missing=[key for key in own if key not in loaded],
         mismatched=[key for key in own if key in loaded and loaded[key].shape != own[key].shape],

@@ -28,10 +28,10 @@ TOOLS = {
 
 def run_tool(name: str, argv: Sequence[str] | None = None) -> int:
     """Run a tool of :data:`TOOLS`; wrong input ends in one line on stderr and exit status 2."""
-    from ldae.cli.errors import explained
+    from ldae.utils.error_lines import run_explained
 
     module = import_module(f'ldae.cli.{name.replace("-", "_")}')
-    return explained(module.main, argv)
+    return run_explained(module.main, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from mmengine.config import DictAction
 
-from ldae.cli.options import make_parser
+from .options import make_parser
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -89,8 +89,8 @@ class Ablation:
 
     def __init__(self, args: argparse.Namespace, command: str) -> None:
         from ldae.ablation import ResultsFile, select_rows
-        from ldae.rows import list_rows
-        from ldae.scale import find_scale
+        from ldae.config.rows import list_rows
+        from ldae.config.scale import find_scale
 
         self.args, self.command = args, command
         self.all_rows = list_rows()
@@ -180,7 +180,7 @@ class Ablation:
 
     def provenance(self) -> dict:
         """What all results of this call are made with."""
-        from ldae.ablation import provenance
+        from ldae.utils import provenance
 
         return dict(
             scale=self.scale,

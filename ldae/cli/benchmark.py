@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ldae.cli.options import add_config_options, add_launcher_options, export_local_rank, make_parser
 from ldae.utils import ConfigError
+
+from .options import add_config_options, add_launcher_options, export_local_rank, make_parser
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmengine.dist import is_main_process
 
     from ldae.launch import LaunchOptions, build_runner, prepare
-    from ldae.utils.files import write_text_whole
+    from ldae.utils.files import atomic_write_text
 
     export_local_rank(args)
     options = LaunchOptions.of(args)
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner.train()
     result = scores(runner, args)
     if is_main_process():
-        write_text_whole(path, json.dumps(result, indent=2) + '\n')
+        atomic_write_text(path, json.dumps(result, indent=2) + '\n')
         print(
             f'top-1 {result["top1"]:.2f}% after {result["epochs"]} epochs, best {result["best_top1"]:.2f}%: '
             f'{result["config"]} on {result["checkpoint"]}, {path}',
@@ -83,7 +84,7 @@ def benchmark_config(args: argparse.Namespace) -> 'Config':
             is needed.
     """
     from ldae.config import load_config
-    from ldae.scale import is_benchmark
+    from ldae.config.scale import is_benchmark
     from ldae.utils.checkpoints import read_checkpoint
 
     content = read_checkpoint(args.checkpoint)
@@ -155,7 +156,7 @@ def _size(arch: str | dict | None, pretrained: 'Config') -> str | None:
     if not arch:
         return None
     if 'scale' in pretrained:
-        from ldae.scale import find_scale, read_scale
+        from ldae.config.scale import find_scale, read_scale
 
         archs = read_scale(find_scale(pretrained.scale)).scale.archs
         return next((NAMES[name] for name, small in archs.items() if dict(small) == dict(arch)), None)

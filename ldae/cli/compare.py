@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ldae.cli.ablate import Ablation, interrupt, shown_command
-from ldae.cli.demo import LDAE_CONFIG, MAE_CONFIG
-from ldae.cli.options import make_parser
+from .ablate import Ablation, interrupt, shown_command
+from .demo import LDAE_CONFIG, MAE_CONFIG
+from .options import make_parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

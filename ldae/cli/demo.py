@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ldae.cli.options import make_parser
+from .options import make_parser
 
 LDAE_CONFIG, MAE_CONFIG = 'ldae::ldae/demo_fashion-mnist.py', 'ldae::mae/demo_fashion-mnist.py'
 #: Rows of the table: key in results.json, what it is.
@@ -180,7 +180,7 @@ class Demo:
         """``denoising.png`` of one test image a class, ``pca_filters.png``."""
         import torch
 
-        from ldae.engine.hooks.denoising_pictures import draw_denoising
+        from ldae.engine.watch.denoising_pictures import draw_denoising
         from ldae.visualization import filter_grid, save_figure
 
         dataset = self.dataloaders()[1].dataset
@@ -199,7 +199,7 @@ class Demo:
         import mmpretrain
         import torch
 
-        from ldae import __version__
+        from ldae.version import __version__
 
         cfg = self.config(LDAE_CONFIG)
         results = dict(

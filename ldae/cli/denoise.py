@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ldae.cli.options import make_parser
+from .options import make_parser
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     out = check_out(Path(args.out), args.force)
 
-    from ldae import get_model
+    from ldae.apis import get_model
     from ldae.apis.denoising import denoising_figure
     from ldae.utils import check_range
     from ldae.visualization import save_figure

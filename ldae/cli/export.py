@@ -4,7 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
-from ldae.cli.options import make_parser
+from .options import make_parser
 
 FORMATS = ('mmpretrain', 'timm', 'hf', 'onnx')
 

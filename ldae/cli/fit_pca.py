@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ldae.cli.options import add_config_options, make_parser
 from ldae.utils import ConfigError
+
+from .options import add_config_options, make_parser
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -61,10 +62,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from mmengine.registry import init_default_scope
 
-    from ldae.checks import check_data_roots, check_settings
     from ldae.config import load_config, set_data_root
-    from ldae.datasets import use_packed_data
-    from ldae.engine.fit import fit_tokenizer, save_tokenizer
+    from ldae.config.components import check_data_roots, check_settings
+    from ldae.config.packed import use_packed_data
+    from ldae.engine.tokenizer.fit import fit_tokenizer
+    from ldae.models.tokenizers.files import save_tokenizer
     from ldae.registry import DATASETS
 
     cfg = load_config(args.config, args.cfg_options, args.scale)

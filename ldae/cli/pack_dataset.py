@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ldae.cli.options import make_parser
 from ldae.utils import ConfigError
+
+from .options import make_parser
 
 if TYPE_CHECKING:
     from ldae.datasets import ImageFolder

@@ -5,7 +5,7 @@ import argparse
 import difflib
 from collections.abc import Sequence
 
-from ldae.cli.options import add_config_options, make_parser
+from .options import add_config_options, make_parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

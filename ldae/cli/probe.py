@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from mmengine.config import DictAction
 
-from ldae.cli.options import add_launcher_options, export_local_rank, make_parser
 from ldae.utils import ConfigError, check_range
+
+from .options import add_launcher_options, export_local_rank, make_parser
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -246,7 +247,7 @@ class Probe:
         from mmengine.registry import init_default_scope
 
         from ldae.config import load_config, set_data_root
-        from ldae.datasets import use_packed_data
+        from ldae.config.packed import use_packed_data
 
         cfg = getattr(model, '_config', None)
         if self.args.data is not None:
@@ -344,7 +345,7 @@ class Probe:
         """What the figures depend on."""
         from mmengine.dist import get_world_size
 
-        from ldae.ablation import provenance
+        from ldae.utils import provenance
 
         args = self.args
         cfg = getattr(model, '_config', None)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ldae.cli.options import make_parser
+from .options import make_parser
 
 if TYPE_CHECKING:
-    from ldae.engine.reproduce import Findings
+    from ldae.engine.non_finite.reproduce import Findings
 
 ALL_FINITE = 1
 SHOWN = 6
@@ -36,7 +36,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``ldae reproduce`` and ``tools/reproduce.py``: 1 if nothing is wrong this time."""
     args = parse_args(argv)
-    from ldae.engine.reproduce import bad_weights, load_model, rank_files, read_attempts, reproduce
+    from ldae.engine.non_finite.reproduce import (
+        bad_weights,
+        load_model,
+        rank_files,
+        read_snapshots,
+        reproduce,
+    )
     from ldae.utils import ConfigError
 
     folder = Path(args.folder)
@@ -49,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f'weights: {listed(bad_weights(folder))}')
     reproduced = False
     for path in files:
-        content = read_attempts(path)
+        content = read_snapshots(path)
         for found in reproduce(model, cfg, content):
             print(f'\nstep {found.iter + 1}, process {content["rank"]} of {content["world_size"]}')
             print('\n'.join(described(found)))

@@ -5,8 +5,9 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ldae.cli.options import add_config_options, add_launcher_options, export_local_rank, make_parser
 from ldae.utils import ConfigError
+
+from .options import add_config_options, add_launcher_options, export_local_rank, make_parser
 
 if TYPE_CHECKING:
     from mmengine.config import Config

@@ -10,12 +10,12 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser
 from torch.distributed.run import main as torchrun
 
-from ldae.cli.errors import EXIT_STATUS
+from ldae.utils.error_lines import EXIT_STATUS
 from ldae.utils.signals import STOPPED_STATUS
 
 #: Options of torchrun, where it has them: which signals reach the processes, and seconds that they have from then on.
 OPTIONS = {'--signals-to-handle': 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1', '--shutdown-timeout': '600'}
-# What the processes have explained themselves.
+# What the processes have run_explained themselves.
 KNOWN = (EXIT_STATUS, 3, STOPPED_STATUS)
 
 

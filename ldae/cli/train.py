@@ -4,7 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
-from ldae.cli.options import add_config_options, add_launcher_options, export_local_rank, make_parser
+from .options import add_config_options, add_launcher_options, export_local_rank, make_parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ldae.cli.options import make_parser
 from ldae.utils import ConfigError
-from ldae.utils.files import write_text_whole
+from ldae.utils.files import atomic_write_text
+
+from .options import make_parser
 
 if TYPE_CHECKING:
     from ldae.datasets import ImageFolder
@@ -112,11 +113,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     passed_over = [v for v in unlisted(dataset.img_prefix, dataset.extensions) if v.path not in listed]
     text = report(dataset, bad + passed_over, args.format)
     if args.out:
-        write_text_whole(Path(args.out), text)
+        atomic_write_text(Path(args.out), text)
     else:
         print(text, end='')
     if args.write_ann:
-        write_text_whole(Path(args.write_ann), '\n'.join(annotation_lines(dataset, bad)) + '\n')
+        atomic_write_text(Path(args.write_ann), '\n'.join(annotation_lines(dataset, bad)) + '\n')
     summary = describe_bad({v.path: v.reason.partition(':')[0] for v in bad}, len(paths)) + ' cannot be read'
     if not bad:
         summary = f'all {len(paths):,} images can be read'

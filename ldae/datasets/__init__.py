@@ -7,7 +7,7 @@ from .image_folder import ImageFolder
 from .in_memory import InMemoryDataset
 from .latents import LatentDataset
 from .load_image import BadImageError, LoadImage
-from .packed import PackedImages, use_packed_data
+from .packed import PackedImages
 from .resize import FastRandomResizedCrop, FastResizeEdge, PillowRandomResizedCrop
 from .workers import start_worker
 
@@ -25,5 +25,4 @@ __all__ = [
     'PillowRandomResizedCrop',
     'batch_collate',
     'start_worker',
-    'use_packed_data',
 ]

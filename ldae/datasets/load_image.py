@@ -50,7 +50,7 @@ REDUCED = {
     1: cv2.IMREAD_COLOR,
 }
 # Not the file's fault: too many open files, no memory.
-OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+MACHINE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class BadImageError(ConfigError):
@@ -87,7 +87,7 @@ def read_file(path: str, backend_args: dict | None = None) -> bytes:
     except PermissionError as error:
         raise bad_image(path, 'may not be read') from error
     except OSError as error:
-        if error.errno in OF_THE_MACHINE:
+        if error.errno in MACHINE_ERRORS:
             raise
         raise bad_image(path, 'cannot be read') from error
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ldae.registry import TRANSFORMS
 from ldae.utils import ConfigError, check_choice, check_range
-from ldae.utils.files import write_text_whole
+from ldae.utils.files import atomic_write_text
 
 from .image_folder import ImageFolder, describe_bad
 from .load_image import BadImageError, LoadImage
@@ -160,7 +160,7 @@ def _prepare(folder: Path, settings: dict, force: bool) -> None:
     if plan.is_file():
         _check_plan(folder, settings)
         return
-    write_text_whole(plan, json.dumps(settings, indent=2) + '\n')
+    atomic_write_text(plan, json.dumps(settings, indent=2) + '\n')
 
 
 def _remove(folder: Path) -> None:
@@ -358,7 +358,7 @@ def _finish(dataset: ImageFolder, folder: Path, settings: dict, count: int) -> d
         )
     classes = list(getattr(dataset, 'folder_to_idx', None) or ()) if settings['with_label'] else []
     manifest = dict(format=FORMAT, settings=settings, classes=classes, shards=shards)
-    write_text_whole(folder / MANIFEST, json.dumps(manifest) + '\n')
+    atomic_write_text(folder / MANIFEST, json.dumps(manifest) + '\n')
     return manifest
 
 

@@ -1,14 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
-from . import hooks  # noqa: F401
-from .loops import ResumableEpochLoop, ResumableIterLoop
-from .optim_constructors import AdversarialOptimWrapperConstructor
-from .optim_wrappers import AutocastOptimWrapper
-from .sharding import FullyShardedModel
+"""What happens around a training step: hooks, loops and wrappers, one room a purpose."""
+
+from .non_finite import SkipAwareEMAHook, SkipNonFiniteHook
+from .resume import (
+    CheckLoadedHook,
+    PlainCheckpointHook,
+    ResumableEpochLoop,
+    ResumableIterLoop,
+    SafeCheckpointHook,
+    StepSeedHook,
+    StopOnSignalHook,
+)
+from .speed import (
+    ActivationCheckpointHook,
+    AutocastOptimWrapper,
+    CompileBlocksHook,
+    FullyShardedModel,
+    MatmulPrecisionHook,
+)
+from .tokenizer import (
+    AdversarialOptimWrapperConstructor,
+    FitTokenizerHook,
+    LatentCacheHook,
+    WriteTokenizerHook,
+)
+from .watch import (
+    BadImagesHook,
+    DeferredIterTimerHook,
+    DenoisingPicturesHook,
+    HealthHook,
+    OnlineEvaluationHook,
+    OnlineKNNHook,
+    ProgressBarHook,
+    ReconstructionPicturesHook,
+    ReducedRuntimeInfoHook,
+    RunSummaryHook,
+)
 
 __all__ = [
+    'ActivationCheckpointHook',
     'AdversarialOptimWrapperConstructor',
     'AutocastOptimWrapper',
+    'BadImagesHook',
+    'CheckLoadedHook',
+    'CompileBlocksHook',
+    'DeferredIterTimerHook',
+    'DenoisingPicturesHook',
+    'FitTokenizerHook',
     'FullyShardedModel',
+    'HealthHook',
+    'LatentCacheHook',
+    'MatmulPrecisionHook',
+    'OnlineEvaluationHook',
+    'OnlineKNNHook',
+    'PlainCheckpointHook',
+    'ProgressBarHook',
+    'ReconstructionPicturesHook',
+    'ReducedRuntimeInfoHook',
     'ResumableEpochLoop',
     'ResumableIterLoop',
+    'RunSummaryHook',
+    'SafeCheckpointHook',
+    'SkipAwareEMAHook',
+    'SkipNonFiniteHook',
+    'StepSeedHook',
+    'StopOnSignalHook',
+    'WriteTokenizerHook',
 ]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from .cache import FeatureCache, FeatureSetting, cache_features
 from .denoising_metric import DenoisingMetric
-from .feature_cache import FeatureCache, FeatureSetting, cache_features
 from .feature_statistics import FeatureStatistics, effective_rank
 from .features import block_features, extract_features, pooled_features
 from .knn import knn_accuracies, knn_accuracy, knn_classify

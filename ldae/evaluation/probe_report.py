@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ldae.utils.files import write_text_whole
+from ldae.utils.files import atomic_write_text
+from ldae.visualization import accuracy_over_block, accuracy_over_timestep, save_figure
 
-from .feature_cache import FeatureSetting
+from .cache import FeatureSetting
 from .linear_probe import ProbeResult
 
 JSON_FILE, PAGE_FILE, TIMESTEP_FILE, BLOCK_FILE = (
@@ -86,8 +87,6 @@ def page(rows: Sequence[ProbeRow], made_with: dict) -> str:
 
 def write_probe(folder: Path, rows: Sequence[ProbeRow], made_with: dict) -> list[Path]:
     """``probe.json``, ``probe.md``, and a picture over time steps and over blocks where there are several."""
-    from ldae.visualization import accuracy_over_block, accuracy_over_timestep, save_figure
-
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         (folder / name).unlink(missing_ok=True)  # pictures of another probe
@@ -96,7 +95,7 @@ def write_probe(folder: Path, rows: Sequence[ProbeRow], made_with: dict) -> list
         written.append(save_figure(accuracy_over_timestep(rows), folder / TIMESTEP_FILE))
     if len({row.block for row in rows}) > 1:
         written.append(save_figure(accuracy_over_block(rows), folder / BLOCK_FILE))
-    write_text_whole(folder / PAGE_FILE, page(rows, made_with))
+    atomic_write_text(folder / PAGE_FILE, page(rows, made_with))
     content = dict(made_with, results=[asdict(row) for row in rows])
-    write_text_whole(folder / JSON_FILE, json.dumps(content, indent=2) + '\n')
+    atomic_write_text(folder / JSON_FILE, json.dumps(content, indent=2) + '\n')
     return [folder / JSON_FILE, folder / PAGE_FILE, *written]

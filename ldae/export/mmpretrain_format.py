@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ldae.engine.checkpoint import save_whole
 from ldae.models.layers.dit_block import NORM_CFG
 from ldae.utils.checkpoints import read_checkpoint
+from ldae.utils.files import atomic_save
 
 from .plain_vit import PlainViT
 from .preprocessing import Preprocessing
@@ -88,7 +88,7 @@ def write(vit: PlainViT, preprocessing: Preprocessing, about: dict, out: Path) -
     text = HEADER.format(version=mmpretrain.__version__, name=out.stem) + config.pretty_text
     out.with_suffix('.py').write_text(text)
     state = {f'backbone.{key}': value for key, value in vit.state.items()}
-    save_whole(dict(meta=dict(about, cfg=config.pretty_text), state_dict=state), out)
+    atomic_save(dict(meta=dict(about, cfg=config.pretty_text), state_dict=state), out)
 
 
 def read(out: Path) -> 'Callable[[Tensor], tuple[Tensor, Tensor]]':

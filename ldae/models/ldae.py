@@ -8,12 +8,12 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ldae.models.noisers import NoisySample
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, check_range
 from ldae.utils.models import to_pixels
 
 from .data_preprocessor import LatentsPass, are_latents
+from .noisers import NoisySample
 
 
 @MODELS.register_module()

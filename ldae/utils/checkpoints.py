@@ -69,3 +69,13 @@ def _is_pickle(path: Path) -> bool:
     with path.open('rb') as file:
         start = file.read(2)
     return start == b'PK' or start[:1] == b'\x80'
+
+
+def report_keys(what: str, missing: list[str], mismatched: list[str], total: int) -> None:
+    """Raise ConfigError, naming a few keys, if anything is missing or of another shape."""
+    for keys, problem in ((mismatched, 'holds another shape for'), (missing, 'lacks')):
+        if keys:
+            raise ConfigError(
+                f"{what} {problem} {len(keys)} of the model's {total} tensors ({', '.join(keys[:3])}...): "
+                'use the config that it was made with'
+            )

@@ -1,9 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Files that are written whole or not at all."""
+
+import os
 from pathlib import Path
+from typing import IO, Any
+
+#: The package's own folder.
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def write_text_whole(path: Path, text: str) -> None:
+def atomic_write_text(path: Path, text: str) -> None:
     """Write a small file that is at every moment the old one or the new one."""
     unfinished = path.with_name(f'.{path.name}.unfinished')
     unfinished.write_text(text)
     unfinished.replace(path)
+
+
+def atomic_save(content: Any, path: str | os.PathLike) -> None:
+    """``torch.save`` to a temporary file beside ``path``, flush it to the disk, and rename it.
+
+    A kill or a full disk leaves the file that was there before. Nothing is held in memory twice.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f'.{path.name}.unfinished')
+    try:
+        with unfinished.open('wb') as file:
+            _save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _save(content: Any, file: IO[bytes]) -> None:
+    import torch  # seconds, which a tool's --help need not wait for
+
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        # Torch's writer fails a second time, when it closes what a full disk has cut off.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # some network file systems can't
+    finally:
+        os.close(descriptor)

@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .figures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ldae.evaluation.probe_report import ProbeRow
-
+ProbeRow = Any  # block, timestep, input, knn by k, linear
 INPUT_STYLES = dict(clean='-', noisy='--')
 
 

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from ldae.rows import Row
+from ldae.config.rows import Row
 
 
 def make_row(name: str, table: str = 'table3', linear: float | None = 60.0) -> Row:

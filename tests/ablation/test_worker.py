@@ -8,7 +8,7 @@ import torch
 
 from ldae.ablation import plan_jobs, worker
 from ldae.config import load_config
-from ldae.rows import list_rows
+from ldae.config.rows import list_rows
 
 TINY = dict(embed_dims=24, num_layers=1, num_heads=1, feedforward_channels=24)
 

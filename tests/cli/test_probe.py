@@ -18,7 +18,7 @@ from ldae.cli import run_tool
 from ldae.cli.probe import default_work_dir, parse_args, parse_blocks, preprocessor_of
 from ldae.config import load_config
 from ldae.evaluation import knn_accuracies
-from ldae.evaluation.feature_cache import FeatureCache
+from ldae.evaluation.cache import FeatureCache
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
 

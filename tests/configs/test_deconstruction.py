@@ -15,11 +15,11 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from ldae.config import configs_root, load_config
+from ldae.config.rows import FOLDER, list_rows
 from ldae.datasets import idx
-from ldae.engine.fit import save_tokenizer
 from ldae.launch import build_runner, prepare
 from ldae.models.tokenizers import BaseTokenizer
-from ldae.rows import FOLDER, list_rows
+from ldae.models.tokenizers.files import save_tokenizer
 
 ROWS = [row.name for row in list_rows()]
 SCALE = 'fashion-mnist_subset'

@@ -14,7 +14,7 @@ THEIRS = Path(mmpretrain.__file__).parent / '.mim' / 'configs' / 'mae'
 LINEAR = 'benchmarks/vit-{}-p16_8xb2048-linear-coslr-90e_in1k.py'
 FINETUNE = 'benchmarks/vit-{}-p16_8xb128-coslr-{}e_in1k.py'
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-IN_PLACE_OF = {'ldae.SafeCheckpointHook': 'CheckpointHook', 'ldae.LateIterTimerHook': 'IterTimerHook'}
+IN_PLACE_OF = {'ldae.SafeCheckpointHook': 'CheckpointHook', 'ldae.DeferredIterTimerHook': 'IterTimerHook'}
 # Names that a config gives to parts of itself.
 VARIABLES = (
     *('dataset_type', 'data_root', 'train_pipeline', 'test_pipeline', 'rand_augment', 'random_erasing'),

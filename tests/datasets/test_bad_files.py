@@ -10,10 +10,10 @@ from bad_files import BAD, write_bad
 from mmengine.dataset import default_collate
 from torch.utils.data import DataLoader
 
-from ldae.cli.errors import one_line
 from ldae.datasets import ImageFolder
 from ldae.datasets.image_folder import describe_bad
 from ldae.utils import ConfigError
+from ldae.utils.error_lines import one_line
 
 PIPELINE = [dict(type='ldae.LoadImage'), dict(type='ResizeEdge', scale=32), dict(type='PackInputs')]
 

@@ -15,7 +15,8 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ldae.config import load_config
-from ldae.datasets import FastRandomResizedCrop, ImageFolder, PackedImages, batch_collate, use_packed_data
+from ldae.config.packed import use_packed_data
+from ldae.datasets import FastRandomResizedCrop, ImageFolder, PackedImages, batch_collate
 from ldae.datasets.packing import PackOptions, pack
 from ldae.utils import ConfigError
 from ldae.utils.rng import Draws

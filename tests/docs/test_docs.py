@@ -29,8 +29,8 @@ from pages import (
 from PIL import Image
 
 import ldae.evaluation
-from ldae.checks import check_types
 from ldae.config import find_config, load_config
+from ldae.config.components import check_types
 from ldae.launch import LaunchOptions, build_runner, prepare
 from ldae.models.tokenizer_training import AdversarialLoss, PerceptualLoss
 from ldae.registry import (

@@ -9,7 +9,7 @@ from torch.multiprocessing import spawn
 
 from ldae.datasets import IDXDataset
 from ldae.datasets import latents as module
-from ldae.engine.latent_cache import write_latents
+from ldae.engine.tokenizer.latent_cache import write_latents
 from ldae.models import PatchPCATokenizer
 from ldae.registry import MODELS
 from ldae.utils import ConfigError

@@ -17,8 +17,8 @@ from types import FrameType
 from mmengine.runner import Runner
 
 from ldae.cli import run_tool
-from ldae.engine.checkpoint import save_whole
-from ldae.engine.hooks import SafeCheckpointHook
+from ldae.engine import SafeCheckpointHook
+from ldae.utils.files import atomic_save
 
 IMPORTED = [
     'ldae.cli.train',
@@ -26,12 +26,12 @@ IMPORTED = [
     'ldae.evaluation',
     'ldae.launch',
     'ldae.models',
-    'ldae.rehearsal',
+    'ldae.launch.dry_run',
     'matplotlib.backends.backend_agg',
     'mmpretrain.datasets',
     'mmpretrain.models',
 ]
-PLACES = dict(training=Runner.train, save=SafeCheckpointHook._store, file=save_whole)
+PLACES = dict(training=Runner.train, save=SafeCheckpointHook._store, file=atomic_save)
 SECONDS = 200
 
 

@@ -18,12 +18,12 @@ from mmengine.config import Config
 sys.path.append(str(Path(__file__).parents[1] / 'configs'))
 from shrink import shrink, write_images
 
-from ldae.checks import _components, check_settings
 from ldae.config import configs_root, load_config
+from ldae.config.components import _components, check_settings
+from ldae.config.sections import SECTIONS, lookup
 from ldae.launch import build_runner, prepare
-from ldae.sections import SECTIONS, lookup
-from ldae.signatures import signature_of
 from ldae.utils import ConfigError
+from ldae.utils.signatures import signature_of
 
 BASES = {
     'ldae': 'ldae/vit-b_pca.py',

@@ -6,9 +6,9 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from ldae.engine.fit import save_tokenizer
 from ldae.models import LDAEViT
 from ldae.models.layers import patchify
+from ldae.models.tokenizers.files import save_tokenizer
 from ldae.utils import ConfigError
 
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)

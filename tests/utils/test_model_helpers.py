@@ -4,7 +4,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmpretrain.models.utils import SelfSupDataPreprocessor
 from torch import nn
 
-from ldae.utils.files import write_text_whole
+from ldae.utils.files import atomic_write_text
 from ldae.utils.models import to_pixels, unwrapped
 
 
@@ -31,6 +31,6 @@ def test_only_a_wrapper_of_distributed_training_is_taken_off():
 def test_a_file_is_replaced_at_once_and_leaves_no_rest(tmp_path):
     path = tmp_path / 'pointer'
     for text in ('one', 'two'):
-        write_text_whole(path, text)
+        atomic_write_text(path, text)
         assert path.read_text() == text
     assert list(tmp_path.iterdir()) == [path]

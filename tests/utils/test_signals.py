@@ -7,7 +7,7 @@ import pytest
 RUN = """
 import sys
 from torch.utils.data import DataLoader
-from ldae.cli.errors import explained
+from ldae.utils.error_lines import run_explained
 from ldae.datasets import start_worker
 
 def main(argv=None):
@@ -16,7 +16,7 @@ def main(argv=None):
     print(sum(int(batch) for batch in loader))
     {end}
 
-sys.exit(explained(main))
+sys.exit(run_explained(main))
 """
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ldae.models.noisers import NoisySample
 from ldae.models.tokenizers import BaseTokenizer
-from ldae.utils import ConfigError, full_precision
+from ldae.utils import ConfigError
+from ldae.utils.precision import full_precision
 
 
 class DenoisingHead(BaseModule, metaclass=ABCMeta):

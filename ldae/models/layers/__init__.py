@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from .attention import attend, attend_by_the_faster_way
+from .attention import attend, attend_fastest
 from .dit_block import AdaLNModulation, DiTBlock, LabelEmbed, TimestepEmbed, init_dit_weights, modulate
 from .patch_embed import PatchEmbed
 from .patches import AffinePatchMap, patch_view, patchify, unpatchify
@@ -12,7 +12,7 @@ __all__ = [
     'PatchEmbed',
     'TimestepEmbed',
     'attend',
-    'attend_by_the_faster_way',
+    'attend_fastest',
     'init_dit_weights',
     'modulate',
     'patch_view',

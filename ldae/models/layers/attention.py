@@ -20,7 +20,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> Tensor:
     return scores.softmax(dim=-1) @ v
 
 
-def attend_by_the_faster_way(attention: nn.Module) -> None:
+def attend_fastest(attention: nn.Module) -> None:
     """Let an attention module of mmpretrain use :func:`attend`, unless it has a function of its own."""
     if getattr(attention, KERNEL, None) is F.scaled_dot_product_attention:
         setattr(attention, KERNEL, attend)

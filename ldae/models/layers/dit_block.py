@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ldae.utils import ConfigError, check_range
 from ldae.utils.errors import similar
 
-from .attention import attend_by_the_faster_way
+from .attention import attend_fastest
 
 #: What describes a stack of blocks.
 ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
@@ -109,7 +109,7 @@ class DiTBlock(TransformerEncoderLayer):
             norm_cfg=PLAIN_NORM_CFG,
             **kwargs,
         )
-        attend_by_the_faster_way(self.attn)
+        attend_fastest(self.attn)
         self.adaLN = AdaLNModulation(cond_dims, embed_dims, 6)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:

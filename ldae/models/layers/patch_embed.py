@@ -5,7 +5,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ldae.utils import ConfigError, full_precision
+from ldae.utils import ConfigError
+from ldae.utils.precision import full_precision
 
 from .patches import AffinePatchMap, patchify
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-from . import schedules
+from ldae.models.noisers import schedules
+
 from .gaussian import GaussianNoiser, NoisySample
 
 __all__ = ['GaussianNoiser', 'NoisySample', 'schedules']

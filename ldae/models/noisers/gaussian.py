@@ -10,8 +10,8 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ldae.registry import MODELS, NOISE_SCHEDULES
-from ldae.signatures import check_options
 from ldae.utils import check_choice, check_range
+from ldae.utils.signatures import check_options
 
 from .schedules import loss_weight
 

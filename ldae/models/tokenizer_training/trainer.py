@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ldae.models.tokenizers import LearnedTokenizer, Reconstruction
 from ldae.registry import MODELS
-from ldae.signatures import check_options
 from ldae.utils import ConfigError, check_choice, check_range
 from ldae.utils.models import to_pixels, unwrapped
+from ldae.utils.signatures import check_options
 
 from .adversarial import AdversarialLoss
 from .perceptual import PerceptualLoss

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ldae.models.layers import patchify, unpatchify
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, check_range, full_precision
+from ldae.utils import ConfigError, check_range
 from ldae.utils.optional import import_extra
+from ldae.utils.precision import full_precision
 
 from .learned import Gaussian, LearnedTokenizer, Reconstruction, TrainableNet
 from .streaming_covariance import StreamingCovariance

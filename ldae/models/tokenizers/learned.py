@@ -8,9 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ldae.config.paths import configs_root
 from ldae.utils import ConfigError
 
 from .base import BaseTokenizer
+from .files import load_tokenizer_state
 
 
 class Gaussian(NamedTuple):
@@ -94,8 +96,6 @@ class LearnedTokenizer(BaseTokenizer):
 
     def training_command(self, checkpoint: str | None = None) -> str:
         """The command that trains such a tokenizer."""
-        from ldae.config import configs_root
-
         folder = Path(checkpoint or '').parent  # work_dirs/[scale/]config
         name, scale = folder.name, folder.parent.name
         if not name.startswith(self.family) or not (configs_root() / 'tokenizers' / f'{name}.py').is_file():
@@ -117,8 +117,6 @@ class LearnedTokenizer(BaseTokenizer):
             )
 
     def _load_trained(self, path: str) -> None:
-        from ldae.engine.fit import load_tokenizer_state
-
         command = self.training_command(path)
         state = load_tokenizer_state(path, type(self).__name__, command)
         try:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ldae.models.layers import AffinePatchMap, patch_view, patchify, unpatchify
-from ldae.utils import ConfigError, check_choice, full_precision
+from ldae.utils import ConfigError, check_choice
+from ldae.utils.precision import full_precision
 
 from .base import BaseTokenizer
+from .files import load_tokenizer_state
 from .pixel_covariance import PixelCovariance
 from .streaming_covariance import StreamingCovariance
 
@@ -168,8 +170,6 @@ class PatchLinearTokenizer(BaseTokenizer):
             )
 
     def _load_file(self, path: str) -> None:
-        from ldae.engine.fit import load_tokenizer_state
-
         self.load_state_dict(load_tokenizer_state(path, type(self).__name__))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
 
+from .files import load_tokenizer_state
 from .patch_linear import PatchLinearTokenizer
 
 
@@ -65,8 +66,6 @@ class PatchPCATokenizer(PatchLinearTokenizer):
         self._set_maps(mean, basis[:d], basis[:d], variances[:d])
 
     def _load_file(self, path: str) -> None:
-        from ldae.engine.fit import load_tokenizer_state
-
         state = load_tokenizer_state(path, type(self).__name__)
         if self.full_basis is not None and 'full_basis' not in state:
             raise ConfigError(f'{path} holds no full basis: run tools/fit_pca.py again with full_basis=True')

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from ldae.models.layers import AffinePatchMap, patchify, unpatchify
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, check_choice, full_precision
+from ldae.utils import ConfigError, check_choice
+from ldae.utils.precision import full_precision
 
 from .base import BaseTokenizer
 from .streaming_covariance import StreamingCovariance

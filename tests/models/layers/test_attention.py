@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ldae.models.layers import DiTBlock, attend, attend_by_the_faster_way
+from ldae.models.layers import DiTBlock, attend, attend_fastest
 
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.bfloat16, 1e-2), (torch.float32, 0)])
@@ -19,5 +19,5 @@ def test_blocks_take_the_faster_way_and_an_attention_with_a_function_of_its_own_
     block = DiTBlock(16, 2, 32, 4)
     assert block.attn.scaled_dot_product_attention is attend
     block.attn.scaled_dot_product_attention = len
-    attend_by_the_faster_way(block.attn)
+    attend_fastest(block.attn)
     assert block.attn.scaled_dot_product_attention is len

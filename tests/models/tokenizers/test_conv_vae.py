@@ -3,9 +3,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from ldae.engine.fit import save_tokenizer
 from ldae.models import ConvVAETokenizer, TokenizerTrainer
 from ldae.models.tokenizers.conv_vae import IMAGENET_PIXELS, build_autoencoder
+from ldae.models.tokenizers.files import save_tokenizer
 from ldae.utils import ConfigError
 
 SMALL = dict(

@@ -6,9 +6,9 @@ from scipy.fft import dctn
 from torch.nn import functional as F
 
 from ldae.datasets import IDXDataset
-from ldae.engine.fit import save_tokenizer
 from ldae.models import DCTTokenizer, PatchPCATokenizer, RandomProjectionTokenizer
 from ldae.models.layers import patchify
+from ldae.models.tokenizers.files import save_tokenizer
 from ldae.models.tokenizers.fixed_basis import zigzag
 from ldae.utils import ConfigError
 

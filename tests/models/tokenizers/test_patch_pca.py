@@ -5,9 +5,9 @@ import torch
 from sklearn.decomposition import PCA
 
 from ldae.datasets import IDXDataset
-from ldae.engine.fit import save_tokenizer
 from ldae.models import PatchPCATokenizer
 from ldae.models.layers import patchify
+from ldae.models.tokenizers.files import save_tokenizer
 from ldae.utils import ConfigError
 
 

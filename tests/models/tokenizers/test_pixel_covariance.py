@@ -5,7 +5,7 @@ import torch
 from mmpretrain.models.utils import SelfSupDataPreprocessor
 from torch.nn import functional as F
 
-from ldae.engine.fit import fit_tokenizer
+from ldae.engine.tokenizer.fit import fit_tokenizer
 from ldae.models import PatchPCATokenizer
 from ldae.models.layers import patch_view
 from ldae.models.tokenizers import PixelCovariance, PixelNormalization, pixel_covariance

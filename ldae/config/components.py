@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be known to be wrong with a config before any data are read: each raises one line."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import mmengine.registry
+import mmpretrain.registry
+from mmengine.config import Config
+from mmengine.registry import Registry
+
+import ldae.registry  # noqa: F401  (its registries are children of the root from here on)
+from ldae.utils.errors import ConfigError, check_choice, check_range, nearest
+from ldae.utils.signatures import check_options, is_ours
+
+from .reading import LOADERS, walk_dicts
+from .sections import check_complete, check_sections, check_spelling_of_type
+
+# Which registries a `type` may come from, by the key of the config under which it stands; the first that fits counts.
+# Where several are named, components of one kind hold components of another (a backbone its initialisers).
+SLOTS = {
+    'model': ('MODELS', 'WEIGHT_INITIALIZERS', 'BATCH_AUGMENTS', 'TASK_UTILS', 'TOKENIZER'),
+    'model_wrapper_cfg': ('MODEL_WRAPPERS',),
+    'data_preprocessor': ('MODELS', 'BATCH_AUGMENTS'),
+    'dataset': ('DATASETS',),
+    'pipeline': ('TRANSFORMS',),
+    'sampler': ('DATA_SAMPLERS',),
+    'batch_sampler': ('DATA_SAMPLERS',),
+    'collate_fn': ('FUNCTIONS',),
+    'optim_wrapper': ('OPTIM_WRAPPERS',),
+    'optimizer': ('OPTIMIZERS',),
+    'param_scheduler': ('PARAM_SCHEDULERS',),
+    'train_cfg': ('LOOPS',),
+    'val_cfg': ('LOOPS',),
+    'test_cfg': ('LOOPS',),
+    'default_hooks': ('HOOKS',),
+    'custom_hooks': ('HOOKS',),
+    'val_evaluator': ('METRICS', 'EVALUATOR'),
+    'test_evaluator': ('METRICS', 'EVALUATOR'),
+    'visualizer': ('VISUALIZERS', 'VISBACKENDS'),
+}
+# Slots that stand inside others; the rest stand at the top of a config, as do the data loaders.
+INNER = ('dataset', 'pipeline', 'sampler', 'batch_sampler', 'collate_fn', 'optimizer')
+# Least and greatest value of options of data sets, of the names that they share.
+DATASET_RANGES = dict(
+    pad=(0, float('inf'), int),
+    indices=(1, float('inf'), int),
+    fraction=(1e-6, 1, float),
+    fraction_seed=(0, float('inf'), int),
+    max_bad=(0, 1, float),
+)
+INFINITE = float('inf')
+FOREIGN_RANGES = {
+    'MAEViT': dict(mask_ratio=(0, 1, float)),
+    'EMAHook': dict(momentum=(0, 1, float), begin_iter=(0, INFINITE, int), begin_epoch=(0, INFINITE, int)),
+    'ClsHead': dict(topk=(1, INFINITE, int)),
+    'Accuracy': dict(topk=(1, INFINITE, int)),
+    'LoggerHook': dict(interval=(1, INFINITE, int)),
+}
+ROOTS = (*LOADERS, *(slot for slot in SLOTS if slot not in INNER))
+# mmpretrain's LoRA model calls names of layers `type`, and its augmentations take options out of their policies; a noise
+# schedule is a function, which the noiser looks up.
+NOT_COMPONENTS = ('targets', 'policies', 'schedule', 'clip_grad')
+
+
+def check_config(cfg: Config) -> None:
+    """Raise ConfigError for the first unknown component or option, missing folder or missing checkpoint."""
+    check_settings(cfg)
+    check_complete(cfg)
+    check_data_roots(cfg)
+    check_checkpoints(cfg)
+
+
+def check_settings(cfg: Config) -> None:
+    """Every key and ``type``, and the options of each component: what needs no look at the disk."""
+    check_sections(cfg)
+    for where, component, node, slot in _components(cfg):
+        check_options(where, component, node, slot)
+        if is_ours(component):
+            check_dataset_options(where, node)
+            check_collate(cfg, where, component)
+        check_foreign_options(where, component, node)
+
+
+def check_foreign_options(where: str, component: Callable, options: dict) -> None:
+    """Ranges that classes of mmpretrain and mmengine don't look at, or only when it is too late."""
+    names = [cls.__name__ for cls in getattr(component, '__mro__', ())]
+    for kind, ranges in FOREIGN_RANGES.items():
+        for option, (low, high, number) in ranges.items() if kind in names else ():
+            value = options.get(option)
+            for item in value if isinstance(value, list | tuple) else [] if value is None else [value]:
+                check_range(f'{where}: {option}', item, low, high, number)
+    if 'mean' in options and 'std' in options and 'BaseDataPreprocessor' in names:
+        mean, std = options['mean'], options['std']
+        if (mean is None) != (std is None) or mean is not None and len(mean) != len(std):
+            raise ConfigError(f'{where}: mean={mean} and std={std} must have one value a channel each')
+
+
+def check_dataset_options(where: str, options: dict) -> None:
+    """Ranges of what data sets of ldae take, whose constructors are called only to read."""
+    for name, (low, high, kind) in DATASET_RANGES.items():
+        value = options.get(name)
+        if value is not None and not isinstance(value, list | tuple):
+            check_range(f'{where}: {name}', value, low, high, kind)
+    if 'split' in options:
+        check_choice(f'{where}: split', options['split'], ('train', 'val', 'test'))
+    low, high = options.get('crop_scale') or (1, 1)
+    if not 0 < low <= high <= 1:
+        raise ConfigError(f'{where}: crop_scale=({low}, {high}) is no range within 0 to 1')
+
+
+def check_collate(cfg: Config, where: str, component: Callable) -> None:
+    """What a data set of ldae puts together as a batch can't be put together once more."""
+    loader, _, inner = where.partition('.')
+    if loader not in LOADERS or inner != 'dataset' or not hasattr(component, '__getitems__'):
+        return
+    collate = (cfg[loader].get('collate_fn') or {}).get('type', 'pseudo_collate')
+    if collate in ('pseudo_collate', 'default_collate'):
+        raise ConfigError(
+            f"{where} serves whole batches: set {loader}.collate_fn.type='ldae.batch_collate', not '{collate}'"
+        )
+
+
+def check_types(cfg: Config) -> None:
+    """Every ``type`` must be in its registry; the nearest known name is offered otherwise."""
+    for _ in _components(cfg):
+        pass
+
+
+def _components(cfg: Config) -> Iterator[tuple[str, Callable, dict, str]]:
+    """(place, what it builds, options, slot) of each component."""
+    scope = cfg.get('default_scope') or 'mmengine'
+    for root in ROOTS:
+        for where, node, slot in _types(cfg.get(root), root, root):
+            registries = [_registry(kind, scope) for kind in SLOTS[slot]]
+            found = next(filter(None, (_resolve(registry, node['type']) for registry in registries)), None)
+            if found is None:
+                raise ConfigError(_unknown_type(cfg, where, node['type'], registries))
+            yield where, found, node, slot
+
+
+def _unknown_type(cfg: Config, where: str, name: str, registries: list[Registry]) -> str:
+    hint = next(filter(None, (nearest_type(registry, name) for registry in registries)), '')
+    if 'default_scope' not in cfg:
+        hint = "; the config sets no default_scope, which is 'mmpretrain' for its components and ours"
+    return f"{where}.type='{name}' is not a registered {registries[0].name}{hint}"
+
+
+def _types(node: object, where: str, slot: str | None) -> Iterator[tuple[str, dict, str]]:
+    """(place, component, slot) of each ``type`` given as a string, under a slot that is known."""
+    if isinstance(node, list | tuple):
+        for i, child in enumerate(node):
+            yield from _types(child, f'{where}[{i}]', slot)
+    if not isinstance(node, dict):
+        return
+    if slot in SLOTS:
+        check_spelling_of_type(where, node)
+    if isinstance(node.get('type'), str) and slot in SLOTS:
+        yield where, node, slot
+    for key, child in node.items():
+        if key in NOT_COMPONENTS:
+            continue
+        inner = key if key in INNER and slot != 'model' else slot
+        # What stands beside a hook's or metric's options is of a kind unknown here.
+        known = (
+            'type' not in node
+            or slot in ('model', 'pipeline', 'dataset', 'optim_wrapper', 'visualizer')
+            or inner != slot
+        )
+        yield from _types(child, f'{where}.{key}', inner if known else None)
+
+
+def _registry(kind: str, scope: str) -> Registry:
+    """The registry in which a Runner with this default scope looks a kind of component up."""
+    for module in (mmengine.registry, mmpretrain.registry):
+        if hasattr(module, kind):
+            registry = getattr(module, kind)
+            scoped = registry._get_root_registry()._search_child(scope)
+            return registry if scoped is None else scoped  # not `or`: a registry without modules is falsy
+    raise KeyError(kind)
+
+
+def _resolve(registry: Registry, name: str) -> Callable | None:
+    try:
+        return registry.get(name)
+    except RuntimeError:
+        return None
+
+
+def nearest_type(registry: Registry, name: str) -> str:
+    """A hint with the registered name most like ``name``, our own prefixed by their scope, or an empty string."""
+    known = dict(_known_types(registry))
+    short = name.rpartition('.')[2]
+    if short in known:
+        return f"; did you mean '{known[short]}'?"
+    match = nearest(short, known)
+    for candidate in known:
+        if f"'{candidate}'" in match:
+            return match.replace(f"'{candidate}'", f"'{known[candidate]}'")
+    return match
+
+
+def _known_types(registry: Registry) -> Iterable[tuple[str, str]]:
+    stack = [registry._get_root_registry()]
+    while stack:
+        current = stack.pop()
+        current.import_from_location()
+        stack.extend(current._children.values())
+        prefix = 'ldae.' if current.scope == 'ldae' else ''
+        yield from ((name, prefix + name) for name in current._module_dict)
+
+
+def check_data_roots(cfg: Config) -> None:
+    """Local folders named by ``data_root`` must exist, unless the data set may download them."""
+    for name in LOADERS:
+        for node in walk_dicts(cfg.get(name)):
+            root = node.get('data_root')
+            if not root or '://' in str(root) or node.get('download'):
+                continue
+            if not Path(root).expanduser().is_dir():
+                raise ConfigError(
+                    f'data folder {str(root)!r} of {name} does not exist: pass --data-root DIR, or set data_root in the config'
+                )
+
+
+def check_checkpoints(cfg: Config) -> None:
+    """Checkpoints to resume or initialise from must exist."""
+    if cfg.get('load_from'):
+        _check_file(cfg.load_from, 'load_from')
+    for node in walk_dicts(cfg.get('model')):
+        if str(node.get('type')).endswith('Tokenizer'):
+            continue  # it takes folders too, and says itself what makes such a file
+        for key in ('checkpoint', 'pretrained'):
+            # An empty name is CheckLoadedHook's, which knows whether one is needed.
+            if isinstance(node.get(key), str) and node[key]:
+                _check_file(node[key], f'model: {node.get("type", "")} {key}')
+
+
+def _check_file(path: str, where: str) -> None:
+    if '://' not in str(path) and not Path(path).expanduser().is_file():
+        raise ConfigError(f'checkpoint {str(path)!r} ({where}) does not exist')

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A config with the options of a command merged into it."""
+
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ldae.utils.errors import ConfigError, nearest
+
+from .reading import read_config, set_data_root
+from .scale import apply_scale
+from .sections import TOP_LEVEL
+
+
+def load_config(
+    filename: str | Path, cfg_options: dict | None = None, scale: str | Path | None = None
+) -> Config:
+    """Read a config and merge options into it.
+
+    Args:
+        filename: A path or ``ldae::ldae/vit-b_pca.py``.
+        cfg_options: Dotted keys and values, as ``--cfg-options`` gives them. ``data_root`` is carried to every data set
+            that uses the config's own ``data_root``.
+        scale: A scale to bring the config to, before options are merged: see :func:`ldae.config.scale.apply_scale`.
+    """
+    cfg = read_config(filename)
+    if scale is not None:
+        apply_scale(cfg, scale)
+    options = dict(cfg_options or {})
+    data_root = options.pop('data_root', None)
+    if options:
+        _check_names(cfg, options)
+        _merge(cfg, options)
+    if data_root is not None:
+        set_data_root(cfg, data_root)
+    return cfg
+
+
+def _check_names(cfg: Config, options: dict) -> None:
+    """A setting named on the command line must be one of the config's or one that something reads."""
+    for option in options:
+        name = option.split('.')[0]
+        if name not in cfg and name not in TOP_LEVEL:
+            hint = nearest(name, {*cfg, *TOP_LEVEL})
+            raise ConfigError(f'--cfg-options {option}: the config has no {name!r}{hint}')
+    hooks = cfg.get('default_hooks') or {}
+    for option, value in options.items():
+        root, _, name = option.partition('.')
+        if root == 'default_hooks' and name and value is None and name not in hooks:
+            raise ConfigError(f'--cfg-options {option}=None leaves nothing out{nearest(name, hooks)}')
+
+
+def _merge(cfg: Config, options: dict) -> None:
+    try:
+        cfg.merge_from_dict(options)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        reason = error.args[0] if error.args else type(error).__name__
+        raise ConfigError(f'--cfg-options {" ".join(options)} does not fit the config: {reason}') from error

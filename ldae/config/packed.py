@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configs whose ``data_root`` holds packed images."""
+
+import inspect
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+
+from ldae.datasets.packed import PackedImages, find_packed, read_manifest, remaining
+from ldae.utils.errors import ConfigError
+
+from .reading import LOADERS
+
+
+def use_packed_data(cfg: Config) -> None:
+    """Change a config whose data loaders read an ``ldae.ImageFolder`` where packed images lie, so that they read these.
+
+    Raises:
+        ConfigError: An option or collate function has no counterpart, or the pipeline asks for other images.
+    """
+    for name in LOADERS:
+        loader = cfg.get(name) or {}
+        dataset = loader.get('dataset') or {}
+        root, split = dataset.get('data_root'), dataset.get('split', 'train')
+        if dataset.get('type') not in ('ldae.ImageFolder', 'ImageFolder'):
+            continue
+        if not root or not isinstance(root, str | Path) or not isinstance(split, str):
+            continue  # for the checks of the config to say
+        try:
+            folder = find_packed(root, split)
+        except ConfigError:
+            continue
+        _check_collate(f'{folder} holds packed images, and {name}', loader.get('collate_fn'))
+        _translate(f'{folder} holds packed images, and {name}', dataset)
+        remaining(dataset.get('pipeline') or (), read_manifest(folder)['settings'])
+        loader.collate_fn = ConfigDict(type='ldae.batch_collate')
+        print_log(f'{name}: packed images are read from {folder}')
+
+
+def _check_collate(where: str, collate: object) -> None:
+    if collate not in (None, dict(type='default_collate'), dict(type='ldae.batch_collate')):
+        raise ConfigError(f'{where} has a collate_fn of its own, {collate}: remove it')
+
+
+def _translate(where: str, dataset: ConfigDict) -> None:
+    """Name the data set that reads packed images, with the options that it shares; refuse others that are set."""
+    dataset.pop('max_bad', None)  # packing has asked that
+    known = inspect.signature(PackedImages).parameters
+    for option in [key for key in dataset if key != 'type' and key not in known]:
+        if dataset.pop(option):
+            raise ConfigError(f'{where} sets {option}, which is for unpacked ones: remove it')
+    dataset.type = 'ldae.PackedImages'

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a config of the paper's scale on small data: the scale is a file of its own, named by the command."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from ldae.utils.errors import ConfigError, nearest
+
+from .paths import configs_root, find_config
+from .reading import LOADERS, read_config, walk_dicts
+
+#: What the configs that are scaled have.
+PAPER_SIZE, PAPER_EPOCHS = 256, 400
+#: Named sizes by width, for encoders and decoders that a row cuts elsewhere.
+NAME_OF_WIDTH = {768: ('base', 12), 1024: ('half-large', 12)}
+# What a scale's file and its dict `scale` must hold.
+REQUIRED = ('scale', *LOADERS, 'optim_wrapper', 'auto_scale_lr')
+RULES = (
+    'img_size',
+    'patch_size',
+    'in_channels',
+    'num_classes',
+    'latent_dims',
+    'archs',
+    'epochs',
+    'tokenizer_epochs',
+)
+# A scale gives its own values for these.
+DATA = ('data_root', 'data_preprocessor', *LOADERS)
+
+
+def find_scale(scale: str | Path) -> Path:
+    """The file of a scale given as a path or as a name in ``configs/scales``."""
+    folder = configs_root() / 'scales'
+    known = {path.stem: path for path in folder.glob('*.py')}
+    if str(scale) in known:
+        return known[str(scale)]
+    if Path(scale).suffix == '.py':
+        return find_config(scale)
+    raise ConfigError(f'there is no scale {str(scale)!r} in {folder}{nearest(str(scale), known)}')
+
+
+def tokenizer_checkpoint(config_name: str, scale_name: str | None = None) -> str:
+    """Where the training of a learned tokenizer leaves its file, at the paper's scale or another."""
+    folder = Path('work_dirs', scale_name or '', config_name)
+    return str(folder / 'tokenizer.pth')
+
+
+def apply_scale(cfg: Config, scale: str | Path) -> Config:
+    """Bring a config from the paper's scale to another.
+
+    The scale's file holds data loaders, optimizer and hooks, as any config, and ``scale``, a dict with
+
+    * ``img_size``, ``patch_size``, ``in_channels``, ``num_classes`` of its data;
+    * ``latent_dims``: what becomes of the paper's latent dimensions;
+    * ``archs``: what becomes of the named sizes 'base', 'half-large' and 'large';
+    * ``epochs``: what becomes of 400; other numbers, and warm-up, in proportion;
+    * ``timestep``: at which features are taken, for rows that name none (optional);
+    * ``benchmarks``: learning rate, batch, epochs (of the paper's 90 or 100) and optimizer for ``linear`` probes and for
+      ``finetune``, which has an ``ema_momentum`` too (for configs of benchmarks only);
+    * ``tokenizers``: further options by tokenizer type, ``latent_dims`` among them where a type has other ones;
+    * ``tokenizer_epochs`` by tokenizer type and ``adversarial_start_step``, for configs that train a tokenizer; these keep
+      their own optimizer.
+
+    Args:
+        cfg: A pre-training, tokenizer or benchmark config, changed in place. What its row is about stays: targets, noise, labels,
+            augmentation, tokenizer, sizes relative to each other.
+        scale: A name in ``configs/scales``, or a path.
+
+    Raises:
+        ConfigError: If there is no such scale, it was applied already, or it lacks something that the config needs.
+    """
+    path = find_scale(scale)
+    _check_scalable(cfg, path)
+    if is_benchmark(cfg):
+        return _scale_benchmark(cfg, path)
+    file = read_scale(path)
+    rules = file.scale
+    _scale_model(cfg.model, rules, path)
+    _replace_data(cfg, file)
+    cfg.auto_scale_lr = copy.deepcopy(file.auto_scale_lr)
+    if trains_tokenizer(cfg):
+        kind = cfg.model.tokenizer.type
+        _scale_schedule(cfg, _lookup(rules.tokenizer_epochs, kind, f'{path}: scale.tokenizer_epochs'))
+    else:
+        cfg.optim_wrapper = copy.deepcopy(file.optim_wrapper)
+        _scale_schedule(cfg, round(cfg.train_cfg.max_epochs * rules.epochs / PAPER_EPOCHS))
+    hooks = {name: hook for name, hook in file.get('default_hooks', {}).items() if name in cfg.default_hooks}
+    cfg.merge_from_dict(dict(default_hooks=hooks))
+    return _name_scale(cfg, path)
+
+
+def _name_scale(cfg: Config, path: Path) -> Config:
+    cfg.scale = path.stem
+    cfg.setdefault('work_dir', f'./work_dirs/{path.stem}/{Path(cfg.filename or "run").stem}')
+    return cfg
+
+
+def is_benchmark(cfg: Config) -> bool:
+    """Whether a config scores a pre-trained encoder, named by ``model.backbone.init_cfg``, as a classifier."""
+    model = cfg.get('model', {})
+    init = model.get('backbone', {}).get('init_cfg') or {}
+    return model.get('type') == 'ImageClassifier' and 'head' in model and 'checkpoint' in init
+
+
+def is_linear(cfg: Config) -> bool:
+    """Whether a benchmark leaves the encoder as it is."""
+    return cfg.model.backbone.get('frozen_stages', -1) > 0
+
+
+def _scale_benchmark(cfg: Config, path: Path) -> Config:
+    """The encoder of the scale's size, on its labelled data, by the scale's optimizer and epochs."""
+    file = read_scale(path)
+    kind, full_epochs = ('linear', 90) if is_linear(cfg) else ('finetune', 100)
+    rule = _lookup(file.scale.get('benchmarks', {}), kind, f'{path}: scale.benchmarks')
+    _scale_classifier(cfg.model, file.scale, path)
+    # These don't know what pre-training's know: a classifier's needs the classes, to mix labels.
+    preprocessor = {key: value for key, value in file.data_preprocessor.items() if key != 'type'}
+    _replace_data(cfg, file)
+    cfg.data_preprocessor = ConfigDict(num_classes=file.scale.num_classes, **preprocessor)
+    cfg.train_dataloader.update(batch_size=rule.batch_size, drop_last=False)
+    cfg.optim_wrapper.type = file.optim_wrapper.type
+    cfg.optim_wrapper.pop('loss_scale', None)
+    if 'optimizer' in rule:
+        cfg.optim_wrapper.optimizer = copy.deepcopy(rule.optimizer)
+        cfg.optim_wrapper.pop('paramwise_cfg', None)
+    else:
+        cfg.optim_wrapper.optimizer.lr = rule.lr
+    if 'ema' in cfg.default_hooks:
+        cfg.default_hooks.ema.momentum = _lookup(rule, 'ema_momentum', f'{path}: scale.benchmarks.{kind}')
+    cfg.auto_scale_lr = ConfigDict(enable=True, base_batch_size=rule.batch_size)
+    epochs = max(2, round(cfg.train_cfg.max_epochs * rule.epochs / full_epochs))
+    interval = cfg.train_cfg.get('val_interval', 1)
+    _scale_schedule(cfg, epochs)
+    cfg.train_cfg.val_interval = min(interval, epochs)
+    return _name_scale(cfg, path)
+
+
+def _scale_classifier(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
+    backbone = model.backbone
+    backbone.arch = ConfigDict(scaled_arch(backbone.arch, rules.archs, path))
+    backbone.update(img_size=rules.img_size, patch_size=rules.patch_size, in_channels=rules.in_channels)
+    if is_linear(Config(dict(model=model))):
+        backbone.frozen_stages = backbone.arch.num_layers
+    if 'timestep' in rules and 'timestep' in backbone:
+        backbone.timestep = rules.timestep
+    if model.get('neck'):
+        model.neck.input_features = backbone.arch.embed_dims
+    model.head.update(num_classes=rules.num_classes, in_channels=backbone.arch.embed_dims)
+
+
+def read_scale(path: Path) -> Config:
+    """The config of a scale; raise ConfigError, naming what it lacks, if it is none."""
+    file = read_config(path)
+    missing = [key for key in REQUIRED if key not in file]
+    missing += [f'scale.{key}' for key in RULES if key not in file.get('scale', RULES)]
+    if missing:
+        raise ConfigError(f'{path} is not a scale: it lacks {", ".join(missing)}')
+    return file
+
+
+def _check_scalable(cfg: Config, path: Path) -> None:
+    if 'scale' in cfg:
+        raise ConfigError(
+            f'{cfg.filename} is of scale {cfg.scale} already: it cannot be brought to {path.stem} too'
+        )
+    known = cfg.get('model', {}).get('tokenizer') is not None or is_benchmark(cfg)
+    if not known or 'pipeline' not in cfg.train_dataloader.dataset:
+        raise ConfigError(
+            f'{cfg.filename} cannot be brought to scale {path.stem}: it is no l-DAE, tokenizer or benchmark config of the '
+            "paper's scale"
+        )
+
+
+def trains_tokenizer(cfg: Config) -> bool:
+    """Whether a config's run ends in a tokenizer's file."""
+    return cfg.model.type.endswith('TokenizerTrainer')
+
+
+def _scale_model(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
+    if model.get('num_classes'):
+        model.num_classes = rules.num_classes
+    if 'timestep' in rules and 'backbone' in model:
+        model.backbone.setdefault('timestep', rules.timestep)
+    if model.get('adversarial'):
+        model.adversarial.start_step = rules.adversarial_start_step
+    for node in walk_dicts(model):
+        if 'arch' in node:
+            node['arch'] = scaled_arch(node['arch'], rules.archs, path)
+        if str(node.get('type', '')).endswith('Tokenizer'):
+            _scale_tokenizer(node, rules, path)
+
+
+def scaled_arch(arch: str | Mapping, archs: Mapping, path: Path) -> dict:
+    """The small network of a named size; of a dict with the width of a named size, as many of its blocks in proportion."""
+    where = f'{path}: scale.archs'
+    if isinstance(arch, str):
+        return dict(_lookup(archs, arch, where))
+    name, blocks = NAME_OF_WIDTH.get(arch['embed_dims'], (f'a width of {arch["embed_dims"]}', 1))
+    small = _lookup(archs, name, where)
+    return dict(small, num_layers=max(1, round(small['num_layers'] * arch['num_layers'] / blocks)))
+
+
+def _scale_tokenizer(node: dict, rules: ConfigDict, path: Path) -> None:
+    options = dict(rules.get('tokenizers', {}).get(node['type'], {}))
+    dims = options.pop('latent_dims', rules.latent_dims)
+    if 'latent_dim' in node:
+        node['latent_dim'] = _lookup(dims, node['latent_dim'], f'{path}: latent_dims')
+    if 'resized' in node:
+        node['resized'] = node['resized'] * rules.img_size // PAPER_SIZE
+    if node.get('checkpoint'):
+        node['checkpoint'] = tokenizer_checkpoint(Path(node['checkpoint']).parent.name, path.stem)
+    node.update(
+        img_size=rules.img_size, patch_size=rules.patch_size, in_channels=rules.in_channels, **options
+    )
+
+
+def _lookup(table: Mapping, key: str | int, where: str) -> object:
+    if key not in table:
+        raise ConfigError(f'{where} has no entry for {key!r}: add one')
+    return table[key]
+
+
+def _replace_data(cfg: Config, file: Config) -> None:
+    """The scale's data, with the config's labels and augmentation."""
+    old = cfg.train_dataloader.dataset
+    for key in DATA:
+        if key in file:
+            cfg[key] = copy.deepcopy(file[key])
+    dataset = cfg.train_dataloader.dataset
+    dataset.with_label = old.get('with_label', True)
+    for option in ('fraction', 'fraction_seed'):
+        if option in old:
+            dataset[option] = old[option]
+    if 'pipeline' in dataset:
+        dataset.pipeline = old.pipeline
+        _scale_pipelines(cfg, file.scale.img_size)
+    else:
+        crops = [step for step in old.pipeline if step['type'] == 'RandomResizedCrop']
+        dataset.crop_scale = crops[0].get('crop_ratio_range', (0.08, 1.0)) if crops else None
+    for variable in ('train_pipeline', 'test_pipeline'):  # a pipeline's second copy, which nothing reads
+        cfg.pop(variable, None)
+
+
+def _scale_pipelines(cfg: Config, img_size: int) -> None:
+    for step in walk_dicts([cfg[name].dataset.pipeline for name in LOADERS]):
+        for key in {'scale', 'crop_size'} & set(step):
+            step[key] = img_size
+
+
+def _scale_schedule(cfg: Config, epochs: int) -> None:
+    ratio = epochs / cfg.train_cfg.max_epochs
+    for scheduler in cfg.param_scheduler:
+        for key in ('begin', 'end'):
+            if scheduler.get(key):
+                scheduler[key] = max(1, round(scheduler[key] * ratio))
+        if 'T_max' in scheduler:
+            scheduler.T_max = scheduler.end - scheduler.begin
+    cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = epochs

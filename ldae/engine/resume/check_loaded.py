@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint that doesn't fit the model stops the run; mmengine only warns, and trains from random weights."""
+
+from pathlib import Path
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+from mmengine.runner.checkpoint import _load_checkpoint, _load_checkpoint_with_prefix
+from torch import nn
+
+from ldae.registry import HOOKS
+from ldae.utils import ConfigError
+from ldae.utils.checkpoints import report_keys
+from ldae.utils.models import unwrapped
+
+#: Norms that transfer adds after pooling; no pre-training checkpoint has them.
+NEW_IN_TRANSFER = ('ln1.', 'ln2.')
+
+
+@HOOKS.register_module()
+class CheckLoadedHook(Hook):
+    """Check every checkpoint before training: those that ``init_cfg=dict(type='Pretrained')`` names, and the one that
+    the run resumes from or loads."""
+
+    def before_run(self, runner: Runner) -> None:
+        if not isinstance(runner._train_loop, BaseLoop):
+            return  # testing: the tested checkpoint brings all weights
+        for name, module in runner.model.named_modules():
+            for cfg in _pretrained(module):
+                check_pretrained(name.removeprefix('module.'), module, cfg)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        model = unwrapped(runner.model)
+        loaded = {
+            key.removeprefix('module.'): value
+            for key, value in checkpoint.get('state_dict', checkpoint).items()
+        }
+        own = model.state_dict()
+        report_keys(
+            'the checkpoint',
+            missing=[key for key in own if key not in loaded and not key.endswith('num_batches_tracked')],
+            mismatched=[key for key in own if key in loaded and loaded[key].shape != own[key].shape],
+            total=len(own),
+        )
+
+
+def _pretrained(module: nn.Module) -> list[dict]:
+    cfgs = getattr(module, 'init_cfg', None) or []
+    cfgs = [cfgs] if isinstance(cfgs, dict) else cfgs
+    return [cfg for cfg in cfgs if cfg.get('type') == 'Pretrained']
+
+
+def check_pretrained(name: str, module: nn.Module, init_cfg: dict) -> None:
+    """Load the checkpoint that ``init_cfg`` names into ``module``.
+
+    Raises:
+        ConfigError: If it is missing, or lacks parameters of the module, or holds them in another shape.
+    """
+    path, where = init_cfg.get('checkpoint'), f'model.{name}.init_cfg.checkpoint'
+    if not path:
+        raise ConfigError(f'{where} is not set: name the pre-trained checkpoint, --cfg-options {where}=FILE')
+    if '://' not in path and not Path(path).expanduser().is_file():
+        raise ConfigError(f'{where}: file {path} does not exist')
+    state = load_state(path, init_cfg.get('prefix'), where)
+    try:
+        missing = module.load_state_dict(state, strict=False).missing_keys
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ConfigError(
+            f'{path} does not fit {where}: {reason} Use the config that it was made with'
+        ) from error
+    # A tokenizer of the encoder's own has come from its own file.
+    known = (*NEW_IN_TRANSFER, 'tokenizer.', 'patch_embed.patch_map.')
+    missing = [key for key in missing if not key.startswith(known)]
+    report_keys(f'{path} (prefix {init_cfg.get("prefix")!r})', missing, [], len(module.state_dict()))
+
+
+def load_state(path: str, prefix: str | None, where: str) -> dict[str, torch.Tensor]:
+    """State dict under ``prefix`` of the checkpoint at ``path``."""
+    if prefix is None:
+        checkpoint = _load_checkpoint(path, map_location='cpu')
+        return checkpoint.get('state_dict', checkpoint)
+    try:
+        return _load_checkpoint_with_prefix(prefix, path, map_location='cpu')
+    except AssertionError as error:
+        raise ConfigError(
+            f'{where}: {path} has no parameter under {prefix!r}: is it a pre-training checkpoint?'
+        ) from error

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit a tokenizer to a data set."""
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain, islice
+
+import torch
+from mmengine import dist
+from mmengine.dataset import default_collate
+from mmpretrain.models.utils import SelfSupDataPreprocessor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ldae.models.tokenizers import BaseTokenizer, PatchLinearTokenizer, PixelNormalization
+from ldae.utils import ConfigError
+
+
+def fit_tokenizer(
+    tokenizer: BaseTokenizer,
+    dataset: Dataset,
+    data_preprocessor: nn.Module | None = None,
+    num_images: int | None = None,
+    batch_size: int = 256,
+    num_workers: int = 0,
+    seed: int = 0,
+    progress: bool = True,
+) -> None:
+    """Fit ``tokenizer`` to ``num_images`` random images of ``dataset``, each rank reading its share of them.
+
+    Args:
+        data_preprocessor: The model's, so that the tokenizer sees what it will see in training.
+        num_images: Size of the sample; None takes all.
+        seed: Of the sample. It has a generator of its own: no other random stream is touched.
+        progress: Show a bar on rank 0 if it writes to a terminal.
+
+    Raises:
+        ConfigError: If there are fewer images than processes.
+    """
+    indices = sample_indices(len(dataset), num_images, seed)
+    loader = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=indices[dist.get_rank() :: dist.get_world_size()],
+        num_workers=num_workers,
+        collate_fn=collate,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    batches = _inputs(loader, progress and dist.is_main_process())
+    first = list(islice(batches, 1))
+    batches = chain(first, batches)
+    normalization = None
+    if isinstance(tokenizer, PatchLinearTokenizer) and first:
+        normalization = pixel_normalization(data_preprocessor, first[0])
+    if normalization is not None:
+        tokenizer.fit(map(partial(_raw_pixels, data_preprocessor), batches), normalization)
+    elif data_preprocessor is not None:
+        tokenizer.fit(map(partial(_normalised, data_preprocessor), batches))
+    else:
+        tokenizer.fit(batches)
+
+
+def sample_indices(size: int, num_images: int | None, seed: int) -> list[int]:
+    """Indices of a random sample without replacement, the same on every rank."""
+    world = dist.get_world_size()
+    count = size if num_images is None else min(size, num_images)
+    if count < world:
+        raise ConfigError(
+            f'{count} images are fewer than the {world} processes: use fewer processes or more images'
+        )
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count].tolist()
+
+
+def collate(batch: list | dict) -> dict:
+    """Collate a list of samples; data sets that serve whole batches have done so already."""
+    return batch if isinstance(batch, dict) else default_collate(batch)
+
+
+def _inputs(loader: DataLoader, progress: bool) -> Iterator[Tensor]:
+    """Images (B, C, H, W) as the data set gives them, with a progress bar counting them."""
+    with tqdm(
+        total=len(loader.sampler), desc='fit tokenizer', unit='img', disable=None if progress else True
+    ) as bar:
+        for batch in loader:
+            yield batch['inputs']
+            bar.update(len(batch['inputs']))
+
+
+def pixel_normalization(data_preprocessor: nn.Module | None, images: Tensor) -> PixelNormalization | None:
+    """Mean and deviation by which a data preprocessor normalises uint8 images (B, C, H, W), where that and the order of
+    channels is all it does: statistics of such images need not be taken in floating point."""
+    images_part = getattr(data_preprocessor, 'images', data_preprocessor)  # of LatentsPass
+    if type(images_part) is not SelfSupDataPreprocessor or images_part.pad_size_divisor != 1:
+        return None
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+        return None
+    mean, std = getattr(images_part, 'mean', torch.zeros(1)), getattr(images_part, 'std', torch.ones(1))
+    # Another number of channels is left to the preprocessor and the tokenizer to complain of.
+    return PixelNormalization(mean, std) if mean.numel() in (1, images.shape[1]) else None
+
+
+def _raw_pixels(data_preprocessor: nn.Module, images: Tensor) -> Tensor:
+    """uint8 images on the model's device, channels in the model's order."""
+    images = data_preprocessor.cast_data(images)
+    return images.flip(1) if data_preprocessor._channel_conversion else images
+
+
+def _normalised(data_preprocessor: nn.Module, images: Tensor) -> Tensor:
+    return data_preprocessor(dict(inputs=images, data_samples=None), training=False)['inputs']

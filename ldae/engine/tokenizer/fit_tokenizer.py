@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing has to be run before training: a tokenizer that needs fitting is fitted when training starts."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ldae.models.tokenizers.files import load_tokenizer_state, save_tokenizer
+from ldae.registry import HOOKS
+from ldae.utils import check_range
+from ldae.utils.models import unwrapped
+
+from .fit import fit_tokenizer
+
+
+@HOOKS.register_module()
+class FitTokenizerHook(Hook):
+    """Fit the model's tokenizer on the training set before the first step.
+
+    The result is the same on all ranks, travels in checkpoints (a resumed run doesn't fit again), and is kept in the
+    work directory as ``tokenizer_<key>.pth``, the key being made of all that it depends on.
+
+    Args:
+        num_images: Size of the random sample; None takes all images.
+        batch_size: Images per batch while fitting.
+        seed: Of the sample.
+    """
+
+    # Before hooks that look at the model when training starts.
+    priority = 'VERY_HIGH'
+
+    def __init__(self, num_images: int | None = 50_000, batch_size: int = 256, seed: int = 0) -> None:
+        if num_images is not None:
+            check_range('FitTokenizerHook: num_images', num_images, 1, kind=int)
+        check_range('FitTokenizerHook: batch_size', batch_size, 1, kind=int)
+        check_range('FitTokenizerHook: seed', seed, 0, kind=int)
+        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+
+    def before_train(self, runner: Runner) -> None:
+        model = unwrapped(runner.model)
+        tokenizer = getattr(model, 'tokenizer', None)
+        if tokenizer is None or not tokenizer.needs_fit or tokenizer.is_fitted:
+            return
+        # A Runner built from objects instead of a config has nothing to tell two tokenizers apart by: fit anew.
+        path = (
+            Path(runner.work_dir) / f'tokenizer_{self.key(runner.cfg)}.pth' if 'model' in runner.cfg else None
+        )
+        if path is None or not self._load(tokenizer, path, runner):
+            self._fit(tokenizer, model.data_preprocessor, path, runner)
+
+    def key(self, cfg: dict) -> str:
+        """Hash of the tokenizer's, data set's and normalisation's configs and of this hook's options."""
+        model, data = cfg['model'], cfg['train_dataloader']['dataset']
+        parts = [model['tokenizer'], model.get('data_preprocessor') or cfg.get('data_preprocessor'), data]
+        text = json.dumps([*parts, self.num_images, self.seed], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _load(self, tokenizer, path: Path, runner: Runner) -> bool:
+        """Take the file that rank 0 finds, if there is one."""
+        found = [path.is_file()]
+        dist.broadcast_object_list(found)
+        if not found[0]:
+            return False
+        state = [load_tokenizer_state(path) if dist.is_main_process() else None]
+        dist.broadcast_object_list(state)
+        tokenizer.load_state_dict(state[0])
+        runner.logger.info(f'Tokenizer taken from {path}')
+        return True
+
+    def _fit(self, tokenizer, data_preprocessor, path: Path | None, runner: Runner) -> None:
+        dataset, start = runner.train_dataloader.dataset, time.perf_counter()
+        count = min(self.num_images or len(dataset), len(dataset))
+        runner.logger.info(f'Fitting {type(tokenizer).__name__} on {count} of {len(dataset)} training images')
+        workers = runner.train_dataloader.num_workers
+        fit_tokenizer(
+            tokenizer, dataset, data_preprocessor, self.num_images, self.batch_size, workers, self.seed
+        )
+        if path is not None and dist.is_main_process():
+            save_tokenizer(tokenizer, path)
+        kept = tokenizer.kept_variance
+        share = '' if kept is None else f': {tokenizer.latent_dim} dimensions keep {kept:.1%} of the variance'
+        where = '' if path is None else f'; saved to {path}'
+        runner.logger.info(f'Fitted in {time.perf_counter() - start:.1f} s{share}{where}')

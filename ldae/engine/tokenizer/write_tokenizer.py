@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tokenizer's training ends in a file that pre-training configs name."""
+
+from pathlib import Path
+
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ldae.models.tokenizers.files import save_tokenizer
+from ldae.registry import HOOKS
+from ldae.utils import ConfigError, check_range
+from ldae.utils.models import unwrapped
+
+from .fit import fit_tokenizer
+
+
+@HOOKS.register_module()
+class WriteTokenizerHook(Hook):
+    """Measure what the trained tokenizer's latents are scaled by, and write it to ``<work_dir>/tokenizer.pth``.
+
+    Args:
+        num_images: Size of the random sample of training images that latents are measured on; None takes all.
+        batch_size: Images per batch while measuring.
+        seed: Of the sample.
+        filename: In the work directory.
+    """
+
+    priority = 'LOW'
+
+    def __init__(
+        self,
+        num_images: int | None = 50_000,
+        batch_size: int = 64,
+        seed: int = 0,
+        filename: str = 'tokenizer.pth',
+    ) -> None:
+        if num_images is not None:
+            check_range('WriteTokenizerHook: num_images', num_images, 1, kind=int)
+        check_range('WriteTokenizerHook: batch_size', batch_size, 1, kind=int)
+        check_range('WriteTokenizerHook: seed', seed, 0, kind=int)
+        self.num_images, self.batch_size, self.seed, self.filename = num_images, batch_size, seed, filename
+
+    def before_train(self, runner: Runner) -> None:
+        if not hasattr(unwrapped(runner.model), 'export'):
+            raise ConfigError(
+                f'WriteTokenizerHook: {type(unwrapped(runner.model)).__name__} trains no tokenizer: remove the hook'
+            )
+
+    def after_train(self, runner: Runner) -> None:
+        model, loader = unwrapped(runner.model), runner.train_dataloader
+        tokenizer = model.export()
+        fit_tokenizer(
+            tokenizer,
+            loader.dataset,
+            model.data_preprocessor,
+            self.num_images,
+            self.batch_size,
+            loader.num_workers,
+            self.seed,
+        )
+        path = Path(runner.work_dir, self.filename)
+        if dist.is_main_process():
+            save_tokenizer(tokenizer, path)
+        scale = float(tokenizer.scale.float().mean())
+        runner.logger.info(
+            f'{type(tokenizer).__name__}, latents scaled by 1 / {scale:.4g}, written to {path}'
+        )

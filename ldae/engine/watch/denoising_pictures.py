@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""See the denoising get better."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from ldae.apis.denoising import draw_denoising
+from ldae.engine.speed.sharding import is_sharded
+from ldae.registry import HOOKS
+from ldae.utils import ConfigError, check_range
+from ldae.utils.models import evaluating, unwrapped
+from ldae.utils.rng import preserved_rng
+from ldae.visualization import figure_to_array, save_figure
+
+
+@HOOKS.register_module()
+class DenoisingPicturesHook(Hook):
+    """Save clean, noisy and denoised validation images after every ``interval`` epochs and after the last.
+
+    The pictures are ``pictures/epoch_N.png`` in the work dir and ``denoising`` in the visualizer. Images and noise are
+    the same each time.
+
+    Args:
+        interval: Epochs between pictures.
+        num_images: Rows of a picture, the first images of the data.
+        timesteps: Noise levels.
+        dataloader: Config of the images; the runner's validation data by default.
+
+    Raises:
+        ConfigError: For an option out of range, or if there is no data.
+    """
+
+    priority = 'LOWEST'
+    after_checkpoint = True
+    name = 'denoising'
+
+    def __init__(
+        self,
+        interval: int = 10,
+        num_images: int = 8,
+        timesteps: Sequence[int] = (100, 300, 500, 700, 900),
+        dataloader: dict | None = None,
+    ) -> None:
+        check_range('DenoisingPicturesHook.interval', interval, 1, kind=int)
+        check_range('DenoisingPicturesHook.num_images', num_images, 1, kind=int)
+        for t in timesteps:
+            check_range('DenoisingPicturesHook.timesteps', t, 0, kind=int)
+        self.interval, self.num_images, self.timesteps = interval, num_images, tuple(timesteps)
+        self.dataloader = dataloader
+        self.batches: list[dict] | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        if self.dataloader is None and runner.val_loop is None:
+            raise ConfigError(
+                f'{type(self).__name__}: there is no validation data to show: give it a dataloader'
+            )
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        is_due = self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)
+        if not is_due or not (is_main_process() or is_sharded(runner.model)):
+            return
+        figure = self.picture(runner)
+        if is_main_process():
+            save_figure(figure, Path(runner.work_dir, 'pictures', f'epoch_{runner.epoch + 1}.png'))
+            runner.visualizer.add_image(self.name, figure_to_array(figure), step=runner.epoch + 1)
+
+    def picture(self, runner: Runner):
+        """The matplotlib figure of the model as it is."""
+        model = unwrapped(runner.model)
+        with evaluating(model), preserved_rng():
+            return self.draw(model, self._images(runner, model))
+
+    def draw(self, model: nn.Module, images: Tensor):
+        """The figure of normalised images (B, C, H, W)."""
+        return draw_denoising(model, images, self.timesteps)
+
+    def _images(self, runner: Runner, model: nn.Module) -> Tensor:
+        if self.batches is None:
+            self.batches = list(self._first_batches(runner))
+        inputs = [model.data_preprocessor(batch, False)['inputs'] for batch in self.batches]
+        return torch.cat(inputs)[: self.num_images]
+
+    def _first_batches(self, runner: Runner) -> Iterator[dict]:
+        loader, seen = runner.val_dataloader if self.dataloader is None else self.dataloader, 0
+        if isinstance(loader, dict):
+            sampler = dict(type='DefaultSampler', shuffle=False)
+            loader = runner.build_dataloader(dict(dict(sampler=sampler), **loader), seed=0)
+        for batch in loader:
+            yield batch
+            seen += len(batch['inputs'])
+            if seen >= self.num_images:
+                return

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes, batch and learning rate."""
+
+import os
+
+from mmengine.config import Config, ConfigDict
+
+from ldae.utils import ConfigError
+
+WORLD_SIZE_VARIABLE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
+
+
+def world_size(launcher: str) -> int:
+    """How many processes a launcher has started."""
+    variable = WORLD_SIZE_VARIABLE.get(launcher)
+    if variable is None:
+        return 1
+    if variable not in os.environ:
+        raise ConfigError(
+            f'--launcher {launcher} needs {variable}: start with tools/dist_train.sh or slurm_train.sh'
+        )
+    return int(os.environ[variable])
+
+
+def scale_batch(cfg: Config, auto_scale_lr: bool = False, keep_batch: bool = False) -> None:
+    """Fit lr, or the number of accumulated batches, to the batch that ``auto_scale_lr.base_batch_size`` asks for.
+
+    The effective batch is ``processes x batch_size x accumulative_counts``. What was done is put into
+    ``cfg.batch_arithmetic``, which :func:`build_runner` logs. mmengine's own scaling is switched off: it leaves
+    accumulation out.
+    """
+    if cfg.get('optim_wrapper') is None or cfg.get('train_dataloader') is None:
+        return
+    world, per_process = world_size(cfg.launcher), _batch_size(cfg.train_dataloader)
+    scaling = cfg.get('auto_scale_lr') or ConfigDict()
+    base = scaling.get('base_batch_size')
+    if base is None and (auto_scale_lr or keep_batch):
+        flag = '--keep-batch' if keep_batch else '--auto-scale-lr'
+        raise ConfigError(f'{flag} needs auto_scale_lr=dict(base_batch_size=...) in the config')
+    if keep_batch:
+        cfg.optim_wrapper.accumulative_counts = accumulation_for(base, world, per_process)
+    count = cfg.optim_wrapper.get('accumulative_counts', 1)
+    batch = world * per_process * count
+    scale = base is not None and base != batch and (auto_scale_lr or scaling.get('enable', False))
+    cfg.batch_arithmetic = f'batch {world} x {per_process} x {count} = {batch}'
+    if base is not None:
+        cfg.batch_arithmetic += f' of {base}: ' + _scale_lr(cfg.optim_wrapper.optimizer, batch / base, scale)
+        # From here on the config's lr is that of `batch`: also when the dumped config is used again.
+        cfg.auto_scale_lr = ConfigDict(base_batch_size=batch if scale else base, enable=False)
+
+
+def _batch_size(dataloader: ConfigDict) -> int:
+    batch_sampler = dataloader.get('batch_sampler') or {}
+    return dataloader.get('batch_size') or batch_sampler.get('batch_size') or 1
+
+
+def accumulation_for(base: int, world: int, per_process: int) -> int:
+    """How many batches to accumulate so that the effective batch is ``base``."""
+    if base % (world * per_process):
+        raise ConfigError(
+            f'--keep-batch: {base} is not a multiple of {world} processes x {per_process} images;'
+            ' change train_dataloader.batch_size'
+        )
+    return base // (world * per_process)
+
+
+def _scale_lr(optimizer: ConfigDict, ratio: float, scale: bool) -> str:
+    old = optimizer.lr
+    if scale:
+        optimizer.lr = old * ratio
+        return f'lr {old:.3g} -> {optimizer.lr:.3g}'
+    return f'lr {old:.3g}' + (
+        '' if ratio == 1 else ' unchanged (--auto-scale-lr scales it, --keep-batch accumulates)'
+    )
+
+
+def check_size(images: int, steps: int, world: int, batch_size: int | None) -> None:
+    """Raise ConfigError if there are more processes than images, or an epoch without a step."""
+    if images < world:
+        raise ConfigError(f'{images} training images for {world} processes: start fewer processes')
+    if steps == 0:
+        raise ConfigError(
+            f'{images} training images give no batch of {world} x {batch_size}: lower train_dataloader.batch_size'
+        )

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a prepared config to a Runner that can start, or to one line that says why it can't."""
+
+import atexit
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from ldae import compat
+from ldae.config.components import check_config
+from ldae.engine import BadImagesHook, PlainCheckpointHook, RunSummaryHook, StepSeedHook, StopOnSignalHook
+from ldae.engine.resume.checkpoint_files import latest_checkpoint
+from ldae.engine.resume.loops import resumable
+from ldae.engine.speed.sharding import prepare_sharding
+from ldae.utils.files import atomic_save
+from ldae.utils.signals import end_workers
+
+from .batch import check_size
+from .dry_run import dry_run, explain_errors
+
+HOOKS_OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Check a prepared config, start the process group where mmengine can't, and build its Runner.
+
+    Raises:
+        ConfigError: An unknown component or option, a value or combination that can't be built, or a missing folder or
+            file; all before any data are read.
+    """
+    _find_checkpoint(cfg)
+    check_config(cfg)
+    _leave_hooks_out(cfg)
+    _use_safe_checkpoints(cfg)
+    compat.write_checkpoints_by(atomic_save)
+    compat.merge_equal_param_groups()
+    if cfg.get('launcher', 'none') != 'none':
+        _start_processes(cfg)
+    with explain_errors('the config', only_builders=True):
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    prepare_sharding(runner)
+    dry_run(runner)
+    if 'batch_arithmetic' in cfg:
+        runner.logger.info(cfg.batch_arithmetic)
+    atexit.register(end_workers)
+    if isinstance(runner._train_dataloader, dict):
+        _build_train_data(runner)
+    runner.register_hook(RunSummaryHook())
+    runner.register_hook(BadImagesHook())
+    _add_hooks_for_resuming(runner)
+    if isinstance(runner._train_loop, dict):
+        runner._train_loop = resumable(runner._train_loop)
+    return runner
+
+
+def _start_processes(cfg: Config) -> None:
+    """Start the process group on a CPU; tell mmengine how to on a GPU, if torch's own way fails."""
+    if not torch.cuda.is_available():
+        compat.init_cpu_process_group(cfg.launcher, cfg.env_cfg.dist_cfg.get('timeout'))
+        return
+    options, place = cfg.env_cfg.dist_cfg, compat.rendezvous_url()
+    if str(options.get('init_method')).startswith(compat.RESTARTED):
+        del options['init_method']  # in the config that such a run has dumped
+    if place is not None:
+        options.init_method = place
+
+
+def _use_safe_checkpoints(cfg: Config) -> None:
+    if cfg.get('default_hooks') is None:
+        cfg.default_hooks = ConfigDict()
+    hook = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    if hook is not None and hook.type in ('CheckpointHook', 'mmengine.CheckpointHook'):
+        hook.type = 'ldae.SafeCheckpointHook'
+
+
+def _leave_hooks_out(cfg: Config) -> None:
+    """``default_hooks.NAME=None`` leaves a hook out; mmengine allows it for its own names only."""
+    hooks = cfg.get('default_hooks') or {}
+    for name in [name for name, hook in hooks.items() if hook is None and name not in HOOKS_OF_MMENGINE]:
+        del hooks[name]
+
+
+def _add_hooks_for_resuming(runner: Runner) -> None:
+    """Configs of mmpretrain's own lack them: their checkpoints could be neither tested nor resumed exactly."""
+    for kind in (PlainCheckpointHook, StepSeedHook, StopOnSignalHook):
+        if not any(isinstance(hook, kind) for hook in runner.hooks):
+            runner.register_hook(kind())
+
+
+def _find_checkpoint(cfg: Config) -> None:
+    """Resume from the newest checkpoint of the work directory that can be read, not from what a pointer says."""
+    if cfg.get('resume') and not cfg.get('load_from'):
+        latest = latest_checkpoint(cfg.work_dir)
+        cfg.load_from = None if latest is None else str(latest)
+        if latest is None:
+            print_log(f'Nothing to resume from in {cfg.work_dir}: starting from the beginning')
+            cfg.resume = False
+
+
+def _build_train_data(runner: Runner) -> None:
+    # Here rather than in Runner.train, whose schedulers fail on an epoch without steps before any hook is called.
+    diff_rank_seed = runner._randomness_cfg.get('diff_rank_seed', False)
+    loader = runner.build_dataloader(
+        runner._train_dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed
+    )
+    check_size(len(loader.dataset), len(loader), runner.world_size, loader.batch_size)
+    runner._train_dataloader = loader

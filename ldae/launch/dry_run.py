@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build what a run will need, and push one made-up image through it, before any data are read: each failure is a line."""
+
+import copy
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapperDict, build_optim_wrapper
+from mmengine.registry import METRICS, PARAM_SCHEDULERS
+from mmengine.runner import Runner
+from mmpretrain.models import ImageClassifier
+from mmpretrain.models.selfsup import MAE
+from mmpretrain.registry import TRANSFORMS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from ldae.config import walk_dicts
+from ldae.config.sections import LOADERS
+from ldae.engine.speed.sharding import FullyShardedModel, check_optimizer
+from ldae.utils import ConfigError
+from ldae.utils.models import evaluating, unwrapped
+from ldae.utils.rng import preserved_rng
+
+READERS = ('LoadImageFromFile', 'mmpretrain.LoadImageFromFile', 'ldae.LoadImage')
+BUILDER, RUNNER = 'mmengine/registry/build_functions.py', 'mmengine/runner/runner.py'
+MACHINE_ERRORS = (MemoryError, torch.OutOfMemoryError, OSError)
+
+
+@contextmanager
+def explain_errors(where: str, only_builders: bool = False) -> Iterator[None]:
+    """Turn what goes wrong inside into one line that names the component.
+
+    Args:
+        where: What is being done, in the config's words.
+        only_builders: Leave errors alone that don't come from a component's constructor.
+    """
+    try:
+        yield
+    except (ConfigError, *MACHINE_ERRORS):
+        raise
+    except Exception as error:
+        component = _component(error)
+        if only_builders and component is None:
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ['no reason given']
+        what = f'{where}: {component}' if component else where
+        raise ConfigError(
+            f'{what} cannot be used with these options: {type(error).__name__}: {lines[0]} (LDAE_TRACEBACK=1 shows where)'
+        ) from error
+
+
+def _component(error: Exception) -> str | None:
+    """The type that mmengine was building when an error came, the innermost; None if it built nothing."""
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if not frame.f_code.co_filename.endswith(BUILDER):
+            continue
+        kind = frame.f_locals.get('obj_type', '')
+        found = kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
+    if found is None and traceback.extract_tb(error.__traceback__)[-1].filename.endswith(RUNNER):
+        return ''  # what the Runner itself looks at
+    return found
+
+
+def dry_run(runner: Runner) -> None:
+    """Everything that a built Runner will build later, apart from its data sets."""
+    training = runner.cfg.get('train_dataloader') is not None
+    used = [name for name in LOADERS if not (training and name.startswith('test'))]
+    shapes: set[tuple[int, ...]] = set()
+    with preserved_rng():
+        for loader in used:
+            for image in _try_pipelines(loader, runner.cfg):
+                if image.shape not in shapes:  # training, validation and test mostly give the same
+                    _try_model(
+                        f'{loader} gives images of {tuple(image.shape)}', image, unwrapped(runner.model)
+                    )
+                shapes.add(image.shape)
+        if isinstance(runner.optim_wrapper, Mapping):
+            _try_optimizer(runner)
+        for loader in used:
+            name = loader.replace('dataloader', 'evaluator')
+            _try_metrics(name, runner.cfg.get(name))
+
+
+def _try_optimizer(runner: Runner) -> None:
+    with explain_errors('optim_wrapper'):
+        wrapper = build_optim_wrapper(unwrapped(runner.model), copy.deepcopy(runner.cfg.optim_wrapper))
+    if isinstance(runner.model, FullyShardedModel):
+        check_optimizer(wrapper)
+    if isinstance(wrapper, OptimWrapperDict):
+        wrapper = next(iter(wrapper.values()))
+    for where, scheduler in _schedulers(runner.cfg.get('param_scheduler')):
+        given = dict(optimizer=wrapper, epoch_length=1)
+        with explain_errors(where):
+            # What convert_to_iter_based does needs the number of steps, which the data know.
+            PARAM_SCHEDULERS.build(dict(copy.deepcopy(scheduler)), default_args=given)
+
+
+def _schedulers(node: object, where: str = 'param_scheduler') -> Iterator[tuple[str, Mapping]]:
+    if isinstance(node, list | tuple):
+        for i, child in enumerate(node):
+            yield from _schedulers(child, f'{where}[{i}]')
+    elif isinstance(node, Mapping) and 'type' in node:
+        yield where, node
+    elif isinstance(node, Mapping):
+        for key, child in node.items():
+            yield from _schedulers(child, f'{where}.{key}')
+
+
+def _try_metrics(where: str, metrics: object) -> None:
+    for metric in metrics if isinstance(metrics, list | tuple) else [metrics]:
+        if isinstance(metric, Mapping) and 'type' in metric:
+            with explain_errors(where):
+                METRICS.build(copy.deepcopy(metric))
+
+
+def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
+    """Build each pipeline of a data loader; what it makes of an image, (C, H, W)."""
+    if not isinstance(cfg.get(loader), Mapping):
+        return
+    for node in walk_dicts(cfg[loader].get('dataset')):
+        steps = node.get('pipeline')
+        if not isinstance(steps, list | tuple) or not all(isinstance(step, Mapping) for step in steps):
+            continue
+        where = f'{loader}.dataset.pipeline'
+        transforms = [_build_step(f'{where}[{i}]', step) for i, step in enumerate(steps)]
+        if not transforms or steps[0].get('type') not in READERS:
+            continue
+        sample = _made_up_sample()
+        for i, transform in enumerate(transforms[1:], 1):
+            with explain_errors(f'{where}[{i}] ({steps[i].type})'):
+                sample = transform(sample)
+        if isinstance(sample, Mapping) and isinstance(sample.get('inputs'), Tensor):
+            yield sample['inputs']
+
+
+def _build_step(where: str, step: Mapping) -> Callable:
+    with explain_errors(where):
+        return TRANSFORMS.build(copy.deepcopy(step))
+
+
+def _made_up_sample() -> dict:
+    """What a reader makes of a file, for the steps after it."""
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    return dict(
+        img_path='made-up.jpg',
+        sample_idx=0,
+        gt_label=0,
+        img=image,
+        img_shape=image.shape[:2],
+        ori_shape=image.shape[:2],
+    )
+
+
+@torch.no_grad()
+def _try_model(where: str, image: Tensor, model: nn.Module) -> None:
+    """Normalise one image (C, H, W) as the model does, and let what reads images have it."""
+    with evaluating(model), explain_errors(f'{where}, which do not fit the model:'):
+        sample = DataSample().set_gt_label(0)
+        batch = model.data_preprocessor(dict(inputs=image[None], data_samples=[sample]), False)
+        for module in _front(model):
+            module._check_images(batch['inputs'])
+        if isinstance(model, ImageClassifier | MAE):
+            model(batch['inputs'], batch['data_samples'], mode='loss')
+
+
+def _front(model: nn.Module) -> list[nn.Module]:
+    """The tokenizers, which know the images that they are for."""
+    owners = (model, getattr(model, 'backbone', None))
+    return [t for t in (getattr(owner, 'tokenizer', None) for owner in owners) if hasattr(t, '_check_images')]

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A config, a command's options and this machine, brought together."""
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+
+from ldae import compat
+from ldae.config.packed import use_packed_data
+from ldae.config.reading import LOADERS, set_data_root
+from ldae.config.sections import check_sections
+from ldae.engine.resume.checkpoint_files import latest_checkpoint
+
+from .batch import scale_batch
+from .fast import fuse_optimizer, use_fast_settings
+
+RESTART_COUNTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
+# Seconds that a process waits for the others, and for a batch from a worker, before it gives up.
+PROCESS_TIMEOUT, WORKER_TIMEOUT = 1800, 600
+
+
+@dataclass
+class LaunchOptions:
+    """The options of ``tools/train.py`` that change a config; see its ``--help``."""
+
+    work_dir: str | None = None
+    data_root: str | None = None
+    resume: str | None = None
+    amp: bool = False
+    fast: bool = False
+    no_validate: bool = False
+    auto_scale_lr: bool = False
+    keep_batch: bool = False
+    no_pin_memory: bool = False
+    no_persistent_workers: bool = False
+    launcher: str = 'none'
+
+    @classmethod
+    def of(cls, options: Any) -> 'LaunchOptions':
+        """Take what is there from any object with such attributes, as argparse's Namespace."""
+        names = [field.name for field in fields(cls) if hasattr(options, field.name)]
+        return cls(**{name: getattr(options, name) for name in names})
+
+
+def was_restarted() -> bool:
+    """Whether torchrun or Slurm has started this job before: it goes on by itself."""
+    return any(int(os.environ.get(name) or 0) > 0 for name in RESTART_COUNTS)
+
+
+def prepare(cfg: Config, options: Any = None) -> Config:
+    """Merge command-line options into a config, fit it to this machine, and scale lr or batch.
+
+    Args:
+        cfg: As :func:`ldae.config.load_config` returns it; changed in place.
+        options: A :class:`LaunchOptions`, or any object with some of its attributes.
+
+    Raises:
+        ConfigError: ``--keep-batch`` cannot be met, or a launcher's variables are missing.
+    """
+    options = LaunchOptions.of(options)
+    check_sections(cfg)
+    cfg.launcher = options.launcher
+    _set_work_dir(cfg, options.work_dir)
+    if options.data_root is not None:
+        set_data_root(cfg, options.data_root)
+    use_packed_data(cfg)
+    if options.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if options.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if options.resume == 'auto' else options.resume
+    if was_restarted() and latest_checkpoint(cfg.work_dir) is not None:
+        cfg.resume, cfg.load_from = True, None  # whatever the first start was from
+    if options.amp:
+        _use_autocast(cfg)
+    if options.fast:
+        use_fast_settings(cfg)
+    fuse_optimizer(cfg)
+    _set_dataloader_options(cfg, options)
+    if not torch.cuda.is_available():
+        _fit_to_cpu(cfg)
+    if cfg.launcher != 'none':
+        _set_process_timeout(cfg)
+    scale_batch(cfg, options.auto_scale_lr, options.keep_batch)
+    return cfg
+
+
+def _set_work_dir(cfg: Config, work_dir: str | None) -> None:
+    # The command line goes before the config, and the config before its file's name.
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = f'./work_dirs/{Path(cfg.filename or "run").stem}'
+
+
+def _use_autocast(cfg: Config) -> None:
+    cfg.optim_wrapper.type = 'ldae.AutocastOptimWrapper'
+    cfg.optim_wrapper.pop('loss_scale', None)
+
+
+def _set_dataloader_options(cfg: Config, options: LaunchOptions) -> None:
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader is None:
+            continue
+        loader.setdefault('pin_memory', True)
+        loader.setdefault('persistent_workers', True)
+        loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
+        if options.no_pin_memory:
+            loader.pin_memory = False
+        if options.no_persistent_workers:
+            loader.persistent_workers = False
+        if loader.get('num_workers'):
+            loader.setdefault('timeout', WORKER_TIMEOUT)
+            if 'disable_subprocess_warning' not in loader:  # of mmengine's own function
+                loader.setdefault('worker_init_fn', ConfigDict(type='ldae.start_worker'))
+        compat.keep_worker_options_consistent(loader, torch.cuda.is_available())
+
+
+def _set_process_timeout(cfg: Config) -> None:
+    cfg.setdefault('env_cfg', ConfigDict())
+    cfg.env_cfg.setdefault('dist_cfg', ConfigDict(backend='nccl'))
+    cfg.env_cfg.dist_cfg.setdefault('timeout', PROCESS_TIMEOUT)
+
+
+def _fit_to_cpu(cfg: Config) -> None:
+    cfg.setdefault('env_cfg', ConfigDict())
+    cfg.env_cfg.setdefault('dist_cfg', ConfigDict())
+    cfg.env_cfg.dist_cfg.backend = 'gloo'
+    if cfg.launcher != 'none':
+        kind = (cfg.get('model_wrapper_cfg') or {}).get('type', 'MMDistributedDataParallel')
+        if not str(kind).startswith('ldae.'):  # a kind of DistributedDataParallel
+            cfg.model_wrapper_cfg = compat.cpu_model_wrapper(cfg.get('find_unused_parameters', False), kind)
+    if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper':
+        _use_autocast(cfg)  # mmengine's asserts a GPU

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a result was measured with."""
+
+import platform
+import subprocess
+from pathlib import Path
+
+from ldae.version import __version__
+
+from .files import PACKAGE
+
+
+def commit() -> str | None:
+    """The clone's commit, with ``-dirty`` if tracked files differ from it; None for an installed package."""
+    command = [
+        'git',
+        '-C',
+        str(PACKAGE.parent),
+        'describe',
+        '--always',
+        '--dirty',
+        '--abbrev=12',
+        '--exclude=*',
+    ]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    is_ours = (PACKAGE.parent / '.git').exists()  # and not a repository that holds a virtual environment
+    return result.stdout.strip() if result.returncode == 0 and is_ours else None
+
+
+def versions() -> dict[str, str]:
+    """Of what decides about numbers."""
+    import mmengine
+    import mmpretrain
+    import torch
+
+    return dict(
+        ldae=__version__,
+        torch=torch.__version__,
+        mmengine=mmengine.__version__,
+        mmpretrain=mmpretrain.__version__,
+        python=platform.python_version(),
+    )
+
+
+def device() -> str:
+    """'NVIDIA H100' or the CPU's name."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
+
+
+def cpu_name(info: Path = Path('/proc/cpuinfo')) -> str:
+    """The processor's model."""
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
+import mmpretrain
+import pytest
+from mmengine.config import Config
+
+from ldae.config import configs_root, load_config
+from ldae.config.sections import check_complete, check_sections
+from ldae.utils import ConfigError
+
+MODEL = dict(model=dict(type='X'))
+
+
+def line(**fields: object) -> str:
+    def check(cfg: Config) -> None:
+        check_sections(cfg)
+        check_complete(cfg)
+
+    with pytest.raises(ConfigError) as caught:
+        check(Config(fields))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        (dict(tran_dataloader=dict(batch_size=1)), "did you mean 'train_dataloader'?"),
+        (dict(optim_wraper=dict(type='X')), "did you mean 'optim_wrapper'?"),
+        (dict(train_dataloader=dict(batch_sise=1)), "train_dataloader has no option 'batch_sise'; did you mean 'batch_size'?"),
+        (dict(train_dataloader=dict(batch_size=0)), 'train_dataloader.batch_size=0 is out of range'),
+        (dict(train_dataloader=dict(num_workers='two')), "num_workers='two' is no whole number"),
+        (dict(train_dataloader=[1]), 'train_dataloader=[1] is no dict'),
+        (dict(train_cfg=dict(by_epoch=True, max_epoch=3)), "did you mean 'max_epochs'?"),
+        (dict(train_cfg=dict(by_epoch=True, max_epochs=0)), 'train_cfg.max_epochs=0 is out of range'),
+        (dict(train_cfg=dict(max_epochs=1)), 'train_cfg has no by_epoch'),
+        (dict(train_cfg=dict(by_epoch=False, max_epochs=1)), 'needs max_iters'),
+        (dict(optim_wrapper=dict(type='OptimWrapper')), 'optim_wrapper.optimizer=None is no dict'),
+        (dict(optim_wrapper=dict(optimiser=dict(type='SGD'))), "did you mean 'optimizer'?"),
+        (dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=-1))), 'optimizer.lr=-1 is out of range'),
+        (dict(optim_wrapper=dict(optimizer=dict(type='SGD'), clip_grad=dict(max_nrm=1))), "did you mean 'max_norm'?"),
+        (dict(randomness=dict(sed=1)), "did you mean 'seed'?"),
+        (dict(env_cfg=dict(mp_cfg=dict(mp_start=1))), "did you mean 'mp_start_method'?"),
+        (dict(auto_scale_lr=dict(base_batch_size=-2)), 'base_batch_size=-2 is out of range'),
+        (dict(log_level='LOUD'), "log_level='LOUD' is unknown"),
+        (dict(resume='yes'), "resume='yes' is no True or False"),
+        (dict(default_hooks=dict(checkpoint=dict(type='X'), chekpoint=dict(interval=2))), "did you mean 'checkpoint'?"),
+        (dict(custom_hooks=['EMAHook']), "custom_hooks[0]='EMAHook' is no dict with a type"),
+        (dict(val_cfg=dict(tpye='ValLoop')), "did you mean 'type'?"),
+        (dict(**MODEL, train_dataloader=dict(batch_size=1)), 'train_dataloader has no dataset'),
+        (dict(**MODEL, train_dataloader=dict(dataset=dict(data_root='x'))), 'names no component'),
+        (dict(train_dataloader=dict(dataset=dict(type='X'))), 'model names no component'),
+    ],
+)  # fmt: skip
+def test_each_mistake_is_one_line(fields: dict, message: str):
+    text = line(**fields)
+    assert message in text
+    assert '\n' not in text
+
+
+def test_variables_of_a_config_may_have_any_name():
+    check_sections(Config(dict(data_root='x', test_pipeline=[], loader=dict(a=1), size=3, ldae=1)))
+
+
+def test_shipped_configs_of_both_packages_pass():
+    theirs = Path(mmpretrain.__file__).parent / '.mim' / 'configs' / 'mae'
+    for path in sorted(theirs.rglob('*.py'))[::3]:
+        check_sections(Config.fromfile(path))
+    for name in ('ldae/vit-b_pca.py', 'mae/vit-b_400e.py', 'benchmarks/ldae_vit-b_finetune.py'):
+        check_sections(load_config(configs_root() / name))

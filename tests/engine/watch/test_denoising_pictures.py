@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+import torch
+from PIL import Image
+
+from ldae.engine.watch.denoising_pictures import DenoisingPicturesHook
+from ldae.utils import ConfigError
+
+
+def test_pictures_are_saved_at_the_interval_and_after_the_last_epoch(make_runner, make_dataloader, tmp_path):
+    hook = DenoisingPicturesHook(2, num_images=3, timesteps=[10, 900], dataloader=make_dataloader(20, 'test'))
+    make_runner([hook], epochs=3).train()
+    assert sorted(path.name for path in (tmp_path / 'pictures').iterdir()) == ['epoch_2.png', 'epoch_3.png']
+    assert Image.open(tmp_path / 'pictures' / 'epoch_3.png').size[0] > 300
+    assert len(list(tmp_path.rglob('vis_image/denoising_*.png'))) == 2
+
+
+def test_the_same_images_get_the_same_noise_each_time(make_runner, make_dataloader, monkeypatch):
+    shown = []
+    monkeypatch.setattr('ldae.apis.denoising.denoising_grid', lambda *args: shown.append(args))
+    hook = DenoisingPicturesHook(1, 20, [500], dataloader=make_dataloader(50, 'test'))
+    runner = make_runner([hook], epochs=1)
+    runner.train_loop  # noqa: B018 (builds it)
+    runner.model.tokenizer.fit([torch.rand(50, 1, 28, 28)])
+    state = torch.get_rng_state()
+    hook.picture(runner)
+    hook.picture(runner)
+    assert torch.equal(torch.get_rng_state(), state)
+    (clean, noisy, _, timesteps, sigmas), again = shown
+    assert clean.shape == (20, 1, 28, 28)
+    assert torch.equal(clean, again[0])
+    assert torch.equal(noisy[0], again[1][0])
+    assert timesteps == (500,)
+    assert sigmas == [pytest.approx(0.7078, abs=1e-3)]
+    assert runner.model.training
+
+
+def test_images_come_from_the_validation_data(make_runner, make_dataloader, tmp_path):
+    val = dict(
+        make_dataloader(4, 'test', with_label=False), sampler=dict(type='DefaultSampler', shuffle=False)
+    )
+    hook = DenoisingPicturesHook(1, num_images=2, timesteps=[100])
+    make_runner(
+        [hook],
+        epochs=1,
+        val_dataloader=val,
+        val_cfg=dict(),
+        val_evaluator=dict(type='ldae.DenoisingMetric'),
+    ).train()
+    assert (tmp_path / 'pictures' / 'epoch_1.png').is_file()
+
+
+def test_no_data_is_one_clear_line(make_runner):
+    with pytest.raises(ConfigError, match='give it a dataloader'):
+        make_runner([DenoisingPicturesHook()]).train()
+
+
+@pytest.mark.parametrize('option', ['interval', 'num_images'])
+def test_bad_options_are_one_clear_line(option):
+    with pytest.raises(ConfigError, match=f'DenoisingPicturesHook.{option}=0'):
+        DenoisingPicturesHook(**{option: 0})

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+import errno
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import DefaultSampler
+from mmpretrain.structures import DataSample
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from ldae.evaluation import FeatureCache, FeatureSetting, cache_features, extract_features, pooled_features
+from ldae.evaluation import cache as module
+from ldae.utils import ConfigError
+
+
+class Images(Dataset):
+    """Random images, which counts how often each was read."""
+
+    def __init__(self, count, labels=True):
+        self.images = torch.randn(count, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+        self.labels, self.reads = labels, [0] * count
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        self.reads[i] += 1
+        return self.images[i], DataSample().set_gt_label(i % 3) if self.labels else DataSample()
+
+
+def collate(rows):
+    return dict(inputs=torch.stack([row[0] for row in rows]), data_samples=[row[1] for row in rows])
+
+
+def loader(data, batch_size=4, shuffle=False):
+    sampler = DefaultSampler(data, shuffle=shuffle)
+    return DataLoader(data, batch_size, sampler=sampler, collate_fn=collate)
+
+
+class Net(nn.Module):
+    """Three layers, of two widths."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(36, 8), nn.Linear(8, 8), nn.Linear(8, 5)])
+        generator = torch.Generator().manual_seed(0)
+        for param in self.parameters():
+            param.data = torch.randn(param.shape, generator=generator) / 4
+        self.passes = 0.0  # not an int or a tensor that a step would change
+
+    def forward(self, images):
+        x = images.flatten(1)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+@pytest.fixture
+def data():
+    return Images(10)
+
+
+@pytest.fixture
+def net():
+    return Net().eval()
+
+
+def test_rows_are_those_of_a_pass_in_memory_and_each_image_is_read_once(data, net, tmp_path):
+    cache = cache_features(net, loader(data), None, tmp_path, [1, 2, 3])
+    assert data.reads == [1] * 10
+    assert cache.settings == [FeatureSetting(1), FeatureSetting(2), FeatureSetting(3)]
+    expected, labels = extract_features(lambda images: pooled_features(net, images), loader(data))
+    assert torch.equal(cache.labels, labels)
+    assert torch.equal(cache.select(), expected.half().float())
+    x = data.images.flatten(1)
+    with torch.no_grad():
+        torch.testing.assert_close(cache.select(1), net.layers[0](x), atol=1e-3, rtol=1e-3)
+    assert cache.select(-2).shape == (10, 8)
+    assert cache.select().dtype == torch.float32
+
+
+def test_rows_can_be_read_singly(data, net, tmp_path):
+    cache = cache_features(net, loader(data), None, tmp_path)
+    rows, whole = cache[cache.settings[0]], cache.select()
+    assert rows.shape == (10, 5)
+    for chosen in (slice(3, 7), slice(None, None, 3), torch.tensor([9, 0, 4])):
+        assert torch.equal(rows[chosen], whole[chosen])
+
+
+def test_a_second_probe_reads_no_image(data, net, tmp_path):
+    first = cache_features(net, loader(data), None, tmp_path, [1, 2, 3], data='x')
+    second = cache_features(net, loader(data, 3), None, tmp_path, [-2], data='x')
+    assert data.reads == [1] * 10
+    assert second.folder == first.folder
+    assert second.settings == [FeatureSetting(2)]
+    assert torch.equal(second.select(2), first.select(2))
+    with pytest.raises(ConfigError, match='no features of block 1'):
+        second.select(1)
+    cache_features(net, loader(data), None, tmp_path, [1, 2, 3], data='x', refresh=True)
+    assert data.reads == [2] * 10
+
+
+@pytest.mark.parametrize('what', ['weight', 'option', 'data', 'count', 'preprocessing', 'blocks'])
+def test_what_decides_about_features_decides_about_the_file(data, net, tmp_path, what):
+    preprocess, description, blocks = nn.Identity(), 'x', [1]
+    preprocess.scale = 1.0
+    folder = cache_features(net, loader(data), preprocess, tmp_path, blocks, data=description).folder
+    if what == 'weight':
+        net.layers[0].weight.data[0, 0] += 1e-3
+    elif what == 'option':
+        net.num_heads = 3
+    elif what == 'preprocessing':
+        preprocess.scale = 2.0
+    description = 'y' if what == 'data' else description
+    data = Images(9) if what == 'count' else data
+    blocks = [1, 2] if what == 'blocks' else blocks
+    other = cache_features(net, loader(data), preprocess, tmp_path, blocks, data=description).folder
+    assert other != folder
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_cache_that_was_not_finished_is_not_used(data, net, tmp_path, monkeypatch):
+    def fail(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, 'atomic_write_text', fail)
+        with pytest.raises(KeyboardInterrupt):
+            cache_features(net, loader(data), None, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    cache = cache_features(net, loader(data), None, tmp_path)
+    assert data.reads == [2] * 10
+    (cache.folder / 'manifest.json').unlink()
+    with pytest.raises(ConfigError, match='no finished feature cache'):
+        FeatureCache(cache.folder)
+    cache_features(net, loader(data), None, tmp_path)
+    assert data.reads == [3] * 10
+
+
+def test_a_file_cut_short_is_one_clear_line(data, net, tmp_path):
+    cache = cache_features(net, loader(data), None, tmp_path)
+    path = cache.folder / 'block_3.0.npy'
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ConfigError, match='missing or damaged') as error:
+        FeatureCache(cache.folder)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('value', 'message'),
+    [(7e4, 'block 3 reach 7e.04, beyond float16'), (float('nan'), 'NaN'), (float('inf'), 'NaN or infinity')],
+)
+def test_features_that_float16_cannot_hold_are_one_clear_line(data, net, tmp_path, value, message):
+    net.layers[2].weight.data.zero_()
+    net.layers[2].bias.data.fill_(value)
+    with pytest.raises(ConfigError, match=message) as error:
+        cache_features(net, loader(data), None, tmp_path)
+    assert '\n' not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_cannot_be_cached_are_one_clear_line(data, net, tmp_path):
+    with pytest.raises(ConfigError, match='shuffle=False'):
+        cache_features(net, loader(data, shuffle=True), None, tmp_path)
+    with pytest.raises(ConfigError, match='shuffle=False'):
+        cache_features(net, DataLoader(data, 4, shuffle=True, collate_fn=collate), None, tmp_path)
+    with pytest.raises(ConfigError, match='with_label=True'):
+        cache_features(net, loader(Images(4, labels=False)), None, tmp_path)
+    with pytest.raises(ConfigError, match='drop_last=False'):
+        cache_features(net, DataLoader(data, 4, drop_last=True, collate_fn=collate), None, tmp_path)
+
+
+def test_a_full_disk_is_one_clear_line(data, net, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(module._Shard, 'write', full)
+    with pytest.raises(ConfigError, match='cannot be written .No space left on device'):
+        cache_features(net, loader(data), None, tmp_path)
+
+
+def test_files_are_plain_arrays_of_float16(data, net, tmp_path):
+    cache = cache_features(net, loader(data), None, tmp_path, [1, 3])
+    assert {path.name for path in cache.folder.iterdir()} == {
+        'manifest.json',
+        'labels.0.npy',
+        'block_1.0.npy',
+        'block_3.0.npy',
+    }
+    values = np.load(cache.folder / 'block_1.0.npy')
+    assert values.dtype == np.float16
+    assert values.shape == (1, 10, 8)
+    assert json.loads((cache.folder / 'manifest.json').read_text())['num_images'] == 10

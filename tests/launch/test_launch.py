@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from ldae.config import load_config
+from ldae.launch import (
+    LaunchOptions,
+    build_runner,
+    prepare,
+    scale_batch,
+    world_size,
+)
+from ldae.launch.batch import accumulation_for, check_size
+from ldae.utils import ConfigError
+
+
+def make_config(
+    batch_size: int = 256, base: int | None = 2048, enable: bool = True, lr: float = 8e-4
+) -> Config:
+    cfg = Config(
+        dict(
+            launcher='none',
+            train_dataloader=dict(batch_size=batch_size, num_workers=2, dataset=dict(type='X')),
+            optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=lr)),
+        )
+    )
+    if base is not None:
+        cfg.auto_scale_lr = dict(base_batch_size=base, enable=enable)
+    return cfg
+
+
+@pytest.fixture
+def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('WORLD_SIZE', '2')
+
+
+@pytest.mark.usefixtures('two_processes')
+def test_lr_is_scaled_by_the_effective_batch():
+    cfg = prepare(make_config(), SimpleNamespace(launcher='pytorch'))
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(2e-4)
+    assert cfg.batch_arithmetic == 'batch 2 x 256 x 1 = 512 of 2048: lr 0.0008 -> 0.0002'
+
+
+def test_mmengine_does_not_scale_a_second_time():
+    cfg = prepare(make_config())
+    assert cfg.auto_scale_lr == dict(base_batch_size=256, enable=False)
+    lr = cfg.optim_wrapper.optimizer.lr
+    assert prepare(cfg, SimpleNamespace(auto_scale_lr=True)).optim_wrapper.optimizer.lr == lr
+
+
+def test_accumulated_batches_count():
+    cfg = make_config()
+    cfg.optim_wrapper.accumulative_counts = 4
+    scale_batch(cfg)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(4e-4)
+    assert cfg.batch_arithmetic.startswith('batch 1 x 256 x 4 = 1024 of 2048')
+
+
+def test_lr_stays_unless_asked_for():
+    cfg = prepare(make_config(enable=False))
+    assert cfg.optim_wrapper.optimizer.lr == 8e-4
+    assert 'unchanged' in cfg.batch_arithmetic
+    cfg = prepare(make_config(enable=False), SimpleNamespace(auto_scale_lr=True))
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4)
+
+
+def test_the_whole_batch_leaves_lr():
+    cfg = prepare(make_config(batch_size=2048))
+    assert cfg.optim_wrapper.optimizer.lr == 8e-4
+    assert cfg.batch_arithmetic == 'batch 1 x 2048 x 1 = 2048 of 2048: lr 0.0008'
+
+
+@pytest.mark.usefixtures('two_processes')
+def test_keep_batch_accumulates():
+    cfg = prepare(make_config(), LaunchOptions(keep_batch=True, launcher='pytorch'))
+    assert cfg.optim_wrapper.accumulative_counts == 4
+    assert cfg.optim_wrapper.optimizer.lr == 8e-4
+    assert cfg.batch_arithmetic == 'batch 2 x 256 x 4 = 2048 of 2048: lr 0.0008'
+
+
+def test_keep_batch_must_divide():
+    with pytest.raises(ConfigError, match='2048 is not a multiple of 3 processes x 256'):
+        accumulation_for(2048, 3, 256)
+
+
+@pytest.mark.parametrize('options', [dict(auto_scale_lr=True), dict(keep_batch=True)])
+def test_scaling_needs_a_base_batch(options: dict):
+    with pytest.raises(ConfigError, match='base_batch_size'):
+        prepare(make_config(base=None), LaunchOptions(**options))
+
+
+def test_world_size_comes_from_the_launcher(monkeypatch: pytest.MonkeyPatch):
+    assert world_size('none') == 1
+    monkeypatch.setenv('SLURM_NTASKS', '16')
+    assert world_size('slurm') == 16
+    monkeypatch.delenv('WORLD_SIZE', raising=False)
+    with pytest.raises(ConfigError, match=r'dist_train\.sh'):
+        world_size('pytorch')
+
+
+def test_work_dir_comes_from_option_config_or_file_name(tmp_path: Path):
+    assert prepare(make_config(), LaunchOptions(work_dir='x')).work_dir == 'x'
+    cfg = make_config()
+    cfg.work_dir = 'y'
+    assert prepare(cfg).work_dir == 'y'
+    (tmp_path / 'some.py').touch()
+    cfg = Config(make_config()._cfg_dict, filename=tmp_path / 'some.py')
+    assert prepare(cfg).work_dir == './work_dirs/some'
+
+
+def test_resume_and_amp_and_no_validate():
+    cfg = make_config()
+    cfg.val_dataloader, cfg.val_cfg, cfg.val_evaluator = dict(num_workers=0), dict(), dict()
+    cfg.optim_wrapper.loss_scale = 'dynamic'
+    prepare(cfg, LaunchOptions(resume='a.pth', amp=True, no_validate=True))
+    assert (cfg.resume, cfg.load_from) == (True, 'a.pth')
+    assert cfg.optim_wrapper.type == 'ldae.AutocastOptimWrapper'
+    assert 'loss_scale' not in cfg.optim_wrapper
+    assert cfg.val_dataloader is cfg.val_cfg is cfg.val_evaluator is None
+    assert prepare(make_config(), LaunchOptions(resume='auto')).load_from is None
+
+
+def test_worker_options():
+    cfg = prepare(make_config(), LaunchOptions(no_pin_memory=True, no_persistent_workers=True))
+    assert cfg.train_dataloader.pin_memory is False
+    assert cfg.train_dataloader.persistent_workers is False
+    assert prepare(make_config()).train_dataloader.persistent_workers is True
+    assert prepare(make_config()).train_dataloader.pin_memory is torch.cuda.is_available()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='what happens without a GPU')
+@pytest.mark.usefixtures('two_processes')
+def test_without_a_gpu_processes_talk_through_gloo():
+    cfg = prepare(make_config(), LaunchOptions(launcher='pytorch'))
+    assert cfg.env_cfg.dist_cfg.backend == 'gloo'
+    assert cfg.model_wrapper_cfg.device_ids is None
+    assert 'model_wrapper_cfg' not in prepare(make_config())
+    cfg = make_config()
+    cfg.model_wrapper_cfg = dict(type='ldae.FullyShardedModel')
+    assert prepare(cfg, LaunchOptions(launcher='pytorch')).model_wrapper_cfg == dict(
+        type='ldae.FullyShardedModel'
+    )
+
+
+def test_hooks_can_be_left_out_and_gradients_clipped_by_value(tmp_path: Path):
+    options = {
+        'default_hooks.health': None,
+        'default_hooks.checkpoint': None,
+        'train_dataloader.num_workers': 0,
+    }
+    options |= {'optim_wrapper.clip_grad': dict(type='value', clip_value=0.5)}
+    cfg = load_config('ldae::ldae/demo_fashion-mnist.py', options)
+    runner = build_runner(prepare(cfg, LaunchOptions(work_dir=str(tmp_path))))
+    kinds = {type(hook).__name__ for hook in runner.hooks}
+    assert 'OnlineKNNHook' in kinds
+    assert not kinds & {'HealthHook', 'SafeCheckpointHook'}
+    with pytest.raises(ConfigError, match="health_=None leaves nothing out; did you mean 'health'"):
+        load_config('ldae::ldae/demo_fashion-mnist.py', {'default_hooks.health_': None})
+
+
+def test_data_root_option(tmp_path: Path):
+    cfg = make_config()
+    cfg.train_dataloader.dataset.data_root = 'old'
+    assert prepare(cfg, LaunchOptions(data_root='new')).train_dataloader.dataset.data_root == 'new'
+
+
+def test_there_must_be_an_image_for_each_process_and_a_step_for_each_epoch():
+    check_size(8, 1, 8, 1)
+    with pytest.raises(ConfigError, match='1 training images for 2 processes'):
+        check_size(1, 1, 2, 1)
+    with pytest.raises(ConfigError, match=r'no batch of 2 x 256: lower train_dataloader\.batch_size'):
+        check_size(100, 0, 2, 256)
+
+
+def test_without_a_gpu_mixed_precision_is_bfloat16():
+    cfg = prepare(load_config('ldae::mae/vit-b_300e.py'), LaunchOptions())
+    expected = 'AmpOptimWrapper' if torch.cuda.is_available() else 'ldae.AutocastOptimWrapper'
+    assert cfg.optim_wrapper.type == expected
+    assert torch.cuda.is_available() or 'loss_scale' not in cfg.optim_wrapper
+
+
+def test_a_job_that_its_launcher_started_again_goes_on_by_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    options = LaunchOptions(work_dir=str(tmp_path), resume='first.pth')
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    assert prepare(make_config(), options).load_from == 'first.pth'  # there is nothing newer
+    torch.save(dict(), tmp_path / 'iter_3.pth')
+    cfg = prepare(make_config(), options)
+    assert (cfg.resume, cfg.load_from) == (True, None)
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '0')
+    assert prepare(make_config(), options).load_from == 'first.pth'
+
+
+@pytest.mark.usefixtures('two_processes')
+def test_nothing_is_waited_for_without_end():
+    cfg = prepare(make_config(), LaunchOptions(launcher='pytorch'))
+    assert cfg.env_cfg.dist_cfg.timeout == 1800
+    assert cfg.train_dataloader.timeout == 600
+    cfg = make_config()
+    cfg.train_dataloader.num_workers = 0
+    assert 'timeout' not in prepare(cfg).train_dataloader  # which a DataLoader would refuse
