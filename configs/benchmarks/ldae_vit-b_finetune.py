@@ -8,9 +8,4 @@ Paper:     83.7 (1600 epochs, random crop), ImageNet top-1
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/finetune_ldae.py',
-    '../_base_/datasets/imagenet_256_finetune.py',
-    '../_base_/schedules/finetune_100e.py',
-    '../_base_/finetune_runtime.py',
-]
+_base_ = ['../_base_/models/finetune_ldae.py', '../_base_/recipes/finetune_256.py']

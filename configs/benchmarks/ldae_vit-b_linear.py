@@ -8,9 +8,4 @@ Paper:     60.3 (400 epochs, random crop), 66.6 (1600), ImageNet top-1
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/probe_ldae.py',
-    '../_base_/datasets/imagenet_256_linear.py',
-    '../_base_/schedules/linear_lars_90e.py',
-    '../_base_/linear_runtime.py',
-]
+_base_ = ['../_base_/models/probe_ldae.py', '../_base_/recipes/linear_256.py']

@@ -8,9 +8,4 @@ Paper:     no figure for this row
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/probe_ldae.py',
-    '../_base_/datasets/imagenet_256_linear_10pct.py',
-    '../_base_/schedules/linear_lars_10pct.py',
-    '../_base_/linear_runtime.py',
-]
+_base_ = ['../_base_/models/probe_ldae.py', '../_base_/recipes/linear_256_10pct.py']

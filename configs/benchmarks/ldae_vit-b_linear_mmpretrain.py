@@ -8,11 +8,6 @@ Paper:     not its protocol
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/probe_ldae.py',
-    '../_base_/datasets/imagenet_224_linear_mmpretrain.py',
-    '../_base_/schedules/linear_lars_90e_mmpretrain.py',
-    '../_base_/linear_runtime.py',
-]
+_base_ = ['../_base_/models/probe_ldae.py', '../_base_/recipes/linear_224_mmpretrain.py']
 
 model = dict(backbone=dict(img_size=224), head=dict(type='VisionTransformerClsHead'))

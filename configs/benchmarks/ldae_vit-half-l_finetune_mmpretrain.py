@@ -8,11 +8,6 @@ Paper:     not its protocol
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/finetune_ldae.py',
-    '../_base_/datasets/imagenet_224_finetune.py',
-    '../_base_/schedules/finetune_50e_mmpretrain.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = './ldae_vit-l_finetune_mmpretrain.py'
 
-model = dict(backbone=dict(arch='half-large', img_size=224, drop_path_rate=0.2), head=dict(in_channels=1024))
+model = dict(backbone=dict(arch='half-large'))

@@ -8,6 +8,4 @@ Paper:     64.5 (400 epochs), 65.0 (random crop), 67.5 (800), 69.6 (1600), Image
 Ours:      not yet measured
 """
 
-_base_ = './ldae_vit-b_linear.py'
-
-model = dict(backbone=dict(arch='half-large'), neck=dict(input_features=1024), head=dict(in_channels=1024))
+_base_ = ['../_base_/models/probe_ldae_vit-half-l.py', '../_base_/recipes/linear_256.py']

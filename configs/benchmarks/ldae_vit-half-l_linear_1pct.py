@@ -8,6 +8,4 @@ Paper:     no figure for this row
 Ours:      not yet measured
 """
 
-_base_ = './ldae_vit-b_linear_1pct.py'
-
-model = dict(backbone=dict(arch='half-large'), neck=dict(input_features=1024), head=dict(in_channels=1024))
+_base_ = ['../_base_/models/probe_ldae_vit-half-l.py', '../_base_/recipes/linear_256_1pct.py']

@@ -8,8 +8,4 @@ Paper:     70.9 (400 epochs, random crop), 75.0 (1600), ImageNet top-1
 Ours:      not yet measured
 """
 
-_base_ = './ldae_vit-b_linear.py'
-
-model = dict(
-    backbone=dict(arch='large', frozen_stages=24), neck=dict(input_features=1024), head=dict(in_channels=1024)
-)
+_base_ = ['../_base_/models/probe_ldae_vit-l.py', '../_base_/recipes/linear_256.py']

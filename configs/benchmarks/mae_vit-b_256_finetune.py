@@ -8,11 +8,6 @@ Paper:     no figure for this row
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/finetune_mae.py',
-    '../_base_/datasets/imagenet_256_finetune.py',
-    '../_base_/schedules/finetune_100e.py',
-    '../_base_/finetune_runtime.py',
-]
+_base_ = ['../_base_/models/finetune_mae.py', '../_base_/recipes/finetune_256.py']
 
 model = dict(backbone=dict(img_size=256))

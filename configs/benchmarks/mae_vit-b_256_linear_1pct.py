@@ -8,11 +8,4 @@ Paper:     no figure for this row
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/probe_mae.py',
-    '../_base_/datasets/imagenet_256_linear_1pct.py',
-    '../_base_/schedules/linear_lars_1pct.py',
-    '../_base_/linear_runtime.py',
-]
-
-model = dict(backbone=dict(img_size=256))
+_base_ = ['../_base_/models/probe_mae_256.py', '../_base_/recipes/linear_256_1pct.py']

@@ -8,9 +8,4 @@ mmpretrain: 83.1, 83.3, 83.3, 83.5 for 300, 400, 800, 1600 epochs
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/finetune_mae.py',
-    '../_base_/datasets/imagenet_224_finetune.py',
-    '../_base_/schedules/finetune_100e_mmpretrain.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = ['../_base_/models/finetune_mae.py', '../_base_/recipes/finetune_224_100e_mmpretrain.py']

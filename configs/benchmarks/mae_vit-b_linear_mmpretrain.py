@@ -8,9 +8,4 @@ mmpretrain: 60.8, 62.5, 65.1, 67.1 for 300, 400, 800, 1600 epochs
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/probe_mae.py',
-    '../_base_/datasets/imagenet_224_linear_mmpretrain.py',
-    '../_base_/schedules/linear_lars_90e_mmpretrain.py',
-    '../_base_/linear_runtime.py',
-]
+_base_ = ['../_base_/models/probe_mae.py', '../_base_/recipes/linear_224_mmpretrain.py']

@@ -8,13 +8,4 @@ Paper:     no figure for this row
 Ours:      not yet measured
 """
 
-_base_ = './mae_vit-b_256_linear_1pct.py'
-
-model = dict(
-    backbone=dict(
-        # A name is replaced by a dict.
-        arch=dict(_delete_=True, embed_dims=1024, num_layers=12, num_heads=16, feedforward_channels=4096),
-    ),
-    neck=dict(input_features=1024),
-    head=dict(in_channels=1024),
-)
+_base_ = ['../_base_/models/probe_mae_256_vit-half-l.py', '../_base_/recipes/linear_256_1pct.py']

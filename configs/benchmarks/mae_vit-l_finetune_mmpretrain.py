@@ -8,11 +8,6 @@ Paper:     not its protocol
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/finetune_mae.py',
-    '../_base_/datasets/imagenet_224_finetune.py',
-    '../_base_/schedules/finetune_50e_mmpretrain.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = ['../_base_/models/finetune_mae.py', '../_base_/recipes/finetune_224_50e_mmpretrain.py']
 
 model = dict(backbone=dict(arch='large', drop_path_rate=0.2), head=dict(in_channels=1024))

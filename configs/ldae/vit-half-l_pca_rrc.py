@@ -9,9 +9,4 @@ Paper:     65.0 linear (ImageNet top-1)
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/ldae_vit-half-l.py',
-    '../_base_/datasets/imagenet_256_rrc.py',
-    '../_base_/schedules/adamw_coslr_400e.py',
-    '../_base_/ldae_runtime.py',
-]
+_base_ = ['../_base_/models/ldae_vit-half-l.py', '../_base_/recipes/ldae_256_rrc_400e.py']

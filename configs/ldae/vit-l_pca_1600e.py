@@ -9,9 +9,4 @@ Paper:     no figure for this row
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/ldae_vit-l.py',
-    '../_base_/datasets/imagenet_256_center.py',
-    '../_base_/schedules/adamw_coslr_1600e.py',
-    '../_base_/ldae_runtime.py',
-]
+_base_ = ['../_base_/models/ldae_vit-l.py', '../_base_/recipes/ldae_256_1600e.py']

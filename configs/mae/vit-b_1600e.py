@@ -11,9 +11,4 @@ mmpretrain: 67.1 linear, 83.5 fine-tuned by its protocol
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/mae_vit-b.py',
-    '../_base_/datasets/imagenet_224_mae.py',
-    '../_base_/schedules/mae_1600e.py',
-    '../_base_/mae_runtime.py',
-]
+_base_ = ['../_base_/models/mae_vit-b.py', '../_base_/recipes/mae_224_1600e.py']

@@ -10,16 +10,6 @@ Paper:     no figure for this row
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/mae_vit-b.py',
-    '../_base_/datasets/imagenet_256_rrc.py',
-    '../_base_/schedules/mae_400e.py',
-    '../_base_/mae_runtime.py',
-]
+_base_ = ['../_base_/models/mae_vit-b.py', '../_base_/recipes/mae_256_400e.py']
 
 model = dict(backbone=dict(img_size=256), neck=dict(num_patches=256))
-train_dataloader = dict(batch_size=512, drop_last=False)
-
-# mmpretrain's MAE has no validation.
-val_dataloader = val_cfg = val_evaluator = None
-test_dataloader = test_cfg = test_evaluator = None

@@ -10,9 +10,4 @@ mmpretrain: 62.5 linear, 83.3 fine-tuned by its protocol
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/mae_vit-b.py',
-    '../_base_/datasets/imagenet_224_mae.py',
-    '../_base_/schedules/mae_400e.py',
-    '../_base_/mae_runtime.py',
-]
+_base_ = ['../_base_/models/mae_vit-b.py', '../_base_/recipes/mae_224_400e.py']

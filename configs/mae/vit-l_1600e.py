@@ -10,9 +10,4 @@ Paper:     75.8 linear, 85.9 fine-tuned (ImageNet top-1, MAE)
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/mae_vit-l.py',
-    '../_base_/datasets/imagenet_224_mae.py',
-    '../_base_/schedules/mae_1600e.py',
-    '../_base_/mae_runtime.py',
-]
+_base_ = ['../_base_/models/mae_vit-l.py', '../_base_/recipes/mae_224_1600e.py']

@@ -9,9 +9,4 @@ Cost:      400 epochs x 1.28 M images x 196 tokens, a quarter of them through th
 Ours:      not yet measured
 """
 
-_base_ = [
-    '../_base_/models/mae_vit-l.py',
-    '../_base_/datasets/imagenet_224_mae.py',
-    '../_base_/schedules/mae_400e.py',
-    '../_base_/mae_runtime.py',
-]
+_base_ = ['../_base_/models/mae_vit-l.py', '../_base_/recipes/mae_224_400e.py']

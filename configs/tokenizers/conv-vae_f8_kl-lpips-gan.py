@@ -10,9 +10,6 @@ Paper:     no figure for the tokenizer itself
 Ours:      not yet measured
 """
 
-_base_ = './conv-vae_f8_kl-lpips.py'
+_base_ = './conv-vae_f8_kl-gan.py'
 
-model = dict(adversarial=dict(weight=0.5, start_step=50_001))
-# Two optimizers, the discriminator's with the same options.
-optim_wrapper = dict(constructor='ldae.AdversarialOptimWrapperConstructor')
-model_wrapper_cfg = dict(type='MMSeparateDistributedDataParallel')
+model = dict(perceptual=dict(weight=1.0, backbone=None))

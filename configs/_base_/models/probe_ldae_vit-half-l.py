@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""As probe_ldae.py with ViT-1/2L."""
+
+_base_ = './probe_ldae.py'
+
+model = dict(backbone=dict(arch='half-large'), neck=dict(input_features=1024), head=dict(in_channels=1024))

@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
+"""l-DAE's pre-training, all but the model: ImageNet at 256 px, centre crop, 400 epochs."""
+
+_base_ = ['../datasets/imagenet_256_center.py', '../schedules/adamw_coslr_400e.py', '../ldae_runtime.py']

@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
+"""l-DAE's pre-training, all but the model: ImageNet at 256 px, random resized crop, 1600 epochs."""
+
+_base_ = ['../datasets/imagenet_256_rrc.py', '../schedules/adamw_coslr_1600e.py', '../ldae_runtime.py']

@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MAE's pre-training on l-DAE's data, all but the model: 256 px, random resized crop, no flip, 400 epochs."""
+
+_base_ = ['../datasets/imagenet_256_mae.py', '../schedules/mae_400e.py', '../mae_runtime.py']
