@@ -11,4 +11,4 @@ default_hooks = dict(
 
 # One seed on all ranks: the noiser draws the noise of the global batch and each rank takes its share, so that a run
 # does not depend on the number of processes.
-randomness = dict(seed=0, diff_rank_seed=False)
+randomness = dict(diff_rank_seed=False)

@@ -16,11 +16,7 @@ test_dataloader = val_dataloader
 # Six times the subset's images.
 scale = dict(
     epochs=8,
-    tokenizer_epochs={
-        'ldae.ConvVAETokenizer': 4,
-        'ldae.PatchAETokenizer': 10,
-        'ldae.PatchVAETokenizer': 10,
-    },
+    tokenizer_epochs={'ldae.PatchAETokenizer': 10, 'ldae.PatchVAETokenizer': 10},
     adversarial_start_step=700,
     benchmarks=dict(linear=dict(epochs=30)),
 )
