@@ -10,10 +10,13 @@ compat.apply(_find_config)
 
 _OWNERS = dict(
     FeatureExtractor='ldae.apis',
+    benchmark='ldae.launch',
     denoise='ldae.apis',
+    evaluate='ldae.launch',
     get_model='ldae.apis',
     list_models='ldae.apis',
     load_config_of='ldae.apis',
+    train='ldae.launch',
 )
 __all__ = ['__version__', *_OWNERS]
 __getattr__, __dir__ = lazy_names(__name__, _OWNERS)

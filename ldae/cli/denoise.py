@@ -5,6 +5,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ldae.utils import ConfigError, check_range
+
 from .options import make_parser
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
@@ -40,7 +42,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from ldae.apis import get_model
     from ldae.apis.denoising import denoising_figure
-    from ldae.utils import check_range
     from ldae.visualization import save_figure
 
     check_range('--num-images', args.num_images, 1, kind=int)
@@ -51,8 +52,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check_out(path: Path, force: bool) -> Path:
     """A picture that may be written."""
-    from ldae.utils import ConfigError
-
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f'--out {path}: pictures end in {", ".join(SUFFIXES)}')
     if path.exists() and not force:

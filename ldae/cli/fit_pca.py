@@ -4,16 +4,10 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ldae.utils import ConfigError
 
 from .options import add_config_options, make_parser
-
-if TYPE_CHECKING:
-    from mmengine.config import Config
-
-    from ldae.models.tokenizers import BaseTokenizer
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -37,51 +31,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def build_tokenizer(cfg: 'Config') -> 'BaseTokenizer':
-    """The tokenizer of a config's model, not fitted."""
-    from ldae.registry import MODELS
-
-    tokenizer = dict(cfg.model.get('tokenizer') or {}, checkpoint=None)
-    if not tokenizer.get('type'):
-        raise ConfigError(f'{cfg.filename} has no model.tokenizer: there is nothing to fit')
-    tokenizer = MODELS.build(tokenizer)
-    if not tokenizer.needs_fit:
-        raise ConfigError(f'{type(tokenizer).__name__} needs no fitting')
-    return tokenizer
-
-
-def report(tokenizer: 'BaseTokenizer', out: str) -> None:
-    """Print how much of the variance the latents keep."""
-    geometry, kept = tokenizer.geometry, tokenizer.kept_variance
-    share = '' if kept is None else f' keep {100 * kept:.2f} % of the variance'
-    print(f'{geometry.latent_dim} of {geometry.patch_dim} dimensions a patch{share}: {out}')
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``ldae fit-pca`` and ``tools/fit_pca.py``."""
     args = parse_args(argv)
-    from mmengine.registry import init_default_scope
-
-    from ldae.config import load_config, set_data_root
-    from ldae.config.components import check_data_roots, check_settings
-    from ldae.config.packed import use_packed_data
-    from ldae.engine.tokenizer.fit import fit_tokenizer
+    from ldae.config import load_config
+    from ldae.engine.tokenizer.fit import fit_tokenizer_of
     from ldae.models.tokenizers.files import save_tokenizer
-    from ldae.registry import DATASETS
+    from ldae.visualization import filter_grid, save_figure
 
-    cfg = load_config(args.config, args.cfg_options, args.scale)
-    if args.data_root is not None:
-        set_data_root(cfg, args.data_root)
-    use_packed_data(cfg)
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    check_settings(cfg)
-    check_data_roots(cfg)
-    tokenizer = build_tokenizer(cfg)
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    fit_tokenizer(
-        tokenizer,
-        dataset,
-        data_preprocessor=build_preprocessor(cfg),
+    cfg = load_config(args.config, args.cfg_options, args.scale, args.data_root)
+    tokenizer = fit_tokenizer_of(
+        cfg,
         num_images=args.num_images,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
@@ -89,26 +49,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, args.out)
-    report(tokenizer, args.out)
+    geometry, kept = tokenizer.geometry, tokenizer.kept_variance
+    share = '' if kept is None else f' keep {100 * kept:.2f} % of the variance'
+    print(f'{geometry.latent_dim} of {geometry.patch_dim} dimensions a patch{share}: {args.out}')
     if args.figure:
-        draw(tokenizer, args.figure)
-
-
-def build_preprocessor(cfg: 'Config') -> object:
-    """The model's data preprocessor: the tokenizer must see what it will see in training."""
-    from ldae.registry import MODELS
-
-    preprocessor = dict(cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {})
-    preprocessor.setdefault('type', 'SelfSupDataPreprocessor')
-    return MODELS.build(preprocessor)
-
-
-def draw(tokenizer: 'BaseTokenizer', path: str) -> None:
-    """Write a picture of the filters."""
-    from ldae.visualization import filter_grid, save_figure
-
-    geometry = tokenizer.geometry
-    if tokenizer.basis is None:
-        raise ConfigError(f'{type(tokenizer).__name__} has no filters to draw: leave --figure out')
-    figure = filter_grid(tokenizer.basis[: geometry.latent_dim], geometry.patch_size, geometry.in_channels)
-    print(f'filters drawn: {save_figure(figure, path)}')
+        if tokenizer.basis is None:
+            raise ConfigError(f'{type(tokenizer).__name__} has no filters to draw: leave --figure out')
+        filters = tokenizer.basis[: geometry.latent_dim]
+        figure = filter_grid(filters, geometry.patch_size, geometry.in_channels)
+        print(f'filters drawn: {save_figure(figure, args.figure)}')

@@ -3,6 +3,7 @@
 
 import argparse
 import os
+from typing import Any
 
 from mmengine.config import DictAction
 
@@ -25,15 +26,19 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         metavar='NAME',
         help="small data and networks instead of the paper's: a name in configs/scales, or a file",
     )
+    add_cfg_options(parser, 'override settings of the config: a.b.c=1, a list as "a=[1,2]"')
+    add_data_root(parser, 'config')
+
+
+def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
+    """``--cfg-options``."""
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=text)
+
+
+def add_data_root(parser: argparse.ArgumentParser, whose: str) -> None:
+    """``--data-root``."""
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config: a.b.c=1, a list as "a=[1,2]"',
-    )
-    parser.add_argument(
-        '--data-root', metavar='DIR', help="folder of the data, instead of the config's data_root"
+        '--data-root', metavar='DIR', help=f"folder of the data, instead of the {whose}'s data_root"
     )
 
 
@@ -49,3 +54,11 @@ def add_launcher_options(parser: argparse.ArgumentParser) -> None:
 def export_local_rank(args: argparse.Namespace) -> None:
     """mmengine reads the local rank from the environment."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+
+
+def launch_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What of the arguments is an option of :class:`ldae.launch.LaunchOptions`."""
+    from ldae.launch import LaunchOptions
+
+    export_local_rank(args)
+    return vars(LaunchOptions.of(args))

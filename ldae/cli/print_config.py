@@ -23,11 +23,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``ldae print-config`` and ``tools/print_config.py``."""
     args = parse_args(argv)
-    from ldae.config import load_config, set_data_root
+    from ldae.config import load_config
 
-    cfg = load_config(args.config, args.cfg_options, args.scale)
-    if args.data_root is not None:
-        set_data_root(cfg, args.data_root)
+    cfg = load_config(args.config, args.cfg_options, args.scale, args.data_root)
     if args.diff is None:
         print(cfg.pretty_text)
         return

@@ -36,30 +36,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``ldae reproduce`` and ``tools/reproduce.py``: 1 if nothing is wrong this time."""
     args = parse_args(argv)
-    from ldae.engine.non_finite.reproduce import (
-        bad_weights,
-        load_model,
-        rank_files,
-        read_snapshots,
-        reproduce,
-    )
-    from ldae.utils import ConfigError
+    from ldae.engine.non_finite.reproduce import reproduce_folder
 
-    folder = Path(args.folder)
-    files = rank_files(folder)
-    if args.rank is not None:
-        files = [path for path in files if path.stem == f'rank_{args.rank}']
-        if not files:
-            raise ConfigError(f'--rank {args.rank}: {folder} holds no batch of that process')
-    model, cfg = load_model(folder, args.device)
-    print(f'weights: {listed(bad_weights(folder))}')
+    weights, repeated = reproduce_folder(Path(args.folder), args.rank, args.device)
+    print(f'weights: {listed(weights)}')
     reproduced = False
-    for path in files:
-        content = read_snapshots(path)
-        for found in reproduce(model, cfg, content):
-            print(f'\nstep {found.iter + 1}, process {content["rank"]} of {content["world_size"]}')
-            print('\n'.join(described(found)))
-            reproduced |= found.reproduced
+    for content, found in repeated:
+        print(f'\nstep {found.iter + 1}, process {content["rank"]} of {content["world_size"]}')
+        print('\n'.join(described(found)))
+        reproduced |= found.reproduced
     print('\nreproduced' if reproduced else '\nnot reproduced: everything is finite this time')
     return 0 if reproduced else ALL_FINITE
 

@@ -3,14 +3,8 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from ldae.utils import ConfigError
-
-from .options import add_config_options, add_launcher_options, export_local_rank, make_parser
-
-if TYPE_CHECKING:
-    from mmengine.config import Config
+from .options import add_config_options, add_launcher_options, launch_options, make_parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -39,74 +33,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def use_validation_data(cfg: 'Config') -> None:
-    """Pre-training configs name no test set: theirs is the validation set."""
-    if cfg.get('test_dataloader') is not None:
-        return
-    if cfg.get('val_dataloader') is None:
-        raise ConfigError(
-            f'{cfg.filename} has neither test_dataloader nor val_dataloader: nothing to evaluate on'
-        )
-    cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
-    cfg.test_cfg = {key: value for key, value in (cfg.val_cfg or {}).items() if key == 'fp16'}
-
-
-def show_predictions(cfg: 'Config', args: argparse.Namespace) -> None:
-    """Switch mmpretrain's visualization hook on where pictures are asked for."""
-    if not (args.show or args.show_dir):
-        return
-    hook = cfg.get('default_hooks', {}).get('visualization')
-    if hook is None:
-        raise ConfigError('--show needs default_hooks.visualization in the config')
-    hook.update(
-        enable=True, show=args.show, wait_time=args.wait_time, out_dir=args.show_dir, interval=args.interval
-    )
-
-
-def augment_at_test_time(cfg: 'Config') -> None:
-    """Average scores over the image and its mirror image, unless the config says what else."""
-    from mmengine.config import ConfigDict
-
-    pipeline = cfg.test_dataloader.dataset.pipeline
-    if 'tta_pipeline' not in cfg:
-        flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
-        cfg.tta_pipeline = [*pipeline[:-1], dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])]
-    model = cfg.get('tta_model') or dict(type='mmpretrain.AverageClsScoreTTA')
-    cfg.model = ConfigDict(**model, module=cfg.model)
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-
-
-def prepare_test(args: argparse.Namespace) -> 'Config':
-    """The config that the Runner tests with: nothing of training is built."""
-    from ldae.config import load_config
-    from ldae.launch import prepare
-
-    cfg = load_config(args.config, args.cfg_options, args.scale)
-    use_validation_data(cfg)
-    cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
-    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
-    cfg.load_from, cfg.resume = args.checkpoint, False
-    if args.amp:
-        cfg.test_cfg.fp16 = True
-        args.amp = False  # there is no optimizer to wrap
-    show_predictions(cfg, args)
-    if args.tta:
-        augment_at_test_time(cfg)
-    return prepare(cfg, args)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``ldae test`` and ``tools/test.py``."""
     args = parse_args(argv)
-    import mmengine
-    from mmengine.evaluator import DumpResults
+    from ldae.launch import evaluate
 
-    from ldae.launch import build_runner
-
-    export_local_rank(args)
-    runner = build_runner(prepare_test(args))
-    if args.out and args.out_item != 'metrics':
-        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    metrics = runner.test()
-    if args.out and args.out_item == 'metrics':
-        mmengine.dump(metrics, args.out)
+    pictures = None
+    if args.show or args.show_dir:
+        pictures = dict(
+            show=args.show, wait_time=args.wait_time, out_dir=args.show_dir, interval=args.interval
+        )
+    evaluate(
+        args.config,
+        args.checkpoint,
+        args.cfg_options,
+        args.scale,
+        out=args.out,
+        out_item=args.out_item or 'pred',
+        tta=args.tta,
+        pictures=pictures,
+        **launch_options(args),
+    )

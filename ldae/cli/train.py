@@ -4,7 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
-from .options import add_config_options, add_launcher_options, export_local_rank, make_parser
+from .options import add_config_options, add_launcher_options, launch_options, make_parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -55,9 +55,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``ldae train`` and ``tools/train.py``."""
     args = parse_args(argv)
-    from ldae.config import load_config
-    from ldae.launch import build_runner, prepare
+    from ldae.launch import train
 
-    export_local_rank(args)
-    cfg = prepare(load_config(args.config, args.cfg_options, args.scale), args)
-    build_runner(cfg).train()
+    train(args.config, args.cfg_options, args.scale, **launch_options(args))

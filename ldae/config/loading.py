@@ -13,7 +13,10 @@ from .sections import TOP_LEVEL
 
 
 def load_config(
-    filename: str | Path, cfg_options: dict | None = None, scale: str | Path | None = None
+    filename: str | Path,
+    cfg_options: dict | None = None,
+    scale: str | Path | None = None,
+    data_root: str | None = None,
 ) -> Config:
     """Read a config and merge options into it.
 
@@ -22,12 +25,14 @@ def load_config(
         cfg_options: Dotted keys and values, as ``--cfg-options`` gives them. ``data_root`` is carried to every data set
             that uses the config's own ``data_root``.
         scale: A scale to bring the config to, before options are merged: see :func:`ldae.config.scale.apply_scale`.
+        data_root: As the option of that name, which it goes before.
     """
     cfg = read_config(filename)
     if scale is not None:
         apply_scale(cfg, scale)
     options = dict(cfg_options or {})
-    data_root = options.pop('data_root', None)
+    root_of_options = options.pop('data_root', None)
+    data_root = root_of_options if data_root is None else data_root
     if options:
         _check_names(cfg, options)
         _merge(cfg, options)

@@ -10,13 +10,14 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 from tqdm import tqdm
 
 from ldae.utils import ConfigError, check_range
 
-from .image_folder import ImageFolder
+from .image_folder import ImageFolder, describe_bad
 from .load_image import MAX_PIXELS, BadImageError, decode, read_file
 
 CHUNK = 32  # images a task
@@ -32,6 +33,27 @@ class Verdict:
     path: str
     reason: str
     listed: bool = True
+
+
+class Verification(NamedTuple):
+    """A folder, which of its images can't be read, and what is named like an image but isn't a file."""
+
+    dataset: ImageFolder
+    bad: list[Verdict]
+    passed_over: list[Verdict]
+    #: Why labels aren't read; None where they are, or where there are none to read.
+    unlabelled: str | None
+
+    def summary(self) -> str:
+        """One line."""
+        count = len(self.dataset)
+        reasons = {verdict.path: verdict.reason.partition(':')[0] for verdict in self.bad}
+        text = f'all {count:,} images can be read'
+        if self.bad:
+            text = f'{describe_bad(reasons, count)} cannot be read'
+        if self.passed_over:
+            text += f'; {len(self.passed_over)} names of no file are passed over'
+        return f'{self.dataset.img_prefix}: {text}'
 
 
 class _Messages:
@@ -79,6 +101,41 @@ def _judge_chunk(paths: Sequence[str], max_pixels: int, strict: bool) -> list[tu
         if reason:
             found.append((path, reason))
     return found
+
+
+def verify_folder(
+    data_root: str,
+    split: str = 'train',
+    ann_file: str = '',
+    num_workers: int = 1,
+    max_pixels: int | None = None,
+    strict: bool = False,
+    progress: bool = False,
+) -> Verification:
+    """Read every image of a folder, with labels where its layout gives them; options as of :func:`verify_files`.
+
+    Raises:
+        ConfigError: A folder without images, and as of :func:`verify_files`.
+    """
+    dataset, unlabelled = _open(data_root, split, ann_file)
+    paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
+    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
+    bad = verify_files(paths, num_workers, max_pixels, strict, progress)
+    listed = set(paths)
+    passed_over = [v for v in unlisted(dataset.img_prefix, dataset.extensions) if v.path not in listed]
+    return Verification(dataset, bad, passed_over, unlabelled)
+
+
+def _open(data_root: str, split: str, ann_file: str) -> tuple[ImageFolder, str | None]:
+    if split == 'test':
+        return ImageFolder(data_root, split, ann_file, with_label=False), None
+    try:
+        return ImageFolder(data_root, split, ann_file), None
+    except ConfigError as labelled:
+        try:
+            return ImageFolder(data_root, split, ann_file, with_label=False), str(labelled)
+        except ConfigError:
+            raise labelled from None
 
 
 def verify_files(

@@ -2,7 +2,19 @@
 """From a config and a command's options to a run."""
 
 from .batch import scale_batch, world_size
+from .benchmark import benchmark
 from .build import build_runner
+from .evaluation import evaluate
 from .prepare import LaunchOptions, prepare
+from .training import train
 
-__all__ = ['LaunchOptions', 'build_runner', 'prepare', 'scale_batch', 'world_size']
+__all__ = [
+    'LaunchOptions',
+    'benchmark',
+    'build_runner',
+    'evaluate',
+    'prepare',
+    'scale_batch',
+    'train',
+    'world_size',
+]

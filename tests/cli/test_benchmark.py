@@ -11,9 +11,9 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from ldae.cli import run_tool
-from ldae.cli.benchmark import KINDS, matching
 from ldae.config import configs_root, load_config
 from ldae.datasets import IDXDataset
+from ldae.launch.benchmark import KINDS, matching
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
 

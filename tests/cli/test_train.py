@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+import ldae
 from ldae.cli import run_tool
 
 TINY = """
@@ -154,3 +155,15 @@ def test_a_config_without_our_hooks_can_be_tested_too(tiny_image_folder: Path, t
     args = [str(config), str(work / 'epoch_1.pth'), *common, '--tta', '--amp', '--out', str(out)]
     assert run_tool('test', args) == 0
     assert out.is_file()
+
+
+def test_a_notebook_calls_what_the_tools_call(tiny_config: Path, tiny_image_folder: Path, tmp_path: Path):
+    options = dict(data_root=str(tiny_image_folder), work_dir=str(tmp_path / 'work'))
+    runner = ldae.train(str(tiny_config), {'randomness.seed': 3}, **options)
+    assert (runner.iter, runner.seed) == (4, 3)
+    out = tmp_path / 'metrics.json'
+    checkpoint = tmp_path / 'work' / 'epoch_1.pth'
+    metrics = ldae.evaluate(tiny_config, checkpoint, out=str(out), out_item='metrics', **options)
+    assert json.loads(out.read_text()) == pytest.approx(metrics)
+    logged = runner.message_hub.get_scalar('val/denoising/psnr').current()
+    assert metrics['denoising/psnr'] == pytest.approx(logged, abs=1e-4)

@@ -43,6 +43,26 @@ class Findings:
         return bool(self.images or self.modules or self.bad_losses or self.gradients)
 
 
+def reproduce_folder(
+    folder: Path, rank: int | None = None, device: str | None = None
+) -> tuple[list[str], Iterator[tuple[dict[str, Any], Findings]]]:
+    """Repeat what a folder of :class:`ldae.SkipNonFiniteHook` holds: names of weights that aren't finite, and, batch by
+    batch, what its file says with what was found.
+
+    Args:
+        rank: Only that process's batches.
+        device: None takes the GPU if there is one; random numbers differ between devices.
+    """
+    files = rank_files(folder)
+    if rank is not None:
+        files = [path for path in files if path.stem == f'rank_{rank}']
+        if not files:
+            raise ConfigError(f'--rank {rank}: {folder} holds no batch of that process')
+    model, cfg = load_model(folder, device)
+    contents = map(read_snapshots, files)
+    return bad_weights(folder), ((c, found) for c in contents for found in reproduce(model, cfg, c))
+
+
 def rank_files(folder: Path) -> list[Path]:
     """The files of all ranks in a folder that :class:`ldae.SkipNonFiniteHook` wrote.
 

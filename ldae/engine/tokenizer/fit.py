@@ -4,17 +4,47 @@
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain, islice
+from typing import Any
 
 import torch
 from mmengine import dist
+from mmengine.config import Config
 from mmengine.dataset import default_collate
+from mmengine.registry import init_default_scope
 from mmpretrain.models.utils import SelfSupDataPreprocessor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from ldae.config.components import check_data_roots, check_settings
+from ldae.config.packed import use_packed_data
 from ldae.models.tokenizers import BaseTokenizer, PatchLinearTokenizer, PixelNormalization
+from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError
+
+
+def fit_tokenizer_of(cfg: Config, **options: Any) -> BaseTokenizer:
+    """The tokenizer of a config's model, fitted to its training set; ``options`` are those of :func:`fit_tokenizer`.
+
+    Raises:
+        ConfigError: A config whose tokenizer needs no fitting, or whose data can't be read.
+    """
+    use_packed_data(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    check_settings(cfg)
+    check_data_roots(cfg)
+    tokenizer = dict(cfg.model.get('tokenizer') or {}, checkpoint=None)
+    if not tokenizer.get('type'):
+        raise ConfigError(f'{cfg.filename} has no model.tokenizer: there is nothing to fit')
+    tokenizer = MODELS.build(tokenizer)
+    if not tokenizer.needs_fit:
+        raise ConfigError(f'{type(tokenizer).__name__} needs no fitting')
+    # The model's own, so that the tokenizer sees what it will see in training.
+    preprocessor = dict(cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {})
+    preprocessor.setdefault('type', 'SelfSupDataPreprocessor')
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    fit_tokenizer(tokenizer, dataset, MODELS.build(preprocessor), **options)
+    return tokenizer
 
 
 def fit_tokenizer(
