@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ldae.utils.errors import ConfigError, check_range, nearest, similar
-from ldae.utils.signatures import describe, fits
+from ldae.utils.ranges import check_value
 
 from .reading import LOADERS
 
@@ -130,8 +130,8 @@ def check_top_level(cfg: Config) -> None:
         if key not in TOP_LEVEL and match and not key.startswith('_'):
             raise ConfigError(f'{key} is no setting of a config{match}')
     for key, hint in KINDS_AT_THE_TOP.items():
-        if key in cfg and not fits(cfg[key], hint):
-            raise ConfigError(f'{key}={cfg[key]!r} is no {describe(hint)}')
+        if key in cfg:
+            check_value(key, cfg[key], hint)
     if str(cfg.get('log_level', 'INFO')).upper() not in LOG_LEVELS:
         raise ConfigError(f'log_level={cfg.log_level!r} is unknown: choose one of {list(LOG_LEVELS)}')
 
@@ -161,8 +161,7 @@ def check_section(where: str, section: object, known: Mapping[str, Any]) -> None
             raise ConfigError(
                 f'{where} has no option {key!r}{nearest(key, known) or "; it has " + ", ".join(sorted(known))}'
             )
-        if not fits(value, known[key]):
-            raise ConfigError(f'{where}.{key}={value!r} is no {describe(known[key])}')
+        check_value(f'{where}.{key}', value, known[key])
         place = f'{where}.{key}'
         if place in LEAST and value is not None:
             check_range(place, value, LEAST[place], kind=int if known[key] in (int, OPTIONAL_INT) else float)

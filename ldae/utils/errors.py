@@ -42,6 +42,6 @@ def check_range(
     """Raise :class:`ConfigError` unless ``value`` is a number of ``kind`` in ``[low, high]``."""
     is_number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:
-        noun = 'a whole number' if kind is int else 'a number'
+        noun = 'an integer' if kind is int else 'a number'
         bound = f'of at least {low}' if high == float('inf') else f'between {low} and {high}'
         raise ConfigError(f'{where}={value!r} is out of range: it must be {noun} {bound}')

@@ -3,14 +3,12 @@
 
 import inspect
 import re
-import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
-from ldae.utils import ConfigError
-
-from .errors import nearest, similar
+from .errors import ConfigError, nearest, similar
+from .ranges import check_value, hints_of
 
 # What builders take out of a component's dict before they call it.
 OF_THE_BUILDER = {'type', '_scope_', '_delete_'}
@@ -37,6 +35,7 @@ class Signature:
     def __init__(self, component: Callable) -> None:
         self.component = component
         self.types: dict[str, Any] = {}
+        self.hints: dict[str, Any] = {}  # as `types`, with ranges and choices
         self.required: set[str] = set()
         # Whether options beyond those known may be meant for something that can't be seen from here.
         self.is_open = self._collect(component)
@@ -71,19 +70,21 @@ class Signature:
             if is_ours(function):
                 continue
             if parameter.annotation is bool and isinstance(parameter.default, bool):
-                self.types[parameter.name] = bool  # as far as other packages' annotations go
+                self.types[parameter.name] = self.hints[parameter.name] = (
+                    bool  # as far as other packages' annotations go
+                )
         if is_ours(function):
             self._add_types(function)
         return rest
 
     def _add_types(self, function: Callable) -> None:
         try:
-            hints = get_type_hints(function)
+            types, hints = get_type_hints(function), hints_of(function)
         except (NameError, TypeError):
             return
         for name, hint in hints.items():
             if self.types.get(name) is Any:
-                self.types[name] = hint
+                self.types[name], self.hints[name] = types[name], hint
 
 
 def passes_on(constructor: Callable, rest: str) -> bool:
@@ -124,51 +125,5 @@ def check_options(where: str, component: Callable, options: Mapping, slot: str =
         missing = sorted(signature.required - given)
         if missing:
             raise ConfigError(f'{where}: {name} needs {", ".join(missing)}')
-    for option in sorted(given & set(signature.types)):
-        hint = signature.types[option]
-        if not fits(options[option], hint):
-            raise ConfigError(
-                f'{where}: {option}={options[option]!r} is no {describe(hint)}, which {name} needs'
-            )
-
-
-def fits(value: object, hint: Any) -> bool:
-    """Whether a value of a config can stand for a type: lists for sequences, dicts for what they are built into."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(fits(value, part) for part in inner)
-    if origin is Literal:
-        return value in inner
-    if isinstance(hint, type) and hint in SIMPLE:
-        return isinstance(value, SIMPLE[hint]) and (hint is bool or not isinstance(value, bool))
-    if hint is type(None):
-        return value is None
-    if origin in (Sequence, list, tuple):
-        items = inner if origin is tuple and ... not in inner else inner[:1] * _length(value)
-        is_list = isinstance(value, list | tuple)
-        if not inner:
-            return is_list
-        return is_list and len(value) == len(items) and all(map(fits, value, items))
-    return True
-
-
-SIMPLE = {int: int, float: (int, float), bool: bool, str: str, dict: Mapping}
-
-
-def _length(value: object) -> int:
-    return len(value) if isinstance(value, list | tuple) else 0
-
-
-NOUNS = {int: 'whole number', float: 'number', bool: 'True or False', str: 'string', dict: 'dict'}
-
-
-def describe(hint: Any) -> str:
-    """A type in words: 'whole number or None'."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return ' or '.join(map(describe, inner))
-    if origin is Literal:
-        return ' or '.join(map(repr, inner))
-    if origin in (Sequence, list, tuple):
-        return f'list of {describe(inner[0])}s' if inner else 'list'
-    return 'None' if hint is type(None) else NOUNS.get(hint, str(hint))
+    for option in sorted(given & set(signature.hints)):
+        check_value(f'{where}: {name}.{option}', options[option], signature.hints[option])

@@ -197,7 +197,7 @@ def test_the_model_is_left_as_it_was(small_ldae: LDAE, rgb: np.ndarray):
         (dict(blocks=[1, -3]), 'none twice'),
         (dict(blocks=1, pool='tokens'), "goes with pool='avg'"),
         (dict(timestep=1000), 'timesteps=1000'),
-        (dict(timestep=1.5), 'whole number'),
+        (dict(timestep=1.5), 'an integer'),
         (dict(device='gpu'), "device 'gpu' can't be used"),
         (dict(device='cuda:99'), "device 'cuda:99' can't be used"),
         (dict(checkpoint='x.pth'), 'LDAE is one already'),

@@ -112,7 +112,7 @@ def test_an_empty_config_passes():
     [
         (dict(type='MAEViT', mask_ratio=2), 'mask_ratio=2 is out of range'),
         (dict(type='MAEViT', mask_ratoi=0.5), "did you mean 'mask_ratio'"),
-        (dict(type='ldae.LDAEViT', timestep='ten'), "timestep='ten' is no whole number"),
+        (dict(type='ldae.LDAEViT', timestep='ten'), "timestep must be an integer, got 'ten'"),
     ],
 )
 def test_options_of_components_are_checked(options: dict, message: str):

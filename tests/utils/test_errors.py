@@ -18,10 +18,10 @@ def test_a_known_choice_passes():
 @pytest.mark.parametrize(
     ('value', 'kind', 'message'),
     [
-        (0, int, 'must be a whole number of at least 1'),
-        (True, int, 'must be a whole number'),
-        (1.5, int, 'must be a whole number'),
-        ('3', int, 'must be a whole number'),
+        (0, int, 'must be an integer of at least 1'),
+        (True, int, 'must be an integer'),
+        (1.5, int, 'must be an integer'),
+        ('3', int, 'must be an integer'),
         (None, float, 'must be a number of at least 1'),
         (float('nan'), float, 'must be a number'),
     ],

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An encoder that sees a part of the noisy tokens, as MAE's does of the clean ones: not in the paper."""
 
+from typing import Annotated
+
 import torch
 from mmengine.model import BaseModule
 from mmpretrain.models.utils import build_2d_sincos_position_embedding
@@ -9,9 +11,7 @@ from torch import Tensor, nn
 from ldae.models.layers.patches import token_index
 from ldae.models.noisers import GaussianNoiser
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, check_choice, check_range
-
-FILLS = ('noisy', 'mask')
+from ldae.utils import Choice, ConfigError, Share, checked
 
 
 @MODELS.register_module()
@@ -30,23 +30,20 @@ class RandomMasking(BaseModule):
         ConfigError: For an option out of range, or a ratio that leaves no token.
     """
 
+    @checked
     def __init__(
         self,
         embed_dims: int,
         grid: tuple[int, int],
         latent_dim: int,
-        ratio: float = 0.75,
-        fill: str = 'noisy',
+        ratio: Share = 0.75,
+        fill: Annotated[str, Choice('noisy', 'mask')] = 'noisy',
     ) -> None:
         super().__init__()
-        check_range('masking RandomMasking: ratio', ratio, 0, 1)
-        check_choice('masking RandomMasking: fill', fill, FILLS)
         num_tokens = grid[0] * grid[1]
         self.num_visible = round(num_tokens * (1 - ratio))
         if self.num_visible < 1:
-            raise ConfigError(
-                f'masking RandomMasking: ratio={ratio} leaves none of {num_tokens} tokens: lower it'
-            )
+            raise ConfigError(f'RandomMasking.ratio={ratio} leaves none of {num_tokens} tokens: lower it')
         self.fill = fill
         self.embed = nn.Linear(latent_dim, embed_dims) if fill == 'noisy' else None
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims)) if fill == 'mask' else None

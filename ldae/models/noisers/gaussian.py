@@ -10,10 +10,10 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ldae.registry import MODELS, NOISE_SCHEDULES
-from ldae.utils import check_choice, check_range
+from ldae.utils import PositiveInt, check_choice, checked
 from ldae.utils.signatures import check_options
 
-from .schedules import loss_weight
+from .schedules import Weighting, loss_weight
 
 
 class NoisySample(NamedTuple):
@@ -45,11 +45,12 @@ class GaussianNoiser(BaseModule):
         ConfigError: For an unknown schedule or weighting, or T < 1.
     """
 
+    @checked
     def __init__(
         self,
         schedule: str | dict = 'linear_sigma',
-        num_timesteps: int = 1000,
-        weighting: str = 'signal_share',
+        num_timesteps: PositiveInt = 1000,
+        weighting: Weighting = 'signal_share',
         rank_invariant: bool = True,
     ) -> None:
         super().__init__()
@@ -58,7 +59,6 @@ class GaussianNoiser(BaseModule):
         name = schedule.get('type')
         check_choice('noiser: schedule', name, NOISE_SCHEDULES.module_dict)
         check_options(f'noiser: schedule {name}', NOISE_SCHEDULES.get(name), schedule)
-        check_range('noiser: num_timesteps', num_timesteps, 1, kind=int)
         with torch.device('cpu'):  # tables are values even where a model is only sketched on the meta device
             gamma, sigma = NOISE_SCHEDULES.get(schedule.pop('type'))(num_timesteps, **schedule)
         self.num_timesteps = num_timesteps

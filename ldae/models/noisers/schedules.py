@@ -3,12 +3,13 @@
 ``z_t = gamma_t z_0 + sigma_t eps``; and the loss weights lambda_t that go with them."""
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ldae.registry import NOISE_SCHEDULES
-from ldae.utils import check_choice
+from ldae.utils import Choice, checked
 
 Schedule = tuple[Tensor, Tensor]
 
@@ -61,7 +62,11 @@ WEIGHTINGS = {
 }
 
 
-def loss_weight(name: str, gamma: Tensor, sigma: Tensor) -> Tensor:
+#: Name of one of them, as an option.
+Weighting = Annotated[str, Choice(WEIGHTINGS)]
+
+
+@checked
+def loss_weight(name: Weighting, gamma: Tensor, sigma: Tensor) -> Tensor:
     """lambda_t (T,): ``'uniform'`` 1, ``'signal_share'`` gamma^2 / (gamma^2 + sigma^2), ``'snr'`` gamma^2 / sigma^2."""
-    check_choice('noiser: weighting', name, WEIGHTINGS)
     return WEIGHTINGS[name](gamma, sigma)

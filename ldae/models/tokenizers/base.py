@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ldae.models.layers import AffinePatchMap
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, PositiveInt, check_range, checked
 
 
 class Geometry(NamedTuple):
@@ -51,22 +51,24 @@ class BaseTokenizer(BaseModule, metaclass=ABCMeta):
 
     needs_fit = False
 
-    def __init__(self, img_size: int, patch_size: int, in_channels: int, latent_dim: int) -> None:
+    @checked
+    def __init__(
+        self,
+        img_size: PositiveInt,
+        patch_size: PositiveInt,
+        in_channels: PositiveInt,
+        latent_dim: PositiveInt,
+    ) -> None:
         super().__init__()
         # Set by tokenizers that are linear per patch: lets the encoder work without going through pixels.
         self.patch_map: AffinePatchMap | None = None
-        where = f'tokenizer {type(self).__name__}: '
-        options = dict(
-            img_size=img_size, patch_size=patch_size, in_channels=in_channels, latent_dim=latent_dim
-        )
-        for name, value in options.items():
-            check_range(where + name, value, 1, kind=int)
+        where = type(self).__name__
         if img_size % patch_size:
             raise ConfigError(
-                f'{where}img_size={img_size} is not divisible by patch_size={patch_size}: change one of them'
+                f'{where}.img_size={img_size} is not divisible by patch_size={patch_size}: change one of them'
             )
         self.geometry = Geometry(img_size, patch_size, in_channels, latent_dim)
-        check_range(where + 'latent_dim', latent_dim, 1, self.geometry.patch_dim, kind=int)
+        check_range(f'{where}.latent_dim', latent_dim, 1, self.geometry.patch_dim, kind=int)
 
     @property
     def latent_dim(self) -> int:

@@ -114,7 +114,7 @@ def test_a_file_restores_the_tokenizer(images, tmp_path):
     [
         (dict(latent_dim=0), 'latent_dim=0 is out of range'),
         (dict(latent_dim=769), 'latent_dim=769 is out of range.*between 1 and 768'),
-        (dict(latent_dim=2.5), 'latent_dim=2.5 is out of range: it must be a whole number'),
+        (dict(latent_dim=2.5), 'latent_dim must be an integer, got 2.5'),
         (dict(img_size=250), 'img_size=250 is not divisible by patch_size=16'),
         (dict(latent_norm='whitened'), "did you mean 'whiten'"),
         (dict(checkpoint='missing.pth'), 'missing.pth does not exist: make it with tools/fit_pca.py'),

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Types, ranges and choices of options: stated in a signature's annotations, checked by one decorator.
+
+    @checked
+    def __init__(self, interval: PositiveInt = 10, pool: Annotated[str, Choice('mean', 'max')] = 'mean') -> None: ...
+
+raises a :class:`ConfigError` for ``interval=0``; what checks a config reads the same annotations without building anything.
+"""
+
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, wraps
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from .errors import ConfigError, check_choice, check_range
+
+Target = TypeVar('Target', bound=Callable)
+
+
+class Range:
+    """``Annotated[int, Range(1, 100)]``: a number from ``low`` to ``high``, both allowed."""
+
+    def __init__(self, low: float, high: float = float('inf')) -> None:
+        self.low, self.high = low, high
+
+    def check(self, place: str, value: object, kind: type) -> None:
+        check_range(place, value, self.low, self.high, kind)
+
+
+class Choice:
+    """``Annotated[str, Choice('a', 'b')]``, or ``Choice(container)``, of which the items count when a value is checked."""
+
+    def __init__(self, *values: object) -> None:
+        is_container = len(values) == 1 and not isinstance(values[0], str)
+        self.values: Iterable = values[0] if is_container else values
+
+    def check(self, place: str, value: object, kind: type) -> None:
+        del kind
+        check_choice(place, value, self.values)
+
+
+PositiveInt = Annotated[int, Range(1)]
+NaturalInt = Annotated[int, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Seed = Annotated[int, Range(0, 2**31 - 1)]
+
+
+def checked(target: Target) -> Target:
+    """Check the arguments of each call of a constructor or function by its annotations; of a dataclass, its fields.
+
+    The place in the message is the class that is built (a child's name, where its parent's constructor is checked) or the
+    function, and the option: ``HealthHook.window=0 is out of range: it must be an integer of at least 1``.
+    """
+    if inspect.isclass(target):
+        target.__init__ = checked(target.__init__)
+        return target
+    signature = inspect.signature(target)
+    is_method = next(iter(signature.parameters), None) == 'self'
+
+    @wraps(target)
+    def call(*args, **kwargs):
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            return target(*args, **kwargs)  # Python's own message is the better one
+        owner = type(args[0]) if is_method and args else target
+        hints = hints_of(target)
+        for option, value in given.items():
+            if option in hints:
+                check_value(f'{owner.__name__}.{option}', value, hints[option])
+        return target(*args, **kwargs)
+
+    return call
+
+
+@cache
+def hints_of(function: Callable) -> dict[str, Any]:
+    """The annotations of a function's options, what stands in ``Annotated`` included; of those that hold for one value."""
+    hints = get_type_hints(function, include_extras=True)
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: hints[p.name] for p in parameters if p.name in hints and p.kind not in _MANY}
+
+
+_MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def check_value(place: str, value: object, hint: Any) -> None:
+    """Raise ConfigError unless ``value`` has the type, the range and the choices of an annotation."""
+    if not fits(value, hint):
+        raise ConfigError(f'{place} must be {describe(hint)}, got {_shown(value)}')
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        for mark in hint.__metadata__:
+            mark.check(place, value, inner[0])
+        check_value(place, value, inner[0])
+    elif origin in UNIONS:
+        _check_any(place, value, [part for part in inner if fits(value, part)])
+    elif origin in SEQUENCES and inner:
+        parts = _of_items(value, inner, origin)
+        for i, (item, part) in enumerate(zip(value, parts, strict=True)):
+            check_value(f'{place}[{i}]', item, part)
+
+
+def _check_any(place: str, value: object, hints: Sequence[Any]) -> None:
+    errors = []
+    for hint in hints:
+        try:
+            return check_value(place, value, hint)
+        except ConfigError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Whether a value of a config can stand for a type: lists for sequences, dicts for what they are built into."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return fits(value, inner[0])
+    if origin in UNIONS:
+        return any(fits(value, part) for part in inner)
+    if origin is Literal:
+        return value in inner
+    if isinstance(hint, type) and hint in SIMPLE:
+        return isinstance(value, SIMPLE[hint]) and (hint is bool or not isinstance(value, bool))
+    if hint is type(None):
+        return value is None
+    if hint in SEQUENCES:
+        return isinstance(value, list | tuple)
+    if origin in SEQUENCES:
+        if not isinstance(value, list | tuple):
+            return False
+        parts = _of_items(value, inner, origin)
+        return len(value) == len(parts) and all(map(fits, value, parts))
+    return True
+
+
+UNIONS = (Union, types.UnionType)
+SEQUENCES = (Sequence, list, tuple)
+SIMPLE = {int: int, float: (int, float), bool: bool, str: str, dict: Mapping}
+
+
+def _of_items(value: Sequence, inner: tuple, origin: type) -> tuple:
+    """The annotation of each item of a list."""
+    return inner if origin is tuple and ... not in inner else inner[:1] * len(value)
+
+
+NOUNS = {
+    int: ('an integer', 'integers'),
+    float: ('a number', 'numbers'),
+    bool: ('True or False', 'booleans'),
+    str: ('a string', 'strings'),
+    dict: ('a dict', 'dicts'),
+    type(None): ('None', 'Nones'),
+}
+
+
+def describe(hint: Any, many: bool = False) -> str:
+    """A type in words: 'an integer or None'."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return describe(inner[0], many)
+    if origin in UNIONS:
+        return ' or '.join(describe(part, many) for part in inner)
+    if origin is Literal:
+        return ' or '.join(map(repr, inner))
+    if origin in SEQUENCES or hint in SEQUENCES:
+        noun = 'lists' if many else 'a list'
+        return f'{noun} of {describe(inner[0], many=True)}' if inner else noun
+    return NOUNS[hint][many] if hint in NOUNS else getattr(hint, '__name__', str(hint))
+
+
+def _shown(value: object) -> str:
+    """One line of a value, however long it is."""
+    text = ' '.join(repr(value).split())
+    return text if len(text) <= 100 else f'{text[:97]}...'
