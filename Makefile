@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults test-e2e lint format clean
+.PHONY: help install demo test test-faults test-e2e pages lint format clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ test-faults: $(STAMP)  ## Run the tests that kill runs, fill disks and hand in b
 
 test-e2e: $(STAMP)  ## Run the tests that start the launchers.
 	$(BIN)/python -m pytest tests/e2e
+
+pages: $(STAMP)  ## Write the pages that are made from the configs.
+	$(BIN)/python docs/make_pages.py
 
 lint: $(STAMP)  ## Check style and spelling.
 	$(BIN)/pip install -q -c constraints.txt ruff codespell

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write model-index.yml and configs/*/metafile.yml from the configs: ``python docs/make_model_index.py``.
+"""Write model-index.yml and configs/*/metafile.yml from the configs; ``make pages`` calls this.
 
 That is OpenMMLab's format, which `mim search` and mmpretrain's ``ModelHub`` read. There are no ``Weights``, since none
-are published, and no ``Results``: published figures are others' and stand in the configs and the model zoo. A test holds
-the files equal to what this writes.
+are published, and no ``Results``: published figures are others' and stand in the configs and the model zoo.
 """
 
 import logging
@@ -29,6 +28,7 @@ from ldae.apis.preprocess import geometry_of  # noqa: E402
 from ldae.config import load_config, walk_dicts  # noqa: E402
 from ldae.evaluation.features import patch_tokens  # noqa: E402
 from ldae.registry import MODELS  # noqa: E402
+from ldae.utils import ConfigError  # noqa: E402
 
 INDEX = ROOT / 'model-index.yml'
 NOTE = """\
@@ -62,14 +62,13 @@ def model_entry(path: Path) -> dict[str, Any]:
     folder = path.parent.name
     cfg = load_config(path)
     parameters, flops = size_of(cfg)
-    images = re.search(r'= ([\d ]+)$', batch(describe(path)).strip())
     name = path.stem if folder == 'benchmarks' else f'{folder}_{path.stem}'
     return {
         'Name': name,
         'In Collection': COLLECTIONS[name.partition('_')[0]][0],
         'Metadata': {
             'Epochs': cfg.train_cfg.max_epochs,
-            'Batch Size': int(images[1].replace(' ', '')),
+            'Batch Size': batch_size(path),
             'FLOPs': flops,
             'Parameters': parameters,
             'Training Data': training_data(cfg),
@@ -79,8 +78,19 @@ def model_entry(path: Path) -> dict[str, Any]:
     }
 
 
+def batch_size(path: Path) -> int:
+    """Images a step, by the ``Batch`` field of a config; raise ConfigError if it has none."""
+    images = re.search(r'= ([\d ]+)$', batch(describe(path)).strip())
+    if images is None:
+        raise ConfigError(
+            f'{path.relative_to(ROOT)}: its docstring needs a line "Batch:     8 processes x 256 images = 2048", with its '
+            'own numbers'
+        )
+    return int(images[1].replace(' ', ''))
+
+
 def training_data(cfg: Config) -> str:
-    """What the config trains on."""
+    """Name of the data set that a config trains on."""
     is_idx = any(node.get('type') == 'ldae.IDXDataset' for node in walk_dicts(cfg.train_dataloader.to_dict()))
     return 'Fashion-MNIST' if is_idx else 'ImageNet-1k'
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write docs/model_zoo.md from what the configs say of themselves: ``python docs/make_model_zoo.py``.
+"""Write docs/model_zoo.md from what the configs say of themselves; ``make pages`` calls this.
 
 A config's docstring is one sentence, then fields, one a line: ``Run:``, ``Batch:``, ``Paper:``, ``mmpretrain:`` (its
-published figure), ``Ours:``. A test holds the page equal to what this writes.
+published figure), ``Ours:``.
 """
 
 import ast
@@ -22,7 +22,7 @@ INTRO = """\
 # Model zoo
 
 All configs that are meant to be run, from their own docstrings. This page is written by
-[make_model_zoo.py](make_model_zoo.py): after a change of a config, run `python docs/make_model_zoo.py`.
+[make_model_zoo.py](make_model_zoo.py): after a change of a config, run `make pages`.
 
 * **Batch**: processes x images a process = images a step. lr is scaled when the batch differs
   ([fewer GPUs](get_started.md#fewer-gpus-or-another-batch)).
@@ -91,6 +91,7 @@ def commands(fields: dict[str, str]) -> list[str]:
 
 
 def batch(fields: dict[str, str]) -> str:
+    """The arithmetic of the ``Batch`` field, without what follows it."""
     return re.split('[;,\n]', fields.get('Batch', '-'))[0]
 
 
@@ -128,6 +129,12 @@ def page() -> str:
     return '\n'.join([INTRO, *(section(folder) for folder in SECTIONS), rows_section()])
 
 
+def files() -> dict[Path, str]:
+    """The page, with what it holds."""
+    return {PAGE: page()}
+
+
 if __name__ == '__main__':
-    PAGE.write_text(page())
-    print(f'wrote {PAGE}')
+    for file, text in files().items():
+        file.write_text(text)
+        print(f'wrote {file}')

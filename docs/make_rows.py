@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write docs/rows.md from what the rows' configs say of themselves: ``python docs/make_rows.py``.
-
-A test holds the page equal to what this writes.
-"""
+"""Write docs/rows.md from what the rows' configs say of themselves; ``make pages`` calls this."""
 
 import ast
 import sys
@@ -21,7 +18,7 @@ INTRO = """\
 
 Every row of the paper's tables is a config in [configs/deconstruction](../configs/deconstruction), and inherits the row
 before it: what its file states is what the row changes. A link leads to that file. This page is written by
-[make_rows.py](make_rows.py): after a change of a config, run `python docs/make_rows.py`.
+[make_rows.py](make_rows.py): after a change of a config, run `make pages`.
 
 The paper's figures are ImageNet-1k top-1 accuracy of a linear probe in percent and, for Table 1, FID-50K; a dash stands where
 the paper prints no number. They are not ours: what we measured ourselves, at a small scale, is in
@@ -128,6 +125,12 @@ def page() -> str:
     return '\n'.join([INTRO, *map(table, TABLES), scales(), TOKENIZERS])
 
 
+def files() -> dict[Path, str]:
+    """The page, with what it holds."""
+    return {PAGE: page()}
+
+
 if __name__ == '__main__':
-    PAGE.write_text(page())
-    print(f'wrote {PAGE}')
+    for file, text in files().items():
+        file.write_text(text)
+        print(f'wrote {file}')

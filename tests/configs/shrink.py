@@ -67,12 +67,12 @@ def shrink(filename: Path, data_root: Path, work_dir: Path, checkpoint: Path | N
 def _shrink_model(node: dict, checkpoint: Path | None) -> None:
     kind = node.get('type')
     node.update(_SIZES.get(kind, {}))
-    if kind in ('ldae.PatchPCATokenizer', 'ldae.PatchAETokenizer', 'ldae.PatchVAETokenizer'):
-        node.update(img_size=IMG_SIZE, patch_size=PATCH, latent_dim=node.latent_dim // 4)
-    elif kind == 'ldae.ConvVAETokenizer':
+    if kind == 'ldae.ConvVAETokenizer':
         # 2 x 2 cells a patch, as in the paper.
         small = dict(downsample=2, base_channels=8, layers_per_block=1)
         node.update(img_size=IMG_SIZE, patch_size=PATCH, latent_dim=max(4, node.latent_dim // 4), **small)
+    elif {'img_size', 'patch_size', 'latent_dim'} <= set(node):  # any other tokenizer
+        node.update(img_size=IMG_SIZE, patch_size=PATCH, latent_dim=node.latent_dim // 4)
     elif kind == 'ldae.TokenizerTrainer':
         _shrink_losses(node)
     elif kind == 'ldae.LDAEViT':

@@ -53,9 +53,9 @@ def test_docstring_says_what_the_config_is_for_and_names_its_command(name):
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_batch_of_the_docstring_is_the_batch_of_the_config(name):
-    processes, images, batch = map(
-        int, re.search(r'(\d+) process\w* x (\d+) images = (\d+)', docstring(name)).groups()
-    )
+    stated = re.search(r'(\d+) process\w* x (\d+) images = (\d+)', docstring(name))
+    assert stated, f'{name}: its docstring needs a line "Batch: N processes x M images = B"'
+    processes, images, batch = map(int, stated.groups())
     cfg = load_config(ROOT / name)
     assert images == cfg.train_dataloader.batch_size
     assert batch == processes * images == cfg.auto_scale_lr.base_batch_size

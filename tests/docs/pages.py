@@ -2,8 +2,13 @@
 """Read the pages: their blocks, sections, tables and links."""
 
 import re
+import runpy
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
+
+from ldae.utils import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
@@ -66,3 +71,21 @@ def command_lines(page: Path) -> list[str]:
     """Commands in a page's shell blocks, one a string, without comments."""
     text = '\n'.join(block.text for block in blocks(page, 'bash')).replace('\\\n', ' ')
     return [line for line in (line.partition('#')[0].strip() for line in text.splitlines()) if line]
+
+
+def files_of(script: Path) -> dict[Path, str]:
+    """What a script of ``make pages`` would write; fail in one line with what it misses in a config."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / 'docs'))
+        try:
+            return runpy.run_path(str(script))['files']()
+        except ConfigError as error:
+            message = str(error)
+    pytest.fail(message, pytrace=False)
+
+
+def not_stale(files: dict[Path, str]) -> None:
+    """Fail in one line if a generated file isn't what its script writes."""
+    stale = [name_of(path) for path, text in files.items() if not path.is_file() or path.read_text() != text]
+    if stale:
+        pytest.fail(f'{", ".join(stale)} out of date: run make pages', pytrace=False)
