@@ -63,7 +63,7 @@ tools/train.py configs/deconstruction/t2_patch-ae_d16.py --scale fashion-mnist_s
 
 
 def parent(row: Row) -> str:
-    """What a row inherits: a link to the row before it, or that it is the first."""
+    """Name of the row that a row inherits, or a note that it is the first."""
     for node in ast.parse(row.path.read_text()).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == '_base_':
             base = ast.literal_eval(node.value)

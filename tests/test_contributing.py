@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What README.md and CONTRIBUTING.md tell people to do works: their guides are followed to the letter, in a copy of the tree."""
+"""README.md and CONTRIBUTING.md tell the truth: their guides are followed to the letter, in a copy of the tree."""
 
 import os
 import re

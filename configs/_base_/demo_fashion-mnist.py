@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What both sides of the demo share: data, schedule, progress bar, and k-NN accuracy while training."""
+"""The part that both sides of the demo share: data, schedule, progress bar, and k-NN accuracy while training."""
 
 _base_ = ['./datasets/fashion_mnist_subset.py', './schedules/fashion_mnist_20e.py', './default_runtime.py']
 

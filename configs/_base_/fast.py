@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `tools/train.py --fast` merges into a config: speed at the price of the last digits.
+"""Settings that `tools/train.py --fast` merges into a config: speed at the price of the last digits.
 
 It sets `fast_resize` of the training data besides, where the data set has it.
 

@@ -38,6 +38,6 @@ def train(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Train:
 
 @pytest.fixture(scope='session')
 def checkpoints(train: Train) -> dict[str, Path]:
-    """What shrunken pre-training leaves behind, for the benchmarks to start from."""
+    """Checkpoints of shrunken pre-training by method, for the benchmarks to start from."""
     pretrained = dict(ldae='ldae/vit-b_pca.py', mae='mae/vit-b_300e.py')
     return {method: Path(train(name).work_dir) / 'epoch_1.pth' for method, name in pretrained.items()}

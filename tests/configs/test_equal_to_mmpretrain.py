@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What says it is mmpretrain's is the installed mmpretrain's, apart from what is listed here."""
+"""Configs that say they are mmpretrain's equal the installed mmpretrain's, apart from what is listed here."""
 
 import copy
 from pathlib import Path

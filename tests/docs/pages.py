@@ -74,7 +74,7 @@ def command_lines(page: Path) -> list[str]:
 
 
 def files_of(script: Path) -> dict[Path, str]:
-    """What a script of ``make pages`` would write; fail in one line with what it misses in a config."""
+    """Read what a script of ``make pages`` would write; fail in one line with what it misses in a config."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / 'docs'))
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pages say is true: examples run, commands parse, options have these defaults, files and links exist."""
+"""The pages tell the truth: examples run, commands parse, options have these defaults, files and links exist."""
 
 import ast
 import inspect
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ from ldae.launch import LaunchOptions, build_runner, prepare
 from ldae.models.tokenizer_training import AdversarialLoss, PerceptualLoss
 from ldae.registry import (
     DATASETS,
+    FUNCTIONS,
     HOOKS,
     METRICS,
     MODELS,
@@ -53,7 +55,7 @@ all_pages = pytest.mark.parametrize('page', PAGES, ids=name_of)
 
 @pytest.fixture
 def _own_components():
-    """What examples register or import is gone after the test."""
+    """Take away after the test what examples register or import."""
     registries, modules = (MODELS, NOISE_SCHEDULES), set(sys.modules)
     before = [dict(registry._module_dict) for registry in registries]
     yield
@@ -190,6 +192,13 @@ def test_types_that_are_named_are_registered(page: Path):
     own = set(re.findall(r'class (\w+)', page.read_text()))
     names = set(re.findall(r'`(ldae\.[A-Z]\w+)`', prose(page)))
     assert [name for name in names if name.split('.')[1] not in own and resolve(name) is None] == []
+
+
+@all_pages
+def test_modules_and_functions_that_are_named_exist(page: Path):
+    for name in set(re.findall(r'`(ldae(?:\.[a-z_]\w*)+(?:\.[A-Z]\w*)?)', prose(page))):
+        if FUNCTIONS.get(name) is None:  # which a config names like a type
+            resolve_name(name)
 
 
 @all_pages
