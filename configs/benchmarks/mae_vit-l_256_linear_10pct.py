@@ -8,4 +8,4 @@ Paper:     no figure for this row
 Ours:      not yet measured
 """
 
-_base_ = ['../_base_/models/probe_mae_256_vit-l.py', '../_base_/recipes/linear_256_10pct.py']
+_base_ = ['../_base_/models/probe_mae_vit-l_256.py', '../_base_/recipes/linear_256_10pct.py']

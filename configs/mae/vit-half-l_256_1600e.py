@@ -10,6 +10,4 @@ Paper:     no figure for this row
 Ours:      not yet measured
 """
 
-_base_ = ['../_base_/models/mae_vit-half-l.py', '../_base_/recipes/mae_256_1600e.py']
-
-model = dict(backbone=dict(img_size=256), neck=dict(num_patches=256))
+_base_ = ['../_base_/models/mae_vit-half-l_256.py', '../_base_/recipes/mae_256_1600e.py']
