@@ -32,3 +32,30 @@ def part_of_each_class(labels: Tensor, fraction: float, seed: int, where: str) -
         order = torch.randperm(len(numbers), generator=generator)
         chosen.append(numbers[order[: max(1, round(fraction * len(numbers)))]])
     return torch.cat(chosen).sort().values
+
+
+def some_of_each_class(labels: Tensor, count: int, seed: int, where: str) -> Tensor:
+    """Ascending numbers of ``count`` images, of each class in proportion to its size and at least one.
+
+    Depends on the order of the images and the seed alone.
+
+    Args:
+        labels: (n,) integers.
+        count: 1 to n.
+        where: What bounds the images, for messages.
+
+    Raises:
+        ConfigError: ``count`` is less than the number of classes.
+    """
+    _, labels, sizes = labels.unique(return_inverse=True, return_counts=True)
+    if count < len(sizes):
+        raise ConfigError(
+            f'{where}={count} leaves no image of some of the {len(sizes)} classes: allow {len(sizes)}'
+        )
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = order[labels[order].argsort(stable=True)]  # by class, shuffled inside each
+    first = (sizes.cumsum(0) - sizes)[labels[order]]
+    place = torch.arange(len(order)) - first
+    # The first of each class, then all by how far through their class they are.
+    rank = torch.where(place == 0, -1.0, (place + 0.5).double() / sizes[labels[order]])
+    return order[rank.argsort(stable=True)[:count]].sort().values

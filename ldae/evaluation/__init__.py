@@ -5,9 +5,16 @@ from .feature_statistics import FeatureStatistics, effective_rank
 from .features import block_features, extract_features, pooled_features
 from .knn import knn_accuracies, knn_accuracy, knn_classify
 from .linear_probe import ProbeResult, linear_probe, linear_probes
+from .protocol import PROTOCOL, Protocol, Score, choose, score, score_sets
 from .reconstruction_metric import ReconstructionMetric
 
 __all__ = [
+    'PROTOCOL',
+    'Protocol',
+    'Score',
+    'choose',
+    'score',
+    'score_sets',
     'DenoisingMetric',
     'FeatureCache',
     'FeatureSetting',

@@ -3,20 +3,22 @@
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Annotated
 
 import torch
 from mmengine.dist import get_dist_info
 from torch import Tensor
 from torch.nn import functional as F
 
-from ldae.utils import ConfigError, check_choice, check_range
+from ldae.utils import Choice, ConfigError, PositiveInt, Range, checked
 from ldae.utils.collective import failing_together, gathered
 
 from .feature_stack import Features, FeatureStack, mean_and_scale
 from .knn import check_classes, check_features
 
+SOLVERS = ('sgd', 'lbfgs')
 #: Logits that may exist at a time where accuracies are counted.
 MAX_LOGITS = 2**24
 
@@ -31,11 +33,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Test accuracy in percent of the setting that did best on the held-out part of the training set."""
+    """Test accuracy in percent of the setting that did best on the held-out part of the training set.
+
+    ``at_edge`` names what of that setting is still the largest or smallest value that was tried.
+    """
 
     accuracy: float
     setting: Setting
     held_out_accuracy: dict[Setting, float]
+    at_edge: tuple[str, ...] = ()
 
 
 def linear_probe(
@@ -50,6 +56,7 @@ def linear_probe(
     batch_size: int = 256,
     held_out: float = 0.2,
     seed: int = 0,
+    widen: int = 0,
 ) -> ProbeResult:
     """Score features (n, C) by linear classification.
 
@@ -61,17 +68,19 @@ def linear_probe(
             ``'lbfgs'`` finds the minimum of mean cross-entropy + weight_decay / 2 |W|^2 over the full batch, which is
             scikit-learn's LogisticRegression at C = 1 / (n weight_decay), and ignores ``lrs``, ``epochs``, ``batch_size``.
         held_out: Part of the training set that selects the setting; unused for a single setting.
+        widen: How many times at most the grid is continued where its largest or smallest value is the best so far.
 
     Raises:
         ConfigError: Features that aren't finite, shapes that don't fit, a test class that training lacks.
     """
-    options = dict(lrs=lrs, weight_decays=weight_decays, epochs=epochs, batch_size=batch_size)
+    options = dict(lrs=lrs, weight_decays=weight_decays, epochs=epochs, batch_size=batch_size, widen=widen)
     check_features('train_x', train_x, train_y)
     check_features('test_x', test_x, test_y)
     probe = _Probe(train_y, test_y, solver=solver, held_out=held_out, seed=seed, **options)
     return probe.score([train_x], [test_x])[0]
 
 
+@checked
 def linear_probes(
     train: Mapping[Hashable, Features],
     train_y: Tensor,
@@ -84,8 +93,9 @@ def linear_probes(
     batch_size: int = 256,
     held_out: float = 0.2,
     seed: int = 0,
+    widen: int = 0,
     device: str | torch.device | None = None,
-    memory: float = 4.0,
+    memory: Annotated[float, Range(1e-6)] = 4.0,
 ) -> dict[Hashable, ProbeResult]:
     """:func:`linear_probe` of many sets of features of the same images, such as two :class:`FeatureCache` hold.
 
@@ -102,11 +112,10 @@ def linear_probes(
     Raises:
         ConfigError: As of :func:`linear_probe`; keys that differ.
     """
-    check_range('memory', memory, 1e-6)
     if not train or list(train) != list(test):
         raise ConfigError('linear_probes: training and test need the same sets of features, and at least one')
     options = dict(lrs=lrs, weight_decays=weight_decays, epochs=epochs, batch_size=batch_size)
-    options |= dict(solver=solver, held_out=held_out, seed=seed, device=device, memory=memory)
+    options |= dict(solver=solver, held_out=held_out, seed=seed, widen=widen, device=device, memory=memory)
     rank, world = get_dist_info()
     results = {}
     with failing_together():
@@ -121,27 +130,25 @@ def linear_probes(
     return {key: results[key] for key in train}
 
 
+@checked
 @dataclass
 class _Probe:
     """The labels and options, checked; :meth:`score` takes features."""
 
     train_y: Tensor
     test_y: Tensor
-    solver: str
+    solver: Annotated[str, Choice(SOLVERS)]
     lrs: Sequence[float]
     weight_decays: Sequence[float]
-    epochs: int
-    batch_size: int
-    held_out: float
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    held_out: Annotated[float, Range(0.01, 0.9)]
     seed: int
+    widen: Annotated[int, Range(0)] = 0
     device: str | torch.device | None = None
     memory: float = 4.0
 
     def __post_init__(self) -> None:
-        check_choice('solver', self.solver, ('sgd', 'lbfgs'))
-        check_range('held_out', self.held_out, 0.01, 0.9)
-        check_range('epochs', self.epochs, 1, kind=int)
-        check_range('batch_size', self.batch_size, 1, kind=int)
         check_classes(self.train_y, self.test_y)
         self.train_y, self.test_y = self.train_y.cpu(), self.test_y.cpu()
         self.num_classes = int(self.train_y.max()) + 1
@@ -157,18 +164,35 @@ class _Probe:
                 )
         generator = torch.Generator().manual_seed(self.seed)
         count = len(self.train_y)
-        scores, best = [{} for _ in train], [self.settings[0]] * len(train)
+        tried, best = [{} for _ in train], [self.settings[0]] * len(train)
         if len(self.settings) > 1:
             order = torch.randperm(count, generator=generator)
             val, rest = order.tensor_split([round(self.held_out * count)])
+            start = generator.get_state()  # heads that are tried later see the batches in the same order
             heads = self._fit(stack, rest, [self.settings] * len(stack), generator)
             rows = self._accuracies(heads, stack, val, self.train_y)
-            scores = [dict(zip(self.settings, row, strict=True)) for row in rows]
-            best = [max(row, key=row.get) for row in scores]
+            tried = [dict(zip(self.settings, row, strict=True)) for row in rows]
+            for i, accuracies in enumerate(tried):
+                self._widen(stack.only(i), rest, val, accuracies, start)
+            best = [max(accuracies, key=accuracies.get) for accuracies in tried]
         heads = self._fit(stack, torch.arange(count), [[setting] for setting in best], generator)
         test_stack = FeatureStack(test, stack.moments, self.device)
         rows = self._accuracies(heads, test_stack, torch.arange(len(self.test_y)), self.test_y)
-        return [ProbeResult(row[0], *others) for row, *others in zip(rows, best, scores, strict=True)]
+        edges = [tuple(beyond(accuracies, one)) for accuracies, one in zip(tried, best, strict=True)]
+        return [ProbeResult(row[0], *others) for row, *others in zip(rows, best, tried, edges, strict=True)]
+
+    def _widen(
+        self, stack: FeatureStack, rest: Tensor, val: Tensor, tried: dict[Setting, float], start: Tensor
+    ) -> None:
+        """Add what lies beyond the grid to the settings that were ``tried``, while the best is at its edge."""
+        for _ in range(self.widen):
+            settings = [one for more in beyond(tried, max(tried, key=tried.get)).values() for one in more]
+            if not settings:
+                return
+            generator = torch.Generator()
+            generator.set_state(start)
+            heads = self._fit(stack, rest, [settings], generator)
+            tried.update(zip(settings, self._accuracies(heads, stack, val, self.train_y)[0], strict=True))
 
     def groups(self, shapes: Mapping[Hashable, Sequence[int]]) -> Iterator[list[Hashable]]:
         """Keys of sets of one width that fit into memory together, or one alone."""
@@ -235,6 +259,25 @@ def _settings(solver: str, lrs: Sequence[float], weight_decays: Sequence[float])
     if solver == 'lbfgs':
         return [Setting(wd) for wd in sorted(weight_decays, reverse=True)]
     return [Setting(wd, lr) for lr, wd in product(lrs, weight_decays)]
+
+
+def beyond(tried: Iterable[Setting], best: Setting) -> dict[str, list[Setting]]:
+    """By option of ``best`` that is the largest or smallest value tried: settings with the value beyond it.
+
+    The step is that of the grid's last two values. No decay is less than 0; an option with one value is not searched.
+    """
+    found = {}
+    for name in ('lr', 'weight_decay'):
+        values = sorted({getattr(one, name) for one in tried if getattr(one, name) is not None})
+        value = getattr(best, name)
+        if len(values) < 2 or not value or value not in (values[0], values[-1]):
+            continue
+        near = values[1] if value == values[0] else values[-2]
+        if near:  # from 0 there is no ratio
+            new = float(f'{value * value / near:.3g}')
+            others = dict.fromkeys(one for one in tried if getattr(one, name) == value)
+            found[name] = [replace(one, **{name: new}) for one in others]
+    return found
 
 
 def standardise(train_x: Tensor, test_x: Tensor) -> tuple[Tensor, Tensor]:

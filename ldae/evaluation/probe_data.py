@@ -6,9 +6,11 @@ import sys
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ldae import compat
+from ldae.datasets.low_shot import some_of_each_class
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError
 
@@ -39,7 +41,7 @@ def probe_dataloaders(cfg: Config) -> tuple[dict, dict]:
 
 
 def labelled_dataloader(cfg: dict, limit: int | None) -> DataLoader:
-    """Images in order, of at most ``limit`` a random choice that is the same each time."""
+    """Images in order, of at most ``limit`` a choice by class that is the same each time."""
     cfg = ConfigDict(cfg)
     cfg.setdefault('collate_fn', dict(type='default_collate'))
     compat.keep_worker_options_consistent(cfg, torch.cuda.is_available())
@@ -49,15 +51,40 @@ def labelled_dataloader(cfg: dict, limit: int | None) -> DataLoader:
 
 
 def build_bounded_dataloader(cfg: dict, max_images: int) -> DataLoader:
-    """Build a data loader of at most ``max_images`` images, a random choice that is the same each time."""
+    """Build a data loader of at most ``max_images`` images, a choice that is the same each time.
+
+    Each class keeps its share of the images, and at least one, where the data set knows its labels without reading images.
+
+    Raises:
+        ConfigError: ``max_images`` is less than the number of classes.
+    """
     dataset = cfg['dataset']
     if isinstance(dataset, dict):
         dataset = DATASETS.build(dataset)
     if len(dataset) > max_images:
-        chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:max_images]
-        dataset = Subset(dataset, chosen.sort().values.tolist())
+        labels = labels_of_dataset(dataset)
+        if labels is None:
+            chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:max_images]
+            chosen = chosen.sort().values
+        else:
+            chosen = some_of_each_class(labels, max_images, 0, 'the bound on images')
+        dataset = Subset(dataset, chosen.tolist())
     sampler = cfg.get('sampler', dict(type='DefaultSampler', shuffle=False))
     return Runner.build_dataloader(dict(cfg, dataset=dataset, sampler=sampler), seed=0)
+
+
+def labels_of_dataset(dataset: Dataset) -> Tensor | None:
+    """Labels (n,) without reading an image; None where the data set has none, or can't say."""
+    if isinstance(dataset, Subset):
+        labels = labels_of_dataset(dataset.dataset)
+        return None if labels is None else labels[torch.as_tensor(dataset.indices)]
+    if hasattr(dataset, 'get_gt_labels'):
+        try:
+            return torch.as_tensor(dataset.get_gt_labels())
+        except KeyError:  # mmpretrain's data sets, unlabelled
+            return None
+    labels = getattr(dataset, 'labels', None)
+    return labels if isinstance(labels, Tensor) and len(labels) == len(dataset) else None
 
 
 def check_class_names(train: DataLoader, test: DataLoader) -> None:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from ldae.datasets import IDXDataset, ImageFolder
-from ldae.datasets.low_shot import part_of_each_class
+from ldae.datasets.low_shot import part_of_each_class, some_of_each_class
 from ldae.utils import ConfigError
 
 LABELS = torch.randint(0, 7, (2000,), generator=torch.Generator().manual_seed(1))
@@ -72,3 +72,28 @@ def test_a_list_of_files_names_the_part(folder: Path):
 def test_a_part_of_each_class_needs_labels(folder: Path):
     with pytest.raises(ConfigError, match='with_label=True'):
         ImageFolder(str(folder), with_label=False, fraction=0.1)
+
+
+@pytest.mark.parametrize('count', [3, 4, 10, 57, 99, 100])
+def test_some_of_each_class_keeps_each_in_proportion(count):
+    labels = torch.tensor([5] * 70 + [0] * 29 + [9])[
+        torch.randperm(100, generator=torch.Generator().manual_seed(1))
+    ]
+    keep = some_of_each_class(labels, count, 0, 'limit')
+    assert len(keep) == count
+    assert keep.tolist() == sorted(set(keep.tolist()))
+    found = [int((labels[keep] == label).sum()) for label in (5, 0, 9)]
+    assert min(found) >= 1
+    share = [count * size / 100 for size in (70, 29, 1)]
+    assert all(abs(a - b) <= 1.5 for a, b in zip(found, share, strict=True))
+
+
+def test_a_choice_of_some_depends_on_the_seed_alone():
+    labels = torch.arange(60) % 3
+    a, b, c = (some_of_each_class(labels, 20, seed, 'limit').tolist() for seed in (0, 0, 1))
+    assert a == b != c
+
+
+def test_fewer_images_than_classes_are_one_line():
+    with pytest.raises(ConfigError, match='limit=2 leaves no image of some of the 3 classes: allow 3'):
+        some_of_each_class(torch.arange(60) % 3, 2, 0, 'limit')

@@ -6,7 +6,15 @@ from torch.nn import functional as F
 
 from ldae.datasets import IDXDataset
 from ldae.evaluation.feature_stack import FeatureStack
-from ldae.evaluation.linear_probe import Setting, fit_lbfgs, fit_sgd, linear_probe, linear_probes, standardise
+from ldae.evaluation.linear_probe import (
+    Setting,
+    beyond,
+    fit_lbfgs,
+    fit_sgd,
+    linear_probe,
+    linear_probes,
+    standardise,
+)
 from ldae.utils import ConfigError
 
 
@@ -164,3 +172,42 @@ def test_bad_input_of_many_sets_is_one_clear_line(pixels, change, message):
         linear_probes(**(given | change))
     assert message in str(error.value)
     assert '\n' not in str(error.value)
+
+
+def test_the_grid_goes_on_where_its_edge_is_best(pixels):
+    narrow = dict(lrs=(1e-4, 1e-3), weight_decays=(0.0,), epochs=20)
+    before = linear_probe(*pixels, **narrow)
+    assert before.setting == Setting(0.0, 1e-3)
+    assert before.at_edge == ('lr',)
+    after = linear_probe(*pixels, **narrow, widen=3)
+    tried = after.held_out_accuracy
+    assert {setting.lr for setting in tried} >= {1e-4, 1e-3, 1e-2}
+    assert tried[after.setting] == max(tried.values()) > before.held_out_accuracy[before.setting]
+    # What is tried later is what it would have been from the start.
+    whole = linear_probe(*pixels, **dict(narrow, lrs=tuple(setting.lr for setting in tried)))
+    for setting, value in tried.items():
+        assert value == pytest.approx(whole.held_out_accuracy[setting], abs=0.26)
+
+
+def test_a_wider_grid_leaves_a_best_inside_it_alone(pixels):
+    options = dict(lrs=(1e-4, 0.03, 1e30), weight_decays=(0.0,), epochs=20)  # the last diverges
+    a, b = linear_probe(*pixels, **options), linear_probe(*pixels, **options, widen=3)
+    assert a == b
+    assert a.at_edge == ()
+
+
+@pytest.mark.parametrize(
+    ('best', 'expected'),
+    [
+        (Setting(0.0, 0.1), {}),
+        (Setting(0.0, 1.0), {'lr': {10.0}}),
+        (Setting(0.0, 0.01), {'lr': {0.001}}),
+        (Setting(1e-2, 0.1), {'weight_decay': {0.1}}),
+        (Setting(1e-3, 0.1), {}),
+    ],
+)
+def test_what_lies_beyond_the_grid(best, expected):
+    tried = [Setting(decay, lr) for lr in (0.01, 0.1, 1.0) for decay in (0.0, 1e-3, 1e-2)]
+    found = beyond(tried, best)
+    assert {name: {getattr(one, name) for one in new} for name, new in found.items()} == expected
+    assert not {one for new in found.values() for one in new} & set(tried)

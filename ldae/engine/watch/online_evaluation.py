@@ -4,20 +4,20 @@
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import Annotated
 
 import torch
-from mmengine.dist import all_reduce, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ldae.evaluation.features import extract_features, pooled_features
-from ldae.evaluation.knn import check_classes, knn_classify
-from ldae.evaluation.linear_probe import linear_probe
+from ldae.evaluation.knn import check_classes
 from ldae.evaluation.probe_data import build_bounded_dataloader
+from ldae.evaluation.protocol import PROTOCOL, score_knn, score_linear
 from ldae.registry import HOOKS
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, PositiveInt, Range, checked
 from ldae.utils.models import evaluating, unwrapped
 from ldae.utils.rng import preserved_rng
 
@@ -39,12 +39,11 @@ class OnlineEvaluationHook(Hook):
             pipeline's augmentation has no place here. A sampler that doesn't shuffle is the default.
         test_dataloader: Config of the labelled images to classify.
         k: Number of neighbours; None for no k-NN.
-        temperature: Of the weighted vote; None gives each neighbour one vote.
         linear_epochs: Epochs that linear layers are trained for; None for no linear probe.
-        lrs: Learning rates of the linear layers; the best on a fifth of the training images is taken.
+        temperature, lrs, weight_decays: As of :class:`ldae.evaluation.protocol.Protocol`, of which these are overrides.
         interval: Epochs or steps between evaluations.
         by_epoch: Whether ``interval`` counts epochs; False for steps, as a loop by iterations needs.
-        max_train_images, max_test_images: Upper bounds, for a bounded cost; a fixed random choice of that many is taken.
+        max_train_images, max_test_images: Upper bounds, for a bounded cost; a fixed choice of that many, by class.
 
     Raises:
         ConfigError: For an option out of range, data without labels, or more neighbours than images.
@@ -56,33 +55,35 @@ class OnlineEvaluationHook(Hook):
     #: What the cost is logged under.
     name = 'online'
 
+    @checked
     def __init__(
         self,
         train_dataloader: dict,
         test_dataloader: dict,
-        k: int | None = 20,
-        temperature: float | None = 0.07,
-        linear_epochs: int | None = 20,
-        lrs: Sequence[float] = (0.01, 0.03, 0.1, 0.3),
-        interval: int = 1,
+        k: PositiveInt | None = PROTOCOL.k,
+        temperature: Annotated[float, Range(1e-6)] | None = PROTOCOL.temperature,
+        linear_epochs: PositiveInt | None = PROTOCOL.epochs,
+        lrs: Sequence[float] = PROTOCOL.lrs,
+        weight_decays: Sequence[float] = PROTOCOL.weight_decays,
+        interval: PositiveInt = 1,
         by_epoch: bool = True,
-        max_train_images: int = 50_000,
-        max_test_images: int = 10_000,
+        max_train_images: PositiveInt = 50_000,
+        max_test_images: PositiveInt = 10_000,
     ) -> None:
-        bounds = dict(interval=interval, max_train_images=max_train_images, max_test_images=max_test_images)
-        wanted = {key: n for key, n in dict(k=k, linear_epochs=linear_epochs).items() if n is not None}
         me = type(self).__name__
-        for option, value in (bounds | wanted).items():
-            check_range(f'{me}.{option}', value, 1, kind=int)
-        if not wanted:
+        if k is None and linear_epochs is None:
             raise ConfigError(f'{me}: k=None and linear_epochs=None leave nothing to evaluate: set one')
         if k is not None and k > max_train_images:
             raise ConfigError(f'{me}.k={k} exceeds max_train_images={max_train_images}: lower k')
-        if temperature is not None:
-            check_range(f'{me}.temperature', temperature, 1e-6)
         self.configs = (train_dataloader, max_train_images), (test_dataloader, max_test_images)
-        self.k, self.temperature = k, temperature
-        self.linear_epochs, self.lrs = linear_epochs, tuple(lrs)
+        self.with_knn, self.with_linear = k is not None, linear_epochs is not None
+        self.protocol = PROTOCOL.replace(
+            k=k or PROTOCOL.k,
+            temperature=temperature,
+            epochs=linear_epochs or PROTOCOL.epochs,
+            lrs=tuple(lrs),
+            weight_decays=tuple(weight_decays),
+        )
         self.interval, self.by_epoch = interval, by_epoch
         self.dataloaders: list[DataLoader] | None = None
         self._start = self._spent = 0.0
@@ -129,11 +130,11 @@ class OnlineEvaluationHook(Hook):
             train, test = [self._features(model, loader) for loader in self.dataloaders]
         check_classes(train[1], test[1])
         scores = {}
-        if self.k is not None:
-            scores['knn/top1'] = self._knn(*train, *test)
-        if self.linear_epochs is not None:
-            options = dict(lrs=self.lrs, weight_decays=(0.0,), epochs=self.linear_epochs)
-            scores['linear/top1'] = linear_probe(*train, *test, **options).accuracy
+        if self.with_knn:
+            scores['knn/top1'] = score_knn(self.protocol, *train, *test)[self.protocol.k]
+        if self.with_linear:
+            sets = {'': train[0]}, train[1], {'': test[0]}, test[1]
+            scores['linear/top1'] = score_linear(self.protocol, *sets)[''].accuracy
         return scores
 
     def _features(self, model: nn.Module, dataloader: DataLoader) -> Labelled:
@@ -143,27 +144,16 @@ class OnlineEvaluationHook(Hook):
         device = next(model.parameters()).device
         return rows.to(device), labels.to(device)
 
-    def _knn(self, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> float:
-        """Each rank classifies every W-th test image."""
-        rank, world = get_dist_info()
-        test_x, mine = test_x[rank::world], test_y[rank::world]
-        correct = (
-            knn_classify(train_x, train_y, test_x, self.k, self.temperature) == mine if len(mine) else mine
-        )
-        counts = correct.sum()
-        all_reduce(counts)
-        return 100 * counts.item() / len(test_y)
-
     def _log(self, runner: Runner, scores: dict[str, float], cost: dict[str, float]) -> None:
         done, total = (
             (runner.epoch + 1, runner.max_epochs) if self.by_epoch else (runner.iter + 1, runner.max_iters)
         )
         runner.message_hub.update_scalars(scores | cost)
         runner.visualizer.add_scalars(scores | cost, step=done)
-        names = {'knn/top1': f'{self.k}-NN', 'linear/top1': 'linear'}
+        names = {'knn/top1': f'{self.protocol.k}-NN', 'linear/top1': 'linear'}
         found = ', '.join(f'{names[key]} top-1: {score:.2f}%' for key, score in scores.items())
         seconds, share = cost.values()
         unit = 'Epoch' if self.by_epoch else 'Iter'
         runner.logger.info(
-            f'{unit} [{done}/{total}]  online {found}  ({seconds:.1f} s; {share:.1f}% of the time so far)'
+            f'{unit} [{done}/{total}]  online {found}  ({seconds:.1f} s; {share:.1f}% of the time so far; {self.protocol})'
         )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cheaper half of the online evaluation."""
 
+from ldae.evaluation.protocol import PROTOCOL
 from ldae.registry import HOOKS
 
 from .online_evaluation import OnlineEvaluationHook
@@ -23,8 +24,8 @@ class OnlineKNNHook(OnlineEvaluationHook):
         self,
         train_dataloader: dict,
         test_dataloader: dict,
-        k: int = 20,
-        temperature: float | None = 0.07,
+        k: int = PROTOCOL.k,
+        temperature: float | None = PROTOCOL.temperature,
         interval: int = 1,
         by_epoch: bool = True,
         max_train_images: int = 50_000,

@@ -8,13 +8,19 @@ import torch
 
 from ldae.engine.watch.online_evaluation import OnlineEvaluationHook, build_bounded_dataloader
 from ldae.evaluation import extract_features, knn_accuracy, linear_probe, pooled_features
+from ldae.evaluation.protocol import score_knn
 from ldae.utils import ConfigError
 
 
 @pytest.fixture
 def hook(make_dataloader):
     return OnlineEvaluationHook(
-        make_dataloader(100), make_dataloader(50, 'test'), k=5, linear_epochs=3, lrs=(0.1,)
+        make_dataloader(100),
+        make_dataloader(50, 'test'),
+        k=5,
+        linear_epochs=3,
+        lrs=(0.1,),
+        weight_decays=(0.0,),
     )
 
 
@@ -125,13 +131,14 @@ def test_images_are_bounded_by_a_fixed_choice(make_dataloader):
 
 def test_ranks_share_the_test_images(hook, monkeypatch):
     x, y = torch.randn(60, 4), torch.arange(60) % 3
-    whole = hook._knn(x, y, x[:20] + 0.1, y[:20])
+    rows = (x, y, x[:20] + 0.1, y[:20])
+    whole = score_knn(hook.protocol, *rows)[5]
     counts = []
-    module = 'ldae.engine.watch.online_evaluation'
+    module = 'ldae.evaluation.knn'
     monkeypatch.setattr(f'{module}.all_reduce', lambda value: counts.append(int(value)))
     for rank in range(3):
         monkeypatch.setattr(f'{module}.get_dist_info', lambda rank=rank: (rank, 3))
-        hook._knn(x, y, x[:20] + 0.1, y[:20])
+        score_knn(hook.protocol, *rows)
     assert 100 * sum(counts) / 20 == whole
 
 
