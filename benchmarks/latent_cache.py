@@ -7,7 +7,7 @@
 
 The images are JPEGs of 500 x 400 pixels made up in a temporary folder, read and cropped by the pipeline of our ImageNet
 configs. Four things are done in turn, a batch each, and medians count: read images as one worker does; encode them; take
-latents out of the file that ldae.LatentCacheHook writes; the rest of a training step, from latents. With one thread, time
+latents out of the folder that ldae.LatentCacheHook writes; the rest of a training step, from latents. With one thread, time
 is the processor's, and all is on one core. A GPU's step is so short that several cores have to read images for it: how many
 at ``--rate`` images a second is printed too.
 """
@@ -102,10 +102,9 @@ class Parts:
         self.model = make_model(args)
         dataset = load_config('ldae::deconstruction/t2_pca_d32.py').train_dataloader.dataset
         images = DATASETS.build(dict(dataset, data_root=str(folder / 'images')))
-        file = folder / 'latents.safetensors'
-        write_latents(file, self.model, images, {}, args.dtype, args.batch_size)
-        latents = LatentDataset(file)
-        self.size = latents.latents[0].numel() * latents.latents.element_size()
+        write_latents(folder / 'latents', self.model, images, {}, args.dtype, args.batch_size)
+        latents = LatentDataset(folder / 'latents')
+        self.size = latents.nbytes / len(latents)
         options = dict(batch_size=args.batch_size, shuffle=True, drop_last=True)
         self.images = endless(DataLoader(images, collate_fn=default_collate, **options))
         self.latents = endless(DataLoader(latents, collate_fn=batch_collate, **options))

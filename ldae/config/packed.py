@@ -7,7 +7,8 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from ldae.datasets.packed import PackedImages, find_packed, read_manifest, remaining
+from ldae.datasets.packed import PACKED, PackedImages, find_packed, remaining
+from ldae.datasets.store import read_manifest
 from ldae.utils.errors import ConfigError
 
 from .reading import LOADERS
@@ -33,7 +34,7 @@ def use_packed_data(cfg: Config) -> None:
             continue
         _check_collate(f'{folder} holds packed images, and {name}', loader.get('collate_fn'))
         _translate(f'{folder} holds packed images, and {name}', dataset)
-        remaining(dataset.get('pipeline') or (), read_manifest(folder)['settings'])
+        remaining(dataset.get('pipeline') or (), read_manifest(folder, PACKED)['settings'])
         loader.collate_fn = ConfigDict(type='ldae.batch_collate')
         print_log(f'{name}: packed images are read from {folder}')
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images at the size of training, decoded or in small JPEGs, in numpy's own files and read by memory map."""
 
-import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -24,61 +23,29 @@ from ldae.utils import ConfigError
 from .load_image import BadImageError, decode
 from .low_shot import part_of_each_class
 from .resize import with_faster_steps
+from .store import Kind, Shard, Store
 
-MANIFEST, IMAGES, OFFSETS, LABELS, NAMES = (
+IMAGES, OFFSETS, LABELS, NAMES = 'images.npy', 'offsets.npy', 'labels.npy', 'names.json'
+PACKED = Kind(
+    'packed images',
+    '`ldae pack-dataset`',
     'packed.json',
-    'images.npy',
-    'offsets.npy',
-    'labels.npy',
-    'names.json',
+    'remove {part} and run `ldae pack-dataset` again',
+    ('crop', 'format', 'edge', 'with_label'),
 )
-FORMAT = 1
 READERS = ('LoadImage', 'LoadImageFromFile')
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def find_packed(data_root: str | Path, split: str) -> Path:
     """The folder of a split that was packed: ``data_root/<split>`` or ``data_root`` itself."""
     root = Path(data_root).expanduser()
     for folder in (root / split, root):
-        if (folder / MANIFEST).is_file():
+        if (folder / PACKED.manifest).is_file():
             return folder
     raise ConfigError(
-        f'{root} holds no packed images of {split!r} (no {split}/{MANIFEST}): make them with'
+        f'{root} holds no packed images of {split!r} (no {split}/{PACKED.manifest}): make them with'
         f' `ldae pack-dataset IMAGES --split {split} --out {root}`, or run that to its end'
     )
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What was packed, and by which settings; raise ConfigError if it isn't readable here."""
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-        found = manifest['format']
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f'{path} cannot be read ({type(error).__name__}): pack the images again') from error
-    if found != FORMAT:
-        raise ConfigError(f'{path} has format {found}, and this version of ldae reads {FORMAT}')
-    return manifest
-
-
-def check_sizes(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a file that isn't there or has another size than it was written with."""
-    for shard in manifest['shards']:
-        for name, (size, _) in shard['files'].items():
-            path = folder / shard['name'] / name
-            found = path.stat().st_size if path.is_file() else None
-            if found != size:
-                state = 'is missing' if found is None else f'has {found:,} bytes of {size:,}'
-                raise ConfigError(f'{path} {state}: remove {path.parent} and run `ldae pack-dataset` again')
 
 
 def packed_pipeline(settings: Mapping[str, Any]) -> list[dict]:
@@ -113,31 +80,6 @@ def _options_for(steps: Sequence[Mapping]) -> str:
     size = next((step['crop_size'] for step in steps if 'crop_size' in step), None)
     fits = packed_pipeline(dict(crop='center', edge=edge, size=size)) == list(steps)
     return f'--edge {edge} --size {size}' if fits else '--crop none'
-
-
-class _Shard:
-    """The memory maps of one shard, made when first read, in each process by itself."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._maps: list[np.ndarray] = []
-
-    def _open(self) -> list[np.ndarray]:
-        if not self._maps:
-            self._maps = [np.load(self.folder / IMAGES, mmap_mode='r')]
-            if self._maps[0].ndim == 1:
-                self._maps.append(np.load(self.folder / OFFSETS))
-        return self._maps
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        """uint8 (C, H, W), or the bytes of a JPEG."""
-        maps = self._maps or self._open()
-        if len(maps) == 1:
-            return maps[0][row]
-        return maps[0][maps[1][row] : maps[1][row + 1]]
-
-    def __reduce__(self) -> tuple:  # for workers that are spawned: a map would be sent as what it holds
-        return _Shard, (self.folder,)
 
 
 @DATASETS.register_module()
@@ -175,9 +117,8 @@ class PackedImages(Dataset):
     ) -> None:
         self.data_root, self.split, self.with_label = str(data_root), split, with_label
         self.folder = find_packed(data_root, split)
-        manifest = read_manifest(self.folder)
-        check_sizes(self.folder, manifest)
-        self.settings = manifest['settings']
+        store = Store(self.folder, PACKED)
+        self.settings, self.shards = store.settings, store.shards
         if with_label and not self.settings['with_label']:
             raise ConfigError(f'{self.folder} was packed without labels: set with_label=False')
         steps = remaining(pipeline, self.settings)
@@ -187,15 +128,12 @@ class PackedImages(Dataset):
                 f'PackedImages: {self.folder} has images of different sizes: it needs a pipeline'
             )
         self.pipeline = Compose([TRANSFORMS.build(step) for step in steps]) if steps else None
-        self.metainfo = dict(classes=tuple(manifest['classes'])) if manifest['classes'] else {}
-        self.shards = [_Shard(self.folder / shard['name']) for shard in manifest['shards']]
-        self._starts = [0, *accumulate(shard['images'] for shard in manifest['shards'])]
-        self.labels = self._read_labels() if with_label else None
+        classes = store.manifest['classes']
+        self.metainfo = dict(classes=tuple(classes)) if classes else {}
+        self._starts = [0, *accumulate(shard['images'] for shard in store.manifest['shards'])]
+        self.labels = torch.from_numpy(store.whole(LABELS)).long() if with_label else None
+        self._is_jpeg = self.settings['format'] == 'jpeg'
         self._keep = self._subset(indices, fraction, fraction_seed)
-
-    def _read_labels(self) -> Tensor:
-        labels = [np.load(shard.folder / LABELS) for shard in self.shards]
-        return torch.from_numpy(np.concatenate(labels)).long()
 
     def _subset(
         self, indices: int | Sequence[int] | None, fraction: float | None, seed: int
@@ -225,26 +163,26 @@ class PackedImages(Dataset):
             return self._keep[list(indices)].tolist()
         return [range(self._starts[-1])[i] for i in indices]  # as any sequence: negative ones, IndexError
 
-    def _stored(self, number: int) -> tuple[_Shard, int]:
+    def _place(self, number: int) -> tuple[Shard, int]:
         shard = bisect_right(self._starts, number) - 1
         return self.shards[shard], number - self._starts[shard]
 
-    def name(self, index: int) -> str:
-        """The file that an image came from, relative to the folder that was packed."""
-        shard, row = self._stored(self._numbers([index])[0])
-        return json.loads((shard.folder / NAMES).read_text())[row]
-
-    def image(self, number: int) -> np.ndarray:
-        """Image number ``number`` of all, uint8 BGR (H, W, 3)."""
-        shard, row = self._stored(number)
-        stored = shard[row]
-        return stored.transpose(1, 2, 0) if stored.ndim == 3 else self._decoded(stored, shard, row)
-
-    def _decoded(self, jpeg: np.ndarray, shard: _Shard, row: int) -> np.ndarray:
+    def _stored(self, number: int) -> np.ndarray:
+        """uint8 BGR (3, H, W), or (H, W, 3) where it was a JPEG."""
+        shard, row = self._place(number)
+        images = shard[IMAGES]
+        if images.ndim > 1:
+            return images[row]
+        first, last = shard[OFFSETS][row : row + 2]
         try:
-            return decode(jpeg.tobytes(), f'{shard.folder}, image {row},')
+            return decode(images[first:last].tobytes(), f'{shard.folder}, image {row},')
         except BadImageError as error:
             raise ConfigError(f'{error}: check with `ldae pack-dataset --verify`') from error
+
+    def name(self, index: int) -> str:
+        """The file that an image came from, relative to the folder that was packed."""
+        shard, row = self._place(self._numbers([index])[0])
+        return json.loads((shard.folder / NAMES).read_text())[row]
 
     def __getitem__(self, index: int) -> dict:
         return self.__getitems__([index])
@@ -256,12 +194,11 @@ class PackedImages(Dataset):
         numbers = self._numbers(indices[:])
         inputs = torch.empty(len(numbers), 3, self.settings['size'], self.settings['size'], dtype=torch.uint8)
         for planes, number in zip(inputs.numpy(), numbers, strict=True):
-            shard, row = self._stored(number)
-            stored = shard[row]
-            if stored.ndim == 3:
-                planes[:] = stored
+            stored = self._stored(number)
+            if self._is_jpeg:
+                cv2.split(stored, list(planes))
             else:
-                cv2.split(self._decoded(stored, shard, row), list(planes))
+                planes[:] = stored
         return dict(inputs=inputs, data_samples=self._samples(indices[:], numbers))
 
     def _samples(self, indices: Sequence[int], numbers: Sequence[int]) -> list[DataSample]:
@@ -273,7 +210,8 @@ class PackedImages(Dataset):
 
     def _transformed(self, index: int) -> dict:
         number = self._numbers([index])[0]
-        image = self.image(number)
+        image = self._stored(number)
+        image = image if self._is_jpeg else image.transpose(1, 2, 0)
         results = dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2], sample_idx=index)
         if self.labels is not None:
             results['gt_label'] = int(self.labels[number])

@@ -9,11 +9,11 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,19 +26,10 @@ from ldae.utils.files import atomic_write_text
 
 from .image_folder import ImageFolder, describe_bad
 from .load_image import BadImageError, LoadImage
-from .packed import (
-    FORMAT,
-    IMAGES,
-    LABELS,
-    MANIFEST,
-    NAMES,
-    OFFSETS,
-    checksum,
-    packed_pipeline,
-    read_manifest,
-)
+from .packed import IMAGES, LABELS, NAMES, OFFSETS, PACKED, packed_pipeline
+from .store import ArrayFile, damaged_files, entries_of, new_shard, shard_name, write_manifest
 
-PLAN, SHARD = 'plan.json', 'shard.json'
+PLAN = 'plan.json'
 CROPS, FORMATS = ('center', 'none'), ('uint8', 'jpeg')
 
 
@@ -122,8 +113,8 @@ def pack(
     with _alone(folder):
         _prepare(folder, settings, force)
         count = -(-len(dataset) // options.shard_size)
-        todo = [number for number in range(count) if not (folder / _name(number)).is_dir()]
-        if not todo and (folder / MANIFEST).is_file():
+        todo = [number for number in range(count) if not (folder / shard_name(number)).is_dir()]
+        if not todo and (folder / PACKED.manifest).is_file():
             raise ConfigError(
                 f'{folder} is packed already: pass --force to write it again, or --verify to check it'
             )
@@ -148,10 +139,6 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _name(number: int) -> str:
-    return f'shard-{number:05d}'
-
-
 def _prepare(folder: Path, settings: dict, force: bool) -> None:
     """Begin, or go on with what was begun by the same settings."""
     plan = folder / PLAN
@@ -166,7 +153,7 @@ def _prepare(folder: Path, settings: dict, force: bool) -> None:
 def _remove(folder: Path) -> None:
     """What a pack wrote, and nothing else; the plan last, since it says that the rest may go."""
     for path in [
-        folder / MANIFEST,
+        folder / PACKED.manifest,
         *folder.glob('shard-*'),
         *folder.glob('.shard-*.unfinished'),
         folder / PLAN,
@@ -258,25 +245,16 @@ def _watch(jobs: set[Future], report: Callable[[], object]) -> None:
 
 
 def _write_shard(number: int) -> None:
-    """Write a shard beside its place, flush it to the disk and move it there."""
     dataset, folder, settings, progress = _job
     progress.advance(0)
-    unfinished = folder / f'.{_name(number)}.unfinished'
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
     start = number * settings['shard_size']
     indices = range(start, min(start + settings['shard_size'], len(dataset)))
-    names, labels, skipped = _write_images(dataset, unfinished, settings, indices, progress)
-    if settings['with_label']:
-        np.save(unfinished / LABELS, np.array(labels, np.int64))
-    (unfinished / NAMES).write_text(json.dumps(names))
-    files = {path.name: [path.stat().st_size, checksum(path)] for path in sorted(unfinished.iterdir())}
-    summary = dict(name=_name(number), images=len(names), files=files, skipped=skipped)
-    (unfinished / SHARD).write_text(json.dumps(summary) + '\n')
-    for path in unfinished.iterdir():
-        with path.open('rb') as file:
-            os.fsync(file.fileno())
-    unfinished.rename(folder / _name(number))
+    with new_shard(folder, number) as (shard, entry):
+        names, labels, entry['skipped'] = _write_images(dataset, shard, settings, indices, progress)
+        entry['images'] = len(names)
+        if settings['with_label']:
+            np.save(shard / LABELS, np.array(labels, np.int64))
+        (shard / NAMES).write_text(json.dumps(names))
 
 
 def _write_images(
@@ -285,8 +263,7 @@ def _write_images(
     """Names and labels of the images that could be read; names and reasons of the others."""
     names, labels, skipped, offsets = [], [], [], [0]
     shape = (3, settings['size'], settings['size']) if settings['format'] == 'uint8' else ()
-    with (folder / IMAGES).open('wb') as file:
-        head = _write_head(file, (0, *shape))
+    with closing(ArrayFile(folder / IMAGES, (0, *shape), 'u1')) as file:
         for index, image in _images(dataset, settings, indices):
             name, label = _entry(dataset, index)
             if isinstance(image, str):
@@ -297,18 +274,10 @@ def _write_images(
                 file.write(stored := _stored(image, settings))
                 offsets.append(offsets[-1] + len(stored))
             progress.advance()
-        file.seek(0)
-        if _write_head(file, (len(names), *shape) if shape else (offsets[-1],)) != head:
-            raise RuntimeError('numpy leaves no room for the number of images in the head of a file')
+        file.close(len(names) if shape else offsets[-1])
     if not shape:
         np.save(folder / OFFSETS, np.array(offsets, np.int64))
     return names, labels, skipped
-
-
-def _write_head(file: BinaryIO, shape: tuple[int, ...]) -> int:
-    """The head of a .npy file of bytes; numpy reserves room for the first number of its shape to grow."""
-    np.lib.format.write_array_header_1_0(file, dict(descr='|u1', fortran_order=False, shape=shape))
-    return file.tell()
 
 
 def _images(
@@ -348,7 +317,7 @@ def _stored(image: np.ndarray, settings: dict) -> bytes:
 
 
 def _finish(dataset: ImageFolder, folder: Path, settings: dict, count: int) -> dict[str, Any]:
-    shards = [json.loads((folder / _name(number) / SHARD).read_text()) for number in range(count)]
+    shards = entries_of(folder, count)
     skipped = {name: reason for shard in shards for name, reason in shard['skipped']}
     if len(skipped) > dataset.max_bad * len(dataset):
         first = min(skipped)
@@ -357,30 +326,10 @@ def _finish(dataset: ImageFolder, folder: Path, settings: dict, count: int) -> d
             f' max_bad={dataset.max_bad:g}; run it again with a higher --max-bad, which packs nothing twice'
         )
     classes = list(getattr(dataset, 'folder_to_idx', None) or ()) if settings['with_label'] else []
-    manifest = dict(format=FORMAT, settings=settings, classes=classes, shards=shards)
-    atomic_write_text(folder / MANIFEST, json.dumps(manifest) + '\n')
-    return manifest
+    return write_manifest(folder, PACKED, settings, shards, classes=classes)
 
 
 def verify(folder: Path, num_workers: int = 1, progress: bool = False) -> list[str]:
-    """What is wrong with the files of a packed data set, by their checksums: 'path reason'."""
+    """The damaged files of a packed data set, by their checksums: 'path reason'."""
     check_range('num_workers', num_workers, 1, kind=int)
-    shards = read_manifest(folder)['shards']
-    expected = {
-        folder / shard['name'] / name: told for shard in shards for name, told in shard['files'].items()
-    }
-    with ProcessPoolExecutor(num_workers, get_context('fork')) as pool:
-        found = tqdm(
-            pool.map(_problem, expected, expected.values()),
-            total=len(expected),
-            desc='verify',
-            unit='file',
-            disable=None if progress else True,
-        )
-        return [problem for problem in found if problem]
-
-
-def _problem(path: Path, told: tuple[int, str]) -> str:
-    if not path.is_file():
-        return f'{path} is missing'
-    return '' if [path.stat().st_size, checksum(path)] == list(told) else f'{path} is damaged'
+    return damaged_files(folder, PACKED, num_workers=num_workers, progress=progress)

@@ -4,24 +4,24 @@
 import hashlib
 import json
 import os
-import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
+from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 from tqdm import tqdm
 
+from ldae.datasets.store import ArrayFile, Kind, Store, new_shard, new_store, read_manifest, take
 from ldae.utils import ConfigError
-from ldae.utils.collective import failing_together, from_main_process
-from ldae.utils.files import atomic_write_text
+from ldae.utils.collective import from_main_process
 from ldae.utils.models import unwrapped
 from ldae.version import __version__
 
@@ -34,11 +34,18 @@ from .features import (
     resolve_blocks,
 )
 
-MANIFEST = 'manifest.json'
-#: Raised when files written before can't be used any more.
-FORMAT = 1
-#: What modules note down as they are used: it changes no feature.
-MEMORIES = ('_is_init', '_known_fitted')
+#: A part of each cache's name, raised when those written before can't be used any more.
+FORMAT = 2
+LABELS = 'labels.npy'
+FEATURES = Kind(
+    'features',
+    '`ldae probe`',
+    'manifest.json',
+    'delete {folder}, and they are computed anew',
+    ('num_images', 'blocks', 'timesteps', 'noisy', 'depth'),
+)
+#: Options that modules note down as they are used: they change no feature.
+NOTED_OPTIONS = ('_is_init', '_known_fitted')
 LARGEST = torch.finfo(torch.float16).max
 
 
@@ -81,12 +88,8 @@ class CachedFeatures:
             if len(self._shards) == 1:
                 return torch.from_numpy(np.array(self._shards[0][rows]))
             rows = torch.arange(len(self))[rows]
-        numbers = rows.cpu().numpy()
-        out = np.empty((len(numbers), self.shape[1]), np.float16)
-        shard, place = numbers % len(self._shards), numbers // len(self._shards)
-        for i, values in enumerate(self._shards):
-            out[shard == i] = values[place[shard == i]]
-        return torch.from_numpy(out)
+        places, numbers = np.divmod(rows.cpu().numpy(), len(self._shards))
+        return torch.from_numpy(take(self._shards, numbers, places))
 
 
 class FeatureCache(Mapping):
@@ -107,29 +110,15 @@ class FeatureCache(Mapping):
 
     def __init__(self, folder: str | os.PathLike, settings: Sequence[FeatureSetting] | None = None) -> None:
         self.folder = Path(folder)
-        self.manifest = read_manifest(self.folder)
-        if self.manifest is None:
-            raise ConfigError(f'{folder} holds no finished feature cache: let ldae probe write one')
-        self.seconds: float = self.manifest['seconds']
-        self.num_images: int = self.manifest['num_images']
-        self._variants = list(product(self.manifest['timesteps'], self.manifest['noisy']))
-        self.settings = list(settings or settings_of(self.manifest))
-        self._files = {
-            block: [self._load(f'block_{block}', rank) for rank in range(self.manifest['num_shards'])]
-            for block in self.manifest['blocks']
-        }
+        store = Store(self.folder, FEATURES)
+        self._layout, self._shards = store.settings, store.shards
+        self.seconds: float = store.manifest['seconds']
+        self.num_images: int = self._layout['num_images']
+        self._variants = list(product(self._layout['timesteps'], self._layout['noisy']))
+        self.settings = list(settings or settings_of(self._layout))
         self.labels = torch.empty(self.num_images, dtype=torch.int64)
-        for rank in range(self.manifest['num_shards']):
-            self.labels[rank :: self.manifest['num_shards']] = torch.from_numpy(
-                np.array(self._load('labels', rank))
-            )
-
-    def _load(self, name: str, rank: int) -> np.ndarray:
-        path = self.folder / file_name(name, rank)
-        try:
-            return np.load(path, mmap_mode='r', allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f'{path} is missing or damaged ({error}): delete {self.folder}') from error
+        for rank, shard in enumerate(self._shards):
+            self.labels[rank :: len(self._shards)] = torch.from_numpy(np.array(shard[LABELS]))
 
     def __iter__(self) -> Iterator[FeatureSetting]:
         return iter(self.settings)
@@ -139,7 +128,8 @@ class FeatureCache(Mapping):
 
     def __getitem__(self, setting: FeatureSetting) -> CachedFeatures:
         variant = self._variants.index((setting.timestep, setting.noisy))
-        return CachedFeatures([shard[variant] for shard in self._files[setting.block]], self.num_images)
+        arrays = [shard[file_of(setting.block)][variant] for shard in self._shards]
+        return CachedFeatures(arrays, self.num_images)
 
     def select(self, block: int | None = None, timestep: int | None = None, noisy: bool = False) -> Tensor:
         """Features (n, C) float32 of one setting, in memory.
@@ -149,7 +139,7 @@ class FeatureCache(Mapping):
         Raises:
             ConfigError: The cache holds no such setting.
         """
-        (block,) = resolve_block_numbers(self.manifest['depth'], None if block is None else [block])
+        (block,) = resolve_block_numbers(self._layout['depth'], None if block is None else [block])
         timesteps = {setting.timestep for setting in self.settings}
         if timestep is None and len(timesteps) == 1:
             (timestep,) = timesteps
@@ -176,7 +166,7 @@ def cache_features(
 
     They lie in a folder below ``folder`` whose name follows from the model's weights and structure, the preprocessing and
     ``data``; what is there already is not computed again. Each image is read once. In a distributed run each rank writes
-    a file of its own; all get the whole. Memory is that of a batch.
+    a shard of its own; all get the whole. Memory is that of a batch.
 
     Args:
         model: As :func:`ldae.evaluation.block_features` takes it, in evaluation mode.
@@ -204,7 +194,9 @@ def cache_features(
     found = None if refresh else find_cache(folder, base, wanted)
     found = from_main_process(found)
     if found is None:
+        _tell_of_earlier(Path(folder))
         layout = dict(blocks=numbers, timesteps=list(timesteps), noisy=list(noisy), depth=num_blocks(model))
+        layout['num_images'] = len(dataloader.dataset)
         found = _write_cache(model, dataloader, data_preprocessor, Path(folder), base, layout, desc)
     return FeatureCache(found, wanted)
 
@@ -226,7 +218,7 @@ def _hash_module(digest: Any, module: nn.Module) -> None:
     """Types, plain options such as the number of heads, parameters and buffers."""
     for name, part in module.named_modules():
         options = {
-            key: value for key, value in vars(part).items() if key not in MEMORIES and _is_plain(value)
+            key: value for key, value in vars(part).items() if key not in NOTED_OPTIONS and _is_plain(value)
         }
         digest.update(repr((name, type(part).__name__, sorted(options.items()))).encode())
     tensors = [*module.named_parameters(), *module.named_buffers()]
@@ -245,28 +237,29 @@ def _is_plain(value: Any) -> bool:
 def find_cache(folder: str | os.PathLike, key: str, wanted: Sequence[FeatureSetting]) -> Path | None:
     """A finished cache below ``folder`` that has all that is wanted."""
     for path in sorted(Path(folder).glob(f'{key}-*')):
-        manifest = read_manifest(path)
-        if manifest is not None and set(wanted) <= set(settings_of(manifest)):
-            return path
+        with suppress(ConfigError):
+            if set(wanted) <= set(settings_of(read_manifest(path, FEATURES)['settings'])):
+                return path
     return None
 
 
-def read_manifest(path: Path) -> dict | None:
-    """What is written last: None while a cache isn't finished."""
-    try:
-        return json.loads((path / MANIFEST).read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return None
+def _tell_of_earlier(folder: Path) -> None:
+    """Say so if there are caches that earlier versions of ldae wrote, in another layout."""
+    for path in folder.glob('*/labels.0.npy'):
+        print_log(
+            f'{path.parent} was written by an earlier version of ldae and is not read: the features are computed anew, and '
+            'it may be deleted'
+        )
 
 
-def settings_of(manifest: dict) -> list[FeatureSetting]:
+def settings_of(layout: dict) -> list[FeatureSetting]:
     """All settings of a cache."""
-    return [FeatureSetting(*s) for s in product(*(manifest[key] for key in ('blocks', 'timesteps', 'noisy')))]
+    return [FeatureSetting(*s) for s in product(*(layout[key] for key in ('blocks', 'timesteps', 'noisy')))]
 
 
-def file_name(name: str, rank: int) -> str:
-    """``labels`` and ``block_<number>``, one file a process."""
-    return f'{name}.{rank}.npy'
+def file_of(block: int) -> str:
+    """The file of a block's features (variants, images, C) in each shard."""
+    return f'block_{block}.npy'
 
 
 def _write_cache(
@@ -278,37 +271,14 @@ def _write_cache(
     layout: dict,
     desc: str,
 ) -> Path:
-    """The pass: into a hidden folder, which gets its name when all ranks are done."""
+    """The pass; each process writes a shard."""
     start = time.perf_counter()
-    settings = hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:8]
-    finished, unfinished = folder / f'{key}-{settings}', None
-    try:
-        if is_main_process():
-            unfinished = folder / f'.{finished.name}.{uuid.uuid4().hex[:8]}'
-            unfinished.mkdir(parents=True)
-        unfinished = from_main_process(unfinished)
-        with failing_together():
-            _write_shard(model, dataloader, data_preprocessor, unfinished, layout, desc)
-        if is_main_process():
-            size = dict(num_images=len(dataloader.dataset), num_shards=get_world_size())
-            manifest = dict(layout, **size, seconds=time.perf_counter() - start)
-            atomic_write_text(unfinished / MANIFEST, json.dumps(manifest, indent=2) + '\n')
-            _put_in_place(unfinished, finished)
-        barrier()
-    except BaseException:
-        if is_main_process() and unfinished is not None:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    name = hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:8]
+    finished = folder / f'{key}-{name}'
+    with new_store(finished, FEATURES, layout, get_world_size(), replace=True) as (unfinished, entries):
+        _write_shard(model, dataloader, data_preprocessor, unfinished, layout, desc)
+        entries['seconds'] = time.perf_counter() - start
     return finished
-
-
-def _put_in_place(unfinished: Path, finished: Path) -> None:
-    """Give a whole cache its name, in place of an older one."""
-    if finished.exists():
-        old = unfinished.with_name(f'{unfinished.name}.old')
-        finished.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
-    unfinished.rename(finished)
 
 
 @torch.no_grad()
@@ -325,8 +295,8 @@ def _write_shard(
     numbers = range(len(dataloader.dataset))[rank::world]
     num_variants = len(layout['timesteps']) * len(layout['noisy'])
     device = next((param.device for param in model.parameters()), torch.device('cpu'))
-    shards, labels, filled = {}, np.empty(len(numbers), np.int64), 0
-    try:
+    files, labels, filled = {}, np.empty(len(numbers), np.int64), 0
+    with new_shard(folder, rank) as (shard, _), ExitStack() as opened:
         for batch in _with_progress(dataloader, desc):
             batch = batch if data_preprocessor is None else data_preprocessor(batch)
             # The sampler's last images may be repeated ones.
@@ -338,46 +308,24 @@ def _write_shard(
             )
             for variant, rows_of_blocks in enumerate(variants) if len(index) else ():
                 for block, rows in zip(layout['blocks'], rows_of_blocks, strict=True):
-                    path = folder / file_name(f'block_{block}', rank)
-                    if block not in shards:
-                        shards[block] = _Shard(path, (num_variants, len(numbers), rows.shape[1]))
-                    shards[block].write(variant, filled, _to_half(rows, block))
+                    channels = rows.shape[1]
+                    if block not in files:
+                        file = ArrayFile(
+                            shard / file_of(block), (num_variants, len(numbers), channels), '<f2'
+                        )
+                        files[block] = opened.enter_context(closing(file))
+                    place = (variant * len(numbers) + filled) * channels
+                    files[block].write(_to_half(rows, block).contiguous().numpy(), place)
             filled += len(index)
         if filled < len(numbers):
             raise ConfigError(
                 f'features: the data loader gave {filled} of {len(numbers)} images: set drop_last=False'
             )
-    except OSError as error:
-        raise ConfigError(
-            f'{folder.parent}: features cannot be written ({error.strerror or error})'
-        ) from error
-    finally:
-        for shard in shards.values():
-            shard.close()
-    np.save(folder / file_name('labels', rank), labels)
+        np.save(shard / LABELS, labels)
 
 
 def _with_progress(dataloader: DataLoader, desc: str) -> tqdm:
     return tqdm(dataloader, desc=desc, unit='batch', leave=False, disable=None if is_main_process() else True)
-
-
-class _Shard:
-    """A .npy file of float16 (variants, rows, channels) that is filled piece by piece."""
-
-    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
-        self.file, self.shape = path.open('wb'), shape
-        header = dict(descr='<f2', fortran_order=False, shape=shape)
-        np.lib.format.write_array_header_1_0(self.file, header)
-        self.start = self.file.tell()
-        self.file.truncate(self.start + 2 * int(np.prod(shape)))
-
-    def write(self, variant: int, row: int, values: Tensor) -> None:
-        """Put (B, C) at a row of a variant."""
-        self.file.seek(self.start + 2 * self.shape[2] * (variant * self.shape[1] + row))
-        self.file.write(values.contiguous().numpy().data)
-
-    def close(self) -> None:
-        self.file.close()
 
 
 def _to_half(rows: Tensor, block: int) -> Tensor:

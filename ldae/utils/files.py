@@ -13,6 +13,7 @@ def atomic_write_text(path: Path, text: str) -> None:
     """Write a small file that is at every moment the old one or the new one."""
     unfinished = path.with_name(f'.{path.name}.unfinished')
     unfinished.write_text(text)
+    flush(unfinished)
     unfinished.replace(path)
 
 
@@ -33,7 +34,7 @@ def atomic_save(content: Any, path: str | os.PathLike) -> None:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    flush(path.parent)
 
 
 def _save(content: Any, file: IO[bytes]) -> None:
@@ -48,12 +49,14 @@ def _save(content: Any, file: IO[bytes]) -> None:
         raise
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Let a file, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError:
-        pass  # some network file systems can't
+        if path.is_file():
+            raise
+        # Some network file systems can't do this to folders.
     finally:
         os.close(descriptor)

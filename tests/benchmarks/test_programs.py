@@ -19,11 +19,12 @@ TINY = {
     'probe.py': '--images 60 --timesteps 10 300 --settings 8 --epochs 1',
     'runner_overhead.py': '--batch-sizes 4 --steps 2',
     'scaling.py': '--processes 1 --batch-size 4 --rounds 1 --steps 1 --warm-up 1',
+    'stores.py': '--scale 0.01 --batch-size 4 --rounds 1 --only safetensors',
     'train_step.py': '--masked --size tiny --img-size 32 --batch-size 2 --steps 1',
 }
 PEERS = 'float32 products|plain loop of timm layers|training time|bare product|feature pass|a step of MAE'
 PEERS += "|encoding images|mmpretrain's pipeline"
-PEERS += '|bare loop|processes that do not talk'
+PEERS += '|bare loop|bare copy|processes that do not talk'
 
 
 def test_every_program_is_run_here():

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from ldae.config import load_config
 from ldae.config.packed import use_packed_data
 from ldae.datasets import FastRandomResizedCrop, ImageFolder, PackedImages, batch_collate
-from ldae.datasets.packing import PackOptions, pack
+from ldae.datasets.packing import PackOptions, pack, verify
 from ldae.utils import ConfigError
 from ldae.utils.rng import Draws
 
@@ -274,6 +274,17 @@ def test_what_is_not_as_it_was_written_is_one_line(packed: Path, tmp_path: Path,
     with pytest.raises(ConfigError, match=line) as caught:
         PackedImages(str(tmp_path / 'uint8'))
     assert '\n' not in str(caught.value)
+
+
+def test_a_folder_whose_manifest_does_not_name_its_kind_is_read_as_before(packed: Path, tmp_path: Path):
+    shutil.copytree(packed / 'uint8', tmp_path / 'uint8')
+    path = tmp_path / 'uint8' / 'train' / 'packed.json'
+    manifest = json.loads(path.read_text())
+    assert manifest.pop('kind') == 'packed images'
+    path.write_text(json.dumps(manifest))
+    dataset = PackedImages(str(tmp_path / 'uint8'))
+    assert torch.equal(dataset.__getitems__(BATCH)['inputs'], stacked(unpacked(packed), BATCH))
+    assert verify(path.parent) == []
 
 
 def test_a_damaged_jpeg_is_named(packed: Path, tmp_path: Path):

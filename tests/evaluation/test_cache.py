@@ -10,8 +10,8 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from ldae.datasets import store
 from ldae.evaluation import FeatureCache, FeatureSetting, cache_features, extract_features, pooled_features
-from ldae.evaluation import cache as module
 from ldae.utils import ConfigError
 
 
@@ -126,24 +126,38 @@ def test_a_cache_that_was_not_finished_is_not_used(data, net, tmp_path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, 'atomic_write_text', fail)
+        patch.setattr(store, 'atomic_write_text', fail)
         with pytest.raises(KeyboardInterrupt):
             cache_features(net, loader(data), None, tmp_path)
     assert list(tmp_path.iterdir()) == []
     cache = cache_features(net, loader(data), None, tmp_path)
     assert data.reads == [2] * 10
     (cache.folder / 'manifest.json').unlink()
-    with pytest.raises(ConfigError, match='no finished feature cache'):
+    with pytest.raises(ConfigError, match='no finished features'):
         FeatureCache(cache.folder)
     cache_features(net, loader(data), None, tmp_path)
     assert data.reads == [3] * 10
 
 
+def test_a_cache_of_an_earlier_version_is_not_read_and_stays(data, net, tmp_path, monkeypatch):
+    earlier, said = tmp_path / 'key-settings' / 'labels.0.npy', []
+    earlier.parent.mkdir()
+    np.save(earlier, np.arange(10))
+    (earlier.parent / 'manifest.json').write_text(json.dumps(dict(blocks=[3], num_images=10)))
+    monkeypatch.setattr('ldae.evaluation.cache.print_log', said.append)
+    cache_features(net, loader(data), None, tmp_path)
+    (line,) = said
+    assert f'{earlier.parent} was written by an earlier version of ldae and is not read' in line
+    with pytest.raises(ConfigError, match='has no format number.*use the version that wrote it'):
+        FeatureCache(earlier.parent)
+    assert np.load(earlier).tolist() == list(range(10))
+
+
 def test_a_file_cut_short_is_one_clear_line(data, net, tmp_path):
     cache = cache_features(net, loader(data), None, tmp_path)
-    path = cache.folder / 'block_3.0.npy'
+    path = cache.folder / 'shard-00000' / 'block_3.npy'
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(ConfigError, match='missing or damaged') as error:
+    with pytest.raises(ConfigError, match='bytes of .*: delete') as error:
         FeatureCache(cache.folder)
     assert '\n' not in str(error.value)
 
@@ -176,20 +190,21 @@ def test_a_full_disk_is_one_clear_line(data, net, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(module._Shard, 'write', full)
+    monkeypatch.setattr(store.ArrayFile, 'write', full)
     with pytest.raises(ConfigError, match='cannot be written .No space left on device'):
         cache_features(net, loader(data), None, tmp_path)
 
 
 def test_files_are_plain_arrays_of_float16(data, net, tmp_path):
     cache = cache_features(net, loader(data), None, tmp_path, [1, 3])
-    assert {path.name for path in cache.folder.iterdir()} == {
-        'manifest.json',
-        'labels.0.npy',
-        'block_1.0.npy',
-        'block_3.0.npy',
+    assert {path.name for path in cache.folder.iterdir()} == {'manifest.json', 'shard-00000'}
+    assert {path.name for path in (cache.folder / 'shard-00000').iterdir()} == {
+        'shard.json',
+        'labels.npy',
+        'block_1.npy',
+        'block_3.npy',
     }
-    values = np.load(cache.folder / 'block_1.0.npy')
+    values = np.load(cache.folder / 'shard-00000' / 'block_1.npy')
     assert values.dtype == np.float16
     assert values.shape == (1, 10, 8)
-    assert json.loads((cache.folder / 'manifest.json').read_text())['num_images'] == 10
+    assert json.loads((cache.folder / 'manifest.json').read_text())['settings']['num_images'] == 10

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encode a data set once, into a file that a model is then trained from."""
+"""Encode a data set once, into latents on disk that a model is then trained from."""
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ldae.datasets import batch_collate
-from ldae.datasets.latents import LatentDataset, LatentFile, batches_of, checksum, chunks_of, first_of_chunk
+from ldae.datasets.latents import LatentDataset, new_latents, shards_of, write_shard
 from ldae.utils import ConfigError
-from ldae.utils.collective import failing_together, from_main_process, gathered
+from ldae.utils.collective import failing_together
 from ldae.utils.rng import preserved_rng, seed_cpu
 
 from .fit import collate
@@ -36,86 +36,53 @@ def write_latents(
     num_workers: int = 0,
     worker_init_fn: Callable[[int], None] | None = None,
 ) -> None:
-    """Encode all images of ``dataset`` by the tokenizer of ``model``, each process its share, into one file.
+    """Encode all images of ``dataset`` by the tokenizer of ``model``, each process its shards, into one folder.
 
-    The file is there when it is whole, or not at all. All processes must see the same folder.
+    The folder is there when it is whole, or not at all. All processes must see it.
 
     Args:
-        made_of: What the latents are made of, for the header.
+        made_of: What the latents are made of, for the manifest.
         dtype: A key of ``DTYPES``.
         batch_size: Images encoded at a time.
         num_workers, worker_init_fn: Of the DataLoader that reads images.
 
     Raises:
-        ConfigError: There is no room, the file can't be written, or latents don't fit into ``dtype``.
+        ConfigError: There is no room, the folder can't be written, or latents don't fit into ``dtype``.
     """
     geometry = model.tokenizer.geometry
-    shape = (len(dataset), geometry.num_tokens, geometry.latent_dim)
-    file = LatentFile(path, shape, dtype, bool(model.num_classes))
-    try:
-        with _explained(path):
-            if is_main_process():
-                file.create()
-        file.unfinished = from_main_process(file.unfinished)
-        batches = list(batches_of(chunks_of(len(dataset))[get_rank() :: get_world_size()], batch_size))
+    shape, with_label = (len(dataset), geometry.num_tokens, geometry.latent_dim), bool(model.num_classes)
+    with new_latents(path, shape, dtype, with_label, made_of) as (folder, _):
+        shards = shards_of(len(dataset))
+        mine = range(get_rank(), len(shards), get_world_size())
+        batches = {number: batches_of(shards[number], batch_size) for number in mine}
         loader = DataLoader(
             dataset,
-            batch_sampler=batches,
+            batch_sampler=list(chain(*batches.values())),
             num_workers=num_workers,
             worker_init_fn=worker_init_fn,
             collate_fn=collate,
             generator=torch.Generator().manual_seed(0),
         )
-        with _explained(path):
-            written = _write_share(file, model, loader, batches)
-        written = gathered(written)
-        with _explained(path):
-            if is_main_process():
-                _finish(file, made_of, {start: part for share in written for start, part in share.items()})
-    except BaseException:
-        file.discard()
-        raise
+        # A bar on rank 0 alone, and there on a terminal only.
+        quiet = None if is_main_process() else True
+        with tqdm(total=sum(len(shards[n]) for n in mine), desc='encode', unit='img', disable=quiet) as bar:
+            encoded = _encoded(model, loader, bar)
+            for number in mine:
+                write_shard(folder, number, shape, dtype, islice(encoded, len(batches[number])))
 
 
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """What fails in one process fails in all, and is one line."""
-    with failing_together():
-        try:
-            yield
-        except OSError as error:
-            raise ConfigError(
-                f'{path}: latents cannot be written ({error.strerror or error}): name another file'
-            ) from error
+def batches_of(images: range, batch_size: int) -> list[list[int]]:
+    """Numbers of images, batch by batch."""
+    return [list(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
 
 
 @torch.no_grad()
-def _write_share(
-    file: LatentFile, model: nn.Module, loader: DataLoader, batches: Sequence[list[int]]
-) -> dict[int, tuple[int, Tensor | None]]:
-    """Encode and write this process's images: by a chunk's first image, its rows' checksum and its labels."""
-    written: dict[int, tuple[int, Tensor | None]] = {}
-    with tqdm(total=sum(map(len, batches)), desc='encode', unit='img', disable=_quiet()) as bar:
-        for numbers, batch in zip(batches, loader, strict=True):
-            rows = file.write(numbers[0], latents_of(model, batch))
-            start = first_of_chunk(numbers[0])
-            before, labels = written.get(start, (0, None))
-            if model.num_classes:
-                labels = torch.cat([*([] if labels is None else [labels]), labels_of(batch)])
-            written[start] = checksum(rows, before=before), labels
-            bar.update(len(rows))
-    return written
-
-
-def _quiet() -> bool | None:
-    """No bar but on rank 0, and there on a terminal only."""
-    return None if is_main_process() else True
-
-
-def _finish(file: LatentFile, made_of: dict[str, str], written: dict[int, tuple[int, Tensor | None]]) -> None:
-    parts = [written[start] for start in sorted(written)]
-    labels = None if parts[0][1] is None else torch.cat([part for _, part in parts])
-    file.finish(made_of, [number for number, _ in parts], labels)
+def _encoded(model: nn.Module, loader: DataLoader, bar: tqdm) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Latents and, where the model conditions on them, labels of each batch."""
+    for batch in loader:
+        latents = latents_of(model, batch)
+        bar.update(len(latents))
+        yield latents, labels_of(batch) if model.num_classes else None
 
 
 def latents_of(model: nn.Module, batch: dict) -> Tensor:
@@ -162,7 +129,7 @@ def read_samples(dataset: Dataset) -> tuple[list[int], dict]:
 
 
 def check_latents(latents: LatentDataset, made_of: dict[str, str], dtype: str) -> None:
-    """Raise ConfigError unless a file was made of this tokenizer and these data, in this number format."""
+    """Raise ConfigError unless latents were made of this tokenizer and these data, in this number format."""
     what = dict(tokenizer='another tokenizer or normalisation', data='another data set or pipeline')
     for key, words in what.items():
         if key in made_of and latents.made_of.get(key) != made_of[key]:
@@ -178,11 +145,13 @@ def check_latents(latents: LatentDataset, made_of: dict[str, str], dtype: str) -
 def check_content(latents: LatentDataset, model: nn.Module, numbers: Sequence[int], batch: dict) -> None:
     """Raise ConfigError if checksums differ, or the latents of a batch of images, given by number, are others by now."""
     with failing_together():
-        latents.verify(range(len(chunks_of(len(latents))))[get_rank() :: get_world_size()])
-        found = latents.latents[list(numbers)].float()
-        step = torch.finfo(latents.latents.dtype).eps
+        latents.verify(range(get_rank(), len(latents.shards), get_world_size()))
+        found = latents.rows(numbers)
+        step = torch.finfo(found.dtype).eps
         # An encoder's own rounding differs between machines, and sizes of batches.
-        if not torch.allclose(found, latents_of(model, batch).cpu().float(), rtol=2 * step, atol=2e-3):
+        if not torch.allclose(
+            found.float(), latents_of(model, batch).cpu().float(), rtol=2 * step, atol=2e-3
+        ):
             raise ConfigError(
                 f'{latents.file} holds latents of other images than the data set has by now: delete it, and it is made anew'
             )

@@ -24,23 +24,25 @@ from .latent_cache import (
     write_latents,
 )
 
-FILE_NAME = 'latents.safetensors'
+FOLDER_NAME = 'latents'
+#: Earlier versions of ldae wrote one file, which isn't read.
+EARLIER_NAME = 'latents.safetensors'
 
 
 @HOOKS.register_module()
 class LatentCacheHook(Hook):
     """Encode the training images once, before the first step, and train from their latents, which lie in memory.
 
-    For heads that need no images, and data without augmentation. The file is used again by later runs whose tokenizer and
-    data are the same, refused by others.
+    For heads that need no images, and data without augmentation. The latents are used again by later runs whose tokenizer
+    and data are the same, refused by others.
 
     Args:
-        file: What is written, or used if it is there; None: ``latents.safetensors`` in the work directory.
+        file: The folder that is written, or used if it is there; None: ``latents`` in the work directory.
         dtype: ``'float32'``, ``'float16'`` or ``'bfloat16'``, of what is written.
         batch_size: Images encoded at a time.
 
     Raises:
-        ConfigError: The head needs images; images are augmented; the file is damaged, or of another tokenizer, other data
+        ConfigError: The head needs images; images are augmented; the latents are damaged, or of another tokenizer, other data
             or another dtype; there is no room for it.
     """
 
@@ -61,16 +63,16 @@ class LatentCacheHook(Hook):
             read_samples(runner.train_dataloader.dataset)
 
     def before_train(self, runner: Runner) -> None:
-        """Write the file, or look whether it is the right one, and train from it."""
+        """Write the latents, or look whether they are the right ones, and train from them."""
         model, loader = unwrapped(runner.model), runner.train_dataloader
         check_model(model)
         made_of = dict(tokenizer=tokenizer_key(model.tokenizer, model.data_preprocessor))
-        if isinstance(loader.dataset, LatentDataset):  # the config names the file itself
+        if isinstance(loader.dataset, LatentDataset):  # the config names the folder itself
             check_latents(loader.dataset, made_of, loader.dataset.dtype)
             return
         cfg = runner.cfg.get('train_dataloader') or {}
         made_of['data'] = data_key(loader.dataset, cfg.get('dataset'))
-        path = Path(self.file or Path(runner.work_dir) / FILE_NAME).expanduser()
+        path = Path(self.file or Path(runner.work_dir) / FOLDER_NAME).expanduser()
         put_into(loader, self._latents(path, model, made_of, runner))
 
     def _latents(
@@ -80,6 +82,10 @@ class LatentCacheHook(Hook):
         is_there = from_main_process(path.exists())
         numbers, batch = read_samples(loader.dataset)
         if not is_there:
+            if not self.file and (earlier := path.with_name(EARLIER_NAME)).exists():
+                runner.logger.info(
+                    f'{earlier} is of an earlier version of ldae and not read: it may be deleted'
+                )
             runner.logger.info(f'Encoding {len(loader.dataset)} training images into {path}')
             reading = dict(num_workers=loader.num_workers, worker_init_fn=loader.worker_init_fn)
             write_latents(path, model, loader.dataset, made_of, self.dtype, self.batch_size, **reading)
@@ -87,9 +93,8 @@ class LatentCacheHook(Hook):
         if is_there:
             check_latents(latents, made_of, self.dtype)
             check_content(latents, model, numbers, batch)
-        size = latents.latents.numel() * latents.latents.element_size() / 1e6
         runner.logger.info(
-            f'Training from latents: {size:,.1f} MB of {latents.dtype} in {path}, '
+            f'Training from latents: {latents.nbytes / 1e6:,.1f} MB of {latents.dtype} in {path}, '
             f'{"verified" if is_there else "encoded"} in {time.perf_counter() - start:.1f} s'
         )
         return latents
@@ -98,6 +103,6 @@ class LatentCacheHook(Hook):
 def check_model(model: nn.Module) -> None:
     """Raise ConfigError unless a model can be trained from latents alone."""
     if not hasattr(model, 'tokenizer') or not hasattr(getattr(model, 'head', None), 'needs_images'):
-        raise ConfigError(f'LatentCacheHook: {type(model).__name__} is no l-DAE: remove the hook')
+        raise ConfigError(f'LatentCacheHook: {type(model).__name__} is not an l-DAE: remove the hook')
     if model.head.needs_images:
         raise ConfigError(f'LatentCacheHook: {model.head.why_images}')

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from safetensors.torch import load_file
 
 from ldae.engine import LatentCacheHook
 from ldae.engine.tokenizer import latent_cache
@@ -94,8 +93,7 @@ def test_labels_come_along_where_the_model_conditions_on_them(losses):
 
 def test_the_file_is_used_again_and_holds_what_the_tokenizer_makes(losses, tmp_path, monkeypatch):
     first, _, weights = losses([LatentCacheHook(dtype='float32')])
-    path = tmp_path / 'latents.safetensors'
-    rows = load_file(path)['latents']
+    rows = np.load(tmp_path / 'latents' / 'shard-00000' / 'latents.npy')
     assert rows.shape == (64, 16, 4)
     assert rows.std() == pytest.approx(1, abs=0.2)
     monkeypatch.setattr(
@@ -105,7 +103,7 @@ def test_the_file_is_used_again_and_holds_what_the_tokenizer_makes(losses, tmp_p
     np.testing.assert_array_equal(again, first)
 
 
-def test_a_config_may_name_the_file_itself(losses, make_runner, tmp_path):
+def test_a_config_may_name_the_folder_itself(losses, make_runner, tmp_path):
     expected, _, _ = losses([LatentCacheHook()])
     tokenizer = next(tmp_path.glob('tokenizer_*.pth'))
     cfg = model()
@@ -116,7 +114,7 @@ def test_a_config_may_name_the_file_itself(losses, make_runner, tmp_path):
         num_workers=0,
         collate_fn=dict(type='ldae.batch_collate'),
         sampler=dict(type='DefaultSampler', shuffle=True),
-        dataset=dict(type='ldae.LatentDataset', file=str(tmp_path / 'latents.safetensors')),
+        dataset=dict(type='ldae.LatentDataset', file=str(tmp_path / 'latents')),
     )
     make_runner([LatentCacheHook(), watch], epochs=4, train_dataloader=loader, model=cfg).train()
     np.testing.assert_array_equal(watch.values, expected)
@@ -171,7 +169,7 @@ def test_a_model_without_latents_and_wrong_options_are_one_line():
     for options in (dict(dtype='int8'), dict(batch_size=0)):
         with pytest.raises(ConfigError, match='LatentCacheHook: '):
             LatentCacheHook(**options)
-    with pytest.raises(ConfigError, match='Linear is no l-DAE: remove the hook'):
+    with pytest.raises(ConfigError, match='Linear is not an l-DAE: remove the hook'):
         check_model(torch.nn.Linear(1, 1))
 
 
@@ -181,8 +179,19 @@ def test_a_file_that_cannot_be_written_is_one_line_and_leaves_nothing(losses, tm
         losses([LatentCacheHook(file=str(tmp_path / 'a' / 'b'))])
 
 
+def test_a_file_of_an_earlier_version_is_not_read_and_stays(losses, tmp_path):
+    earlier = tmp_path / 'latents.safetensors'
+    earlier.write_bytes(b'what it held')
+    losses([LatentCacheHook()])
+    (log,) = tmp_path.rglob('*.log')
+    assert f'{earlier} is of an earlier version of ldae and not read' in log.read_text()
+    with pytest.raises(ConfigError, match='is a file, and latents lie in a folder'):
+        losses([LatentCacheHook(file=str(earlier))])
+    assert earlier.read_bytes() == b'what it held'
+
+
 def test_a_run_that_stops_while_encoding_leaves_nothing(losses, tmp_path, monkeypatch):
-    monkeypatch.setattr(latent_cache, 'checksum', lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(latent_cache, 'write_shard', lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         losses([LatentCacheHook()])
     assert not list(tmp_path.glob('*latents*')) + list(tmp_path.glob('.*latents*'))

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays on disk that are there whole or not at all: packed images, latents and features.
+
+A store is a folder of shards, folders themselves, of numpy's own files, which are read by memory map. Its manifest says
+what they hold::
+
+    <manifest>.json      format, kind, settings, and of each shard its name and each file's size and SHA-256
+    shard-00000/
+        shard.json       this shard's entry of the manifest
+        images.npy ...
+
+A shard has another name until it is whole and on the disk, and the manifest is written last.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dist import is_main_process
+from tqdm import tqdm
+
+from ldae.utils import ConfigError
+from ldae.utils.collective import failing_together, from_main_process, gathered
+from ldae.utils.files import atomic_write_text, flush
+
+FORMAT = 1
+SHARD = 'shard.json'
+#: Names of shards and files: none of them leaves the folder.
+NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]*')
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of store.
+
+    Args:
+        name: Of what it holds, in the plural.
+        writer: What writes it.
+        manifest: The file that describes it.
+        remedy: What to do about one that is damaged; ``{folder}``, and the ``{part}`` of it, are filled in.
+        settings: Keys that its settings have.
+    """
+
+    name: str
+    writer: str
+    manifest: str
+    remedy: str
+    settings: tuple[str, ...] = ()
+
+    def fix(self, folder: Path, part: str | None = None) -> str:
+        """What to do if a shard, or without ``part`` the manifest, is damaged."""
+        return self.remedy.format(folder=folder, part=folder / (part or self.manifest))
+
+
+def shard_name(number: int) -> str:
+    return f'shard-{number:05d}'
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_manifest(folder: Path, kind: Kind) -> dict[str, Any]:
+    """The manifest of a store.
+
+    Raises:
+        ConfigError: It can't be read here, is of another kind, or names what lies outside the folder.
+    """
+    path = folder / kind.manifest
+    if not path.is_file():
+        raise ConfigError(f'{folder} holds no finished {kind.name}, which {kind.writer} writes')
+    try:
+        manifest = json.loads(path.read_text())
+        found = manifest.get('format')
+        if found == FORMAT:
+            _check_manifest(manifest, kind)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = error if type(error) is ValueError else type(error).__name__
+        raise ConfigError(f'{path} cannot be read ({why}): {kind.fix(folder)}') from error
+    if found != FORMAT:
+        state = 'has no format number' if found is None else f'has format {found}'
+        raise ConfigError(
+            f'{path} {state}, and this version of ldae reads {FORMAT}: use the version that wrote it, or another folder'
+        )
+    return manifest
+
+
+def _check_manifest(manifest: Mapping[str, Any], kind: Kind) -> None:
+    if (
+        found := manifest.get('kind', kind.name)
+    ) != kind.name:  # the first stores had one kind, and didn't say so
+        raise ValueError(f'it describes {found}, not {kind.name}')
+    for key in kind.settings:
+        manifest['settings'][key]
+    for shard in manifest['shards']:
+        for name in (shard['name'], *shard['files']):
+            if not NAME.fullmatch(name):
+                raise ValueError(f'{name!r} is not the name of a file in it')
+        for size, digest in shard['files'].values():
+            if type(size) is not int or type(digest) is not str:
+                raise TypeError
+
+
+def check_sizes(folder: Path, manifest: Mapping[str, Any], kind: Kind) -> None:
+    """Raise ConfigError for a file that isn't there or has another size than it was written with."""
+    for path, (size, _) in _files(folder, manifest['shards']).items():
+        found = path.stat().st_size if path.is_file() else None
+        if found != size:
+            state = 'is missing' if found is None else f'has {found:,} bytes of {size:,}'
+            raise ConfigError(f'{path} {state}: {kind.fix(folder, path.parent.name)}')
+
+
+def _files(folder: Path, shards: Sequence[Mapping]) -> dict[Path, Sequence]:
+    """Size and checksum of each file."""
+    return {folder / shard['name'] / name: told for shard in shards for name, told in shard['files'].items()}
+
+
+def damaged_files(
+    folder: Path,
+    kind: Kind,
+    shards: slice | Sequence[int] = slice(None),
+    num_workers: int = 1,
+    progress: bool = False,
+) -> list[str]:
+    """What is wrong with the files of some shards, by their checksums: 'path reason'."""
+    found = read_manifest(folder, kind)['shards']
+    found = found[shards] if isinstance(shards, slice) else [found[number] for number in shards]
+    files = _files(folder, found)
+    with ThreadPoolExecutor(num_workers) as pool:  # hashing lets other threads run
+        problems = tqdm(
+            pool.map(_problem, files, files.values()),
+            total=len(files),
+            desc='verify',
+            unit='file',
+            disable=None if progress else True,
+        )
+        return [problem for problem in problems if problem]
+
+
+def _problem(path: Path, told: Sequence) -> str:
+    if not path.is_file():
+        return f'{path} is missing'
+    return '' if [path.stat().st_size, sha256_of(path)] == list(told) else f'{path} is damaged'
+
+
+class Shard:
+    """The arrays of a shard by their files' names, mapped into memory when first read, in each process by itself."""
+
+    def __init__(self, folder: Path, kind: Kind) -> None:
+        self.folder, self.kind = folder, kind
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if (array := self._arrays.get(name)) is None:
+            try:
+                array = np.load(self.folder / name, mmap_mode='r', allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                fix = self.kind.fix(self.folder.parent, self.folder.name)
+                raise ConfigError(f'{self.folder / name} cannot be read ({error}): {fix}') from error
+            # A plain array: numpy's memmap takes a microsecond more for each row.
+            self._arrays[name] = array = array.view(np.ndarray)
+        return array
+
+    def __reduce__(self) -> tuple:  # for workers that are spawned: a map would be sent as what it holds
+        return Shard, (self.folder, self.kind)
+
+
+class Store:
+    """A store that is opened to be read: its manifest, and the size of each file, are as they were written."""
+
+    def __init__(self, folder: Path, kind: Kind) -> None:
+        self.folder, self.manifest = folder, read_manifest(folder, kind)
+        check_sizes(folder, self.manifest, kind)
+        self.settings: dict[str, Any] = self.manifest['settings']
+        self.shards = [Shard(folder / shard['name'], kind) for shard in self.manifest['shards']]
+
+    def whole(self, name: str) -> np.ndarray:
+        """An array of all shards, one after the other, in memory."""
+        return np.concatenate([shard[name] for shard in self.shards])
+
+
+def take(arrays: Sequence[np.ndarray], numbers: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows, given by the number of an array and the row in it, copied into one array."""
+    if len(arrays) == 1:
+        return arrays[0][rows]
+    out = np.empty((len(rows), *arrays[0].shape[1:]), arrays[0].dtype)
+    if len(rows) > 8 * len(arrays) and out[:1].nbytes < 4096:  # many small ones of each array
+        for number, array in enumerate(arrays):
+            out[numbers == number] = array[rows[numbers == number]]
+    else:
+        for i, (number, row) in enumerate(zip(numbers.tolist(), rows.tolist(), strict=True)):
+            out[i] = arrays[number][row]
+    return out
+
+
+class ArrayFile:
+    """A .npy file that is written piece by piece; the first number of its shape may grow until it is closed."""
+
+    def __init__(self, path: Path, shape: Sequence[int], dtype: str) -> None:
+        self._file, self._shape, self._dtype = path.open('wb'), tuple(shape), np.dtype(dtype)
+        self._start = self._write_head()
+
+    def _write_head(self) -> int:
+        self._file.seek(0)
+        head = dict(descr=self._dtype.str, fortran_order=False, shape=self._shape)
+        np.lib.format.write_array_header_1_0(self._file, head)
+        return self._file.tell()
+
+    def write(self, values: bytes | np.ndarray, place: int | None = None) -> None:
+        """Put values behind those before, or where the element number ``place`` is."""
+        if place is not None:
+            self._file.seek(self._start + place * self._dtype.itemsize)
+        self._file.write(values)
+
+    def close(self, length: int | None = None) -> None:
+        """Write the first number of the shape, where it has changed."""
+        if length is not None:
+            self._shape = (length, *self._shape[1:])
+            if self._write_head() != self._start:
+                raise RuntimeError('numpy leaves no room for the number of rows in the head of a file')
+        self._file.close()
+
+
+@contextmanager
+def new_shard(folder: Path, number: int) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A folder to write the files of a shard into and its entry to add to; when the block ends, it is flushed to the disk,
+    and gets its name."""
+    unfinished = folder / f'.{shard_name(number)}.unfinished'
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    entry: dict[str, Any] = dict(name=shard_name(number))
+    yield unfinished, entry
+    entry['files'] = {
+        path.name: [path.stat().st_size, sha256_of(path)] for path in sorted(unfinished.iterdir())
+    }
+    (unfinished / SHARD).write_text(json.dumps(entry) + '\n')
+    for path in (*unfinished.iterdir(), unfinished):
+        flush(path)
+    unfinished.rename(folder / entry['name'])
+
+
+def entries_of(folder: Path, count: int) -> list[dict[str, Any]]:
+    """The entries of the shards that were written, for the manifest."""
+    paths = [folder / shard_name(number) / SHARD for number in range(count)]
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(f'{path} is missing: all processes must write into the same folder')
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def write_manifest(
+    folder: Path, kind: Kind, settings: Mapping[str, Any], shards: Sequence[Mapping], **entries: Any
+) -> dict[str, Any]:
+    """Say that a store is whole."""
+    manifest = dict(format=FORMAT, kind=kind.name, settings=settings, **entries, shards=shards)
+    flush(folder)
+    atomic_write_text(folder / kind.manifest, json.dumps(manifest) + '\n')
+    flush(folder)
+    return manifest
+
+
+@contextmanager
+def new_store(
+    folder: Path,
+    kind: Kind,
+    settings: Mapping[str, Any],
+    count: int,
+    size: int = 0,
+    replace: bool = False,
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A folder that all processes write shards into, ``count`` in all, and entries of the manifest to add to; when all have
+    left the block, it gets its name. If one fails, nothing is left.
+
+    Args:
+        size: Bytes that it will take, as far as they are known.
+        replace: Whether it may take the place of one that is there.
+
+    Raises:
+        ConfigError: There is no room, the folder can't be written, or processes disagree about ``settings``.
+    """
+    unfinished, entries = None, {}
+    try:
+        with _together(folder, kind):
+            if is_main_process():
+                if folder.exists() and not replace:
+                    raise ConfigError(f'{folder} exists: name another folder for the {kind.name}')
+                unfinished = _begin(folder, kind, size)
+        unfinished = from_main_process(unfinished)
+        with _together(folder, kind):
+            if any(other != settings for other in gathered(settings)):
+                raise ConfigError(f'{folder}: the processes differ in what they are to write: {settings}')
+            yield unfinished, entries
+        with _together(folder, kind):
+            if is_main_process():
+                write_manifest(unfinished, kind, settings, entries_of(unfinished, count), **entries)
+                _put_in_place(unfinished, folder)
+    except BaseException:
+        if is_main_process() and unfinished is not None:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _together(folder: Path, kind: Kind) -> Iterator[None]:
+    """What fails in one process fails in all, and is one line."""
+    with failing_together():
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(
+                f'{folder}: {kind.name} cannot be written ({error.strerror or error})'
+            ) from error
+
+
+def _begin(folder: Path, kind: Kind, size: int) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if size > free:
+        raise ConfigError(
+            f'{folder}: the {kind.name} take {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: name another folder'
+        )
+    unfinished = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex[:8]}.unfinished')
+    unfinished.mkdir()
+    return unfinished
+
+
+def _put_in_place(unfinished: Path, folder: Path) -> None:
+    if folder.exists():
+        old = unfinished.with_name(f'{unfinished.name}.old')
+        folder.rename(old)
+        unfinished.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        unfinished.rename(folder)
+    flush(folder.parent)
