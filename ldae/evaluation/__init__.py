@@ -4,25 +4,24 @@ from .denoising_metric import DenoisingMetric
 from .feature_statistics import FeatureStatistics, effective_rank
 from .features import block_features, extract_features, pooled_features
 from .knn import knn_accuracies, knn_accuracy, knn_classify
-from .linear_probe import ProbeResult, linear_probe, linear_probes
+from .linear_probe import LinearOptions, ProbeResult, linear_probe, linear_probes
 from .protocol import PROTOCOL, Protocol, Score, choose, score, score_sets
 from .reconstruction_metric import ReconstructionMetric
 
 __all__ = [
-    'PROTOCOL',
-    'Protocol',
-    'Score',
-    'choose',
-    'score',
-    'score_sets',
     'DenoisingMetric',
     'FeatureCache',
     'FeatureSetting',
     'FeatureStatistics',
+    'LinearOptions',
+    'PROTOCOL',
     'ProbeResult',
+    'Protocol',
     'ReconstructionMetric',
+    'Score',
     'block_features',
     'cache_features',
+    'choose',
     'effective_rank',
     'extract_features',
     'knn_accuracies',
@@ -31,4 +30,6 @@ __all__ = [
     'linear_probe',
     'linear_probes',
     'pooled_features',
+    'score',
+    'score_sets',
 ]

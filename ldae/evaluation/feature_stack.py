@@ -58,9 +58,10 @@ class FeatureStack:
     def __len__(self) -> int:
         return len(self.sets)
 
-    def only(self, i: int) -> 'FeatureStack':
-        """The i-th set, alone."""
-        return FeatureStack(self.sets[i : i + 1], self.moments[i : i + 1], self.device)
+    def only(self, *numbers: int) -> 'FeatureStack':
+        """The sets of these numbers."""
+        sets, moments = zip(*((self.sets[i], self.moments[i]) for i in numbers), strict=True)
+        return FeatureStack(sets, moments, self.device)
 
     def rows(self, numbers: Tensor | slice) -> Tensor:
         """Rows (G, R, C) of each set."""

@@ -3,22 +3,21 @@
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from mmengine.dist import get_dist_info
 from torch import Tensor
 from torch.nn import functional as F
 
-from ldae.utils import Choice, ConfigError, PositiveInt, Range, checked
+from ldae.utils import Choice, ConfigError, NaturalInt, PositiveInt, Range, Seed, checked
 from ldae.utils.collective import failing_together, gathered
 
 from .feature_stack import Features, FeatureStack, mean_and_scale
 from .knn import check_classes, check_features
 
-SOLVERS = ('sgd', 'lbfgs')
 #: Logits that may exist at a time where accuracies are counted.
 MAX_LOGITS = 2**24
 
@@ -35,7 +34,7 @@ class Setting:
 class ProbeResult:
     """Test accuracy in percent of the setting that did best on the held-out part of the training set.
 
-    ``at_edge`` names what of that setting is still the largest or smallest value that was tried.
+    ``at_edge`` names the options of that setting beyond whose value nothing was tried, though it is the best so far.
     """
 
     accuracy: float
@@ -44,19 +43,37 @@ class ProbeResult:
     at_edge: tuple[str, ...] = ()
 
 
+@checked
+@dataclass(frozen=True, kw_only=True)
+class LinearOptions:
+    """How linear layers are trained and chosen.
+
+    Args:
+        solver: ``'sgd'`` (momentum, cosine schedule) trains all heads together as one batched product;
+            ``'lbfgs'`` finds the minimum of mean cross-entropy + weight_decay / 2 |W|^2 over the full batch, which is
+            scikit-learn's LogisticRegression at C = 1 / (n weight_decay), and ignores ``lrs``, ``epochs``, ``batch_size``.
+        lrs, weight_decays: Each is tried with each.
+        held_out: Part of the training set that selects the setting; unused for a single setting.
+        widen: How many times at most the grid is continued beyond a value at its end that is the best so far.
+    """
+
+    solver: Annotated[str, Choice('sgd', 'lbfgs')] = 'sgd'
+    lrs: Sequence[Annotated[float, Range(1e-12)]] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    weight_decays: Sequence[Annotated[float, Range(0)]] = (0.0, 1e-3, 1e-2)
+    epochs: PositiveInt = 40
+    batch_size: PositiveInt = 256
+    held_out: Annotated[float, Range(0.01, 0.9)] = 0.2
+    widen: NaturalInt = 3
+
+    def __post_init__(self) -> None:
+        for name in ('lrs', 'weight_decays'):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.weight_decays or (self.solver == 'sgd' and not self.lrs):
+            raise ConfigError('linear_probe: lrs and weight_decays need at least one value each')
+
+
 def linear_probe(
-    train_x: Tensor,
-    train_y: Tensor,
-    test_x: Tensor,
-    test_y: Tensor,
-    solver: str = 'sgd',
-    lrs: Sequence[float] = (0.003, 0.01, 0.03, 0.1, 0.3),
-    weight_decays: Sequence[float] = (0.0, 1e-3, 1e-2),
-    epochs: int = 90,
-    batch_size: int = 256,
-    held_out: float = 0.2,
-    seed: int = 0,
-    widen: int = 0,
+    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, **options: Any
 ) -> ProbeResult:
     """Score features (n, C) by linear classification.
 
@@ -64,38 +81,22 @@ def linear_probe(
     trained on the whole training set, and meets the test set once. The result depends on the seed alone.
 
     Args:
-        solver: ``'sgd'`` (momentum, cosine schedule) trains all heads together as one batched product;
-            ``'lbfgs'`` finds the minimum of mean cross-entropy + weight_decay / 2 |W|^2 over the full batch, which is
-            scikit-learn's LogisticRegression at C = 1 / (n weight_decay), and ignores ``lrs``, ``epochs``, ``batch_size``.
-        held_out: Part of the training set that selects the setting; unused for a single setting.
-        widen: How many times at most the grid is continued where its largest or smallest value is the best so far.
+        options: Those of :class:`LinearOptions`, and ``seed``, ``device``, ``memory`` as of :func:`linear_probes`.
 
     Raises:
         ConfigError: Features that aren't finite, shapes that don't fit, a test class that training lacks.
     """
-    options = dict(lrs=lrs, weight_decays=weight_decays, epochs=epochs, batch_size=batch_size, widen=widen)
     check_features('train_x', train_x, train_y)
     check_features('test_x', test_x, test_y)
-    probe = _Probe(train_y, test_y, solver=solver, held_out=held_out, seed=seed, **options)
-    return probe.score([train_x], [test_x])[0]
+    return LinearProbe(train_y=train_y.cpu(), test_y=test_y.cpu(), **options).score([train_x], [test_x])[0]
 
 
-@checked
 def linear_probes(
     train: Mapping[Hashable, Features],
     train_y: Tensor,
     test: Mapping[Hashable, Features],
     test_y: Tensor,
-    solver: str = 'sgd',
-    lrs: Sequence[float] = (0.003, 0.01, 0.03, 0.1, 0.3),
-    weight_decays: Sequence[float] = (0.0, 1e-3, 1e-2),
-    epochs: int = 90,
-    batch_size: int = 256,
-    held_out: float = 0.2,
-    seed: int = 0,
-    widen: int = 0,
-    device: str | torch.device | None = None,
-    memory: Annotated[float, Range(1e-6)] = 4.0,
+    **options: Any,
 ) -> dict[Hashable, ProbeResult]:
     """:func:`linear_probe` of many sets of features of the same images, such as two :class:`FeatureCache` hold.
 
@@ -105,24 +106,22 @@ def linear_probes(
 
     Args:
         train, test: Features (n, C) by key, the same keys in both: tensors, or rows that are read from files.
-        device: Where heads are trained; None takes the features'.
-        memory: GiB for training features and heads. Sets that don't fit together follow each other; one that doesn't fit
-            alone is streamed from its file, shuffled piece by piece.
+        options: Those of :class:`LinearOptions`, and those of :class:`LinearProbe`: ``seed``; ``device`` on which heads are
+            trained, None for the features'; ``memory`` in GiB for training features and heads. Sets that don't fit
+            together follow each other; one that doesn't fit alone is streamed from its file, shuffled piece by piece.
 
     Raises:
         ConfigError: As of :func:`linear_probe`; keys that differ.
     """
     if not train or list(train) != list(test):
         raise ConfigError('linear_probes: training and test need the same sets of features, and at least one')
-    options = dict(lrs=lrs, weight_decays=weight_decays, epochs=epochs, batch_size=batch_size)
-    options |= dict(solver=solver, held_out=held_out, seed=seed, widen=widen, device=device, memory=memory)
     rank, world = get_dist_info()
     results = {}
     with failing_together():
         for features, labels in ((train, train_y), (test, test_y)):
             for key in features:
                 check_features(str(key), features[key], labels)
-        probe = _Probe(train_y, test_y, **options)
+        probe = LinearProbe(train_y=train_y.cpu(), test_y=test_y.cpu(), **options)
         for keys in probe.groups({key: train[key].shape for key in list(train)[rank::world]}):
             scores = probe.score([train[key] for key in keys], [test[key] for key in keys])
             results |= zip(keys, scores, strict=True)
@@ -131,28 +130,29 @@ def linear_probes(
 
 
 @checked
-@dataclass
-class _Probe:
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe(LinearOptions):
     """The labels and options, checked; :meth:`score` takes features."""
 
     train_y: Tensor
     test_y: Tensor
-    solver: Annotated[str, Choice(SOLVERS)]
-    lrs: Sequence[float]
-    weight_decays: Sequence[float]
-    epochs: PositiveInt
-    batch_size: PositiveInt
-    held_out: Annotated[float, Range(0.01, 0.9)]
-    seed: int
-    widen: Annotated[int, Range(0)] = 0
+    seed: Seed = 0
     device: str | torch.device | None = None
-    memory: float = 4.0
+    memory: Annotated[float, Range(1e-6)] = 4.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_classes(self.train_y, self.test_y)
-        self.train_y, self.test_y = self.train_y.cpu(), self.test_y.cpu()
-        self.num_classes = int(self.train_y.max()) + 1
-        self.settings = _settings(self.solver, self.lrs, self.weight_decays)
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.train_y.max()) + 1
+
+    @property
+    def settings(self) -> list[Setting]:
+        if self.solver == 'lbfgs':
+            return [Setting(decay) for decay in sorted(self.weight_decays, reverse=True)]
+        return [Setting(decay, lr) for lr, decay in product(self.lrs, self.weight_decays)]
 
     def score(self, train: Sequence[Features], test: Sequence[Features]) -> list[ProbeResult]:
         """Results of sets of one width."""
@@ -163,36 +163,43 @@ class _Probe:
                     f'linear_probe: {features.shape[1]} test features a row, {stack.width} in training'
                 )
         generator = torch.Generator().manual_seed(self.seed)
-        count = len(self.train_y)
-        tried, best = [{} for _ in train], [self.settings[0]] * len(train)
-        if len(self.settings) > 1:
-            order = torch.randperm(count, generator=generator)
-            val, rest = order.tensor_split([round(self.held_out * count)])
-            start = generator.get_state()  # heads that are tried later see the batches in the same order
-            heads = self._fit(stack, rest, [self.settings] * len(stack), generator)
-            rows = self._accuracies(heads, stack, val, self.train_y)
-            tried = [dict(zip(self.settings, row, strict=True)) for row in rows]
-            for i, accuracies in enumerate(tried):
-                self._widen(stack.only(i), rest, val, accuracies, start)
-            best = [max(accuracies, key=accuracies.get) for accuracies in tried]
-        heads = self._fit(stack, torch.arange(count), [[setting] for setting in best], generator)
+        tried, best = self._choose(stack, generator)
+        numbers = torch.arange(len(self.train_y))
+        heads = self._fit(stack, numbers, [[setting] for setting in best], generator)
         test_stack = FeatureStack(test, stack.moments, self.device)
         rows = self._accuracies(heads, test_stack, torch.arange(len(self.test_y)), self.test_y)
-        edges = [tuple(beyond(accuracies, one)) for accuracies, one in zip(tried, best, strict=True)]
-        return [ProbeResult(row[0], *others) for row, *others in zip(rows, best, tried, edges, strict=True)]
+        return [
+            ProbeResult(row[0], setting, scores, tuple(values_beyond(scores)))
+            for row, setting, scores in zip(rows, best, tried, strict=True)
+        ]
 
-    def _widen(
-        self, stack: FeatureStack, rest: Tensor, val: Tensor, tried: dict[Setting, float], start: Tensor
-    ) -> None:
-        """Add what lies beyond the grid to the settings that were ``tried``, while the best is at its edge."""
+    def _choose(
+        self, stack: FeatureStack, generator: torch.Generator
+    ) -> tuple[list[dict[Setting, float]], list[Setting]]:
+        """Of each set: accuracies on held-out training images by setting, and the best setting."""
+        settings = self.settings
+        if len(settings) == 1:
+            return [{} for _ in range(len(stack))], settings * len(stack)
+        count = len(self.train_y)
+        val, rest = torch.randperm(count, generator=generator).tensor_split([round(self.held_out * count)])
+        start = generator.get_state()
+
+        def accuracies(part: FeatureStack, settings: list[list[Setting]], generator: torch.Generator) -> list:
+            heads = self._fit(part, rest, settings, generator)
+            rows = self._accuracies(heads, part, val, self.train_y)
+            return [dict(zip(*one, strict=True)) for one in zip(settings, rows, strict=True)]
+
+        tried = accuracies(stack, [settings] * len(stack), generator)
         for _ in range(self.widen):
-            settings = [one for more in beyond(tried, max(tried, key=tried.get)).values() for one in more]
-            if not settings:
-                return
-            generator = torch.Generator()
-            generator.set_state(start)
-            heads = self._fit(stack, rest, [settings], generator)
-            tried.update(zip(settings, self._accuracies(heads, stack, val, self.train_y)[0], strict=True))
+            more = {i: new for i, scores in enumerate(tried) if (new := settings_beyond(scores))}
+            for size in {len(new) for new in more.values()}:  # one product has as many heads of each set
+                sets = [i for i, new in more.items() if len(new) == size]
+                again = torch.Generator()
+                again.set_state(start)  # they see the batches that the others saw
+                found = accuracies(stack.only(*sets), [more[i] for i in sets], again)
+                for i, scores in zip(sets, found, strict=True):
+                    tried[i] |= scores
+        return tried, [max(scores, key=scores.get) for scores in tried]
 
     def groups(self, shapes: Mapping[Hashable, Sequence[int]]) -> Iterator[list[Hashable]]:
         """Keys of sets of one width that fit into memory together, or one alone."""
@@ -253,31 +260,33 @@ class _Probe:
         return (100 * correct.double() / len(numbers)).tolist()
 
 
-def _settings(solver: str, lrs: Sequence[float], weight_decays: Sequence[float]) -> list[Setting]:
-    if not weight_decays or (solver == 'sgd' and not lrs):
-        raise ConfigError('linear_probe: lrs and weight_decays need at least one value each')
-    if solver == 'lbfgs':
-        return [Setting(wd) for wd in sorted(weight_decays, reverse=True)]
-    return [Setting(wd, lr) for lr, wd in product(lrs, weight_decays)]
+def values_beyond(tried: Mapping[Setting, float]) -> dict[str, float]:
+    """By option of which the best setting has the largest or smallest value that was tried: the next value there.
 
-
-def beyond(tried: Iterable[Setting], best: Setting) -> dict[str, list[Setting]]:
-    """By option of ``best`` that is the largest or smallest value tried: settings with the value beyond it.
-
-    The step is that of the grid's last two values. No decay is less than 0; an option with one value is not searched.
+    The grid goes on in the ratio of its last two values, or by 10 from 0, below which there is nothing. An option of which
+    a single value was tried is not searched.
     """
     found = {}
-    for name in ('lr', 'weight_decay'):
-        values = sorted({getattr(one, name) for one in tried if getattr(one, name) is not None})
-        value = getattr(best, name)
-        if len(values) < 2 or not value or value not in (values[0], values[-1]):
-            continue
-        near = values[1] if value == values[0] else values[-2]
-        if near:  # from 0 there is no ratio
-            new = float(f'{value * value / near:.3g}')
-            others = dict.fromkeys(one for one in tried if getattr(one, name) == value)
-            found[name] = [replace(one, **{name: new}) for one in others]
+    for name in ('lr', 'weight_decay') if tried else ():
+        values = sorted({getattr(setting, name) for setting in tried} - {None})
+        best = getattr(max(tried, key=tried.get), name)
+        if len(values) > 1 and best and best in (values[0], values[-1]):
+            near = values[1] if best == values[0] else values[-2]
+            found[name] = float(f'{best * best / near:.2g}') if near else 10 * best
     return found
+
+
+def settings_beyond(tried: Mapping[Setting, float]) -> list[Setting]:
+    """What :func:`values_beyond` adds to the product of learning rates and weight decays."""
+    beyond = values_beyond(tried)
+    lrs, decays = (
+        [
+            *dict.fromkeys(getattr(setting, name) for setting in tried),
+            *([beyond[name]] if name in beyond else []),
+        ]
+        for name in ('lr', 'weight_decay')
+    )
+    return [s for s in (Setting(decay, lr) for lr, decay in product(lrs, decays)) if s not in tried]
 
 
 def standardise(train_x: Tensor, test_x: Tensor) -> tuple[Tensor, Tensor]:

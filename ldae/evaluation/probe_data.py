@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which labelled images a frozen encoder is scored on."""
 
+import logging
 import sys
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -53,7 +55,8 @@ def labelled_dataloader(cfg: dict, limit: int | None) -> DataLoader:
 def build_bounded_dataloader(cfg: dict, max_images: int) -> DataLoader:
     """Build a data loader of at most ``max_images`` images, a choice that is the same each time.
 
-    Each class keeps its share of the images, and at least one, where the data set knows its labels without reading images.
+    Each class keeps its share of the images, and at least one, where the data set knows its labels without reading images;
+    where it doesn't, which is logged, the choice is random.
 
     Raises:
         ConfigError: ``max_images`` is less than the number of classes.
@@ -62,15 +65,23 @@ def build_bounded_dataloader(cfg: dict, max_images: int) -> DataLoader:
     if isinstance(dataset, dict):
         dataset = DATASETS.build(dataset)
     if len(dataset) > max_images:
-        labels = labels_of_dataset(dataset)
-        if labels is None:
-            chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:max_images]
-            chosen = chosen.sort().values
-        else:
-            chosen = some_of_each_class(labels, max_images, 0, 'the bound on images')
-        dataset = Subset(dataset, chosen.tolist())
+        dataset = Subset(dataset, _choose_images(dataset, max_images).tolist())
     sampler = cfg.get('sampler', dict(type='DefaultSampler', shuffle=False))
     return Runner.build_dataloader(dict(cfg, dataset=dataset, sampler=sampler), seed=0)
+
+
+def _choose_images(dataset: Dataset, count: int) -> Tensor:
+    """Ascending numbers of ``count`` images."""
+    name, labels = type(dataset).__name__, labels_of_dataset(dataset)
+    if labels is not None:
+        return some_of_each_class(labels, count, 0, f'{name}: a limit of images')
+    print_log(
+        f'{name} shows no labels (get_gt_labels, labels or targets): {count} of its {len(dataset)} images are chosen '
+        'regardless of their class',
+        'current',
+        logging.WARNING,
+    )
+    return torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count].sort().values
 
 
 def labels_of_dataset(dataset: Dataset) -> Tensor | None:
@@ -78,13 +89,13 @@ def labels_of_dataset(dataset: Dataset) -> Tensor | None:
     if isinstance(dataset, Subset):
         labels = labels_of_dataset(dataset.dataset)
         return None if labels is None else labels[torch.as_tensor(dataset.indices)]
-    if hasattr(dataset, 'get_gt_labels'):
-        try:
-            return torch.as_tensor(dataset.get_gt_labels())
-        except KeyError:  # mmpretrain's data sets, unlabelled
-            return None
-    labels = getattr(dataset, 'labels', None)
-    return labels if isinstance(labels, Tensor) and len(labels) == len(dataset) else None
+    try:
+        labels = dataset.get_gt_labels()  # mmpretrain's data sets
+    except (AttributeError, KeyError):  # another's, or unlabelled
+        labels = getattr(dataset, 'labels', getattr(dataset, 'targets', None))
+    if labels is None or len(labels) != len(dataset):
+        return None
+    return torch.as_tensor(labels).long()
 
 
 def check_class_names(train: DataLoader, test: DataLoader) -> None:

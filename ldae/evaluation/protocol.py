@@ -1,74 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
 """How frozen features are scored: one protocol, which each tool takes and names beside its figures."""
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from ldae.utils import Choice, ConfigError, PositiveInt, Range, checked
 
 from .feature_stack import Features, mean_and_scale
 from .knn import METRICS, knn_accuracies
-from .linear_probe import SOLVERS, ProbeResult, linear_probes
+from .linear_probe import LinearOptions, ProbeResult, linear_probes
 
 
 @checked
-@dataclass(frozen=True)
-class Protocol:
-    """What a figure of ours depends on beside encoder, data and seed. Features are averages over patch tokens.
+@dataclass(frozen=True, kw_only=True)
+class Protocol(LinearOptions):
+    """What an accuracy depends on beside the encoder, the data and the seed, which is that of the linear layers.
 
     Args:
-        name: Of these values; what differs from them is said with it.
+        name: Of these values; what differs from them is said beside it.
+        pooling: How an image's patch tokens become its features.
         k: Neighbours that vote.
         temperature: Of the votes' weights exp(similarity / temperature); None gives each neighbour one vote.
         metric: Of the neighbours' distance.
         standardised_knn: Whether k-NN sees features of zero mean and unit variance, as linear layers always do.
-        solver, lrs, weight_decays, epochs, batch_size, held_out, widen: Of the linear layers, as of
-            :func:`ldae.evaluation.linear_probe`.
+        solver, lrs, weight_decays, epochs, batch_size, held_out, widen: As of :class:`LinearOptions`.
     """
 
-    name: str = 'ldae-1'
+    name: Annotated[str, Choice('ldae-1')] = 'ldae-1'
+    pooling: Annotated[str, Choice('mean')] = 'mean'
     k: PositiveInt = 20
     temperature: Annotated[float, Range(1e-6)] | None = 0.07
     metric: Annotated[str, Choice(METRICS)] = 'cosine'
     standardised_knn: bool = False
-    solver: Annotated[str, Choice(SOLVERS)] = 'sgd'
-    lrs: tuple[Annotated[float, Range(1e-12)], ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-    weight_decays: tuple[Annotated[float, Range(0)], ...] = (0.0, 1e-3, 1e-2)
-    epochs: PositiveInt = 40
-    batch_size: PositiveInt = 256
-    held_out: Annotated[float, Range(0.01, 0.9)] = 0.2
-    widen: Annotated[int, Range(0)] = 3
 
     def replace(self, **overrides: Any) -> 'Protocol':
         """The protocol with some values of one's own."""
-        return replace(self, **_with_tuples(overrides))
+        return replace(self, **overrides)
 
     def overrides(self) -> dict[str, Any]:
         """The values that are not those of the protocol of this name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
     def as_dict(self) -> dict[str, Any]:
-        """For a file of results: all values, and which of them are overrides."""
+        """For a file of results: all values, and the names of the overrides."""
         values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
         return dict(values, overrides=sorted(self.overrides()))
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any]) -> 'Protocol':
         """The protocol that :meth:`as_dict` has described."""
-        return cls(**_with_tuples({f.name: values[f.name] for f in fields(cls)}))
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
     def __str__(self) -> str:
-        changed = ', '.join(f'{key}={value}' for key, value in self.overrides().items() if key != 'name')
+        changed = ', '.join(f'{key}={value}' for key, value in self.overrides().items())
         return f'{self.name} ({changed})' if changed else self.name
-
-
-def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists of the command line and of JSON as the tuples that a protocol holds."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 PROTOCOL = Protocol()
@@ -83,14 +74,15 @@ class Score:
 
     @property
     def held_out(self) -> float | None:
-        """Accuracy in percent on held-out training images, by which choices are made; None where there was none."""
+        """Accuracy in percent on held-out training images, by which choices are made; None where nothing was held out."""
         return self.linear.held_out_accuracy.get(self.linear.setting)
 
-    def as_dict(self) -> dict[str, Any]:
-        """For a file of results: ``knn`` of the fewest neighbours that were asked for first, ``linear`` and its choice."""
+    def as_dict(self, k: int | None = None) -> dict[str, Any]:
+        """For a file of results: accuracies in percent (k-NN's of ``k`` neighbours, or of the first number that was asked
+        for), and what was chosen."""
         chosen, held_out = self.linear.setting, self.held_out
         return dict(
-            knn=round(next(iter(self.knn.values())), 2),
+            knn=round(self.knn[next(iter(self.knn)) if k is None else k], 2),
             linear=round(self.linear.accuracy, 2),
             held_out=None if held_out is None else round(held_out, 2),
             lr=chosen.lr,
@@ -123,9 +115,10 @@ def score_sets(
     device: str | torch.device | None = None,
     memory: float = 4.0,
 ) -> dict[Hashable, Score]:
-    """Score features of the same images; each set's score is the one it has alone.
+    """Score sets of features of the same images by k-NN and linear layers; each has the score that it has alone.
 
-    In a distributed run the ranks share the work, and all get all scores.
+    In a distributed run the ranks share the work, and all get all scores. A linear layer whose learning rate or weight
+    decay is at the end of the grid, even after it was widened, is warned of.
 
     Args:
         train, test: Features by key, the same keys in both: tensors, or rows that are read from files.
@@ -138,7 +131,7 @@ def score_sets(
     """
     sets = {key: (train[key], train_y, test[key], test_y) for key in train}
     knn = {key: score_knn(protocol, *one, ks=ks, device=device) for key, one in sets.items()}
-    linear = score_linear(protocol, train, train_y, test, test_y, seed, device=device, memory=memory)
+    linear = score_linear(protocol, train, train_y, test, test_y, seed, device, memory)
     return {key: Score(knn[key], linear[key]) for key in train}
 
 
@@ -151,7 +144,7 @@ def score_knn(
     ks: Sequence[int] = (),
     device: str | torch.device | None = None,
 ) -> dict[int, float]:
-    """The k-NN part of :func:`score_sets`, of one set."""
+    """The k-NN half of :func:`score_sets`, of one set."""
     if protocol.standardised_knn:
         mean, scale = mean_and_scale(train_x)
         train_x, test_x = (train_x[:] - mean) * scale, (test_x[:] - mean) * scale
@@ -166,12 +159,29 @@ def score_linear(
     test: Mapping[Hashable, Features],
     test_y: Tensor,
     seed: int = 0,
-    **options: Any,
+    device: str | torch.device | None = None,
+    memory: float = 4.0,
 ) -> dict[Hashable, ProbeResult]:
-    """The linear part of :func:`score_sets`."""
-    names = ('solver', 'lrs', 'weight_decays', 'epochs', 'batch_size', 'held_out', 'widen')
-    heads = {name: getattr(protocol, name) for name in names}
-    return linear_probes(train, train_y, test, test_y, **heads, seed=seed, **options)
+    """The linear half of :func:`score_sets`."""
+    options = {field.name: getattr(protocol, field.name) for field in fields(LinearOptions)}
+    linear = linear_probes(train, train_y, test, test_y, **options, seed=seed, device=device, memory=memory)
+    _warn_of_edges(linear, protocol.widen)
+    return linear
+
+
+def _warn_of_edges(results: Mapping[Hashable, ProbeResult], widen: int) -> None:
+    at_edge = {key: result for key, result in results.items() if result.at_edge}
+    shown = []
+    for key, result in list(at_edge.items())[:4]:
+        values = ', '.join(f'{name}={getattr(result.setting, name):g}' for name in result.at_edge)
+        shown.append(f'{key}: {values}' if key else values)
+    if at_edge:
+        print_log(
+            f'The best linear layer is at the end of what was tried for {len(at_edge)} of {len(results)} sets of '
+            f'features ({"; ".join(shown)}): it may score higher beyond; give more values, or raise widen={widen}',
+            'current',
+            logging.WARNING,
+        )
 
 
 def choose(scores: Mapping[Hashable, Score]) -> Hashable:

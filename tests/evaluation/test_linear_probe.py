@@ -8,12 +8,13 @@ from ldae.datasets import IDXDataset
 from ldae.evaluation.feature_stack import FeatureStack
 from ldae.evaluation.linear_probe import (
     Setting,
-    beyond,
     fit_lbfgs,
     fit_sgd,
     linear_probe,
     linear_probes,
+    settings_beyond,
     standardise,
+    values_beyond,
 )
 from ldae.utils import ConfigError
 
@@ -176,7 +177,7 @@ def test_bad_input_of_many_sets_is_one_clear_line(pixels, change, message):
 
 def test_the_grid_goes_on_where_its_edge_is_best(pixels):
     narrow = dict(lrs=(1e-4, 1e-3), weight_decays=(0.0,), epochs=20)
-    before = linear_probe(*pixels, **narrow)
+    before = linear_probe(*pixels, **narrow, widen=0)
     assert before.setting == Setting(0.0, 1e-3)
     assert before.at_edge == ('lr',)
     after = linear_probe(*pixels, **narrow, widen=3)
@@ -184,30 +185,42 @@ def test_the_grid_goes_on_where_its_edge_is_best(pixels):
     assert {setting.lr for setting in tried} >= {1e-4, 1e-3, 1e-2}
     assert tried[after.setting] == max(tried.values()) > before.held_out_accuracy[before.setting]
     # What is tried later is what it would have been from the start.
-    whole = linear_probe(*pixels, **dict(narrow, lrs=tuple(setting.lr for setting in tried)))
+    whole = linear_probe(*pixels, **dict(narrow, lrs=tuple(setting.lr for setting in tried), widen=0))
     for setting, value in tried.items():
         assert value == pytest.approx(whole.held_out_accuracy[setting], abs=0.26)
 
 
 def test_a_wider_grid_leaves_a_best_inside_it_alone(pixels):
     options = dict(lrs=(1e-6, 0.1, 1e30), weight_decays=(0.0,), epochs=20)  # the last diverges
-    a, b = linear_probe(*pixels, **options), linear_probe(*pixels, **options, widen=3)
+    a, b = linear_probe(*pixels, **options, widen=0), linear_probe(*pixels, **options)
     assert a == b
     assert a.at_edge == ()
 
 
+def tried(best: Setting, lrs=(0.1, 0.3), decays=(0.0, 1e-3)) -> dict[Setting, float]:
+    """Accuracies of a grid, of which one is the best."""
+    grid = {Setting(decay, lr): 50.0 for lr in lrs for decay in decays}
+    return grid | {best: 60.0}
+
+
 @pytest.mark.parametrize(
-    ('best', 'expected'),
+    ('best', 'lrs', 'decays', 'beyond'),
     [
-        (Setting(0.0, 0.1), {}),
-        (Setting(0.0, 1.0), {'lr': {10.0}}),
-        (Setting(0.0, 0.01), {'lr': {0.001}}),
-        (Setting(1e-2, 0.1), {'weight_decay': {0.1}}),
-        (Setting(1e-3, 0.1), {}),
+        (Setting(0.0, 0.3), (0.1, 0.3, 1.0), (0.0, 1e-3), {}),
+        (Setting(0.0, 1.0), (0.1, 0.3, 1.0), (0.0, 1e-3), dict(lr=3.3)),
+        (Setting(0.0, 0.1), (0.1, 0.3, 1.0), (0.0, 1e-3), dict(lr=0.033)),
+        (Setting(1e-3, 0.3), (0.1, 0.3, 1.0), (0.0, 1e-3), dict(weight_decay=1e-2)),
+        (Setting(1e-2, 1.0), (0.1, 1.0), (0.0, 1e-3, 1e-2), dict(lr=10.0, weight_decay=0.1)),
+        (Setting(1e-3, 0.1), (0.1,), (1e-3,), {}),
+        (Setting(1e-1, None), (None,), (1e-1, 1e-2), dict(weight_decay=1.0)),
     ],
 )
-def test_what_lies_beyond_the_grid(best, expected):
-    tried = [Setting(decay, lr) for lr in (0.01, 0.1, 1.0) for decay in (0.0, 1e-3, 1e-2)]
-    found = beyond(tried, best)
-    assert {name: {getattr(one, name) for one in new} for name, new in found.items()} == expected
-    assert not {one for new in found.values() for one in new} & set(tried)
+def test_the_grid_goes_on_in_its_own_ratio(best, lrs, decays, beyond):
+    assert values_beyond(tried(best, lrs, decays)) == {key: pytest.approx(v) for key, v in beyond.items()}
+
+
+def test_the_grid_stays_a_product():
+    found = settings_beyond(tried(Setting(1e-3, 0.3)))
+    assert set(found) == {Setting(wd, lr) for wd in (0.0, 1e-3, 1e-2) for lr in (0.1, 0.3, 0.9)} - set(
+        tried(Setting(1e-3, 0.3))
+    )

@@ -64,11 +64,11 @@ class OnlineEvaluationHook(Hook):
         temperature: Annotated[float, Range(1e-6)] | None = PROTOCOL.temperature,
         linear_epochs: PositiveInt | None = PROTOCOL.epochs,
         lrs: Sequence[float] = PROTOCOL.lrs,
-        weight_decays: Sequence[float] = PROTOCOL.weight_decays,
         interval: PositiveInt = 1,
         by_epoch: bool = True,
         max_train_images: PositiveInt = 50_000,
         max_test_images: PositiveInt = 10_000,
+        weight_decays: Sequence[float] = PROTOCOL.weight_decays,
     ) -> None:
         me = type(self).__name__
         if k is None and linear_epochs is None:
