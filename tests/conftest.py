@@ -1,17 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shared fixtures. Threads are set before torch is imported: on few cores, more of them only get in each other's way."""
 
+import copy
+import functools
+import gc
 import os
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.config import config as config_module
 from mmengine.registry import DefaultScope
+from quick_start import FORMAT_CODE, start_without_delay
+
+from ldae.config import configs_root
 
 torch.set_num_threads(1)
 
@@ -24,6 +33,57 @@ def write_image(path: Path, rng: np.random.Generator, size: int = 40) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
     assert cv2.imwrite(str(path), cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: collections of garbage, one for each data set, need not go through it again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """The tests of a file go to one process, so that what they share is built once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _configs_of_the_tree_are_read_once() -> Iterator[None]:
+    """Reading a config and all that it inherits takes mmengine tens of milliseconds; each reader gets a copy."""
+    root, read = configs_root(), Config._file2dict
+
+    read_once = functools.cache(read)
+
+    def file2dict(
+        filename: str,
+        use_predefined_variables: bool = True,
+        use_environment_variables: bool = True,
+        lazy_import: bool | None = None,
+    ) -> tuple:
+        options = use_predefined_variables, use_environment_variables, lazy_import
+        path = Path(filename).absolute()
+        if not path.is_relative_to(root):
+            return read(filename, *options)
+        return copy.deepcopy(read_once(str(path), *options))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, '_file2dict', staticmethod(file2dict))
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _runs_start_without_delay() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        start_without_delay(patch)
+        yield
+
+
+@pytest.fixture
+def tidy_configs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A config's text is laid out as it is outside of the tests."""
+    monkeypatch.setattr(config_module, 'FormatCode', FORMAT_CODE)
 
 
 @pytest.fixture(autouse=True)

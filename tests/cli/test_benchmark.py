@@ -28,12 +28,6 @@ FEW = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _quick_runner(monkeypatch):
-    """What takes a second and isn't looked at."""
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
-
-
 def keep(cfg: Config, path: Path) -> Path:
     """A checkpoint of a config's model with random weights, as a Runner writes it."""
     torch.manual_seed(0)

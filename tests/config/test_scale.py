@@ -223,6 +223,7 @@ def test_a_config_is_no_scale():
         row('t3_5_original-image', configs_root() / 'ldae' / 'vit-b_pca.py')
 
 
+@pytest.mark.usefixtures('tidy_configs')
 def test_print_config_takes_a_scale(capsys: pytest.CaptureFixture):
     options = ['ldae::deconstruction/t3_5_original-image.py', '--scale', SUBSET]
     assert run_tool('print-config', options) == 0

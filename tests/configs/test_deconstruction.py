@@ -166,7 +166,6 @@ def run_row(tmp_path_factory: pytest.TempPathFactory):
         return runner
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmengine.runner.runner.collect_env', dict)
         patch.setattr(idx, 'read_idx', cache(idx.read_idx))
         yield run
 

@@ -111,7 +111,7 @@ def test_config_builds(page: Path, block: Block, write):
 
 @pytest.mark.parametrize('kind', ['A tokenizer', 'A noise schedule', 'A target'])
 @pytest.mark.usefixtures('_own_components')
-def test_the_steps_of_adding_a_component_end_in_training(kind: str, write, monkeypatch):
+def test_the_steps_of_adding_a_component_end_in_training(kind: str, write):
     component, config = [block for block in blocks(sections(HOW_TO_ADD, 2)[kind], 'python') if block.file]
     assert len(config.text.strip().splitlines()) < 10
     folder = write([component, config])
@@ -120,7 +120,6 @@ def test_the_steps_of_adding_a_component_end_in_training(kind: str, write, monke
     cfg.model.backbone.arch = TINY
     cfg.train_dataloader.update(batch_size=2, num_workers=0)
     cfg.train_cfg.max_epochs = 1
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
     runner = build_runner(prepare(cfg, LaunchOptions(no_validate=True)))
     runner.train()
     assert runner.iter == 2

@@ -62,7 +62,6 @@ def _no_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr('ldae.datasets.image_folder.ImageFolder.load_data_list', read)
     monkeypatch.setattr('ldae.datasets.idx.read_idx', read)
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
     monkeypatch.setattr(gc, 'collect', lambda *args: 0)  # which the Runner calls, and takes most of the time
 
 
