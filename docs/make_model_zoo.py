@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from ldae.config.rows import TABLES, list_rows  # noqa: E402
+from ldae.utils.tables import markdown_table  # noqa: E402
 
 PAGE = ROOT / 'docs' / 'model_zoo.md'
 FIELD = re.compile(r'^(Run|Batch|Cost|Paper|mmpretrain|Ours): +(.*)$')
@@ -98,29 +99,27 @@ def batch(fields: dict[str, str]) -> str:
 def section(folder: str) -> str:
     """Table and commands of ``configs/<folder>``."""
     title, note = SECTIONS[folder]
-    rows = ['| config | what | batch | published | ours |', '|---|---|---|---|---|']
+    rows = [['config', 'what', 'batch', 'published', 'ours']]
     lines: list[str] = []
     for path in sorted((ROOT / 'configs' / folder).glob('*.py')):
         fields = describe(path)
         name = f'[{path.stem}](../configs/{folder}/{path.name})'
-        rows.append(
-            f'| {name} | {fields["about"]} | {batch(fields)} | {published(fields)} | {fields.get("Ours", "-")} |'
-        )
+        rows.append([name, fields['about'], batch(fields), published(fields), fields.get('Ours', '-')])
         lines += [line for line in commands(fields) if line not in lines]
-    return '\n'.join([f'## {title}', '', note, '', *rows, '', '```bash', *lines, '```', ''])
+    return '\n'.join([f'## {title}', '', note, '', markdown_table(rows, 5), '', '```bash', *lines, '```', ''])
 
 
 def rows_section() -> str:
     """The rows of the paper's tables, as ``ldae.config.rows`` lists them."""
     lines = ["## The rows of the paper's tables", '', ROWS_NOTE, '']
     for table, title in TABLES.items():
-        lines += [f'### {title}', '', '| row | config | published | ours |', '|---|---|---|---|']
+        cells = [['row', 'config', 'published', 'ours']]
         for row in list_rows(table):
             figures = dict(linear=row.paper_linear, FID=row.paper_fid)
             text = ', '.join(f'{kind} {value}' for kind, value in figures.items() if value is not None)
             link = f'[{row.name}](../configs/deconstruction/{row.path.name})'
-            lines.append(f'| {row.label} | {link} | {"paper: " + text if text else "-"} | not yet measured |')
-        lines.append('')
+            cells.append([row.label, link, f'paper: {text}' if text else '-', 'not yet measured'])
+        lines += [f'### {title}', '', markdown_table(cells, 4), '']
     return '\n'.join(lines)
 
 

@@ -10,6 +10,7 @@ sys.path.insert(0, str(ROOT))  # of a clone where ldae isn't installed
 
 from ldae.config import configs_root, load_config  # noqa: E402
 from ldae.config.rows import FOLDER, TABLES, Row, list_rows  # noqa: E402
+from ldae.utils.tables import markdown_table  # noqa: E402
 
 PAGE = ROOT / 'docs' / 'rows.md'
 
@@ -76,48 +77,36 @@ def table(name: str) -> str:
     rows = list_rows(name)
     with_fid = any(row.paper_fid is not None for row in rows)
     head = ['config', 'row', 'inherits', 'what', 'paper'] + (['FID'] if with_fid else [])
-    lines = [f'| {" | ".join(head)} |', '|---' * len(head) + '|']
+    cells = [head]
     for row in rows:
         link = f'[{row.name}](../configs/{FOLDER}/{row.path.name})'
         figures = [row.paper_linear, row.paper_fid][: 1 + with_fid]
-        cells = [
-            link,
-            row.label,
-            parent(row),
-            row.about,
-            *('-' if x is None else f'{x:.1f}' for x in figures),
-        ]
-        lines.append(f'| {" | ".join(cells)} |')
-    return '\n'.join([f'## {TABLES[name]} (`{name}`)', '', *lines, ''])
+        printed = ['-' if x is None else f'{x:.1f}' for x in figures]
+        cells.append([link, row.label, parent(row), row.about, *printed])
+    return '\n'.join([f'## {TABLES[name]} (`{name}`)', '', markdown_table(cells, len(head)), ''])
 
 
 def scales() -> str:
     """The table of scales."""
-    head = [
-        'scale',
-        'image',
-        'patch',
-        'tokens',
-        'd for 8 / 16 / 32 / 64 / 128',
-        'ViT-1/2L becomes',
-        '400 epochs become',
-    ]
-    lines = [f'| {" | ".join(head)} |', '|---' * len(head) + '|']
+    dims, size, length = 'd for 8 / 16 / 32 / 64 / 128', 'ViT-1/2L becomes', '400 epochs become'
+    head = ['scale', 'image', 'patch', 'tokens', dims, size, length, 'features at t']
+    cells = [head]
     for path in sorted((configs_root() / 'scales').glob('*.py')):
         rules = load_config(path).scale
         arch, tokens = rules.archs['half-large'], (rules.img_size // rules.patch_size) ** 2
-        cells = [
-            f'[{path.stem}](../configs/scales/{path.name})',
-            f'{rules.img_size} px, {rules.in_channels} channel{"s" * (rules.in_channels > 1)}',
-            f'{rules.patch_size}',
-            f'{tokens}',
-            ' / '.join(str(d) for d in rules.latent_dims.values()),
-            f'{arch.num_layers} + {arch.num_layers} blocks of {arch.embed_dims}',
-            f'{rules.epochs}',
-            f'{rules.get("timestep", 10)}',
-        ]
-        lines.append(f'| {" | ".join(cells)} |')
-    return '\n'.join([SCALES_INTRO, *lines, ''])
+        cells.append(
+            [
+                f'[{path.stem}](../configs/scales/{path.name})',
+                f'{rules.img_size} px, {rules.in_channels} channel{"s" * (rules.in_channels > 1)}',
+                f'{rules.patch_size}',
+                f'{tokens}',
+                ' / '.join(str(d) for d in rules.latent_dims.values()),
+                f'{arch.num_layers} + {arch.num_layers} blocks of {arch.embed_dims}',
+                f'{rules.epochs}',
+                f'{rules.get("timestep", 10)}',
+            ]
+        )
+    return '\n'.join([SCALES_INTRO, markdown_table(cells, len(head)), ''])
 
 
 def page() -> str:

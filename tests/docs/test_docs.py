@@ -194,6 +194,13 @@ def test_types_that_are_named_are_registered(page: Path):
 
 
 @all_pages
+def test_rows_of_a_table_have_the_cells_of_its_head(page: Path):
+    for table in re.findall(r'(?:^\|.*\n)+', prose(page), re.MULTILINE):
+        widths = {len(re.findall(r'(?<!\\)\|', line)) for line in table.splitlines()}
+        assert len(widths) == 1, table
+
+
+@all_pages
 def test_modules_and_functions_that_are_named_exist(page: Path):
     for name in set(re.findall(r'`(ldae(?:\.[a-z_]\w*)+(?:\.[A-Z]\w*)?)', prose(page))):
         if FUNCTIONS.get(name) is None:  # which a config names like a type
