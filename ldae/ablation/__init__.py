@@ -6,16 +6,3 @@ from .report import Summary, summarise, write_report
 from .results import ResultsFile
 from .scheduler import Failure, Scheduler
 from .selection import select_rows
-
-__all__ = [
-    'Failure',
-    'Job',
-    'Member',
-    'ResultsFile',
-    'Scheduler',
-    'Summary',
-    'plan_jobs',
-    'select_rows',
-    'summarise',
-    'write_report',
-]

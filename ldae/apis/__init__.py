@@ -4,5 +4,3 @@
 from .denoising import Denoised, denoise
 from .feature_extractor import FeatureExtractor
 from .models import get_model, list_models, load_config_of
-
-__all__ = ['Denoised', 'FeatureExtractor', 'denoise', 'get_model', 'list_models', 'load_config_of']

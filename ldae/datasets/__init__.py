@@ -10,19 +10,3 @@ from .load_image import BadImageError, LoadImage
 from .packed import PackedImages
 from .resize import FastRandomResizedCrop, FastResizeEdge, PillowRandomResizedCrop
 from .workers import start_worker
-
-__all__ = [
-    'CIFAR10',
-    'BadImageError',
-    'FastRandomResizedCrop',
-    'FastResizeEdge',
-    'IDXDataset',
-    'ImageFolder',
-    'InMemoryDataset',
-    'LatentDataset',
-    'LoadImage',
-    'PackedImages',
-    'PillowRandomResizedCrop',
-    'batch_collate',
-    'start_worker',
-]

@@ -7,29 +7,3 @@ from .knn import knn_accuracies, knn_accuracy, knn_classify
 from .linear_probe import LinearOptions, ProbeResult, linear_probe, linear_probes
 from .protocol import PROTOCOL, Protocol, Score, choose, score, score_sets
 from .reconstruction_metric import ReconstructionMetric
-
-__all__ = [
-    'DenoisingMetric',
-    'FeatureCache',
-    'FeatureSetting',
-    'FeatureStatistics',
-    'LinearOptions',
-    'PROTOCOL',
-    'ProbeResult',
-    'Protocol',
-    'ReconstructionMetric',
-    'Score',
-    'block_features',
-    'cache_features',
-    'choose',
-    'effective_rank',
-    'extract_features',
-    'knn_accuracies',
-    'knn_accuracy',
-    'knn_classify',
-    'linear_probe',
-    'linear_probes',
-    'pooled_features',
-    'score',
-    'score_sets',
-]

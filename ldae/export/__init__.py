@@ -4,15 +4,3 @@
 from .convert import FORMATS, TOLERANCE, Exported, export_encoder
 from .plain_vit import PlainViT, encoder_of, plain_vit, source_features
 from .preprocessing import Preprocessing
-
-__all__ = [
-    'FORMATS',
-    'TOLERANCE',
-    'Exported',
-    'PlainViT',
-    'Preprocessing',
-    'encoder_of',
-    'export_encoder',
-    'plain_vit',
-    'source_features',
-]

@@ -7,14 +7,3 @@ from .build import build_runner
 from .evaluation import evaluate
 from .prepare import LaunchOptions, prepare
 from .training import train
-
-__all__ = [
-    'LaunchOptions',
-    'benchmark',
-    'build_runner',
-    'evaluate',
-    'prepare',
-    'scale_batch',
-    'train',
-    'world_size',
-]

@@ -19,27 +19,3 @@ from .tokenizers import (
     PixelTokenizer,
     RandomProjectionTokenizer,
 )
-
-__all__ = [
-    'LDAE',
-    'BaseTokenizer',
-    'CleanLatentHead',
-    'ConvVAETokenizer',
-    'DCTTokenizer',
-    'DecodedImageHead',
-    'DenoisingHead',
-    'GaussianNoiser',
-    'Geometry',
-    'LDAEDecoder',
-    'LDAEViT',
-    'NoiseHead',
-    'NoisySample',
-    'OriginalImageHead',
-    'PatchAETokenizer',
-    'PatchPCATokenizer',
-    'PatchVAETokenizer',
-    'PixelTokenizer',
-    'RandomMasking',
-    'RandomProjectionTokenizer',
-    'TokenizerTrainer',
-]

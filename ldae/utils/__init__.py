@@ -1,17 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 from .errors import ConfigError, TrainingStopped, check_choice, check_range
 from .ranges import Choice, NaturalInt, PositiveInt, Range, Seed, Share, checked
-
-__all__ = [
-    'Choice',
-    'ConfigError',
-    'NaturalInt',
-    'PositiveInt',
-    'Range',
-    'Seed',
-    'Share',
-    'TrainingStopped',
-    'check_choice',
-    'check_range',
-    'checked',
-]

@@ -11,20 +11,3 @@ from .figures import (
 )
 from .probes import accuracy_over_block, accuracy_over_timestep
 from .tiles import filters_to_uint8, tile
-
-__all__ = [
-    'accuracy_by_encoder',
-    'accuracy_by_row',
-    'accuracy_over_block',
-    'accuracy_over_dimension',
-    'accuracy_over_timestep',
-    'denoising_grid',
-    'explained_variance',
-    'figure_to_array',
-    'filter_grid',
-    'filters_to_uint8',
-    'noise_schedules',
-    'reconstruction_grid',
-    'save_figure',
-    'tile',
-]

@@ -2,8 +2,3 @@
 """Steps whose loss or gradient is not finite: skipped, recorded, and repeated to find where it began."""
 
 from .skip_non_finite import SkipAwareEMAHook, SkipNonFiniteHook
-
-__all__ = [
-    'SkipAwareEMAHook',
-    'SkipNonFiniteHook',
-]

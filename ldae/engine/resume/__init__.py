@@ -7,13 +7,3 @@ from .plain_checkpoint import PlainCheckpointHook
 from .safe_checkpoint import SafeCheckpointHook
 from .step_seed import StepSeedHook
 from .stop_on_signal import StopOnSignalHook
-
-__all__ = [
-    'CheckLoadedHook',
-    'PlainCheckpointHook',
-    'ResumableEpochLoop',
-    'ResumableIterLoop',
-    'SafeCheckpointHook',
-    'StepSeedHook',
-    'StopOnSignalHook',
-]

@@ -6,11 +6,3 @@ from .compile_blocks import CompileBlocksHook
 from .matmul_precision import MatmulPrecisionHook
 from .optim_wrappers import AutocastOptimWrapper
 from .sharding import FullyShardedModel
-
-__all__ = [
-    'ActivationCheckpointHook',
-    'AutocastOptimWrapper',
-    'CompileBlocksHook',
-    'FullyShardedModel',
-    'MatmulPrecisionHook',
-]

@@ -5,10 +5,3 @@ from .fit_tokenizer import FitTokenizerHook
 from .latent_cache_hook import LatentCacheHook
 from .optim_constructors import AdversarialOptimWrapperConstructor
 from .write_tokenizer import WriteTokenizerHook
-
-__all__ = [
-    'AdversarialOptimWrapperConstructor',
-    'FitTokenizerHook',
-    'LatentCacheHook',
-    'WriteTokenizerHook',
-]

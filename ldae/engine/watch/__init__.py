@@ -10,16 +10,3 @@ from .online_knn import OnlineKNNHook
 from .progress_bar import ProgressBarHook
 from .reconstruction_pictures import ReconstructionPicturesHook
 from .run_summary import RunSummaryHook
-
-__all__ = [
-    'BadImagesHook',
-    'DeferredIterTimerHook',
-    'DenoisingPicturesHook',
-    'HealthHook',
-    'OnlineEvaluationHook',
-    'OnlineKNNHook',
-    'ProgressBarHook',
-    'ReconstructionPicturesHook',
-    'ReducedRuntimeInfoHook',
-    'RunSummaryHook',
-]

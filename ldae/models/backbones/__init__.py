@@ -1,5 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 from .ldae_vit import LDAEViT
 from .merge import merge_conditioning
-
-__all__ = ['LDAEViT', 'merge_conditioning']

@@ -2,5 +2,3 @@
 from .base import DenoisingHead
 from .images import DecodedImageHead, OriginalImageHead
 from .latents import CleanLatentHead, NoiseHead
-
-__all__ = ['CleanLatentHead', 'DecodedImageHead', 'DenoisingHead', 'NoiseHead', 'OriginalImageHead']

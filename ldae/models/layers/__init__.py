@@ -3,19 +3,3 @@ from .attention import attend, attend_fastest
 from .dit_block import AdaLNModulation, DiTBlock, LabelEmbed, TimestepEmbed, init_dit_weights, modulate
 from .patch_embed import PatchEmbed
 from .patches import AffinePatchMap, patch_view, patchify, unpatchify
-
-__all__ = [
-    'AdaLNModulation',
-    'AffinePatchMap',
-    'DiTBlock',
-    'LabelEmbed',
-    'PatchEmbed',
-    'TimestepEmbed',
-    'attend',
-    'attend_fastest',
-    'init_dit_weights',
-    'modulate',
-    'patch_view',
-    'patchify',
-    'unpatchify',
-]

@@ -1,4 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
 from .random_masking import RandomMasking
-
-__all__ = ['RandomMasking']

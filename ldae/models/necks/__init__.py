@@ -1,4 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
 from .ldae_decoder import LDAEDecoder
-
-__all__ = ['LDAEDecoder']

@@ -2,5 +2,3 @@
 from ldae.models.noisers import schedules
 
 from .gaussian import GaussianNoiser, NoisySample
-
-__all__ = ['GaussianNoiser', 'NoisySample', 'schedules']

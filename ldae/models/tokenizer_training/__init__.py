@@ -2,11 +2,3 @@
 from .adversarial import AdversarialLoss, PatchDiscriminator, adaptive_weight
 from .perceptual import PerceptualLoss
 from .trainer import TokenizerTrainer
-
-__all__ = [
-    'AdversarialLoss',
-    'PatchDiscriminator',
-    'PerceptualLoss',
-    'TokenizerTrainer',
-    'adaptive_weight',
-]

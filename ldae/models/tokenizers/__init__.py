@@ -9,24 +9,3 @@ from .patch_pca import PatchPCATokenizer
 from .pixel import PixelTokenizer
 from .pixel_covariance import PixelCovariance
 from .streaming_covariance import StreamingCovariance
-
-__all__ = [
-    'BaseTokenizer',
-    'ConvVAETokenizer',
-    'DCTTokenizer',
-    'FixedBasisTokenizer',
-    'Gaussian',
-    'Geometry',
-    'LearnedTokenizer',
-    'PatchAETokenizer',
-    'PatchLinearTokenizer',
-    'PatchPCATokenizer',
-    'PatchVAETokenizer',
-    'PixelCovariance',
-    'PixelNormalization',
-    'PixelTokenizer',
-    'RandomProjectionTokenizer',
-    'Reconstruction',
-    'StreamingCovariance',
-    'TrainableNet',
-]
