@@ -20,6 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from _timing import machine, medians, times_in_turn
 from mmengine.dataset import default_collate
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -31,7 +32,6 @@ from ldae.datasets.latents import DTYPES
 from ldae.engine import AutocastOptimWrapper
 from ldae.engine.tokenizer.latent_cache import latents_of, write_latents
 from ldae.registry import DATASETS, MODELS, OPTIM_WRAPPERS
-from ldae.utils.timing import machine, medians, times_in_turn
 
 SIZES = dict(
     tiny=dict(embed_dims=192, num_layers=2, num_heads=3, feedforward_channels=768),

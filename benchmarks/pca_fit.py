@@ -15,11 +15,11 @@ import statistics
 from collections.abc import Callable
 
 import torch
+from _timing import machine, seconds
 
 from ldae.models import PatchPCATokenizer
 from ldae.models.layers import patchify
 from ldae.models.tokenizers import PixelCovariance, PixelNormalization
-from ldae.utils.timing import machine, seconds
 
 #: The slow peer gets fewer; rates are compared.
 SKLEARN_PATCHES = 4096

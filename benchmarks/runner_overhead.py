@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from types import MethodType
 
 import torch
+from _timing import clock, machine, times_in_turn
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -25,7 +26,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from ldae.config import load_config
 from ldae.launch import LaunchOptions, build_runner, prepare
 from ldae.registry import MODELS
-from ldae.utils.timing import clock, machine, times_in_turn
 
 STAGES = ('before_train_iter', 'after_train_iter')
 

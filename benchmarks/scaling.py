@@ -19,9 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from _timing import machine
 from mmengine.hooks import Hook
-
-from ldae.utils.timing import machine
 
 APART = 'processes that do not talk'
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from _timing import machine, medians, times_in_turn
 
 from ldae.datasets.store import ArrayFile, Kind, Store, entries_of, new_shard, take, write_manifest
-from ldae.utils.timing import machine, medians, times_in_turn
 
 SHARDS = 4
 KIND = Kind('rows', 'this program', 'rows.json', 'write {folder} again')

@@ -20,6 +20,7 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
+from _timing import machine, medians, peak_memory, product, times_in_turn
 from mmengine.registry import init_default_scope
 from timm.layers import Mlp
 from timm.models.vision_transformer import Attention
@@ -31,7 +32,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from ldae.engine.speed.compile_blocks import compile_blocks
 from ldae.models.layers import TimestepEmbed, patchify
 from ldae.registry import MODELS
-from ldae.utils.timing import machine, medians, peak_memory, product, times_in_turn
 
 SIZES = dict(
     tiny=dict(embed_dims=192, num_layers=12, num_heads=3, feedforward_channels=768),

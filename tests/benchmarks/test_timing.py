@@ -3,8 +3,7 @@ import math
 
 import pytest
 import torch
-
-from ldae.utils.timing import machine, medians, peak_memory, product, times_in_turn
+from _timing import machine, medians, peak_memory, product, times_in_turn
 
 
 def test_functions_are_called_in_turn_and_warm_up_does_not_count():
