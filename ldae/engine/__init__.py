@@ -1,38 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens around a training step: hooks, loops and wrappers, one room a purpose."""
+"""Hooks, loops and wrappers around a training step, one room a purpose.
 
-from .non_finite import SkipAwareEMAHook, SkipNonFiniteHook
-from .resume import (
-    CheckLoadedHook,
-    PlainCheckpointHook,
-    ResumableEpochLoop,
-    ResumableIterLoop,
-    SafeCheckpointHook,
-    StepSeedHook,
-    StopOnSignalHook,
-)
-from .speed import (
-    ActivationCheckpointHook,
-    AutocastOptimWrapper,
-    CompileBlocksHook,
-    FullyShardedModel,
-    MatmulPrecisionHook,
-)
-from .tokenizer import (
-    AdversarialOptimWrapperConstructor,
-    FitTokenizerHook,
-    LatentCacheHook,
-    WriteTokenizerHook,
-)
-from .watch import (
-    BadImagesHook,
-    DeferredIterTimerHook,
-    DenoisingPicturesHook,
-    HealthHook,
-    OnlineEvaluationHook,
-    OnlineKNNHook,
-    ProgressBarHook,
-    ReconstructionPicturesHook,
-    ReducedRuntimeInfoHook,
-    RunSummaryHook,
-)
+A room imports what stands to its right: watch > non_finite > speed > resume > hook.py, and tokenizer > hook.py.
+
+====================  =================================================================================================
+resume                checkpoints that are whole, and runs that go on from them as if they had not stopped
+non_finite            steps whose loss or gradient is not finite: skipped, recorded, and repeated to find where it began
+watch                 logs, progress, scores and pictures of a run
+speed                 precision, compilation, memory, and models that are shared among processes
+tokenizer             tokenizers that are fitted or trained, and the latents that they give, cached
+====================  =================================================================================================
+"""
+
+from .hook import LDAEHook
+from .non_finite.skip_non_finite import SkipAwareEMAHook, SkipNonFiniteHook
+from .resume.check_loaded import CheckLoadedHook
+from .resume.loops import ResumableEpochLoop, ResumableIterLoop
+from .resume.plain_checkpoint import PlainCheckpointHook
+from .resume.safe_checkpoint import SafeCheckpointHook
+from .resume.step_seed import StepSeedHook
+from .resume.stop_on_signal import StopOnSignalHook
+from .speed.activation_checkpoint import ActivationCheckpointHook
+from .speed.compile_blocks import CompileBlocksHook
+from .speed.matmul_precision import MatmulPrecisionHook
+from .speed.optim_wrappers import AutocastOptimWrapper
+from .speed.sharding import FullyShardedModel
+from .tokenizer.fit_tokenizer import FitTokenizerHook
+from .tokenizer.latent_cache_hook import LatentCacheHook
+from .tokenizer.optim_constructors import AdversarialOptimWrapperConstructor
+from .tokenizer.write_tokenizer import WriteTokenizerHook
+from .watch.bad_images import BadImagesHook
+from .watch.deferred_logging import DeferredIterTimerHook, ReducedRuntimeInfoHook
+from .watch.denoising_pictures import DenoisingPicturesHook
+from .watch.health import HealthHook
+from .watch.online_evaluation import OnlineEvaluationHook
+from .watch.online_knn import OnlineKNNHook
+from .watch.progress_bar import ProgressBarHook
+from .watch.reconstruction_pictures import ReconstructionPicturesHook
+from .watch.run_summary import RunSummaryHook

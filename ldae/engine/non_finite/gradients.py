@@ -2,7 +2,6 @@
 """Gradients as an optimizer is about to use them."""
 
 import torch
-from mmengine.optim import BaseOptimWrapper, OptimWrapperDict
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
@@ -11,14 +10,8 @@ from torch.optim import Optimizer
 ONE = torch.ones(())
 
 
-def optimizers_of(wrapper: BaseOptimWrapper | OptimWrapperDict) -> list[Optimizer]:
-    """The optimizers inside of an optimizer wrapper: one, unless parts of the model have their own."""
-    wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-    return [part.optimizer for part in wrappers]
-
-
 def gradients_of(optimizer: Optimizer) -> list[Tensor]:
-    """The gradients that are there."""
+    """Gradients of the parameters that have one."""
     gradients = [param.grad for group in optimizer.param_groups for param in group['params']]
     return [gradient for gradient in gradients if gradient is not None]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A skipped training step once more, watched from inside."""
+"""Repeat a skipped training step, watched from inside."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -79,7 +79,7 @@ def rank_files(folder: Path) -> list[Path]:
 
 
 def read_snapshots(path: Path) -> dict[str, Any]:
-    """One rank's batches as :func:`ldae.engine.non_finite.step_snapshots.save_snapshots` wrote them; nothing of the file is run."""
+    """One rank's batches as ``save_snapshots`` wrote them; nothing of the file is run."""
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
@@ -106,15 +106,16 @@ def reproduce(model: nn.Module, cfg: Config, content: dict[str, Any]) -> list[Fi
     """Forward and backward of one rank's batches, one after the other, with the random numbers of then."""
     model.zero_grad()
     with preserved_rng(), as_rank(content['rank'], content['world_size']):
-        return [repeat_step(model, cfg, attempt) for attempt in content['attempts']]
+        return [repeat_step(model, cfg, snapshot) for snapshot in content['attempts']]
 
 
-def repeat_step(model: nn.Module, cfg: Config, attempt: dict[str, Any]) -> Findings:
-    found = Findings(attempt['iter'])
-    set_rng_states(attempt['rng'])
+def repeat_step(model: nn.Module, cfg: Config, snapshot: dict[str, Any]) -> Findings:
+    """Forward and backward of one batch, whose gradients are added to those of the model."""
+    found = Findings(snapshot['iter'])
+    set_rng_states(snapshot['rng'])
     device = next(model.parameters()).device
     with precision(cfg, device), watched(model, found.modules):
-        data = model.data_preprocessor(rebuilt_batch(attempt['batch']), training=True)
+        data = model.data_preprocessor(rebuilt_batch(snapshot['batch']), training=True)
         found.images = [name_of(i, data.get('data_samples')) for i in bad_rows(data['inputs'])]
         losses = model(**data, mode='loss')
     total, log = model.parse_losses(losses)
@@ -124,7 +125,7 @@ def repeat_step(model: nn.Module, cfg: Config, attempt: dict[str, Any]) -> Findi
     if recent is not None:
         t, sample_losses = (part.cpu() for part in recent)
         found.samples = [(i, int(t[i])) for i in bad_rows(sample_losses)]
-        found.same_timesteps = attempt['t'] is None or torch.equal(t, attempt['t'])
+        found.same_timesteps = snapshot['t'] is None or torch.equal(t, snapshot['t'])
     total.backward()
     gradients = {name: param.grad for name, param in model.named_parameters() if param.grad is not None}
     found.num_gradients = len(gradients)
@@ -161,9 +162,7 @@ def bad_rows(value: Any) -> list[int]:
     """Which samples of a batch, or of several views of it, aren't finite."""
     views = value if isinstance(value, list | tuple) else [value]
     rows = [~torch.isfinite(view.float()).flatten(1 if view.dim() > 1 else 0) for view in views]
-    return sorted(
-        {i for view in rows for i in view.view(len(view), -1).any(dim=1).nonzero().flatten().tolist()}
-    )
+    return sorted({i for view in rows for i in view.view(len(view), -1).any(1).nonzero().flatten().tolist()})
 
 
 def name_of(index: int, samples: list | None) -> str:
@@ -183,7 +182,7 @@ def precision(cfg: Config, device: torch.device) -> AbstractContextManager:
 
 @contextmanager
 def as_rank(rank: int, world_size: int) -> Iterator[None]:
-    """Let what asks for its rank believe that it is one of several processes, as the noiser does; nothing communicates."""
+    """Let what asks for its rank, as the noiser does, believe that it is one of several processes; nothing communicates."""
     theirs = dist.get_rank, dist.get_world_size
     dist.get_rank, dist.get_world_size = lambda *_: rank, lambda *_: world_size
     try:

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A loss or gradient that isn't finite changes nothing, is counted, and leaves what is needed to find out why."""
+"""Skip steps whose loss or gradient isn't finite, count them, and save what is needed to find out why."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dist import is_main_process
-from mmengine.hooks import EMAHook, Hook
-from mmengine.optim import AmpOptimWrapper, OptimWrapperDict
+from mmengine.hooks import EMAHook
+from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Optimizer
 
-from ldae.engine.speed.sharding import whole_states
+from ldae.engine.hook import Batch, LDAEHook, parts_of
+from ldae.engine.speed.sharding import full_state_dicts
 from ldae.registry import HOOKS
 from ldae.utils import TrainingStopped, check_range
 from ldae.utils.models import unwrapped
@@ -25,7 +26,7 @@ FOLDER = 'non_finite'
 
 
 @HOOKS.register_module()
-class SkipNonFiniteHook(Hook):
+class SkipNonFiniteHook(LDAEHook):
     """Skip optimizer steps whose gradient, or a loss behind it, isn't finite; stop the run after several in a row.
 
     A skipped step leaves weights, optimizer and running statistics as they were; the learning rate and the order of the
@@ -57,39 +58,37 @@ class SkipNonFiniteHook(Hook):
         self.skipped = self.saved = 0
         self.last_skipped = -1
         self._guards: list[OptimizerGuard] = []
-        self._attempts: list[StepSnapshot] = []
+        self._snapshots: list[StepSnapshot] = []
         self._handles: list = []
         self._running: RunningStatistics | None = None
 
     def before_train(self, runner: Runner) -> None:
         self._remove()
         self.skipped = runner.message_hub.runtime_info.get('skipped_steps', 0)
-        self._running = RunningStatistics(unwrapped(runner.model))
-        self._handles = [unwrapped(runner.model).register_forward_hook(self._on_forward, with_kwargs=True)]
-        wrapper = runner.optim_wrapper
-        for part in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
+        model = unwrapped(runner.model)
+        self._running = RunningStatistics(model)
+        self._handles = [model.register_forward_hook(self._on_forward, with_kwargs=True)]
+        for part in parts_of(runner.optim_wrapper):
             if not isinstance(part, AmpOptimWrapper):
                 guard = OptimizerGuard(part.optimizer, self, runner)
                 self._guards.append(guard)
                 self._handles.append(part.optimizer.register_step_pre_hook(guard.before_step))
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        if not self._attempts:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Batch = None) -> None:
+        if not self._snapshots:
             self._running.remember()
-        self._attempts.append(StepSnapshot(runner.iter, data_batch))
+        self._snapshots.append(StepSnapshot(runner.iter, data_batch))
 
     def _on_forward(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
         if kwargs.get('mode') != 'loss' or not isinstance(output, dict):
             return None
-        if self._attempts:
-            self._attempts[-1].seen = getattr(getattr(model, 'head', None), 'recent', None)
+        if self._snapshots:
+            self._snapshots[-1].seen = getattr(getattr(model, 'head', None), 'recent', None)
         return {key: nan_unless_finite(value) if 'loss' in key else value for key, value in output.items()}
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
         if not self._guards or any(guard.stepped for guard in self._guards):
-            self._attempts = []
+            self._snapshots = []
             for guard in self._guards:
                 guard.stepped = False
 
@@ -99,7 +98,7 @@ class SkipNonFiniteHook(Hook):
         return self.last_skipped == runner.iter
 
     def before_state_is_saved(self, runner: Runner) -> None:
-        """Called by SafeCheckpointHook: the count in a checkpoint is that of its step."""
+        """Bring the count up to the step of the checkpoint."""
         self._resolve()
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -118,15 +117,15 @@ class SkipNonFiniteHook(Hook):
             handle.remove()
         for guard in self._guards:
             guard.release()
-        self._handles, self._guards, self._attempts = [], [], []
+        self._handles, self._guards, self._snapshots = [], [], []
 
-    def report(self, runner: Runner, attempts: list[StepSnapshot], in_a_row: int) -> None:
+    def report(self, runner: Runner, snapshots: list[StepSnapshot], in_a_row: int) -> None:
         """Count a skipped step, save what led to it, and stop the run if there are too many in a row."""
-        step = attempts[-1].iter
+        step = snapshots[-1].iter
         # Of two optimizers the second may skip the same step.
         is_new, self.last_skipped = step != self.last_skipped, step
         stop = self.max_in_a_row is not None and in_a_row >= self.max_in_a_row
-        where = self._save(runner, attempts) if stop or (is_new and self.saved < self.max_saved) else ''
+        where = self._save(runner, snapshots) if stop or (is_new and self.saved < self.max_saved) else ''
         if is_new:
             self.skipped += 1
             runner.message_hub.update_info('skipped_steps', self.skipped)
@@ -141,14 +140,14 @@ class SkipNonFiniteHook(Hook):
                 f'the weights and checkpoints are those from before{where}'
             )
 
-    def _save(self, runner: Runner, attempts: list[StepSnapshot]) -> str:
+    def _save(self, runner: Runner, snapshots: list[StepSnapshot]) -> str:
         self.saved += 1
-        folder = Path(runner.work_dir) / FOLDER / f'iter_{attempts[-1].iter + 1}'
+        folder = Path(runner.work_dir) / FOLDER / f'iter_{snapshots[-1].iter + 1}'
         try:
-            with whole_states(runner, moments=False):
+            with full_state_dicts(runner, moments=False):
                 if is_main_process():
                     save_state(folder, runner)
-            save_snapshots(folder, attempts, runner.seed)
+            save_snapshots(folder, snapshots, runner.seed)
         except OSError as error:
             runner.logger.error(f'{folder} could not be written: {error}')
             return ''
@@ -174,7 +173,7 @@ class OptimizerGuard:
         self.resolve()  # the step before: weights are still those that it was skipped with
         bad = is_not_finite(self.optimizer)
         self.stepped = True
-        self._pending = *to_host(bad), self.hook._attempts
+        self._pending = *to_host(bad), self.hook._snapshots
         if self.masks:
             self.optimizer.found_inf, self.optimizer.grad_scale = bad.float(), None
             self.hook._running.restore_where(bad)
@@ -193,13 +192,13 @@ class OptimizerGuard:
         """Learn what became of the last step."""
         if self._pending is None:
             return
-        bad, copied, attempts = self._pending
+        bad, copied, snapshots = self._pending
         self._pending = None
         if copied is not None:
             copied.synchronize()
         self.in_a_row = self.in_a_row + 1 if bad else 0
         if self.in_a_row:
-            self.hook.report(self.runner, attempts, self.in_a_row)
+            self.hook.report(self.runner, snapshots, self.in_a_row)
 
 
 class RunningStatistics:
@@ -220,16 +219,14 @@ class RunningStatistics:
 
 
 @HOOKS.register_module()
-class SkipAwareEMAHook(EMAHook):
+class SkipAwareEMAHook(LDAEHook, EMAHook):
     """mmengine's EMAHook, which leaves the average alone where :class:`SkipNonFiniteHook` has skipped a step; options are
     mmengine's. It has to know at each step, so it waits for the device."""
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
         guards = [hook for hook in runner.hooks if isinstance(hook, SkipNonFiniteHook)]
         if not any(guard.is_skipped(runner) for guard in guards):
-            super().after_train_iter(runner, batch_idx, data_batch, outputs)
+            super().after_train_iter(runner, batch_idx, **step)
 
 
 def nan_unless_finite(loss: Any) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training step was made from, kept until it is known to have gone well, and saved where it hasn't."""
+"""Snapshots of what a training step was made from, kept until it is known to have gone well, and saved where it hasn't."""
 
 import random
 from pathlib import Path
@@ -79,19 +79,14 @@ def rebuilt_batch(batch: Any) -> Any:
     return [rebuilt_batch(value) for value in batch] if isinstance(batch, list) else batch
 
 
-def save_snapshots(folder: Path, attempts: list[StepSnapshot], seed: int | None) -> None:
-    """This rank's batches, to ``<folder>/rank_<r>.pth``, whole or not at all."""
-    content = dict(
-        attempts=[attempt.plain() for attempt in attempts],
-        rank=get_rank(),
-        world_size=get_world_size(),
-        seed=seed,
-    )
+def save_snapshots(folder: Path, snapshots: list[StepSnapshot], seed: int | None) -> None:
+    """Write this rank's batches to ``<folder>/rank_<r>.pth``, whole or not at all."""
+    plain = [snapshot.plain() for snapshot in snapshots]
+    content = dict(attempts=plain, rank=get_rank(), world_size=get_world_size(), seed=seed)
     atomic_save(content, folder / RANK_FILES.format(get_rank()))
 
 
 def save_state(folder: Path, runner: Runner) -> None:
-    """Weights and config, to ``<folder>/state.pth``: a checkpoint like any other, without the optimizer's part."""
+    """Write weights and config to ``<folder>/state.pth``: a checkpoint like any other, without the optimizer's part."""
     meta = dict(cfg=runner.cfg.pretty_text, iter=runner.iter, epoch=runner.epoch, seed=runner.seed)
-    state = unwrapped(runner.model).state_dict()
-    atomic_save(dict(meta=meta, state_dict=state), folder / STATE_FILE)
+    atomic_save(dict(meta=meta, state_dict=unwrapped(runner.model).state_dict()), folder / STATE_FILE)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint that doesn't fit the model stops the run; mmengine only warns, and trains from random weights."""
+"""Stop a run whose checkpoint doesn't fit its model; mmengine only warns, and trains from random weights."""
 
 from pathlib import Path
 
 import torch
-from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint, _load_checkpoint_with_prefix
 from torch import nn
 
+from ldae.engine.hook import LDAEHook
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError
 from ldae.utils.checkpoints import report_keys
@@ -19,7 +19,7 @@ NEW_IN_TRANSFER = ('ln1.', 'ln2.')
 
 
 @HOOKS.register_module()
-class CheckLoadedHook(Hook):
+class CheckLoadedHook(LDAEHook):
     """Check every checkpoint before training: those that ``init_cfg=dict(type='Pretrained')`` names, and the one that
     the run resumes from or loads."""
 
@@ -32,11 +32,8 @@ class CheckLoadedHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         model = unwrapped(runner.model)
-        loaded = {
-            key.removeprefix('module.'): value
-            for key, value in checkpoint.get('state_dict', checkpoint).items()
-        }
-        own = model.state_dict()
+        state, own = checkpoint.get('state_dict', checkpoint), model.state_dict()
+        loaded = {key.removeprefix('module.'): value for key, value in state.items()}
         report_keys(
             'the checkpoint',
             missing=[key for key in own if key not in loaded and not key.endswith('num_batches_tracked')],
@@ -67,9 +64,8 @@ def check_pretrained(name: str, module: nn.Module, init_cfg: dict) -> None:
         missing = module.load_state_dict(state, strict=False).missing_keys
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise ConfigError(
-            f'{path} does not fit {where}: {reason} Use the config that it was made with'
-        ) from error
+        message = f'{path} does not fit {where}: {reason} Use the config that it was made with'
+        raise ConfigError(message) from error
     # A tokenizer of the encoder's own has come from its own file.
     known = (*NEW_IN_TRANSFER, 'tokenizer.', 'patch_embed.patch_map.')
     missing = [key for key in missing if not key.startswith(known)]
@@ -84,6 +80,5 @@ def load_state(path: str, prefix: str | None, where: str) -> dict[str, torch.Ten
     try:
         return _load_checkpoint_with_prefix(prefix, path, map_location='cpu')
     except AssertionError as error:
-        raise ConfigError(
-            f'{where}: {path} has no parameter under {prefix!r}: is it a pre-training checkpoint?'
-        ) from error
+        message = f'{where}: {path} has no parameter under {prefix!r}: is it a pre-training checkpoint?'
+        raise ConfigError(message) from error

@@ -2,20 +2,21 @@
 """mmengine's training loops, which can be stopped and resumed at any step."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.utils import calc_dynamic_intervals
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ldae.engine.hook import call_hooks
 from ldae.registry import LOOPS
 
 from .data_order import DataOrder, install_order, order_of
 
 #: When a checkpoint was written: after a step, at the end of an epoch, after a validation.
 STEP, EPOCH, VALIDATION = 'step', 'epoch', 'validation'
-OF_MMENGINE = dict(EpochBasedTrainLoop='ldae.ResumableEpochLoop', IterBasedTrainLoop='ldae.ResumableIterLoop')
+#: The loops in the place of mmengine's.
+RESUMABLE = dict(EpochBasedTrainLoop='ldae.ResumableEpochLoop', IterBasedTrainLoop='ldae.ResumableIterLoop')
 
 
 def resumable(train_cfg: Mapping) -> dict:
@@ -24,16 +25,34 @@ def resumable(train_cfg: Mapping) -> dict:
     kind = options.get('type')
     if kind is None:
         kind = 'EpochBasedTrainLoop' if options.pop('by_epoch', True) else 'IterBasedTrainLoop'
-    return dict(options, type=OF_MMENGINE.get(str(kind).removeprefix('mmengine.'), kind))
+    return dict(options, type=RESUMABLE.get(str(kind).removeprefix('mmengine.'), kind))
 
 
 class Resumable:
-    """What both loops share: the place in the data, and what was still to come when a checkpoint was written."""
+    """The part that both loops share: the place in the data, and what was still to come when a checkpoint was written."""
 
     runner: Runner
     dataloader: DataLoader
     order: DataOrder
     moment: str | None = None
+
+    def run(self) -> nn.Module:
+        """Train."""
+        try:
+            self.runner.call_hook('before_train')
+            self._train()
+            self.runner.call_hook('after_train')
+        except SystemExit:  # the end of the process
+            raise
+        except BaseException:
+            call_hooks(self.runner, 'after_failure')
+            raise
+        self._end_reading()
+        return self.runner.model
+
+    def _train(self) -> None:
+        """Do what is left to do, from what :meth:`restore` has said."""
+        raise NotImplementedError
 
     def progress(self, moment: str) -> dict:
         """For a checkpoint written at one of :data:`STEP`, :data:`EPOCH` and :data:`VALIDATION`."""
@@ -45,19 +64,6 @@ class Resumable:
         notes = self.order.move_to(progress['data'])
         if notes:
             self.runner.logger.warning(f'Resumed, but not bit for bit: {"; ".join(notes)}')
-
-    @contextmanager
-    def _told_of_failure(self) -> Iterator[None]:
-        """Call ``after_failure`` of hooks that have it when an error ends the training, which skips ``after_train``."""
-        try:
-            yield
-        except SystemExit:  # the end of the process
-            raise
-        except BaseException:
-            for hook in self.runner.hooks:
-                if hasattr(hook, 'after_failure'):
-                    hook.after_failure(self.runner)
-            raise
 
     def _end_reading(self) -> None:
         """Let go of persistent workers: a loader that garbage collection has to find can't tell its own to stop."""
@@ -97,17 +103,11 @@ class ResumableEpochLoop(Resumable, EpochBasedTrainLoop):
         super().__init__(runner, dataloader, max_epochs, **kwargs)
         self._take_order()
 
-    def run(self) -> nn.Module:
-        """Train."""
-        with self._told_of_failure():
-            self.runner.call_hook('before_train')
-            self._catch_up()
-            while self._epoch < self._max_epochs and not self.stop_training:
-                self.run_epoch()
-                self._validate_if_due(self._epoch, self._max_epochs)
-            self.runner.call_hook('after_train')
-        self._end_reading()
-        return self.runner.model
+    def _train(self) -> None:
+        self._catch_up()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._validate_if_due(self._epoch, self._max_epochs)
 
     def _catch_up(self) -> None:
         moment, self.moment = self.moment, VALIDATION
@@ -149,40 +149,32 @@ class ResumableIterLoop(Resumable, IterBasedTrainLoop):
         val_interval: int = 1000,
         dynamic_intervals: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        BaseLoop.__init__(
-            self, runner, dataloader
-        )  # mmengine's own starts to read before it can know from where
+        # mmengine's own starts to read before it can know from where.
+        BaseLoop.__init__(self, runner, dataloader)
         self._max_iters, self._max_epochs = int(max_iters), 1
         self._epoch = self._iter = 0
         self.val_begin, self.val_interval, self.stop_training = val_begin, val_interval, False
         runner.visualizer.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
-        self.dynamic_milestones, self.dynamic_intervals = calc_dynamic_intervals(
-            val_interval, dynamic_intervals
-        )
+        dynamic = calc_dynamic_intervals(val_interval, dynamic_intervals)
+        self.dynamic_milestones, self.dynamic_intervals = dynamic
         self._take_order()
 
-    def run(self) -> nn.Module:
-        """Train."""
-        with self._told_of_failure():
-            self.runner.call_hook('before_train')
-            self.runner.call_hook('before_train_epoch')  # the whole training is one
-            self._catch_up()
-            batches = self._batches()
-            while self._iter < self._max_iters and not self.stop_training:
-                self.runner.model.train()
-                self.run_iter(next(batches))
-                self._validate_if_due(self._iter, self._max_iters)
-            self.runner.call_hook('after_train_epoch')
-            self.runner.call_hook('after_train')
-        self._end_reading()
-        return self.runner.model
+    def _train(self) -> None:
+        self.runner.call_hook('before_train_epoch')  # the whole training is one
+        self._catch_up()
+        batches = self._batches()
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(batches))
+            self._validate_if_due(self._iter, self._max_iters)
+        self.runner.call_hook('after_train_epoch')
 
     def _catch_up(self) -> None:
         moment, self.moment = self.moment, VALIDATION
         if moment is None:
-            passes, batches = divmod(self._iter, len(self.order))
-            if self.order.is_infinite:
-                passes, batches = 0, self._iter
+            passes, batches = (
+                (0, self._iter) if self.order.is_infinite else divmod(self._iter, len(self.order))
+            )
             self.order.epoch, self.order.start = passes, batches * self.order.batch_size
         elif moment == STEP:
             self._repeat_step()

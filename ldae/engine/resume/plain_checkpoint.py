@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
+from ldae.engine.hook import LDAEHook
 from ldae.registry import HOOKS
 
 HISTORY = 'history_buffer'
 
 
 @HOOKS.register_module()
-class PlainCheckpointHook(Hook):
+class PlainCheckpointHook(LDAEHook):
     """Replace objects in a checkpoint by tensors and builtin types when it is saved, and rebuild them when it is loaded.
 
     mmengine 0.10.7 pickles ``HistoryBuffer`` objects into every checkpoint, which ``torch.load(weights_only=True)``, the
@@ -35,13 +35,12 @@ class PlainCheckpointHook(Hook):
         scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
         for name, value in scalars.items():
             if isinstance(value, dict) and value.get('kind') == HISTORY:
-                scalars[name] = HistoryBuffer(
-                    value['log'].numpy(), value['count'].numpy(), value['max_length']
-                )
+                log, count = value['log'].numpy(), value['count'].numpy()
+                scalars[name] = HistoryBuffer(log, count, value['max_length'])
 
 
 def to_plain(value: Any) -> Any:
-    """Tensors, numbers, strings, None, and lists, tuples and dicts of them; what is nothing of the kind becomes None."""
+    """Tensors, numbers, strings, None, and lists, tuples and dicts of them; anything else becomes None."""
     if isinstance(value, HistoryBuffer):
         log, count = (torch.as_tensor(np.asarray(array, dtype=np.float64)) for array in value.data)
         return dict(kind=HISTORY, log=log, count=count, max_length=value.max_length)

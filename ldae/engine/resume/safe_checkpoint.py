@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint is never deleted before the next one is safe, and holds all that is needed to go on from any step."""
+"""Checkpoints that hold all that is needed to go on from any step, and are deleted only when the next one is safe."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
+from ldae.engine.hook import Batch, LDAEHook, call_hooks, parts_of
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError, check_choice, check_range
 
@@ -20,7 +20,7 @@ STEP_FILE = 'iter_{}.pth'
 
 
 @HOOKS.register_module()
-class SafeCheckpointHook(CheckpointHook):
+class SafeCheckpointHook(LDAEHook, CheckpointHook):
     """mmengine's CheckpointHook, which deletes the oldest checkpoint before it writes a new one: with
     ``max_keep_ckpts=1``, being killed in between loses all. Here the new one comes first, also the best one's;
     ``last_checkpoint`` holds a name, not an absolute path.
@@ -55,17 +55,13 @@ class SafeCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
         if self.save_best is not None:  # a folder that was moved
-            here = {key: self._here(path) for key, path in self._best().items()}
-            self._set_best(here)
+            self._set_best(
+                {key: path and str(Path(self.out_dir, Path(path).name)) for key, path in self._best().items()}
+            )
 
-    def _here(self, path: str | None) -> str | None:
-        return path if path is None else str(Path(self.out_dir, Path(path).name))
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
         self._moment = STEP
-        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        super().after_train_iter(runner, batch_idx, **step)
         if self._waiting is not None:
             self._write_when_complete(runner, self._waiting)
         elif self.step_interval and self.every_n_train_iters(runner, self.step_interval):
@@ -134,8 +130,7 @@ class SafeCheckpointHook(CheckpointHook):
         before = {key: info.get(key) for key in notes}
         for key, value in notes.items():
             runner.message_hub.update_info(key, value)
-        for hook in runner.hooks:
-            getattr(hook, 'before_state_is_saved', do_nothing)(runner)
+        call_hooks(runner, 'before_state_is_saved')
         options = dict(save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler)
         options |= dict(file_client_args=self.file_client_args, backend_args=self.backend_args, **self.args)
 
@@ -214,17 +209,10 @@ class SafeCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Go on from there."""
-        resumes = runner._resume and isinstance(runner._train_loop, Resumable)
-        if resumes and 'progress' in checkpoint:
+        if runner._resume and isinstance(runner._train_loop, Resumable) and 'progress' in checkpoint:
             runner.train_loop.restore(checkpoint['progress'])
 
 
 def is_complete(runner: Runner) -> bool:
     """Whether no gradients are waiting for more of them."""
-    wrapper = runner.optim_wrapper
-    parts = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-    return all(part.should_update() for part in parts)
-
-
-def do_nothing(runner: Runner) -> None:
-    pass
+    return all(part.should_update() for part in parts_of(runner.optim_wrapper))

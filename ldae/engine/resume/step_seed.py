@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The random numbers of a step follow from the seed and the step's number, so that nothing has to be restored."""
+"""Random numbers of a step that follow from the seed and the step's number, so that nothing has to be restored."""
 
 from mmengine.dist import get_rank
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ldae.engine.hook import Batch, LDAEHook
 from ldae.registry import HOOKS
 from ldae.utils.rng import seed_everything, seed_of
 
 
 @HOOKS.register_module()
-class StepSeedHook(Hook):
+class StepSeedHook(LDAEHook):
     """Seed torch, numpy and Python before each training epoch and step, from the run's seed, the epoch's or step's number
     and, where ``randomness.diff_rank_seed`` is set, the rank.
 
@@ -25,7 +25,7 @@ class StepSeedHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         self._seed(runner, f'epoch {runner.epoch}')  # of the first batch, where no worker reads it
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
         self._seed(runner, f'step {runner.iter}')
 
     def _seed(self, runner: Runner, moment: str) -> None:

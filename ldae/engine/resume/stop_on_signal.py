@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A signal stops a run after a step and a checkpoint, not in the middle of either."""
+"""Stop a run at a signal, after a step and its checkpoint rather than in the middle of either."""
 
 import os
 import signal
@@ -9,9 +9,9 @@ from types import FrameType
 import torch
 import torch.distributed as torch_dist
 from mmengine.dist import get_rank, is_distributed
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ldae.engine.hook import Batch, LDAEHook
 from ldae.registry import HOOKS
 from ldae.utils.signals import SIGNALS, STOPPED_STATUS
 
@@ -22,7 +22,7 @@ SECONDS_OF_ONE_SIGNAL = 1.0
 
 
 @HOOKS.register_module()
-class StopOnSignalHook(Hook):
+class StopOnSignalHook(LDAEHook):
     """At SIGTERM or SIGUSR1, as schedulers send them, save a checkpoint after the next step and exit with status 75; a
     second signal ends the process at once.
 
@@ -52,7 +52,7 @@ class StopOnSignalHook(Hook):
         self.after_failure(runner)
 
     def after_failure(self, runner: Runner) -> None:
-        """Let signals mean what they meant before, also when an error has ended the training."""
+        """Let signals mean what they meant before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -63,9 +63,7 @@ class StopOnSignalHook(Hook):
         elif time.monotonic() - self._caught_at > SECONDS_OF_ONE_SIGNAL:
             os._exit(128 + number)
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
         self._stopping = self._stopping or self._all_caught()
         if not self._stopping:
             return
@@ -88,11 +86,8 @@ class StopOnSignalHook(Hook):
 
     def _leave(self, runner: Runner, hook: SafeCheckpointHook | None) -> None:
         saved = hook is not None and hook.saved_step == runner.iter + 1
-        what = (
-            f'{hook.last_ckpt} is written: go on with --resume'
-            if saved
-            else 'no checkpoint of this step is written'
-        )
+        written, missing = '{} is written: go on with --resume', 'no checkpoint of this step is written'
+        what = written.format(hook.last_ckpt) if saved else missing
         name = signal.Signals(self.caught).name if self.caught is not None else 'a signal to another process'
         if get_rank() == 0:
             runner.logger.warning(f'Stopped by {name} after step {runner.iter + 1}; {what}')

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Less memory for more time: blocks are computed again in the backward pass."""
+"""Compute blocks again in the backward pass: less memory for more time."""
 
 from collections.abc import Callable
 from functools import wraps
 
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ldae.engine.hook import LDAEHook
 from ldae.registry import HOOKS
 from ldae.utils import check_range
 from ldae.utils.models import transformer_blocks
 
 
 @HOOKS.register_module()
-class ActivationCheckpointHook(Hook):
+class ActivationCheckpointHook(LDAEHook):
     """Keep only the input of Transformer blocks for the backward pass, which computes the rest a second time.
 
     A step then needs a fraction of the memory and a third more products. Gradients are the same, and so are names in

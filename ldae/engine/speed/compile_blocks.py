@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled Transformer blocks."""
+"""Compile Transformer blocks."""
 
 import os
 import shutil
 
 import torch
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from ldae.engine.hook import LDAEHook
 from ldae.models.layers import attend_fastest
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError
@@ -16,7 +16,7 @@ from ldae.utils.models import transformer_blocks
 
 
 @HOOKS.register_module()
-class CompileBlocksHook(Hook):
+class CompileBlocksHook(LDAEHook):
     """Compile every Transformer block of the model by ``torch.compile``, in place, before the first step.
 
     Names in checkpoints don't change, and blocks of one shape share one compilation: time steps are tensors, which

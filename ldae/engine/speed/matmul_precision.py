@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How float32 products are computed."""
+"""Choose the precision that float32 products are computed in."""
 
 import torch
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ldae.engine.hook import LDAEHook
 from ldae.registry import HOOKS
 from ldae.utils import check_choice
 
@@ -12,7 +12,7 @@ PRECISIONS = ('highest', 'high', 'medium')
 
 
 @HOOKS.register_module()
-class MatmulPrecisionHook(Hook):
+class MatmulPrecisionHook(LDAEHook):
     """Set ``torch.set_float32_matmul_precision`` while a run lasts: ``'high'`` is TF32 on a GPU that has it.
 
     Tokenizers, and the fold of their maps into weights, keep full precision (:func:`ldae.utils.full_precision`).

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models that don't fit: each process holds its share of weights, gradients and the optimizer's state (torch's FSDP2)."""
+"""Models that don't fit into memory: each process holds its share of weights, gradients and optimizer state (FSDP2)."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from ldae.registry import MODEL_WRAPPERS
 from ldae.utils import ConfigError
 from ldae.utils.models import transformer_blocks
 
-ME = 'model_wrapper_cfg: FullyShardedModel'
+WHERE = 'model_wrapper_cfg: FullyShardedModel'
 #: Those that treat each number of a weight by itself, as LARS, for one, doesn't.
 OPTIMIZERS = (SGD, Adam, AdamW)
 #: What hooks call of a pre-training model beside ``forward``. A classifier's ``loss`` needs more weights after it has called
@@ -39,7 +39,7 @@ class FullyShardedModel(nn.Module):
 
     The model is whole until the first training step: checkpoints are loaded, checked and resumed from, and tokenizers
     fitted, as in any other run. Names in checkpoints don't change, and a checkpoint is the same file as without sharding
-    (:func:`whole_states`). Results are those of distributed data-parallel training to rounding.
+    (:func:`full_state_dicts`). Results are those of distributed data-parallel training to rounding.
 
     Args:
         module: The model, which the Runner gives.
@@ -55,28 +55,26 @@ class FullyShardedModel(nn.Module):
         self.is_sharded = False
 
     def blocks(self) -> list[nn.Module]:
-        """What is gathered at a time, but for what is in none of them."""
-        return transformer_blocks(self.module, ME, 'remove the wrapper')
+        """The parts that are gathered one at a time."""
+        return transformer_blocks(self.module, WHERE, 'remove the wrapper')
 
     def forward(self, *args, **kwargs) -> Any:
         return self.module(*args, **kwargs)
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
-        """The model's own, of its shards from the first one on."""
+        """The model's own step, of shards from the first one on."""
         if not self.is_sharded:
             self.shard(optim_wrapper)
         return self.module.train_step(data, optim_wrapper)
 
     def val_step(self, data: Any) -> list:
-        """The model's own."""
         return self.module.val_step(data)
 
     def test_step(self, data: Any) -> list:
-        """The model's own."""
         return self.module.test_step(data)
 
     def shard(self, optim_wrapper: OptimWrapper) -> None:
-        """Keep this process's share of the weights, and of what the optimizer knows of them; all processes must come here."""
+        """Keep this process's share of the weights and of the optimizer's state; all processes must call this."""
         check_optimizer(optim_wrapper)
         names = {param: name for name, param in self.module.named_parameters()}
         mesh = init_device_mesh(next(iter(names)).device.type, (dist.get_world_size(),))
@@ -87,35 +85,29 @@ class FullyShardedModel(nn.Module):
             if hasattr(self.module, name):
                 register_fsdp_forward_method(self.module, name)
         shards = dict(self.module.named_parameters())
-        hand_over(optim_wrapper.optimizer, {param: shards[name] for param, name in names.items()})
+        shard_optimizer(optim_wrapper.optimizer, {param: shards[name] for param, name in names.items()})
         self.is_sharded = True
 
 
-def hand_over(optimizer: Optimizer, shards: Mapping[nn.Parameter, nn.Parameter]) -> None:
-    """Let an optimizer, with the state it has, go on with the shards of its parameters."""
+def shard_optimizer(optimizer: Optimizer, shards: Mapping[nn.Parameter, nn.Parameter]) -> None:
+    """Let an optimizer go on, with the state that it has, with the shards of its parameters."""
     for group in optimizer.param_groups:
         group['params'][:] = [shards[param] for param in group['params']]
     for param in list(optimizer.state):
         shard = shards[param]
-        optimizer.state[shard] = {
-            key: share(value, shard) for key, value in optimizer.state.pop(param).items()
-        }
+        state = optimizer.state.pop(param)
+        optimizer.state[shard] = {key: shard_like(value, shard) for key, value in state.items()}
 
 
-def share(value: Any, like: DTensor) -> Any:
+def shard_like(value: Any, like: DTensor) -> Any:
     """This process's part of a tensor of the shape of the parameter ``like``; anything else as it is."""
     if not isinstance(value, Tensor) or value.shape != like.shape:
         return value
     # All processes have the same: nothing is sent.
     part = distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
-    return DTensor.from_local(
-        part.to_local().clone(),  # a view would keep the whole
-        like.device_mesh,
-        like.placements,
-        run_check=False,
-        shape=value.shape,
-        stride=value.stride(),
-    )
+    local = part.to_local().clone()  # a view would keep the whole
+    layout = dict(run_check=False, shape=value.shape, stride=value.stride())
+    return DTensor.from_local(local, like.device_mesh, like.placements, **layout)
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -124,29 +116,23 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 @contextmanager
-def whole_states(runner: Runner, moments: bool = True) -> Iterator[None]:
-    """While the context is open, ``state_dict()`` of the main process's model and optimizer give whole tensors on the host,
-    as if nothing were sharded; all processes must come here.
-
-    Args:
-        runner: Whose model and optimizer.
-        moments: Whether the optimizer's state is needed.
-    """
+def full_state_dicts(runner: Runner, moments: bool = True) -> Iterator[None]:
+    """While the context is open, ``state_dict()`` of the main process's model and, with ``moments``, of its optimizer give
+    whole tensors on the host, as if nothing were sharded; all processes must call this."""
     if not is_sharded(runner.model):
         yield
         return
     module, optimizer = runner.model.module, runner.optim_wrapper.optimizer
     weights = gather(module.state_dict())
     state = gather(optimizer.state_dict()['state']) if moments else {}
-    handles = []
-    if is_main_process():
-        handles.append(module.register_state_dict_post_hook(lambda _, found, *__: found.update(weights)))
-        handles.append(optimizer.register_state_dict_post_hook(lambda _, found: dict(found, state=state)))
-    try:
+    if not is_main_process():
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        return
+    with (
+        module.register_state_dict_post_hook(lambda _, found, *__: found.update(weights)),
+        optimizer.register_state_dict_post_hook(lambda _, found: dict(found, state=state)),
+    ):
+        yield
 
 
 def gather(state: Mapping) -> Mapping:
@@ -168,27 +154,31 @@ def prepare_sharding(runner: Runner) -> None:
     if not isinstance(runner.model, FullyShardedModel):
         wanted = str((runner.cfg.get('model_wrapper_cfg') or {}).get('type'))
         if wanted.endswith(FullyShardedModel.__name__):
-            runner.logger.warning(f'{ME} shards nothing in one process: start with tools/dist_train.sh')
+            runner.logger.warning(f'{WHERE} shards nothing in one process: start with tools/dist_train.sh')
         return
     if any(isinstance(hook, EMAHook) for hook in runner.hooks):
-        raise ConfigError(f'{ME} keeps no average of the weights: remove the EMAHook')
+        raise ConfigError(f'{WHERE} keeps no average of the weights: remove the EMAHook')
     if runner.cfg.get('compile'):
-        raise ConfigError(f'{ME} does not go with compile: use ldae.CompileBlocksHook, or --fast')
+        raise ConfigError(f'{WHERE} does not go with compile: use ldae.CompileBlocksHook, or --fast')
     runner.save_checkpoint = partial(save_checkpoint, runner, runner.save_checkpoint)
 
 
 def save_checkpoint(runner: Runner, save: Callable[..., None], *args, save_optimizer: bool = True, **options):
     """The Runner's own ``save``, which writes in the main process alone, with what only all of them have together."""
-    with whole_states(runner, moments=save_optimizer):
+    with full_state_dicts(runner, moments=save_optimizer):
         save(*args, save_optimizer=save_optimizer, **options)
 
 
 def check_optimizer(wrapper: OptimWrapper) -> None:
     """Raise ConfigError for an optimizer that can't go on with shards."""
     if isinstance(wrapper, OptimWrapperDict):
-        raise ConfigError(f'{ME} takes one optimizer, not several')
+        raise ConfigError(f'{WHERE} takes one optimizer, not several')
     if isinstance(wrapper, AmpOptimWrapper):
-        raise ConfigError(f'{ME} does not scale losses: use ldae.AutocastOptimWrapper (bfloat16), or --amp')
+        raise ConfigError(
+            f'{WHERE} does not scale losses: use ldae.AutocastOptimWrapper (bfloat16), or --amp'
+        )
     if not isinstance(wrapper.optimizer, OPTIMIZERS):
         names = ', '.join(kind.__name__ for kind in OPTIMIZERS)
-        raise ConfigError(f'{ME}: {type(wrapper.optimizer).__name__} is not known to be right: use {names}')
+        raise ConfigError(
+            f'{WHERE}: {type(wrapper.optimizer).__name__} is not known to be right: use {names}'
+        )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nothing has to be run before training: a tokenizer that needs fitting is fitted when training starts."""
+"""Fit the tokenizer when training starts, so that nothing has to be run before it."""
 
 import hashlib
 import json
@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from mmengine import dist
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ldae.engine.hook import LDAEHook
 from ldae.models.tokenizers.files import load_tokenizer_state, save_tokenizer
 from ldae.registry import HOOKS
 from ldae.utils import check_range
@@ -19,7 +19,7 @@ from .fit import fit_tokenizer
 
 
 @HOOKS.register_module()
-class FitTokenizerHook(Hook):
+class FitTokenizerHook(LDAEHook):
     """Fit the model's tokenizer on the training set before the first step.
 
     The result is the same on all ranks, travels in checkpoints (a resumed run doesn't fit again), and is kept in the

@@ -4,11 +4,11 @@
 import time
 from pathlib import Path
 
-from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from ldae.datasets.latents import DTYPES, LatentDataset
+from ldae.engine.hook import LDAEHook
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError, check_choice, check_range
 from ldae.utils.collective import from_main_process
@@ -30,7 +30,7 @@ EARLIER_NAME = 'latents.safetensors'
 
 
 @HOOKS.register_module()
-class LatentCacheHook(Hook):
+class LatentCacheHook(LDAEHook):
     """Encode the training images once, before the first step, and train from their latents, which lie in memory.
 
     For heads that need no images, and data without augmentation. The latents are used again by later runs whose tokenizer

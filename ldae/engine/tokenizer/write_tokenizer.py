@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tokenizer's training ends in a file that pre-training configs name."""
+"""Write the tokenizer at the end of its training into a file that pre-training configs name."""
 
 from pathlib import Path
 
 from mmengine import dist
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ldae.engine.hook import LDAEHook
 from ldae.models.tokenizers.files import save_tokenizer
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError, check_range
@@ -16,7 +16,7 @@ from .fit import fit_tokenizer
 
 
 @HOOKS.register_module()
-class WriteTokenizerHook(Hook):
+class WriteTokenizerHook(LDAEHook):
     """Measure what the trained tokenizer's latents are scaled by, and write it to ``<work_dir>/tokenizer.pth``.
 
     Args:
@@ -50,19 +50,12 @@ class WriteTokenizerHook(Hook):
     def after_train(self, runner: Runner) -> None:
         model, loader = unwrapped(runner.model), runner.train_dataloader
         tokenizer = model.export()
+        options = dict(num_images=self.num_images, batch_size=self.batch_size, seed=self.seed)
         fit_tokenizer(
-            tokenizer,
-            loader.dataset,
-            model.data_preprocessor,
-            self.num_images,
-            self.batch_size,
-            loader.num_workers,
-            self.seed,
+            tokenizer, loader.dataset, model.data_preprocessor, num_workers=loader.num_workers, **options
         )
         path = Path(runner.work_dir, self.filename)
         if dist.is_main_process():
             save_tokenizer(tokenizer, path)
-        scale = float(tokenizer.scale.float().mean())
-        runner.logger.info(
-            f'{type(tokenizer).__name__}, latents scaled by 1 / {scale:.4g}, written to {path}'
-        )
+        scale, name = float(tokenizer.scale.float().mean()), type(tokenizer).__name__
+        runner.logger.info(f'{name}, latents scaled by 1 / {scale:.4g}, written to {path}')

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.dist import all_gather_object, is_main_process
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from ldae.datasets.image_folder import ImageFolder, check_share, describe_bad
+from ldae.engine.hook import LDAEHook
 from ldae.registry import HOOKS
 from ldae.utils.files import atomic_write_text
 
@@ -18,7 +18,7 @@ SHOWN = 20
 
 
 @HOOKS.register_module()
-class BadImagesHook(Hook):
+class BadImagesHook(LDAEHook):
     """Count the images that were replaced because they can't be read, over workers and processes.
 
     After each epoch, and after each validation or test, one line says how many; their paths go to ``bad_images.txt``
@@ -34,22 +34,17 @@ class BadImagesHook(Hook):
         self._found: dict[str, dict[str, str]] = {}
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Of the training data."""
         self._collect(runner, 'training', runner.train_dataloader.dataset)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Of the validation data."""
         self._collect(runner, 'validation', runner.val_dataloader.dataset)
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Of the test data."""
         self._collect(runner, 'test', runner.test_dataloader.dataset)
 
     def _collect(self, runner: Runner, what: str, dataset: Dataset) -> None:
         for folder in image_folders(dataset):
-            bad = {
-                i: reason for found in all_gather_object(folder.bad_images()) for i, reason in found.items()
-            }
+            bad = dict(pair for found in all_gather_object(folder.bad_images()) for pair in found.items())
             if not bad:
                 continue
             runner.logger.warning(
@@ -63,9 +58,8 @@ class BadImagesHook(Hook):
 
     def _write(self, folder: Path) -> None:
         if is_main_process():
-            lines = [
-                f'{path}\t{reason}\n' for paths in self._found.values() for path, reason in paths.items()
-            ]
+            found = [pair for paths in self._found.values() for pair in paths.items()]
+            lines = [f'{path}\t{reason}\n' for path, reason in found]
             folder.mkdir(parents=True, exist_ok=True)
             atomic_write_text(folder / FILENAME, ''.join(lines))
 
@@ -73,10 +67,9 @@ class BadImagesHook(Hook):
         """The report: how many, and which."""
         for what, paths in self._found.items():
             listed = [f'  {path} {reason}' for path, reason in list(paths.items())[:SHOWN]]
-            more = f'\n  ... all in {Path(runner.log_dir) / FILENAME}' if len(paths) > SHOWN else ''
-            runner.logger.warning(
-                f'{len(paths):,} {what} images could not be read:\n' + '\n'.join(listed) + more
-            )
+            more = [f'  ... all in {Path(runner.log_dir) / FILENAME}'] if len(paths) > SHOWN else []
+            head = f'{len(paths):,} {what} images could not be read:'
+            runner.logger.warning('\n'.join([head, *listed, *more]))
 
 
 def image_folders(dataset: Dataset) -> Iterator[ImageFolder]:

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from mmengine import dist
-from mmengine.hooks import Hook, IterTimerHook, LoggerHook, RuntimeInfoHook
+from mmengine.hooks import IterTimerHook, LoggerHook, RuntimeInfoHook
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import Runner
 
+from ldae.engine.hook import Batch, LDAEHook
 from ldae.registry import HOOKS
 
 
-class DeferredLogging(Hook):
-    """Keeps values of steps, and notes them in the message hub when a log line is due or a checkpoint is written."""
+class DeferredLogging(LDAEHook):
+    """Keep values of steps, and note them in the message hub when a log line is due or a checkpoint is written."""
 
     _intervals: set[int] = {1}
 
@@ -25,15 +26,12 @@ class DeferredLogging(Hook):
 
     def _flush_if_due(self, runner: Runner, batch_idx: int) -> None:
         # The same on all ranks, and whenever LoggerHook may look.
-        ends = self.end_of_epoch(runner.train_dataloader, batch_idx) or self.is_last_train_iter(runner)
-        if ends or any(
-            self.every_n_inner_iters(batch_idx, n) or self.every_n_train_iters(runner, n)
-            for n in self._intervals
-        ):
+        ends = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        inner = any(self.every_n_inner_iters(batch_idx, n) for n in self._intervals)
+        if ends or inner or any(self.is_due(runner, n, by_epoch=False) for n in self._intervals):
             self.flush(runner)
 
     def before_state_is_saved(self, runner: Runner) -> None:
-        """A checkpoint holds the values of all steps before it."""
         self.flush(runner)
 
     def flush(self, runner: Runner) -> None:
@@ -53,13 +51,11 @@ class ReducedRuntimeInfoHook(DeferredLogging, RuntimeInfoHook):
         self._rates: list[dict[str, float]] = []
         self._losses: list[dict[str, torch.Tensor]] = []
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
         runner.message_hub.update_info('iter', runner.iter)
         self._rates.append({name: float(lr[0]) for name, lr in runner.optim_wrapper.get_lr().items()})
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, outputs: Batch = None, **_: Batch) -> None:
         if outputs:
             self._losses.append({key: torch.as_tensor(value).detach() for key, value in outputs.items()})
         self._flush_if_due(runner, batch_idx)
@@ -86,12 +82,10 @@ class DeferredIterTimerHook(DeferredLogging, IterTimerHook):
         self._times: list[tuple[float, float]] = []
         self._ready = 0.0
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
         self._ready = time.time()
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
         now = time.time()
         self._times.append((self._ready - self.t, now - self.t))
         self.t = now

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""See the denoising get better."""
+"""Pictures of denoised images while training."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ldae.apis.denoising import draw_denoising
+from ldae.engine.hook import LDAEHook
 from ldae.engine.speed.sharding import is_sharded
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError, check_range
@@ -20,7 +20,7 @@ from ldae.visualization import figure_to_array, save_figure
 
 
 @HOOKS.register_module()
-class DenoisingPicturesHook(Hook):
+class DenoisingPicturesHook(LDAEHook):
     """Save clean, noisy and denoised validation images after every ``interval`` epochs and after the last.
 
     The pictures are ``pictures/epoch_N.png`` in the work dir and ``denoising`` in the visualizer. Images and noise are
@@ -57,13 +57,11 @@ class DenoisingPicturesHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         if self.dataloader is None and runner.val_loop is None:
-            raise ConfigError(
-                f'{type(self).__name__}: there is no validation data to show: give it a dataloader'
-            )
+            name = type(self).__name__
+            raise ConfigError(f'{name}: there is no validation data to show: give it a dataloader')
 
     def after_train_epoch(self, runner: Runner) -> None:
-        is_due = self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)
-        if not is_due or not (is_main_process() or is_sharded(runner.model)):
+        if not self.is_due(runner, self.interval) or not (is_main_process() or is_sharded(runner.model)):
             return
         figure = self.picture(runner)
         if is_main_process():

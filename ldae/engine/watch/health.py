@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signs of trouble while pre-training that need no labels and next to no time."""
+"""Log signs of trouble while pre-training that need no labels and next to no time."""
 
 import math
 from collections import deque
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ldae.engine.non_finite.gradients import gradient_norm, optimizers_of
+from ldae.engine.hook import Batch, LDAEHook, parts_of
+from ldae.engine.non_finite.gradients import gradient_norm
 from ldae.evaluation.feature_statistics import FeatureStatistics
 from ldae.evaluation.features import pooled_features
 from ldae.registry import HOOKS
@@ -21,7 +21,7 @@ from ldae.utils.rng import preserved_rng
 
 
 @HOOKS.register_module()
-class HealthHook(Hook):
+class HealthHook(LDAEHook):
     """Every ``interval`` steps: effective rank and norm of the features, the norm of the gradient, the loss by noise level.
 
     Features are those of transfer (average-pooled, clean input), of the last training images of all ranks. Losses are
@@ -59,14 +59,14 @@ class HealthHook(Hook):
             raise ConfigError(
                 f'HealthHook: {type(model).__name__} has no encoder to take features of: remove the hook'
             )
-        for optimizer in optimizers_of(runner.optim_wrapper):
-            self._handles.append(optimizer.register_step_pre_hook(self._take_norm))
+        optimizers = [part.optimizer for part in parts_of(runner.optim_wrapper)]
+        self._handles = [optimizer.register_step_pre_hook(self._take_norm) for optimizer in optimizers]
 
     def _take_norm(self, optimizer: Optimizer, *_) -> None:
         if self._wants_norm:
             self._norms[id(optimizer)] = gradient_norm(optimizer)
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Batch = None) -> None:
         # The last update before the interval is full, which may be some accumulated batches earlier.
         accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         self._wants_norm = self._steps_left(runner) < accumulated
@@ -74,9 +74,7 @@ class HealthHook(Hook):
     def _steps_left(self, runner: Runner) -> int:
         return -(runner.iter + 1) % self.interval
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Batch = None, **_: Batch) -> None:
         recent = getattr(getattr(unwrapped(runner.model), 'head', None), 'recent', None)
         if recent is not None:
             self._losses.append(recent)
@@ -131,10 +129,8 @@ class HealthHook(Hook):
     def after_train(self, runner: Runner) -> None:
         for handle in self._handles:
             handle.remove()
-        self._handles.clear()
-        self._batches.clear()
-        self._losses.clear()
-        self._norms.clear()
+        for kept in (self._handles, self._batches, self._losses, self._norms):
+            kept.clear()
 
 
 def loss_by_level(t: Tensor, loss: Tensor, num_timesteps: int, num_levels: int) -> Tensor:

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Annotated
 
 import torch
-from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ldae.engine.hook import LDAEHook
 from ldae.evaluation.features import extract_features, pooled_features
 from ldae.evaluation.knn import check_classes
 from ldae.evaluation.probe_data import build_bounded_dataloader
@@ -25,7 +25,7 @@ Labelled = tuple[Tensor, Tensor]
 
 
 @HOOKS.register_module()
-class OnlineEvaluationHook(Hook):
+class OnlineEvaluationHook(LDAEHook):
     """k-NN and linear accuracy of the average-pooled encoder features, from one pass over the images, after every
     ``interval`` epochs or steps and after the last.
 

@@ -4,17 +4,17 @@
 from contextlib import ExitStack
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ldae.engine.hook import Batch, LDAEHook
 from ldae.registry import HOOKS
 from ldae.utils import check_range
 
 
 @HOOKS.register_module()
-class ProgressBarHook(Hook):
+class ProgressBarHook(LDAEHook):
     """Show steps, time left and the loss on a terminal; silent where the output is not one.
 
     Log lines are printed above the bar. The loss is read at intervals only, from what is logged anyway, so that no step
@@ -36,22 +36,13 @@ class ProgressBarHook(Hook):
     def before_train(self, runner: Runner) -> None:
         self._open.close()
         # None: tqdm looks whether stderr is a terminal.
-        disable = None if is_main_process() else True
-        self.bar = tqdm(
-            total=runner.max_iters,
-            initial=runner.iter,
-            desc=self.desc,
-            unit='step',
-            disable=disable,
-            dynamic_ncols=True,
-        )
+        options = dict(desc=self.desc, unit='step', disable=None if is_main_process() else True)
+        self.bar = tqdm(total=runner.max_iters, initial=runner.iter, dynamic_ncols=True, **options)
         self._open.callback(self.bar.close)
         if not self.bar.disable:
             self._open.enter_context(logging_redirect_tqdm([runner.logger]))
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
         if not self.bar.disable and self.every_n_train_iters(runner, self.interval):
             self._show_loss(runner)
         self.bar.update()

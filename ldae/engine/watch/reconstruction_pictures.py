@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""See a tokenizer's reconstructions get better."""
+"""Pictures of reconstructed images while a tokenizer is trained."""
 
 from torch import Tensor, nn
 
@@ -26,6 +26,5 @@ class ReconstructionPicturesHook(DenoisingPicturesHook):
 
     def draw(self, model: nn.Module, images: Tensor):
         samples = model.predict(images)
-        return reconstruction_grid(
-            *([sample.get(key) for sample in samples] for key in ('clean', 'reconstructed'))
-        )
+        columns = ([sample.get(key) for sample in samples] for key in ('clean', 'reconstructed'))
+        return reconstruction_grid(*columns)

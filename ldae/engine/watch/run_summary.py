@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Say what will run before it runs."""
+"""Log what will run before it runs."""
 
 import torch
 from mmengine.device import get_device
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from ldae.engine.hook import LDAEHook
 from ldae.registry import HOOKS
 from ldae.utils.models import unwrapped
 
 
 @HOOKS.register_module()
-class RunSummaryHook(Hook):
+class RunSummaryHook(LDAEHook):
     """Before training, log the model, its parameters, the data, the steps and the device in one line."""
 
     priority = 'VERY_HIGH'
@@ -36,16 +36,14 @@ def describe_training(runner: Runner) -> str:
 
 
 def describe_parameters(model: nn.Module) -> str:
-    """'85.8 M parameters (0.1 M frozen)'."""
-    trained, frozen = (
-        sum(p.numel() for p in model.parameters() if p.requires_grad is flag) / 1e6 for flag in (True, False)
-    )
+    """'85.80 M parameters and 0.10 M frozen'."""
+    sizes = [(p.numel() / 1e6, p.requires_grad) for p in model.parameters()]
+    trained, frozen = (sum(size for size, learns in sizes if learns is flag) for flag in (True, False))
     return f'{trained:.2f} M parameters' + (f' and {frozen:.2f} M frozen' if frozen >= 0.005 else '')
 
 
 def describe_device() -> str:
     """'NVIDIA H100' or 'cpu (2 threads)'."""
-    device = get_device()
-    return (
-        torch.cuda.get_device_name() if device == 'cuda' else f'{device} ({torch.get_num_threads()} threads)'
-    )
+    if (device := get_device()) == 'cuda':
+        return torch.cuda.get_device_name()
+    return f'{device} ({torch.get_num_threads()} threads)'

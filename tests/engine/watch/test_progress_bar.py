@@ -4,6 +4,7 @@ import logging
 import sys
 
 import pytest
+from mmengine.hooks import Hook
 
 from ldae.engine.watch import progress_bar
 from ldae.engine.watch.progress_bar import ProgressBarHook
@@ -48,7 +49,7 @@ def test_log_lines_are_written_past_the_bar(make_runner, terminal):
     assert kinds == ['_TqdmLoggingHandler']
 
 
-class LookAtHandlers(progress_bar.Hook):
+class LookAtHandlers(Hook):
     def __init__(self, kinds):
         self.kinds = kinds
 
