@@ -16,7 +16,7 @@ from torch.optim import SGD, Optimizer
 from ldae.engine.hook import Batch, LDAEHook, parts_of
 from ldae.engine.speed.sharding import full_state_dicts
 from ldae.registry import HOOKS
-from ldae.utils import TrainingStopped, check_range
+from ldae.utils import NaturalInt, PositiveInt, TrainingStopped, checked
 from ldae.utils.models import unwrapped
 
 from .gradients import is_not_finite
@@ -50,10 +50,8 @@ class SkipNonFiniteHook(LDAEHook):
     # The last to see what a step draws from, so after all hooks that may seed.
     priority = 'LOWEST'
 
-    def __init__(self, max_in_a_row: int | None = 3, max_saved: int = 3) -> None:
-        if max_in_a_row is not None:
-            check_range('SkipNonFiniteHook.max_in_a_row', max_in_a_row, 1, kind=int)
-        check_range('SkipNonFiniteHook.max_saved', max_saved, 0, kind=int)
+    @checked
+    def __init__(self, max_in_a_row: PositiveInt | None = 3, max_saved: NaturalInt = 3) -> None:
         self.max_in_a_row, self.max_saved = max_in_a_row, max_saved
         self.skipped = self.saved = 0
         self.last_skipped = -1

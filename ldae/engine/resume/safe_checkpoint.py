@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
@@ -10,12 +11,11 @@ from mmengine.runner import Runner
 
 from ldae.engine.hook import Batch, LDAEHook, call_hooks, parts_of
 from ldae.registry import HOOKS
-from ldae.utils import ConfigError, check_choice, check_range
+from ldae.utils import Choice, ConfigError, PositiveInt, checked
 
 from .checkpoint_files import write_pointer
 from .loops import EPOCH, STEP, VALIDATION, Resumable
 
-ON_ERROR = ('stop', 'continue')
 STEP_FILE = 'iter_{}.pth'
 
 
@@ -38,12 +38,14 @@ class SafeCheckpointHook(LDAEHook, CheckpointHook):
         ConfigError: For an option out of range; when a checkpoint can't be written and ``on_error='stop'``.
     """
 
+    @checked
     def __init__(
-        self, interval: int = -1, step_interval: int | None = None, on_error: str = 'stop', **kwargs
+        self,
+        interval: int = -1,
+        step_interval: PositiveInt | None = None,
+        on_error: Annotated[str, Choice('stop', 'continue')] = 'stop',
+        **kwargs,
     ) -> None:
-        if step_interval is not None:
-            check_range('SafeCheckpointHook.step_interval', step_interval, 1, kind=int)
-        check_choice('SafeCheckpointHook.on_error', on_error, ON_ERROR)
         super().__init__(interval, **kwargs)
         self.step_interval, self.on_error = step_interval, on_error
         self.saved_step: int | None = None

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ldae.engine.hook import LDAEHook
 from ldae.registry import HOOKS
-from ldae.utils import check_range
+from ldae.utils import PositiveInt, checked
 from ldae.utils.models import transformer_blocks
 
 
@@ -31,8 +31,8 @@ class ActivationCheckpointHook(LDAEHook):
     # Before CompileBlocksHook, which then compiles both passes.
     priority = 'HIGH'
 
-    def __init__(self, every: int = 1) -> None:
-        check_range('ActivationCheckpointHook.every', every, 1, kind=int)
+    @checked
+    def __init__(self, every: PositiveInt = 1) -> None:
         self.every = every
         self._blocks: list[nn.Module] = []
 

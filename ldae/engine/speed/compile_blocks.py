@@ -11,7 +11,7 @@ from torch import nn
 from ldae.engine.hook import LDAEHook
 from ldae.models.layers import attend_fastest
 from ldae.registry import HOOKS
-from ldae.utils import ConfigError
+from ldae.utils import ConfigError, check_choice
 from ldae.utils.models import transformer_blocks
 
 
@@ -32,9 +32,7 @@ class CompileBlocksHook(LDAEHook):
     """
 
     def __init__(self, backend: str = 'inductor', mode: str | None = None) -> None:
-        known = torch.compiler.list_backends(exclude_tags=())
-        if backend not in known:
-            raise ConfigError(f'CompileBlocksHook.backend={backend!r} is unknown: choose one of {known}')
+        check_choice('CompileBlocksHook.backend', backend, torch.compiler.list_backends(exclude_tags=()))
         self.backend, self.mode = backend, mode
 
     def before_train(self, runner: Runner) -> None:

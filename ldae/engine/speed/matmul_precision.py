@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Choose the precision that float32 products are computed in."""
 
+from typing import Annotated
+
 import torch
 from mmengine.runner import Runner
 
 from ldae.engine.hook import LDAEHook
 from ldae.registry import HOOKS
-from ldae.utils import check_choice
-
-PRECISIONS = ('highest', 'high', 'medium')
+from ldae.utils import Choice, checked
 
 
 @HOOKS.register_module()
@@ -24,8 +24,8 @@ class MatmulPrecisionHook(LDAEHook):
         ConfigError: For another word.
     """
 
-    def __init__(self, precision: str = 'high') -> None:
-        check_choice('MatmulPrecisionHook.precision', precision, PRECISIONS)
+    @checked
+    def __init__(self, precision: Annotated[str, Choice('highest', 'high', 'medium')] = 'high') -> None:
         self.precision, self._before = precision, None
 
     def before_run(self, runner: Runner) -> None:

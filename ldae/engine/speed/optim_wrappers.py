@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -10,9 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from ldae.registry import OPTIM_WRAPPERS
-from ldae.utils import check_choice
-
-DTYPES = ('bfloat16', 'float16')
+from ldae.utils import Choice, checked
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -27,8 +26,8 @@ class AutocastOptimWrapper(OptimWrapper):
         **kwargs: As in ``OptimWrapper``.
     """
 
-    def __init__(self, dtype: str = 'bfloat16', **kwargs) -> None:
-        check_choice('optim_wrapper.dtype', dtype, DTYPES)
+    @checked
+    def __init__(self, dtype: Annotated[str, Choice('bfloat16', 'float16')] = 'bfloat16', **kwargs) -> None:
         super().__init__(**kwargs)
         self.cast_dtype = getattr(torch, dtype)
 

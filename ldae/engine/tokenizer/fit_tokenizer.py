@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from ldae.engine.hook import LDAEHook
 from ldae.models.tokenizers.files import load_tokenizer_state, save_tokenizer
 from ldae.registry import HOOKS
-from ldae.utils import check_range
+from ldae.utils import NaturalInt, PositiveInt, checked
 from ldae.utils.models import unwrapped
 
 from .fit import fit_tokenizer
@@ -34,11 +34,10 @@ class FitTokenizerHook(LDAEHook):
     # Before hooks that look at the model when training starts.
     priority = 'VERY_HIGH'
 
-    def __init__(self, num_images: int | None = 50_000, batch_size: int = 256, seed: int = 0) -> None:
-        if num_images is not None:
-            check_range('FitTokenizerHook: num_images', num_images, 1, kind=int)
-        check_range('FitTokenizerHook: batch_size', batch_size, 1, kind=int)
-        check_range('FitTokenizerHook: seed', seed, 0, kind=int)
+    @checked
+    def __init__(
+        self, num_images: PositiveInt | None = 50_000, batch_size: PositiveInt = 256, seed: NaturalInt = 0
+    ) -> None:
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
 
     def before_train(self, runner: Runner) -> None:

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from ldae.engine.hook import LDAEHook
 from ldae.models.tokenizers.files import save_tokenizer
 from ldae.registry import HOOKS
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, NaturalInt, PositiveInt, checked
 from ldae.utils.models import unwrapped
 
 from .fit import fit_tokenizer
@@ -28,17 +28,14 @@ class WriteTokenizerHook(LDAEHook):
 
     priority = 'LOW'
 
+    @checked
     def __init__(
         self,
-        num_images: int | None = 50_000,
-        batch_size: int = 64,
-        seed: int = 0,
+        num_images: PositiveInt | None = 50_000,
+        batch_size: PositiveInt = 64,
+        seed: NaturalInt = 0,
         filename: str = 'tokenizer.pth',
     ) -> None:
-        if num_images is not None:
-            check_range('WriteTokenizerHook: num_images', num_images, 1, kind=int)
-        check_range('WriteTokenizerHook: batch_size', batch_size, 1, kind=int)
-        check_range('WriteTokenizerHook: seed', seed, 0, kind=int)
         self.num_images, self.batch_size, self.seed, self.filename = num_images, batch_size, seed, filename
 
     def before_train(self, runner: Runner) -> None:

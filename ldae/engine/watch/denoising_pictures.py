@@ -13,7 +13,7 @@ from ldae.apis.denoising import draw_denoising
 from ldae.engine.hook import LDAEHook
 from ldae.engine.speed.sharding import is_sharded
 from ldae.registry import HOOKS
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, NaturalInt, PositiveInt, checked
 from ldae.utils.models import evaluating, unwrapped
 from ldae.utils.rng import preserved_rng
 from ldae.visualization import figure_to_array, save_figure
@@ -40,17 +40,14 @@ class DenoisingPicturesHook(LDAEHook):
     after_checkpoint = True
     name = 'denoising'
 
+    @checked
     def __init__(
         self,
-        interval: int = 10,
-        num_images: int = 8,
-        timesteps: Sequence[int] = (100, 300, 500, 700, 900),
+        interval: PositiveInt = 10,
+        num_images: PositiveInt = 8,
+        timesteps: Sequence[NaturalInt] = (100, 300, 500, 700, 900),
         dataloader: dict | None = None,
     ) -> None:
-        check_range('DenoisingPicturesHook.interval', interval, 1, kind=int)
-        check_range('DenoisingPicturesHook.num_images', num_images, 1, kind=int)
-        for t in timesteps:
-            check_range('DenoisingPicturesHook.timesteps', t, 0, kind=int)
         self.interval, self.num_images, self.timesteps = interval, num_images, tuple(timesteps)
         self.dataloader = dataloader
         self.batches: list[dict] | None = None

@@ -15,7 +15,7 @@ from ldae.engine.non_finite.gradients import gradient_norm
 from ldae.evaluation.feature_statistics import FeatureStatistics
 from ldae.evaluation.features import pooled_features
 from ldae.registry import HOOKS
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, PositiveInt, checked
 from ldae.utils.models import evaluating, unwrapped
 from ldae.utils.rng import preserved_rng
 
@@ -41,10 +41,10 @@ class HealthHook(LDAEHook):
 
     priority = 'LOW'
 
-    def __init__(self, interval: int = 500, num_images: int = 2048, num_levels: int = 10) -> None:
-        options = dict(interval=interval, num_images=num_images, num_levels=num_levels)
-        for name, value in options.items():
-            check_range(f'HealthHook.{name}', value, 1, kind=int)
+    @checked
+    def __init__(
+        self, interval: PositiveInt = 500, num_images: PositiveInt = 2048, num_levels: PositiveInt = 10
+    ) -> None:
         self.interval, self.num_images, self.num_levels = interval, num_images, num_levels
         self._losses: list[tuple[Tensor, Tensor]] = []
         self._batches: deque[dict] = deque()

@@ -10,7 +10,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ldae.engine.hook import Batch, LDAEHook
 from ldae.registry import HOOKS
-from ldae.utils import check_range
+from ldae.utils import PositiveInt, checked
 
 
 @HOOKS.register_module()
@@ -27,8 +27,8 @@ class ProgressBarHook(LDAEHook):
 
     priority = 'VERY_LOW'
 
-    def __init__(self, interval: int = 50, desc: str = 'training') -> None:
-        check_range('ProgressBarHook.interval', interval, 1, kind=int)
+    @checked
+    def __init__(self, interval: PositiveInt = 50, desc: str = 'training') -> None:
         self.interval, self.desc = interval, desc
         self.bar: tqdm | None = None
         self._open = ExitStack()

@@ -4,6 +4,7 @@
 from torch import Tensor, nn
 
 from ldae.registry import HOOKS
+from ldae.utils import PositiveInt
 from ldae.visualization import reconstruction_grid
 
 from .denoising_pictures import DenoisingPicturesHook
@@ -21,7 +22,9 @@ class ReconstructionPicturesHook(DenoisingPicturesHook):
 
     name = 'reconstruction'
 
-    def __init__(self, interval: int = 1, num_images: int = 8, dataloader: dict | None = None) -> None:
+    def __init__(
+        self, interval: PositiveInt = 1, num_images: PositiveInt = 8, dataloader: dict | None = None
+    ) -> None:
         super().__init__(interval, num_images, dataloader=dataloader)
 
     def draw(self, model: nn.Module, images: Tensor):
