@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work-arounds for what ldae's dependencies do, or fail to do, together: one function each, with its versions and reason.
+"""Work-arounds for faults of ldae's dependencies and of their combinations: one function each, with its versions and reason.
 
 ``import ldae`` applies those of :data:`AT_IMPORT`, once; the others are called where they are needed. A work-around
 falls away by its version check. Importing this module costs no more than importing mmengine.
@@ -31,6 +31,16 @@ def installed(package: str, below: str) -> bool:
     return digit_version(version(package)) < digit_version(below)
 
 
+def wrap_once(owner: object, name: str, wrapper: Callable[[Callable], Callable]) -> None:
+    """Put ``wrapper(original)`` in the place of a function of mmengine < 0.11, unless that was done."""
+    original = getattr(owner, name)
+    if not installed('mmengine', '0.11') or hasattr(original, '__wrapped__'):
+        return
+    is_static = isinstance(vars(owner)[name], staticmethod)
+    replacement = functools.wraps(original)(wrapper(original))
+    setattr(owner, name, staticmethod(replacement) if is_static else replacement)
+
+
 def resolve_ldae_prefix_in_configs(find_config: Callable[[str], Path]) -> None:
     """mmengine < 0.11: ``_base_ = 'ldae::...'`` names a config of this package.
 
@@ -38,17 +48,16 @@ def resolve_ldae_prefix_in_configs(find_config: Callable[[str], Path]) -> None:
     ``_scope_`` in every nested dict, on which ``collate_fn=dict(type='default_collate')`` fails. Ours are resolved like
     local files, without a scope.
     """
-    original = Config._get_cfg_path
-    if not installed('mmengine', '0.11') or hasattr(original, '__wrapped__'):
-        return
 
-    @functools.wraps(original)
-    def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
-        if not cfg_path.startswith(PREFIX):
-            return original(cfg_path, filename)
-        return str(find_config(cfg_path)), None
+    def resolving(original: Callable) -> Callable:
+        def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+            if not cfg_path.startswith(PREFIX):
+                return original(cfg_path, filename)
+            return str(find_config(cfg_path)), None
 
-    Config._get_cfg_path = staticmethod(get_cfg_path)
+        return get_cfg_path
+
+    wrap_once(Config, '_get_cfg_path', resolving)
 
 
 def write_checkpoints_by(save: Callable[[object, str], None]) -> None:
@@ -57,20 +66,20 @@ def write_checkpoints_by(save: Callable[[object, str], None]) -> None:
     It also holds the whole file in memory twice. Local checkpoints are written by ``save``, whole or not at all; other
     storage goes mmengine's way.
     """
-    from mmengine.runner import runner as module
+    from mmengine.runner import runner
 
-    original = module.save_checkpoint
-    if not installed('mmengine', '0.11') or hasattr(original, '__wrapped__'):
-        return
+    def saving(original: Callable) -> Callable:
+        def save_checkpoint(
+            checkpoint: dict, filename: str, file_client_args=None, backend_args=None
+        ) -> None:
+            if '://' in str(filename) or file_client_args or backend_args:
+                original(checkpoint, filename, file_client_args, backend_args)
+            else:
+                save(checkpoint, filename)
 
-    @functools.wraps(original)
-    def save_checkpoint(checkpoint: dict, filename: str, file_client_args=None, backend_args=None) -> None:
-        if '://' in str(filename) or file_client_args or backend_args:
-            original(checkpoint, filename, file_client_args, backend_args)
-        else:
-            save(checkpoint, filename)
+        return save_checkpoint
 
-    module.save_checkpoint = save_checkpoint
+    wrap_once(runner, 'save_checkpoint', saving)
 
 
 def merge_equal_param_groups() -> None:
@@ -79,19 +88,17 @@ def merge_equal_param_groups() -> None:
 
     Which parameter gets what stays the same, and so do results; the order of parameters in the optimizer's state doesn't.
     """
-    from mmengine.optim import DefaultOptimWrapperConstructor as Constructor
+    from mmengine.optim import DefaultOptimWrapperConstructor
 
-    original = Constructor.__call__
-    if not installed('mmengine', '0.11') or hasattr(original, '__wrapped__'):
-        return
+    def merging(original: Callable) -> Callable:
+        def call(self, model):
+            wrapper = original(self, model)
+            wrapper.optimizer.param_groups[:] = merged_groups(wrapper.optimizer.param_groups)
+            return wrapper
 
-    @functools.wraps(original)
-    def call(self, model):
-        wrapper = original(self, model)
-        wrapper.optimizer.param_groups[:] = merged_groups(wrapper.optimizer.param_groups)
-        return wrapper
+        return call
 
-    Constructor.__call__ = call
+    wrap_once(DefaultOptimWrapperConstructor, '__call__', merging)
 
 
 def merged_groups(groups: list[dict]) -> list[dict]:
@@ -125,21 +132,16 @@ def format_configs_once() -> None:
 
     The same text is formatted once.
     """
-    from mmengine.config import config as module
+    from mmengine.config import config
 
-    original = module.FormatCode
-    if not installed('mmengine', '0.11') or hasattr(original, '__wrapped__'):
-        return
+    def caching(original: Callable) -> Callable:
+        @functools.lru_cache(maxsize=8)
+        def format_text(text: str, options: str) -> tuple[str, bool]:
+            return original(text, **ast.literal_eval(options))
 
-    @functools.lru_cache(maxsize=8)
-    def format_text(text: str, options: str) -> tuple[str, bool]:
-        return original(text, **ast.literal_eval(options))
+        return lambda text, **options: format_text(text, repr(options))
 
-    @functools.wraps(original)
-    def format_code(text: str, **options) -> tuple[str, bool]:
-        return format_text(text, repr(options))
-
-    module.FormatCode = format_code
+    wrap_once(config, 'FormatCode', caching)
 
 
 AT_IMPORT = (
@@ -172,16 +174,15 @@ def init_cpu_process_group(launcher: str, timeout: int | None = None) -> None:
         _set_rank_variables('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK')
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     os.environ.setdefault('MASTER_PORT', '29500')
-    dist.init_process_group(
-        'gloo', init_method=rendezvous_url(), timeout=timedelta(seconds=timeout) if timeout else None
-    )
+    limit = timedelta(seconds=timeout) if timeout else None
+    dist.init_process_group('gloo', init_method=rendezvous_url(), timeout=limit)
 
 
 def rendezvous_url() -> str | None:
     """All torch versions so far: torchrun with a fixed address keeps one store over ``--max-restarts``, and processes that
     were started again read in it where those of the start before, now dead, could be found.
 
-    ``init_method`` of ``init_process_group`` by which each start finds itself; None: torch's own will do.
+    The result is an ``init_method`` of ``init_process_group`` by which each start finds itself; None: torch's own will do.
     """
     attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
     if attempt == '0':
@@ -206,12 +207,8 @@ def _set_rank_variables(rank: str, world_size: str, local_rank: str) -> None:
 
 def cpu_model_wrapper(find_unused_parameters: bool = False, kind: str = 'MMDistributedDataParallel') -> dict:
     """mmengine 0.10.x: DistributedDataParallel without ``device_ids``, which the Runner sets even for a model on CPU."""
-    return dict(
-        type=kind,
-        device_ids=None,
-        broadcast_buffers=False,
-        find_unused_parameters=find_unused_parameters,
-    )
+    options = dict(broadcast_buffers=False, find_unused_parameters=find_unused_parameters)
+    return dict(type=kind, device_ids=None, **options)
 
 
 def keep_worker_options_consistent(dataloader: dict, has_gpu: bool) -> None:

@@ -18,14 +18,14 @@ from ldae.utils import ConfigError
 from ldae.utils.checkpoints import read_checkpoint
 from ldae.utils.rng import preserved_rng
 
-from .step_snapshots import RANK_FILES, STATE_FILE, rebuilt_batch, set_rng_states
+from .step_snapshots import RANK_FILES, STATE_FILE, rebuilt_batch, recent_losses, set_rng_states
 
 AUTOCAST_TYPES = ('AutocastOptimWrapper', 'AmpOptimWrapper')
 
 
 @dataclass
 class Findings:
-    """What is not finite in one batch's step, in the order of the computation; empty where all is."""
+    """Names of whatever is not finite in one batch's step, in the order of the computation."""
 
     iter: int
     images: list[str] = field(default_factory=list)
@@ -121,8 +121,7 @@ def repeat_step(model: nn.Module, cfg: Config, snapshot: dict[str, Any]) -> Find
     total, log = model.parse_losses(losses)
     found.losses = {key: float(value.detach()) for key, value in log.items()}
     found.bad_losses = [key for key, value in log.items() if not all_finite(value)]
-    recent = getattr(getattr(model, 'head', None), 'recent', None)
-    if recent is not None:
+    if (recent := recent_losses(model)) is not None:
         t, sample_losses = (part.cpu() for part in recent)
         found.samples = [(i, int(t[i])) for i in bad_rows(sample_losses)]
         found.same_timesteps = snapshot['t'] is None or torch.equal(t, snapshot['t'])

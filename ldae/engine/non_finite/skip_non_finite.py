@@ -20,7 +20,7 @@ from ldae.utils import NaturalInt, PositiveInt, TrainingStopped, checked
 from ldae.utils.models import unwrapped
 
 from .gradients import is_not_finite
-from .step_snapshots import StepSnapshot, save_snapshots, save_state
+from .step_snapshots import StepSnapshot, recent_losses, save_snapshots, save_state
 
 FOLDER = 'non_finite'
 
@@ -43,7 +43,6 @@ class SkipNonFiniteHook(LDAEHook):
         max_saved: How many skipped steps are saved, the last one before the run stops besides.
 
     Raises:
-        ConfigError: For an option out of range.
         TrainingStopped: After ``max_in_a_row`` skipped steps in a row.
     """
 
@@ -81,7 +80,7 @@ class SkipNonFiniteHook(LDAEHook):
         if kwargs.get('mode') != 'loss' or not isinstance(output, dict):
             return None
         if self._snapshots:
-            self._snapshots[-1].seen = getattr(getattr(model, 'head', None), 'recent', None)
+            self._snapshots[-1].seen = recent_losses(model)
         return {key: nan_unless_finite(value) if 'loss' in key else value for key, value in output.items()}
 
     def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:

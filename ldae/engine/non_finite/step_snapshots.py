@@ -10,7 +10,7 @@ import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldae.engine.resume.plain_checkpoint import to_plain
 from ldae.utils.files import atomic_save
@@ -25,13 +25,18 @@ class StepSnapshot:
     def __init__(self, iteration: int, batch: Any) -> None:
         self.iter, self.batch = iteration, batch
         self.rng = rng_states()
-        #: Time steps and losses (B,) of an l-DAE, on the device.
+        #: Of the step, by :func:`recent_losses`.
         self.seen: tuple[Tensor, Tensor] | None = None
 
     def plain(self) -> dict[str, Any]:
         """Tensors, numbers and strings, for a file."""
         t, losses = (None, None) if self.seen is None else (part.cpu() for part in self.seen)
         return dict(iter=self.iter, batch=plain_batch(self.batch), rng=to_plain(self.rng), t=t, losses=losses)
+
+
+def recent_losses(model: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Time steps and losses (B,) of an l-DAE's last batch, on the device; None of other models."""
+    return getattr(getattr(model, 'head', None), 'recent', None)
 
 
 def rng_states() -> dict[str, Any]:

@@ -14,7 +14,7 @@ POINTER = 'last_checkpoint'
 
 
 def write_pointer(work_dir: str | os.PathLike, name: str) -> None:
-    """Let ``last_checkpoint`` name a checkpoint of the folder, by its name alone, so that the folder can be moved."""
+    """Let ``last_checkpoint`` hold the bare name of a checkpoint of the folder, so that the folder can be moved."""
     atomic_write_text(Path(work_dir) / POINTER, name)
 
 

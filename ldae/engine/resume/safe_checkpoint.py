@@ -35,7 +35,7 @@ class SafeCheckpointHook(LDAEHook, CheckpointHook):
         **kwargs: As in CheckpointHook (``max_keep_ckpts``, ``save_best``, ...).
 
     Raises:
-        ConfigError: For an option out of range; when a checkpoint can't be written and ``on_error='stop'``.
+        ConfigError: When a checkpoint can't be written and ``on_error='stop'``.
     """
 
     @checked

@@ -25,7 +25,7 @@ class ActivationCheckpointHook(LDAEHook):
         every: Of how many blocks one is computed again: 1 is all of them, 2 every second.
 
     Raises:
-        ConfigError: For an option out of range, or a model without such blocks.
+        ConfigError: For a model without such blocks.
     """
 
     # Before CompileBlocksHook, which then compiles both passes.

@@ -16,12 +16,6 @@ class MatmulPrecisionHook(LDAEHook):
     """Set ``torch.set_float32_matmul_precision`` while a run lasts: ``'high'`` is TF32 on a GPU that has it.
 
     Tokenizers, and the fold of their maps into weights, keep full precision (:func:`ldae.utils.full_precision`).
-
-    Args:
-        precision: 'highest', 'high' or 'medium'.
-
-    Raises:
-        ConfigError: For another word.
     """
 
     @checked

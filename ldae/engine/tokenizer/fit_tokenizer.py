@@ -13,6 +13,7 @@ from ldae.engine.hook import LDAEHook
 from ldae.models.tokenizers.files import load_tokenizer_state, save_tokenizer
 from ldae.registry import HOOKS
 from ldae.utils import NaturalInt, PositiveInt, checked
+from ldae.utils.collective import from_main_process
 from ldae.utils.models import unwrapped
 
 from .fit import fit_tokenizer
@@ -46,9 +47,9 @@ class FitTokenizerHook(LDAEHook):
         if tokenizer is None or not tokenizer.needs_fit or tokenizer.is_fitted:
             return
         # A Runner built from objects instead of a config has nothing to tell two tokenizers apart by: fit anew.
-        path = (
-            Path(runner.work_dir) / f'tokenizer_{self.key(runner.cfg)}.pth' if 'model' in runner.cfg else None
-        )
+        path = None
+        if 'model' in runner.cfg:
+            path = Path(runner.work_dir) / f'tokenizer_{self.key(runner.cfg)}.pth'
         if path is None or not self._load(tokenizer, path, runner):
             self._fit(tokenizer, model.data_preprocessor, path, runner)
 
@@ -61,13 +62,10 @@ class FitTokenizerHook(LDAEHook):
 
     def _load(self, tokenizer, path: Path, runner: Runner) -> bool:
         """Take the file that rank 0 finds, if there is one."""
-        found = [path.is_file()]
-        dist.broadcast_object_list(found)
-        if not found[0]:
+        if not from_main_process(path.is_file()):
             return False
-        state = [load_tokenizer_state(path) if dist.is_main_process() else None]
-        dist.broadcast_object_list(state)
-        tokenizer.load_state_dict(state[0])
+        state = load_tokenizer_state(path) if dist.is_main_process() else None
+        tokenizer.load_state_dict(from_main_process(state))
         runner.logger.info(f'Tokenizer taken from {path}')
         return True
 

@@ -33,7 +33,7 @@ class DenoisingPicturesHook(LDAEHook):
         dataloader: Config of the images; the runner's validation data by default.
 
     Raises:
-        ConfigError: For an option out of range, or if there is no data.
+        ConfigError: If there is no data.
     """
 
     priority = 'LOWEST'

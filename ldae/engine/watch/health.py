@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from ldae.engine.hook import Batch, LDAEHook, parts_of
 from ldae.engine.non_finite.gradients import gradient_norm
+from ldae.engine.non_finite.step_snapshots import recent_losses
 from ldae.evaluation.feature_statistics import FeatureStatistics
 from ldae.evaluation.features import pooled_features
 from ldae.registry import HOOKS
@@ -34,9 +35,6 @@ class HealthHook(LDAEHook):
         interval: Steps.
         num_images: Whose features are taken, at least; the batches of at most ``interval`` steps.
         num_levels: Ranges of time steps of equal width.
-
-    Raises:
-        ConfigError: For an option out of range.
     """
 
     priority = 'LOW'
@@ -75,8 +73,7 @@ class HealthHook(LDAEHook):
         return -(runner.iter + 1) % self.interval
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Batch = None, **_: Batch) -> None:
-        recent = getattr(getattr(unwrapped(runner.model), 'head', None), 'recent', None)
-        if recent is not None:
+        if (recent := recent_losses(unwrapped(runner.model))) is not None:
             self._losses.append(recent)
         batch_size = len(data_batch['inputs']) * get_world_size()
         if self._steps_left(runner) < math.ceil(self.num_images / batch_size):

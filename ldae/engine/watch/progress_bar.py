@@ -22,7 +22,7 @@ class ProgressBarHook(LDAEHook):
 
     Args:
         interval: Steps between updates of the loss.
-        desc: What the bar says in front.
+        desc: Text in front of the bar.
     """
 
     priority = 'VERY_LOW'
