@@ -56,7 +56,7 @@ all_pages = pytest.mark.parametrize('page', PAGES, ids=name_of)
 @pytest.fixture
 def _own_components():
     """Take away after the test what examples register or import."""
-    registries, modules = (MODELS, NOISE_SCHEDULES), set(sys.modules)
+    registries, modules = (MODELS, NOISE_SCHEDULES, HOOKS), set(sys.modules)
     before = [dict(registry._module_dict) for registry in registries]
     yield
     for registry, known in zip(registries, before, strict=True):
@@ -109,7 +109,7 @@ def test_config_builds(page: Path, block: Block, write):
             HOOKS.build(hook)
 
 
-@pytest.mark.parametrize('kind', ['A tokenizer', 'A noise schedule', 'A target'])
+@pytest.mark.parametrize('kind', ['A tokenizer', 'A noise schedule', 'A target', 'A hook'])
 @pytest.mark.usefixtures('_own_components')
 def test_the_steps_of_adding_a_component_end_in_training(kind: str, write):
     component, config = [block for block in blocks(sections(HOW_TO_ADD, 2)[kind], 'python') if block.file]

@@ -11,7 +11,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ldae.engine.hook import LDAEHook
+from ldae.engine.hook import Batch, LDAEHook
 from ldae.evaluation.features import extract_features, pooled_features
 from ldae.evaluation.knn import check_classes
 from ldae.evaluation.probe_data import build_bounded_dataloader
@@ -101,15 +101,11 @@ class OnlineEvaluationHook(LDAEHook):
         self._start, self._spent = time.perf_counter(), 0.0
 
     def after_train_epoch(self, runner: Runner) -> None:
-        due = self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner)
-        if self.by_epoch and due:
+        if self.by_epoch and self.is_due(runner, self.interval):
             self._evaluate_and_log(runner)
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
-        due = self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)
-        if not self.by_epoch and due:
+    def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
+        if not self.by_epoch and self.is_due(runner, self.interval, by_epoch=False):
             self._evaluate_and_log(runner)
 
     def _evaluate_and_log(self, runner: Runner) -> None:
