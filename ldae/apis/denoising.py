@@ -4,7 +4,7 @@
 import os
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,13 +12,16 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from ldae.models import LDAE
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, Range, check_range, checked
 from ldae.utils.models import evaluating, unwrapped
 from ldae.visualization import denoising_grid
 
 from .feature_extractor import resolve_model
 from .images import read_images
 from .preprocess import Preprocess
+
+#: Whatever torch's generators take.
+NoiseSeed = Annotated[int, Range(0, 2**63 - 1)]
 
 
 class Denoised(NamedTuple):
@@ -29,11 +32,12 @@ class Denoised(NamedTuple):
     denoised: np.ndarray
 
 
+@checked
 def denoise(
     model: str | os.PathLike | Config | nn.Module | None,
     images: Any,
     t: int,
-    seed: int = 0,
+    seed: NoiseSeed = 0,
     checkpoint: str | os.PathLike | None = None,
     device: str | torch.device | None = None,
     **kwargs: Any,
@@ -50,9 +54,9 @@ def denoise(
         checkpoint, device, **kwargs: As :class:`ldae.FeatureExtractor` takes them.
 
     Raises:
-        ConfigError: The model is no l-DAE, or its tokenizer isn't fitted; a number out of range; an unreadable image.
+        ConfigError: The model is not an l-DAE, or its tokenizer isn't fitted; a number out of range; an unreadable image.
     """
-    model = check_denoiser(resolve_model(model, checkpoint, device, **kwargs), [t], seed)
+    model = check_denoiser(resolve_model(model, checkpoint, device, **kwargs), [t])
     preprocess = Preprocess(model)
     triplets = []
     with evaluating(model):
@@ -63,9 +67,12 @@ def denoise(
     return Denoised(*(np.concatenate(parts) for parts in zip(*triplets, strict=True)))
 
 
-def denoising_figure(model: nn.Module, images: Any, timesteps: list[int], seed: int = 0, limit: int = 8):
+@checked
+def denoising_figure(
+    model: nn.Module, images: Any, timesteps: list[int], seed: NoiseSeed = 0, limit: int = 8
+):
     """A figure of the first ``limit`` images: clean, then noisy and denoised at each of ``timesteps``."""
-    model = check_denoiser(model, timesteps, seed)
+    model = check_denoiser(model, timesteps)
     preprocess = Preprocess(model)
     pictures = [preprocess.transform(image) for image in islice(read_images(images), limit)]
     inputs = preprocess.batch(pictures)
@@ -87,14 +94,13 @@ def draw_denoising(model: nn.Module, images: Tensor, timesteps: Sequence[int], s
     return denoising_grid(model.to_pixels(images), noisy, denoised, timesteps, sigmas)
 
 
-def check_denoiser(model: nn.Module, timesteps: list[int], seed: int) -> LDAE:
+def check_denoiser(model: nn.Module, timesteps: list[int]) -> LDAE:
     """The l-DAE in ``model``, if it can denoise at ``timesteps``."""
     model = unwrapped(model)
     if not isinstance(model, LDAE):
         raise ConfigError(f'denoise: {type(model).__name__} adds no noise: give a pre-trained l-DAE')
     for t in timesteps:
-        check_range('denoise: t', t, 0, model.noiser.num_timesteps - 1, kind=int)
-    check_range('denoise: seed', seed, 0, 2**63 - 1, kind=int)
+        check_range('denoise.t', t, 0, model.noiser.num_timesteps - 1, kind=int)
     return model
 
 

@@ -6,21 +6,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
 from ldae.evaluation import features
-from ldae.utils import ConfigError, check_choice, check_range
+from ldae.utils import Choice, ConfigError, NaturalInt, PositiveInt, checked
 from ldae.utils.models import evaluating
 
 from .images import read_images
 from .models import get_model, to_device
 from .preprocess import Preprocess
-
-POOLS = ('avg', 'tokens', 'featmap')
 
 
 class FeatureExtractor:
@@ -45,21 +43,19 @@ class FeatureExtractor:
         ConfigError: An option that is out of range or doesn't fit the model.
     """
 
+    @checked
     def __init__(
         self,
         model: str | os.PathLike | Config | nn.Module | None = None,
         checkpoint: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
-        batch_size: int = 64,
-        pool: str = 'avg',
+        batch_size: PositiveInt = 64,
+        pool: Annotated[str, Choice('avg', 'tokens', 'featmap')] = 'avg',
         blocks: int | Sequence[int] | None = None,
         timestep: int | None = None,
-        num_workers: int = 0,
+        num_workers: NaturalInt = 0,
         **kwargs: Any,
     ) -> None:
-        check_range('FeatureExtractor: batch_size', batch_size, 1, kind=int)
-        check_range('FeatureExtractor: num_workers', num_workers, 0, kind=int)
-        check_choice('FeatureExtractor: pool', pool, POOLS)
         if blocks is not None and pool != 'avg':
             raise ConfigError(f"FeatureExtractor: blocks={blocks!r} goes with pool='avg', not {pool!r}")
         self.model = resolve_model(model, checkpoint, device, **kwargs)

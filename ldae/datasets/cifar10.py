@@ -5,15 +5,17 @@ import io
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ldae.registry import DATASETS
-from ldae.utils import ConfigError, check_choice
+from ldae.utils import Choice, ConfigError, NaturalInt, PositiveInt, Seed, checked
 
-from .in_memory import InMemoryDataset
+from .in_memory import CropScale, InMemoryDataset
+from .low_shot import Fraction
 
 BATCHES = dict(train=tuple(f'data_batch_{i}' for i in range(1, 6)), test=('test_batch',))
 FOLDERS = ('.', 'cifar-10-batches-bin', 'cifar-10-batches-py')
@@ -81,18 +83,18 @@ class CIFAR10(InMemoryDataset):
         ConfigError: A file is missing or damaged.
     """
 
+    @checked
     def __init__(
         self,
         data_root: str,
-        split: str = 'train',
-        indices: int | Sequence[int] | None = None,
+        split: Annotated[str, Choice(BATCHES)] = 'train',
+        indices: PositiveInt | Sequence[int] | None = None,
         with_label: bool = True,
-        pad: int = 0,
-        crop_scale: Sequence[float] | None = None,
-        fraction: float | None = None,
-        fraction_seed: int = 0,
+        pad: NaturalInt = 0,
+        crop_scale: CropScale | None = None,
+        fraction: Fraction | None = None,
+        fraction_seed: Seed = 0,
     ) -> None:
-        check_choice('CIFAR10.split', split, BATCHES)
         images, labels = zip(*map(read_batch, find_batches(data_root, split)), strict=True)
         part = dict(fraction=fraction, fraction_seed=fraction_seed)
         super().__init__(torch.cat(images), torch.cat(labels), indices, with_label, pad, crop_scale, **part)

@@ -6,6 +6,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from mmengine.dist import barrier, is_main_process
 from torch import Tensor
 
 from ldae.registry import DATASETS, FUNCTIONS
-from ldae.utils import ConfigError, check_choice
+from ldae.utils import Choice, ConfigError, NaturalInt, PositiveInt, Seed, checked
 
-from .in_memory import InMemoryDataset
+from .in_memory import CropScale, InMemoryDataset
+from .low_shot import Fraction
 
 SUBSET_ROOT = Path(__file__).parent / 'fashion_mnist_subset'
 SPLIT_PREFIX = dict(train='train', test='t10k')
@@ -106,21 +108,20 @@ class IDXDataset(InMemoryDataset):
         ConfigError: A file is missing, damaged or of another kind, or counts don't match.
     """
 
+    @checked
     def __init__(
         self,
         data_root: str | None = None,
-        split: str = 'train',
-        indices: int | Sequence[int] | None = None,
+        split: Annotated[str, Choice(SPLIT_PREFIX)] = 'train',
+        indices: PositiveInt | Sequence[int] | None = None,
         with_label: bool = True,
         download: bool = False,
-        name: str = 'FashionMNIST',
-        pad: int = 0,
-        crop_scale: Sequence[float] | None = None,
-        fraction: float | None = None,
-        fraction_seed: int = 0,
+        name: Annotated[str, Choice('FashionMNIST', 'MNIST')] = 'FashionMNIST',
+        pad: NaturalInt = 0,
+        crop_scale: CropScale | None = None,
+        fraction: Fraction | None = None,
+        fraction_seed: Seed = 0,
     ) -> None:
-        check_choice('IDXDataset.split', split, SPLIT_PREFIX)
-        check_choice('IDXDataset.name', name, ('FashionMNIST', 'MNIST'))
         self.data_root = SUBSET_ROOT if data_root is None else Path(data_root).expanduser()
         if download:
             self._fetch(name, split)

@@ -11,10 +11,10 @@ from mmpretrain.datasets import ImageNet
 from torch import Tensor
 
 from ldae.registry import DATASETS
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, Seed, Share, checked
 
 from .load_image import REASONS, BadImageError, LoadImage, is_remote
-from .low_shot import part_of_each_class
+from .low_shot import Fraction, Split, part_of_each_class
 from .resize import with_faster_steps
 
 MAX_BAD = dict(train=0.01)  # elsewhere none: a score over other images than those asked for is another score
@@ -59,21 +59,21 @@ class ImageFolder(ImageNet):
 
     METAINFO = dict()  # no fixed classes: they are read from the folder
 
+    @checked
     def __init__(
         self,
         data_root: str,
-        split: str = 'train',
+        split: Split = 'train',
         ann_file: str = '',
         with_label: bool = True,
-        max_bad: float | None = None,
-        fraction: float | None = None,
-        fraction_seed: int = 0,
+        max_bad: Share | None = None,
+        fraction: Fraction | None = None,
+        fraction_seed: Seed = 0,
         fast_resize: bool = False,
         **kwargs,
     ):
         self.split = split
         self.max_bad = MAX_BAD.get(split, 0) if max_bad is None else max_bad
-        check_range('ImageFolder.max_bad', self.max_bad, 0, 1)
         self._flags = torch.zeros(0, dtype=torch.uint8)
         self.fraction, self.fraction_seed = fraction, fraction_seed
         if fraction is not None and not with_label:

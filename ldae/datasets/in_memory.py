@@ -3,6 +3,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from mmpretrain.structures import DataSample
@@ -10,13 +11,29 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, NaturalInt, PositiveInt, Range, Seed, checked
 from ldae.utils.rng import Draws
 
-from .low_shot import part_of_each_class
+from .low_shot import Fraction, part_of_each_class
 
 LOG_RATIOS = (math.log(3 / 4), math.log(4 / 3))
 ATTEMPTS = 10
+
+
+Area = Annotated[float, Range(1e-3, 1)]
+
+
+class Rising:
+    """Mark of an option that is a list of numbers, none of them below the one before it."""
+
+    def check(self, place: str, value: Sequence[float], kind: type) -> None:
+        del kind
+        if list(value) != sorted(value):
+            raise ConfigError(f'{place}={list(value)} must rise from the first number to the last')
+
+
+#: Least and greatest area of a random resized crop, relative to the image.
+CropScale = Annotated[tuple[Area, Area], Rising()]
 
 
 class InMemoryDataset(Dataset):
@@ -40,25 +57,22 @@ class InMemoryDataset(Dataset):
         ConfigError: For an option out of range.
     """
 
+    @checked
     def __init__(
         self,
         images: Tensor,
         labels: Tensor,
-        indices: int | Sequence[int] | None = None,
+        indices: PositiveInt | Sequence[int] | None = None,
         with_label: bool = True,
-        pad: int = 0,
-        crop_scale: Sequence[float] | None = None,
-        fraction: float | None = None,
-        fraction_seed: int = 0,
+        pad: NaturalInt = 0,
+        crop_scale: CropScale | None = None,
+        fraction: Fraction | None = None,
+        fraction_seed: Seed = 0,
     ) -> None:
-        where = type(self).__name__
-        check_range(f'{where}.pad', pad, 0, kind=int)
-        for bound in crop_scale or ():
-            check_range(f'{where}.crop_scale', bound, 1e-3, 1)
         keep = self._subset(indices, len(images))
         images, labels = images[keep], labels[keep].long()
         if fraction is not None:
-            keep = part_of_each_class(labels, fraction, fraction_seed, where)
+            keep = part_of_each_class(labels, fraction, fraction_seed, type(self).__name__)
             images, labels = images[keep], labels[keep]
         self.images, self.labels = F.pad(images, [pad] * 4), labels
         self.with_label, self.crop_scale = with_label, crop_scale

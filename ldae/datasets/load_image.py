@@ -20,7 +20,7 @@ except ImportError:  # the extra `fast`
     simplejpeg = None
 
 from ldae.registry import TRANSFORMS
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, PositiveInt, checked
 
 # What may be wrong with a file; a reason's position in this list is what a data set keeps of it, in one byte.
 REASONS = (
@@ -227,12 +227,13 @@ class LoadImage(BaseTransform):
         BadImageError: The file is no image, see :data:`REASONS`.
     """
 
+    @checked
     def __init__(
-        self, max_pixels: int = MAX_PIXELS, backend_args: dict | None = None, min_edge: int | None = None
+        self,
+        max_pixels: PositiveInt = MAX_PIXELS,
+        backend_args: dict | None = None,
+        min_edge: PositiveInt | None = None,
     ) -> None:
-        check_range('LoadImage.max_pixels', max_pixels, 1, kind=int)
-        if min_edge is not None:
-            check_range('LoadImage.min_edge', min_edge, 1, kind=int)
         self.max_pixels, self.backend_args, self.min_edge = max_pixels, backend_args, min_edge
 
     def transform(self, results: dict) -> dict:

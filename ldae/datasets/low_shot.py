@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A part of each class: which images low-shot probes are trained on."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from ldae.utils import ConfigError, check_range
+from ldae.utils import Choice, ConfigError, Range
+
+#: Options of data sets: which images, and the part of each class's.
+Split = Annotated[str, Choice('train', 'val', 'test')]
+Fraction = Annotated[float, Range(1e-6, 1)]
 
 
 def part_of_each_class(labels: Tensor, fraction: float, seed: int, where: str) -> Tensor:
@@ -14,15 +20,12 @@ def part_of_each_class(labels: Tensor, fraction: float, seed: int, where: str) -
 
     Args:
         labels: (n,) integers.
-        fraction: Above 0, up to 1.
-        seed: 0 to 2^31 - 1.
+        fraction, seed: A :data:`Fraction` and a :data:`ldae.utils.Seed`.
         where: What the options belong to, for messages.
 
     Raises:
-        ConfigError: An option out of range, or no images.
+        ConfigError: There are no images.
     """
-    check_range(f'{where}.fraction', fraction, 1e-6, 1)
-    check_range(f'{where}.fraction_seed', seed, 0, 2**31 - 1, kind=int)
     if not len(labels):
         raise ConfigError(f'{where}.fraction: there are no images to take a part of')
     generator = torch.Generator().manual_seed(seed)

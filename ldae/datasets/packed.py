@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ldae.registry import DATASETS, TRANSFORMS
-from ldae.utils import ConfigError
+from ldae.utils import ConfigError, PositiveInt, Seed, checked
 
 from .load_image import BadImageError, decode
-from .low_shot import part_of_each_class
+from .low_shot import Fraction, Split, part_of_each_class
 from .resize import with_faster_steps
 from .store import Kind, Shard, Store
 
@@ -104,15 +104,16 @@ class PackedImages(Dataset):
         ConfigError: Nothing was packed there, a file is missing or cut off, or the pipeline needs other images.
     """
 
+    @checked
     def __init__(
         self,
         data_root: str,
-        split: str = 'train',
+        split: Split = 'train',
         with_label: bool = True,
         pipeline: Sequence[Mapping] = (),
-        indices: int | Sequence[int] | None = None,
-        fraction: float | None = None,
-        fraction_seed: int = 0,
+        indices: PositiveInt | Sequence[int] | None = None,
+        fraction: Fraction | None = None,
+        fraction_seed: Seed = 0,
         fast_resize: bool = False,
     ) -> None:
         self.data_root, self.split, self.with_label = str(data_root), split, with_label

@@ -3,6 +3,7 @@
 several times as fast, and not bit for bit the same."""
 
 from collections.abc import Iterable, Mapping
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -11,10 +12,10 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from ldae.registry import TRANSFORMS
-from ldae.utils import ConfigError
+from ldae.utils import Choice, checked
 
-FILTERS = ('bilinear', 'bicubic')
-PILLOW_FILTERS = tuple(name.lower() for name in Image.Resampling.__members__)
+Filter = Annotated[str, Choice('bilinear', 'bicubic')]
+PillowFilter = Annotated[str, Choice(tuple(name.lower() for name in Image.Resampling.__members__))]
 SLOW = ('ResizeEdge', 'RandomResizedCrop')
 
 
@@ -29,20 +30,15 @@ def resize(image: np.ndarray, size: tuple[int, int], interpolation: str = 'bicub
     return resized[0].permute(1, 2, 0).numpy()
 
 
-def _check_filter(where: str, interpolation: str, known: Iterable[str] = FILTERS) -> None:
-    if interpolation not in known:
-        raise ConfigError(f'{where}.interpolation={interpolation!r}: choose one of {list(known)}')
-
-
 @TRANSFORMS.register_module()
 class FastResizeEdge(transforms.ResizeEdge):
     """mmpretrain's ``ResizeEdge`` with :func:`resize`; ``backend`` is ignored."""
 
+    @checked
     def __init__(
-        self, scale: int, edge: str = 'short', backend: str = 'torch', interpolation: str = 'bilinear'
+        self, scale: int, edge: str = 'short', backend: str = 'torch', interpolation: Filter = 'bilinear'
     ) -> None:
         super().__init__(scale, edge, 'torch', interpolation)
-        _check_filter('FastResizeEdge', interpolation)
 
     def _resize_img(self, results: dict) -> None:
         (height, width), size = results['img'].shape[:2], results['scale']
@@ -54,9 +50,9 @@ class FastResizeEdge(transforms.ResizeEdge):
 class FastRandomResizedCrop(transforms.RandomResizedCrop):
     """mmpretrain's ``RandomResizedCrop`` with :func:`resize`: the same crops; ``backend`` is ignored."""
 
-    def __init__(self, *args, backend: str = 'torch', interpolation: str = 'bilinear', **kwargs) -> None:
+    @checked
+    def __init__(self, *args, backend: str = 'torch', interpolation: Filter = 'bilinear', **kwargs) -> None:
         super().__init__(*args, backend='torch', interpolation=interpolation, **kwargs)
-        _check_filter('FastRandomResizedCrop', interpolation)
 
     def transform(self, results: dict) -> dict:
         """Replace ``img`` by a random part of it."""
@@ -72,9 +68,11 @@ class PillowRandomResizedCrop(transforms.RandomResizedCrop):
     """mmpretrain's ``RandomResizedCrop`` with Pillow, to the same pixels. There, Pillow is handed a part of an array, which
     it copies pixel by pixel; here that part's copy, whose rows follow each other."""
 
-    def __init__(self, *args, backend: str = 'pillow', interpolation: str = 'bilinear', **kwargs) -> None:
+    @checked
+    def __init__(
+        self, *args, backend: str = 'pillow', interpolation: PillowFilter = 'bilinear', **kwargs
+    ) -> None:
         super().__init__(*args, backend='pillow', interpolation=interpolation, **kwargs)
-        _check_filter('RandomResizedCrop', interpolation, PILLOW_FILTERS)
         self._filter = Image.Resampling[interpolation.upper()]
 
     def transform(self, results: dict) -> dict:

@@ -9,7 +9,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, PositiveInt, Share, check_range, checked
 from ldae.utils.models import to_pixels
 
 from .data_preprocessor import LatentsPass, are_latents
@@ -42,6 +42,7 @@ class LDAE(BaseSelfSupervisor):
         ConfigError: If the components don't fit together.
     """
 
+    @checked
     def __init__(
         self,
         tokenizer: dict,
@@ -51,21 +52,21 @@ class LDAE(BaseSelfSupervisor):
         head: dict | None = None,
         masking: dict | None = None,
         data_preprocessor: dict | None = None,
-        num_classes: int | None = None,
-        label_drop_prob: float = 0.1,
+        num_classes: PositiveInt | None = None,
+        label_drop_prob: Share = 0.1,
         transfer_noise: bool = False,
         val_timesteps: Sequence[int] = (100, 300, 500, 700, 900),
         init_cfg: dict | None = None,
     ) -> None:
-        if num_classes is not None:
-            check_range('model: num_classes', num_classes, 1, kind=int)
         tokenizer = MODELS.build(tokenizer)
         head = MODELS.build(head or dict(type='ldae.OriginalImageHead'))
         head.check(tokenizer)
         noiser = MODELS.build(noiser, default_args=dict(weighting=head.weighting))
         given = dict(tokenizer.geometry._asdict(), num_classes=num_classes)
         backbone = MODELS.build(complete('backbone', backbone, given))
-        check_range('backbone: timestep', backbone.timestep, 0, noiser.num_timesteps - 1, kind=int)
+        check_range(
+            'LDAE: timestep of the backbone', backbone.timestep, 0, noiser.num_timesteps - 1, kind=int
+        )
         neck = MODELS.build(
             self._complete_neck(neck or dict(type='ldae.LDAEDecoder'), tokenizer, backbone, head)
         )
@@ -75,11 +76,10 @@ class LDAE(BaseSelfSupervisor):
         self.masking = None if masking is None else self._build_masking(masking)
         # One map, two users: what fits the tokenizer reaches the encoder, and its checkpoint holds the subspace it saw.
         self.backbone.patch_embed.patch_map = tokenizer.patch_map
-        check_range('model: number of val_timesteps', len(val_timesteps), 1)
+        check_range('LDAE: number of val_timesteps', len(val_timesteps), 1)
         for t in val_timesteps:
-            check_range('model: val_timesteps', t, 0, noiser.num_timesteps - 1, kind=int)
+            check_range('LDAE.val_timesteps', t, 0, noiser.num_timesteps - 1, kind=int)
         self.val_timesteps = tuple(val_timesteps)
-        check_range('model: label_drop_prob', label_drop_prob, 0, 1)
         self.num_classes, self.label_drop_prob, self.transfer_noise = (
             num_classes,
             label_drop_prob,

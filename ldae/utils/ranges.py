@@ -8,6 +8,7 @@ raises a :class:`ConfigError` for ``interval=0``; what checks a config reads the
 """
 
 import inspect
+import os
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
@@ -113,7 +114,7 @@ def _check_any(place: str, value: object, hints: Sequence[Any]) -> None:
 
 
 def fits(value: object, hint: Any) -> bool:
-    """Whether a value of a config can stand for a type: lists for sequences, dicts for what they are built into."""
+    """Whether a value can stand for a type: lists for sequences, paths for strings, dicts for what they are built into."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return fits(value, inner[0])
@@ -137,7 +138,7 @@ def fits(value: object, hint: Any) -> bool:
 
 UNIONS = (Union, types.UnionType)
 SEQUENCES = (Sequence, list, tuple)
-SIMPLE = {int: int, float: (int, float), bool: bool, str: str, dict: Mapping}
+SIMPLE = {int: int, float: (int, float), bool: bool, str: (str, os.PathLike), dict: Mapping}
 
 
 def _of_items(value: Sequence, inner: tuple, origin: type) -> tuple:

@@ -74,9 +74,9 @@ def test_colours_keep_their_order(rgb: np.ndarray):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(t=1000), 'denoise: t=1000'),
-        (dict(t=-1), 'denoise: t=-1'),
-        (dict(t=1, seed=-1), 'denoise: seed=-1'),
+        (dict(t=1000), 'denoise.t=1000'),
+        (dict(t=-1), 'denoise.t=-1'),
+        (dict(t=1, seed=-1), 'denoise.seed=-1'),
         (dict(t=1, images=[]), 'no images'),
         (dict(t=1, model='mae/demo_fashion-mnist'), 'MAE adds no noise: give a pre-trained l-DAE'),
         (dict(t=1, model='ldae/demo_fashion-mnist'), 'not fitted'),

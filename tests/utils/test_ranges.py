@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import pytest
@@ -140,6 +141,8 @@ def test_long_values_are_cut_to_one_line():
         (1, float, True),
         (True, float, False),
         ('1', float, False),
+        (Path('x'), str, True),
+        (Path('x'), int, False),
         (1, bool, False),
         (None, int | None, True),
         ('x', int | None, False),

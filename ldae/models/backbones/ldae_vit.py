@@ -2,6 +2,7 @@
 """The encoder."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -11,10 +12,10 @@ from mmpretrain.models.utils import build_2d_sincos_position_embedding, resize_p
 from torch import Tensor, nn
 
 from ldae.models.layers import DiTBlock, LabelEmbed, PatchEmbed, TimestepEmbed, init_dit_weights
-from ldae.models.layers.dit_block import NORM_CFG, check_arch
+from ldae.models.layers.dit_block import NORM_CFG, CondRatio, check_arch
 from ldae.models.layers.patches import token_index
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, check_choice, check_range
+from ldae.utils import Choice, ConfigError, PositiveInt, Share, check_range, checked
 
 from .merge import merge_conditioning
 
@@ -60,36 +61,38 @@ class LDAEViT(VisionTransformer):
 
     arch_zoo = {**VisionTransformer.arch_zoo, 'half-large': HALF_LARGE, 'half-l': HALF_LARGE}
 
+    @checked
     def __init__(
         self,
-        arch: str | dict = 'base',
+        arch: Annotated[str, Choice(arch_zoo)] | dict = 'base',
         img_size: int | Sequence[int] = 256,
         patch_size: int = 16,
         in_channels: int = 3,
-        input_type: str = 'image',
+        input_type: Annotated[str, Choice('image', 'latent')] = 'image',
         latent_dim: int | None = None,
         conditioned: bool = True,
-        cond_ratio: float = 0.25,
-        num_classes: int | None = None,
+        cond_ratio: CondRatio = 0.25,
+        num_classes: PositiveInt | None = None,
         timestep: int = 10,
-        num_timesteps: int = 1000,
-        out_type: str = 'raw',
+        num_timesteps: PositiveInt = 1000,
+        out_type: Annotated[str, Choice(VisionTransformer.OUT_TYPES - {'cls_token'})] = 'raw',
         final_norm: bool = False,
         pool_norm: bool = False,
         frozen_stages: int = -1,
-        drop_path_rate: float = 0.0,
+        drop_path_rate: Share = 0.0,
         out_indices: int | Sequence[int] = -1,
         tokenizer: dict | None = None,
         noiser: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        self._check_options(arch, input_type, latent_dim, cond_ratio, timestep, num_timesteps, out_type)
-        check_range('backbone LDAEViT: drop_path_rate', drop_path_rate, 0, 1)
+        check_range('LDAEViT.timestep', timestep, 0, num_timesteps - 1, kind=int)
+        if input_type == 'latent' and latent_dim is None:
+            raise ConfigError("LDAEViT: input_type='latent' needs latent_dim, the tokenizer's dimension d")
+        if not isinstance(arch, str):
+            check_arch('LDAEViT', arch)
         depth = (self.arch_zoo[arch] if isinstance(arch, str) else arch)['num_layers']
         for index in [out_indices] if isinstance(out_indices, int) else out_indices:
-            check_range('backbone LDAEViT: out_indices', index, -depth, depth - 1, kind=int)
-        if num_classes is not None:
-            check_range('backbone LDAEViT: num_classes', num_classes, 1, kind=int)
+            check_range('LDAEViT.out_indices', index, -depth, depth - 1, kind=int)
         img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         super().__init__(
             arch=arch,
@@ -118,27 +121,10 @@ class LDAEViT(VisionTransformer):
             self._register_load_state_dict_pre_hook(self._merge_checkpoint)
         self._set_positions()
         self._add_front(tokenizer, noiser)
-        check_range('backbone LDAEViT: frozen_stages', frozen_stages, -1, self.num_layers, kind=int)
+        check_range('LDAEViT.frozen_stages', frozen_stages, -1, self.num_layers, kind=int)
         self.frozen_stages = frozen_stages
         if self.frozen_stages > 0:
             self._freeze_stages()
-
-    def _check_options(
-        self, arch, input_type, latent_dim, cond_ratio, timestep, num_timesteps, out_type
-    ) -> None:
-        if isinstance(arch, str):
-            check_choice('backbone LDAEViT: arch', arch, self.arch_zoo)
-        else:
-            check_arch('backbone LDAEViT', arch)
-        check_choice('backbone LDAEViT: input_type', input_type, ('image', 'latent'))
-        check_choice('backbone LDAEViT: out_type', out_type, self.OUT_TYPES - {'cls_token'})
-        check_range('backbone LDAEViT: cond_ratio', cond_ratio, 1e-3, 16)
-        check_range('backbone LDAEViT: num_timesteps', num_timesteps, 1, kind=int)
-        check_range('backbone LDAEViT: timestep', timestep, 0, num_timesteps - 1, kind=int)
-        if input_type == 'latent' and latent_dim is None:
-            raise ConfigError(
-                "backbone LDAEViT: input_type='latent' needs latent_dim, the tokenizer's dimension d"
-            )
 
     def _add_conditioning(self, cond_ratio: float, drop_path_rate: float) -> None:
         cond_dims = max(1, round(self.embed_dims * cond_ratio))
@@ -154,7 +140,7 @@ class LDAEViT(VisionTransformer):
 
     def _add_front(self, tokenizer: dict | None, noiser: dict | None) -> None:
         if noiser is not None and tokenizer is None:
-            raise ConfigError('backbone LDAEViT: a noiser needs a tokenizer, whose latents it noises')
+            raise ConfigError('LDAEViT.a noiser needs a tokenizer, whose latents it noises')
         self.tokenizer = None if tokenizer is None else MODELS.build(tokenizer)
         self.noiser = None if noiser is None else MODELS.build(noiser)
         if self.tokenizer is not None:

@@ -8,7 +8,7 @@ from ldae.models.layers import patchify, unpatchify
 from ldae.models.noisers import NoisySample
 from ldae.models.tokenizers import BaseTokenizer
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, Share, checked
 
 from .base import DenoisingHead
 
@@ -45,16 +45,16 @@ class OriginalImageHead(ImageHead):
         tail_weight: Weight outside of the latent space, 0 to 1.
     """
 
-    def __init__(self, tail_weight: float = 0.1) -> None:
+    @checked
+    def __init__(self, tail_weight: Share = 0.1) -> None:
         super().__init__()
-        check_range('head OriginalImageHead: tail_weight', tail_weight, 0, 1)
         self.tail_weight = tail_weight
 
     def check(self, tokenizer: BaseTokenizer) -> None:
         if self.tail_weight != 1 and tokenizer.basis is None:
             raise ConfigError(
-                f'head OriginalImageHead: tail_weight={self.tail_weight} needs an orthonormal basis of the latent '
-                f'space, which {type(tokenizer).__name__} has not: set tail_weight=1 or use another tokenizer'
+                f'OriginalImageHead.tail_weight={self.tail_weight} needs an orthonormal basis of the latent '
+                f'space, which {type(tokenizer).__name__} does not have: set tail_weight=1 or use another tokenizer'
             )
 
     def error(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> Tensor:

@@ -3,18 +3,21 @@
 Transformers", section 3.2), conditioned on the time step."""
 
 import math
+from typing import Annotated
 
 import torch
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from torch import Tensor, nn
 
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, Range, check_range
 from ldae.utils.errors import similar
 
 from .attention import attend_fastest
 
 #: What describes a stack of blocks.
 ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
+#: Width of the condition relative to embed_dims.
+CondRatio = Annotated[float, Range(1e-3, 16)]
 NORM_CFG = dict(type='LN', eps=1e-6)
 # adaLN supplies scale and shift, so the norms themselves have none.
 PLAIN_NORM_CFG = dict(type='LN', eps=1e-6, elementwise_affine=False)
@@ -24,16 +27,16 @@ def check_arch(where: str, arch: dict, least_layers: int = 1) -> None:
     """Raise ConfigError unless ``arch`` describes a stack of blocks that can be built."""
     if missing := [key for key in ARCH_KEYS if key not in arch]:
         hint = ''.join(similar(key, missing, 0.7) for key in arch)
-        raise ConfigError(f'{where}: arch lacks {missing}: give all of {list(ARCH_KEYS)}{hint}')
+        raise ConfigError(f'{where}.arch lacks {missing}: give all of {list(ARCH_KEYS)}{hint}')
     for key in sorted(set(arch) - set(ARCH_KEYS)):
-        raise ConfigError(f'{where}: arch has no {key!r}{similar(key, ARCH_KEYS, 0.6)}')
+        raise ConfigError(f'{where}.arch has no {key!r}{similar(key, ARCH_KEYS, 0.6)}')
     for key in ARCH_KEYS:
-        check_range(f'{where}: arch.{key}', arch[key], least_layers if key == 'num_layers' else 1, kind=int)
+        check_range(f'{where}.arch.{key}', arch[key], least_layers if key == 'num_layers' else 1, kind=int)
     dims, heads = arch['embed_dims'], arch['num_heads']
     if dims % 4 or dims % heads:
         # A quarter each for the sine and cosine of row and column.
         raise ConfigError(
-            f'{where}: arch.embed_dims={dims} must be divisible by 4 and by arch.num_heads={heads}'
+            f'{where}.arch.embed_dims={dims} must be divisible by 4 and by arch.num_heads={heads}'
         )
 
 

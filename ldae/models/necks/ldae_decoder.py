@@ -13,9 +13,9 @@ from ldae.models.layers import (
     init_dit_weights,
     modulate,
 )
-from ldae.models.layers.dit_block import NORM_CFG, PLAIN_NORM_CFG, check_arch
+from ldae.models.layers.dit_block import NORM_CFG, PLAIN_NORM_CFG, CondRatio, check_arch
 from ldae.registry import MODELS
-from ldae.utils import check_range
+from ldae.utils import PositiveInt, checked
 
 
 @MODELS.register_module()
@@ -34,20 +34,18 @@ class LDAEDecoder(BaseModule):
         conditioned, cond_ratio, num_classes: As the encoder's.
     """
 
+    @checked
     def __init__(
         self,
         arch: dict,
         in_dims: int,
         out_dims: int,
         conditioned: bool = True,
-        cond_ratio: float = 0.25,
-        num_classes: int | None = None,
+        cond_ratio: CondRatio = 0.25,
+        num_classes: PositiveInt | None = None,
     ) -> None:
         super().__init__()
-        check_arch('neck LDAEDecoder', arch, least_layers=0)
-        check_range('neck LDAEDecoder: cond_ratio', cond_ratio, 1e-3, 16)
-        if num_classes is not None:
-            check_range('neck LDAEDecoder: num_classes', num_classes, 1, kind=int)
+        check_arch('LDAEDecoder', arch, least_layers=0)
         dims, heads, hidden = arch['embed_dims'], arch['num_heads'], arch['feedforward_channels']
         self.conditioned = conditioned
         self.embed = nn.Identity() if in_dims == dims else nn.Linear(in_dims, dims)

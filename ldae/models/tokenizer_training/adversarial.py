@@ -3,13 +3,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ldae.utils import check_range
+from ldae.utils import NaturalInt, PositiveInt, Range, checked
 
 SLOPE = 0.2
 
@@ -62,19 +63,16 @@ class AdversarialLoss(nn.Module):
         base_channels, num_layers: See :class:`PatchDiscriminator`.
     """
 
+    @checked
     def __init__(
         self,
         in_channels: int,
-        weight: float = 0.5,
-        start_step: int = 50_001,
-        base_channels: int = 64,
-        num_layers: int = 3,
+        weight: Annotated[float, Range(0)] = 0.5,
+        start_step: NaturalInt = 50_001,
+        base_channels: PositiveInt = 64,
+        num_layers: PositiveInt = 3,
     ) -> None:
         super().__init__()
-        check_range('model.adversarial: weight', weight, 0)
-        check_range('model.adversarial: start_step', start_step, 0, kind=int)
-        check_range('model.adversarial: base_channels', base_channels, 1, kind=int)
-        check_range('model.adversarial: num_layers', num_layers, 1, kind=int)
         self.weight, self.start_step = weight, start_step
         self.discriminator = PatchDiscriminator(in_channels, base_channels, num_layers)
 

@@ -4,12 +4,13 @@
 import inspect
 import warnings
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, Range, checked
 from ldae.utils.optional import import_extra
 
 VGG_FILE = 'vgg16-397923af.pth'
@@ -30,9 +31,9 @@ class PerceptualLoss(BaseModule):
         ConfigError: If the library, or later the file, is missing.
     """
 
-    def __init__(self, weight: float = 1.0, backbone: str | None = None) -> None:
+    @checked
+    def __init__(self, weight: Annotated[float, Range(0)] = 1.0, backbone: str | None = None) -> None:
         super().__init__()
-        check_range('model.perceptual: weight', weight, 0)
         self.weight, self.backbone = weight, backbone
         self._lpips = import_extra('lpips', 'perceptual', 'the perceptual loss')
         self.net = self._build()

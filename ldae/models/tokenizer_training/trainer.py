@@ -2,6 +2,7 @@
 """Training of a learned tokenizer."""
 
 import copy
+from typing import Annotated
 
 import torch
 from mmengine.model import BaseModel
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ldae.models.tokenizers import LearnedTokenizer, Reconstruction
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, check_choice, check_range
+from ldae.utils import Choice, ConfigError, Range, checked
 from ldae.utils.models import to_pixels, unwrapped
 from ldae.utils.signatures import check_options
 
@@ -42,11 +43,12 @@ class TokenizerTrainer(BaseModel):
         ConfigError: For an option out of range, or a tokenizer that isn't trained by gradients.
     """
 
+    @checked
     def __init__(
         self,
         tokenizer: dict,
-        reconstruction: str = 'l2',
-        kl_weight: float = 1e-6,
+        reconstruction: Annotated[str, Choice(RECONSTRUCTION)] = 'l2',
+        kl_weight: Annotated[float, Range(0)] = 1e-6,
         perceptual: dict | None = None,
         adversarial: dict | None = None,
         data_preprocessor: dict | nn.Module | None = None,
@@ -56,8 +58,6 @@ class TokenizerTrainer(BaseModel):
             cfg = dict(dict(type='SelfSupDataPreprocessor'), **(data_preprocessor or {}))
             data_preprocessor = MODELS.build(cfg)
         super().__init__(data_preprocessor, init_cfg)
-        check_choice('model: reconstruction', reconstruction, RECONSTRUCTION)
-        check_range('model: kl_weight', kl_weight, 0)
         self.reconstruction, self.kl_weight = reconstruction, kl_weight
         template = self._build_tokenizer(tokenizer)
         # In a tuple, so that what is saved and trained is the network's alone.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ldae.models.layers import patchify, unpatchify
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, PositiveInt, checked
 from ldae.utils.optional import import_extra
 from ldae.utils.precision import full_precision
 
@@ -68,23 +68,22 @@ class ConvVAETokenizer(LearnedTokenizer):
     family = 'conv-vae_'
     recipes = {16: 'conv-vae_f8_kl', **{d: f'conv-vae_f8_kl_d{d}' for d in (8, 32, 64, 128)}}
 
+    @checked
     def __init__(
         self,
         img_size: int = 256,
         patch_size: int = 16,
         in_channels: int = 3,
         latent_dim: int = 16,
-        downsample: int = 8,
-        base_channels: int = 128,
-        layers_per_block: int = 2,
+        downsample: PositiveInt = 8,
+        base_channels: PositiveInt = 128,
+        layers_per_block: PositiveInt = 2,
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
         checkpoint: str | None = None,
     ) -> None:
         super().__init__(img_size, patch_size, in_channels, latent_dim)
         self._check_shape(patch_size, latent_dim, downsample)
-        check_range('tokenizer ConvVAETokenizer: base_channels', base_channels, 1, kind=int)
-        check_range('tokenizer ConvVAETokenizer: layers_per_block', layers_per_block, 1, kind=int)
         self.cells, self.downsample = patch_size // downsample, downsample
         self.register_buffer('gain', torch.ones(in_channels, 1, 1))
         self.register_buffer('offset', torch.zeros(in_channels, 1, 1))
@@ -105,8 +104,7 @@ class ConvVAETokenizer(LearnedTokenizer):
 
     @staticmethod
     def _check_shape(patch_size: int, latent_dim: int, downsample: int) -> None:
-        where = 'tokenizer ConvVAETokenizer: '
-        check_range(where + 'downsample', downsample, 1, kind=int)
+        where = 'ConvVAETokenizer.'
         if downsample & (downsample - 1) or patch_size % downsample:
             raise ConfigError(
                 f'{where}downsample={downsample} must be a power of 2 that divides patch_size={patch_size}'

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ldae.registry import MODELS
-from ldae.utils import check_range
+from ldae.utils import NaturalInt, checked
 
 from .base import Geometry
-from .patch_linear import PatchLinearTokenizer
+from .patch_linear import LatentNorm, PatchLinearTokenizer
 
 
 class FixedBasisTokenizer(PatchLinearTokenizer):
@@ -32,7 +32,7 @@ class FixedBasisTokenizer(PatchLinearTokenizer):
         patch_size: int = 16,
         in_channels: int = 3,
         latent_dim: int = 32,
-        latent_norm: str = 'global',
+        latent_norm: LatentNorm = 'global',
         checkpoint: str | None = None,
     ) -> None:
         super().__init__(img_size, patch_size, in_channels, latent_dim, latent_norm)
@@ -94,8 +94,8 @@ class RandomProjectionTokenizer(FixedBasisTokenizer):
         seed: Of the directions, which are the same on every machine and device.
     """
 
-    def __init__(self, *args, seed: int = 0, **kwargs) -> None:
-        check_range('tokenizer RandomProjectionTokenizer: seed', seed, 0, kind=int)
+    @checked
+    def __init__(self, *args, seed: NaturalInt = 0, **kwargs) -> None:
         self.seed = seed
         super().__init__(*args, **kwargs)
 

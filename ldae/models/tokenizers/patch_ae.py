@@ -10,7 +10,7 @@ from ldae.registry import MODELS
 
 from .base import Geometry
 from .learned import Gaussian, LearnedTokenizer, Reconstruction, TrainableNet
-from .patch_linear import PatchLinearTokenizer
+from .patch_linear import LatentNorm, PatchLinearTokenizer
 
 LATENT_DIMS = (8, 16, 32, 64, 128)
 
@@ -76,7 +76,7 @@ class LearnedPatchTokenizer(LearnedTokenizer, PatchLinearTokenizer):
         patch_size: int = 16,
         in_channels: int = 3,
         latent_dim: int = 32,
-        latent_norm: str = 'global',
+        latent_norm: LatentNorm = 'global',
         checkpoint: str | None = None,
     ) -> None:
         super().__init__(img_size, patch_size, in_channels, latent_dim, latent_norm)

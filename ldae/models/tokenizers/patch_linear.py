@@ -3,13 +3,13 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ldae.models.layers import AffinePatchMap, patch_view, patchify, unpatchify
-from ldae.utils import ConfigError, check_choice
+from ldae.utils import Choice, ConfigError, checked
 from ldae.utils.precision import full_precision
 
 from .base import BaseTokenizer
@@ -18,6 +18,7 @@ from .pixel_covariance import PixelCovariance
 from .streaming_covariance import StreamingCovariance
 
 LATENT_NORMS = ('global', 'whiten', 'none')
+LatentNorm = Annotated[str, Choice(LATENT_NORMS)]
 
 
 class PixelNormalization(NamedTuple):
@@ -53,16 +54,16 @@ class PatchLinearTokenizer(BaseTokenizer):
         ConfigError: For an option out of range, or a checkpoint of another geometry or ``latent_norm``.
     """
 
+    @checked
     def __init__(
         self,
         img_size: int = 256,
         patch_size: int = 16,
         in_channels: int = 3,
         latent_dim: int = 32,
-        latent_norm: str = 'global',
+        latent_norm: LatentNorm = 'global',
     ) -> None:
         super().__init__(img_size, patch_size, in_channels, latent_dim)
-        check_choice(f'tokenizer {type(self).__name__}: latent_norm', latent_norm, LATENT_NORMS)
         self.latent_norm = latent_norm
         dim = self.geometry.patch_dim
         self.patch_map = AffinePatchMap(latent_dim, dim)

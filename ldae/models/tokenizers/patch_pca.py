@@ -9,7 +9,7 @@ from ldae.registry import MODELS
 from ldae.utils import ConfigError
 
 from .files import load_tokenizer_state
-from .patch_linear import PatchLinearTokenizer
+from .patch_linear import LatentNorm, PatchLinearTokenizer
 
 
 @MODELS.register_module()
@@ -36,7 +36,7 @@ class PatchPCATokenizer(PatchLinearTokenizer):
         patch_size: int = 16,
         in_channels: int = 3,
         latent_dim: int = 32,
-        latent_norm: str = 'global',
+        latent_norm: LatentNorm = 'global',
         full_basis: bool = False,
         checkpoint: str | None = None,
     ) -> None:

@@ -2,6 +2,7 @@
 """The "naive" tokenizer: pixels as they are."""
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -9,13 +10,11 @@ from torch.nn import functional as F
 
 from ldae.models.layers import AffinePatchMap, patchify, unpatchify
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, check_choice
+from ldae.utils import Choice, ConfigError, checked
 from ldae.utils.precision import full_precision
 
 from .base import BaseTokenizer
 from .streaming_covariance import StreamingCovariance
-
-PIXEL_NORMS = ('global', 'none')
 
 
 @MODELS.register_module()
@@ -35,16 +34,16 @@ class PixelTokenizer(BaseTokenizer):
         ConfigError: For an option out of range.
     """
 
+    @checked
     def __init__(
         self,
         img_size: int = 256,
         patch_size: int = 16,
         in_channels: int = 3,
         resized: int | None = None,
-        latent_norm: str = 'none',
+        latent_norm: Annotated[str, Choice('global', 'none')] = 'none',
     ) -> None:
         resized = img_size if resized is None else resized
-        check_choice('tokenizer PixelTokenizer: latent_norm', latent_norm, PIXEL_NORMS)
         side = max(1, img_size // patch_size)
         if not isinstance(resized, int) or resized % side or not 0 < resized <= img_size:
             sizes = [side * p for p in range(1, patch_size + 1)]
