@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be known to be wrong with a config before any data are read: each raises one line."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import mmengine.registry
@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 import ldae.registry  # noqa: F401  (its registries are children of the root from here on)
-from ldae.utils.errors import ConfigError, check_choice, check_range, nearest
-from ldae.utils.signatures import check_options, is_ours
+from ldae.utils.errors import ConfigError, nearest
+from ldae.utils.signatures import check_arguments, is_ours
 
 from .reading import LOADERS, walk_dicts
 from .sections import check_complete, check_sections, check_spelling_of_type
@@ -22,42 +22,23 @@ SLOTS = {
     'model': ('MODELS', 'WEIGHT_INITIALIZERS', 'BATCH_AUGMENTS', 'TASK_UTILS', 'TOKENIZER'),
     'model_wrapper_cfg': ('MODEL_WRAPPERS',),
     'data_preprocessor': ('MODELS', 'BATCH_AUGMENTS'),
-    'dataset': ('DATASETS',),
-    'pipeline': ('TRANSFORMS',),
-    'sampler': ('DATA_SAMPLERS',),
-    'batch_sampler': ('DATA_SAMPLERS',),
-    'collate_fn': ('FUNCTIONS',),
     'optim_wrapper': ('OPTIM_WRAPPERS',),
-    'optimizer': ('OPTIMIZERS',),
     'param_scheduler': ('PARAM_SCHEDULERS',),
-    'train_cfg': ('LOOPS',),
-    'val_cfg': ('LOOPS',),
-    'test_cfg': ('LOOPS',),
-    'default_hooks': ('HOOKS',),
-    'custom_hooks': ('HOOKS',),
-    'val_evaluator': ('METRICS', 'EVALUATOR'),
-    'test_evaluator': ('METRICS', 'EVALUATOR'),
+    **dict.fromkeys(('train_cfg', 'val_cfg', 'test_cfg'), ('LOOPS',)),
+    **dict.fromkeys(('default_hooks', 'custom_hooks'), ('HOOKS',)),
+    **dict.fromkeys(('val_evaluator', 'test_evaluator'), ('METRICS', 'EVALUATOR')),
     'visualizer': ('VISUALIZERS', 'VISBACKENDS'),
 }
-# Slots that stand inside others; the rest stand at the top of a config, as do the data loaders.
-INNER = ('dataset', 'pipeline', 'sampler', 'batch_sampler', 'collate_fn', 'optimizer')
-# Least and greatest value of options of data sets, of the names that they share.
-DATASET_RANGES = dict(
-    pad=(0, float('inf'), int),
-    indices=(1, float('inf'), int),
-    fraction=(1e-6, 1, float),
-    fraction_seed=(0, float('inf'), int),
-    max_bad=(0, 1, float),
-)
-INFINITE = float('inf')
-FOREIGN_RANGES = {
-    'MAEViT': dict(mask_ratio=(0, 1, float)),
-    'EMAHook': dict(momentum=(0, 1, float), begin_iter=(0, INFINITE, int), begin_epoch=(0, INFINITE, int)),
-    'ClsHead': dict(topk=(1, INFINITE, int)),
-    'Accuracy': dict(topk=(1, INFINITE, int)),
-    'LoggerHook': dict(interval=(1, INFINITE, int)),
+ROOTS = (*LOADERS, *SLOTS)
+# Slots that stand inside others.
+INNER = {
+    'dataset': ('DATASETS',),
+    'pipeline': ('TRANSFORMS',),
+    **dict.fromkeys(('sampler', 'batch_sampler'), ('DATA_SAMPLERS',)),
+    'collate_fn': ('FUNCTIONS',),
+    'optimizer': ('OPTIMIZERS',),
 }
-ROOTS = (*LOADERS, *(slot for slot in SLOTS if slot not in INNER))
+SLOTS |= INNER
 # mmpretrain's LoRA model calls names of layers `type`, and its augmentations take options out of their policies; a noise
 # schedule is a function, which the noiser looks up.
 NOT_COMPONENTS = ('targets', 'policies', 'schedule', 'clip_grad')
@@ -65,54 +46,37 @@ NOT_COMPONENTS = ('targets', 'policies', 'schedule', 'clip_grad')
 
 def check_config(cfg: Config) -> None:
     """Raise ConfigError for the first unknown component or option, missing folder or missing checkpoint."""
-    check_settings(cfg)
+    check_components(cfg)
     check_complete(cfg)
     check_data_roots(cfg)
-    check_checkpoints(cfg)
+    check_weights(cfg)
 
 
-def check_settings(cfg: Config) -> None:
+def check_components(cfg: Config) -> None:
     """Every key and ``type``, and the options of each component: what needs no look at the disk."""
     check_sections(cfg)
     for where, component, node, slot in _components(cfg):
-        check_options(where, component, node, slot)
-        if is_ours(component):
-            check_dataset_options(where, node)
-            check_collate(cfg, where, component)
-        check_foreign_options(where, component, node)
+        check_arguments(where, component, node, slot)
+        check_collate(cfg, where, component)
+        if 'BaseDataPreprocessor' in [cls.__name__ for cls in getattr(component, '__mro__', ())]:
+            check_normalization(where, node.get('mean'), node.get('std'))
 
 
-def check_foreign_options(where: str, component: Callable, options: dict) -> None:
-    """Ranges that classes of mmpretrain and mmengine don't look at, or only when it is too late."""
-    names = [cls.__name__ for cls in getattr(component, '__mro__', ())]
-    for kind, ranges in FOREIGN_RANGES.items():
-        for option, (low, high, number) in ranges.items() if kind in names else ():
-            value = options.get(option)
-            for item in value if isinstance(value, list | tuple) else [] if value is None else [value]:
-                check_range(f'{where}: {option}', item, low, high, number)
-    if 'mean' in options and 'std' in options and 'BaseDataPreprocessor' in names:
-        mean, std = options['mean'], options['std']
-        if (mean is None) != (std is None) or mean is not None and len(mean) != len(std):
-            raise ConfigError(f'{where}: mean={mean} and std={std} must have one value a channel each')
-
-
-def check_dataset_options(where: str, options: dict) -> None:
-    """Ranges of what data sets of ldae take, whose constructors are called only to read."""
-    for name, (low, high, kind) in DATASET_RANGES.items():
-        value = options.get(name)
-        if value is not None and not isinstance(value, list | tuple):
-            check_range(f'{where}: {name}', value, low, high, kind)
-    if 'split' in options:
-        check_choice(f'{where}: split', options['split'], ('train', 'val', 'test'))
-    low, high = options.get('crop_scale') or (1, 1)
-    if not 0 < low <= high <= 1:
-        raise ConfigError(f'{where}: crop_scale=({low}, {high}) is no range within 0 to 1')
+def check_normalization(where: str, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    """Mean and standard deviation go together, channel by channel."""
+    if (mean is None) != (std is None) or mean is not None and len(mean) != len(std):
+        raise ConfigError(f'{where}: mean={mean} and std={std} must have one value a channel each')
 
 
 def check_collate(cfg: Config, where: str, component: Callable) -> None:
     """What a data set of ldae puts together as a batch can't be put together once more."""
     loader, _, inner = where.partition('.')
-    if loader not in LOADERS or inner != 'dataset' or not hasattr(component, '__getitems__'):
+    if (
+        loader not in LOADERS
+        or inner != 'dataset'
+        or not is_ours(component)
+        or not hasattr(component, '__getitems__')
+    ):
         return
     collate = (cfg[loader].get('collate_fn') or {}).get('type', 'pseudo_collate')
     if collate in ('pseudo_collate', 'default_collate'):
@@ -223,7 +187,7 @@ def check_data_roots(cfg: Config) -> None:
                 )
 
 
-def check_checkpoints(cfg: Config) -> None:
+def check_weights(cfg: Config) -> None:
     """Checkpoints to resume or initialise from must exist."""
     if cfg.get('load_from'):
         _check_file(cfg.load_from, 'load_from')

@@ -64,9 +64,7 @@ class LDAE(BaseSelfSupervisor):
         noiser = MODELS.build(noiser, default_args=dict(weighting=head.weighting))
         given = dict(tokenizer.geometry._asdict(), num_classes=num_classes)
         backbone = MODELS.build(complete('backbone', backbone, given))
-        check_range(
-            'LDAE: timestep of the backbone', backbone.timestep, 0, noiser.num_timesteps - 1, kind=int
-        )
+        check_range('LDAE: backbone.timestep', backbone.timestep, 0, noiser.num_timesteps - 1, kind=int)
         neck = MODELS.build(
             self._complete_neck(neck or dict(type='ldae.LDAEDecoder'), tokenizer, backbone, head)
         )

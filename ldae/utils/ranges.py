@@ -12,6 +12,7 @@ import os
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError, check_choice, check_range
@@ -77,10 +78,19 @@ def checked(target: Target) -> Target:
 
 @cache
 def hints_of(function: Callable) -> dict[str, Any]:
-    """The annotations of a function's options, what stands in ``Annotated`` included; of those that hold for one value."""
-    hints = get_type_hints(function, include_extras=True)
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: hints[p.name] for p in parameters if p.name in hints and p.kind not in _MANY}
+    """The annotations of a function's options, what stands in ``Annotated`` included, but for those of ``*args`` and
+    ``**kwargs`` and those that can't be resolved."""
+    hints: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.annotation is parameter.empty or parameter.kind in _MANY:
+            continue
+        holder = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+        names = getattr(inspect.unwrap(function), '__globals__', {})
+        try:
+            hints.update(get_type_hints(holder, names, include_extras=True))
+        except (NameError, TypeError):
+            continue
+    return hints
 
 
 _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -89,15 +99,15 @@ _MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 def check_value(place: str, value: object, hint: Any) -> None:
     """Raise ConfigError unless ``value`` has the type, the range and the choices of an annotation."""
     if not fits(value, hint):
-        raise ConfigError(f'{place} must be {describe(hint)}, got {_shown(value)}')
+        raise ConfigError(f'{place} must be {in_words(hint)}, got {_shown(value)}')
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
+        check_value(place, value, inner[0])
         for mark in hint.__metadata__:
             mark.check(place, value, inner[0])
-        check_value(place, value, inner[0])
     elif origin in UNIONS:
         _check_any(place, value, [part for part in inner if fits(value, part)])
-    elif origin in SEQUENCES and inner:
+    elif origin in SEQUENCES:
         parts = _of_items(value, inner, origin)
         for i, (item, part) in enumerate(zip(value, parts, strict=True)):
             check_value(f'{place}[{i}]', item, part)
@@ -122,20 +132,21 @@ def fits(value: object, hint: Any) -> bool:
         return any(fits(value, part) for part in inner)
     if origin is Literal:
         return value in inner
-    if isinstance(hint, type) and hint in SIMPLE:
-        return isinstance(value, SIMPLE[hint]) and (hint is bool or not isinstance(value, bool))
-    if hint is type(None):
+    kind = origin or hint
+    if kind in SIMPLE:
+        return isinstance(value, SIMPLE[kind]) and (kind is bool or not isinstance(value, bool))
+    if kind is type(None):
         return value is None
-    if hint in SEQUENCES:
-        return isinstance(value, list | tuple)
-    if origin in SEQUENCES:
-        if not isinstance(value, list | tuple):
-            return False
-        parts = _of_items(value, inner, origin)
-        return len(value) == len(parts) and all(map(fits, value, parts))
+    if kind in SEQUENCES:
+        parts = _of_items(value, inner, origin) if isinstance(value, list | tuple) else ()
+        return isinstance(value, list | tuple) and len(value) == len(parts) and all(map(fits, value, parts))
+    if kind is not Any and isinstance(kind, type):
+        # Of classes, a config has names, or dicts to build them from.
+        return not isinstance(value, PLAIN) or isinstance(value, kind)
     return True
 
 
+PLAIN = (bool, int, float, list, tuple, type(None))
 UNIONS = (Union, types.UnionType)
 SEQUENCES = (Sequence, list, tuple)
 SIMPLE = {int: int, float: (int, float), bool: bool, str: (str, os.PathLike), dict: Mapping}
@@ -143,6 +154,8 @@ SIMPLE = {int: int, float: (int, float), bool: bool, str: (str, os.PathLike), di
 
 def _of_items(value: Sequence, inner: tuple, origin: type) -> tuple:
     """The annotation of each item of a list."""
+    if not inner:
+        return (Any,) * len(value)
     return inner if origin is tuple and ... not in inner else inner[:1] * len(value)
 
 
@@ -156,19 +169,21 @@ NOUNS = {
 }
 
 
-def describe(hint: Any, many: bool = False) -> str:
+def in_words(hint: Any, many: bool = False) -> str:
     """A type in words: 'an integer or None'."""
     origin, inner = get_origin(hint), get_args(hint)
+    kind = origin or hint
     if origin is Annotated:
-        return describe(inner[0], many)
+        return in_words(inner[0], many)
     if origin in UNIONS:
-        return ' or '.join(describe(part, many) for part in inner)
+        return ' or '.join(in_words(part, many) for part in inner)
     if origin is Literal:
         return ' or '.join(map(repr, inner))
-    if origin in SEQUENCES or hint in SEQUENCES:
+    if kind in SEQUENCES:
         noun = 'lists' if many else 'a list'
-        return f'{noun} of {describe(inner[0], many=True)}' if inner else noun
-    return NOUNS[hint][many] if hint in NOUNS else getattr(hint, '__name__', str(hint))
+        return f'{noun} of {in_words(inner[0], many=True)}' if inner else noun
+    name = getattr(kind, '__name__', str(kind))
+    return NOUNS.get(kind, (f'a {name}', f'{name}s'))[many]
 
 
 def _shown(value: object) -> str:

@@ -1,103 +1,124 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of a component, held against the signature of what it builds: unknown, missing or of another type."""
+"""The options of a component, held against the signature of what it builds: unknown, missing, of another type or range."""
 
+import ast
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 from .errors import ConfigError, nearest, similar
-from .ranges import check_value, hints_of
+from .ranges import NaturalInt, PositiveInt, Share, check_value, hints_of
 
-# What builders take out of a component's dict before they call it.
-OF_THE_BUILDER = {'type', '_scope_', '_delete_'}
-OF_THE_SLOT = {
+# What builders take out of a component's dict before they call it, and what they take out in one place of a config only.
+BUILDER_OPTIONS = {'type', '_scope_', '_delete_'}
+SLOT_OPTIONS = {
     'default_hooks': {'priority'},
     'custom_hooks': {'priority'},
     'param_scheduler': {'convert_to_iter_based'},
     'optim_wrapper': {'optimizer', 'paramwise_cfg', 'constructor'},
 }
-# Options that a hook gives to what it builds later.
-PASSED_ON = dict.fromkeys(
-    ('EMAHook', 'SkipAwareEMAHook'), ('momentum', 'interval', 'update_buffers', 'gamma')
+# What classes of mmengine and mmpretrain, and their children, don't look at, or only when it is too late.
+TOPK = dict(topk=PositiveInt | list[PositiveInt])
+FOREIGN_OPTIONS = {
+    'BaseDataset': dict(indices=PositiveInt | list[int] | None),
+    'MAEViT': dict(mask_ratio=Share),
+    'EMAHook': dict(
+        momentum=Share,
+        interval=PositiveInt,
+        gamma=PositiveInt,
+        update_buffers=bool,
+        begin_iter=NaturalInt,
+        begin_epoch=NaturalInt,
+    ),
+    'ClsHead': TOPK,
+    'Accuracy': TOPK,
+    'LoggerHook': dict(interval=PositiveInt),
+}
+CLOSE = (
+    0.8  # how like a known option one must be to be a mistake, where others may be meant for something else
 )
-SURELY_LIKE = 0.8  # where other options may be meant for something else
-# Only here are all options those of the config: elsewhere builders, or the component around, give some themselves.
-# Of parts of a layer, which builders of mmcv take options out of too.
+# mmcv's builders of these parts of a layer take options out too.
 PARTS = re.compile(r'\.(norm|act|conv|upsample|dropout|pad|drop|ffn|attn)_cfgs?\b')
+# Only here are all options those of the config: elsewhere builders, or the component around, give some themselves.
 COMPLETE = ('dataset', 'pipeline', 'default_hooks', 'custom_hooks')
 
 
 class Signature:
-    """Names, types and required names of a constructor's options, those that ``**kwargs`` pass on included."""
+    """The options of a constructor or function, those that ``**kwargs`` pass on to the next class included.
+
+    Attributes:
+        hints: Their annotations, ``Any`` where there is none that can be relied on.
+        required: Those without a default.
+        is_open: Whether there may be others, meant for something that can't be seen from here.
+    """
 
     def __init__(self, component: Callable) -> None:
-        self.component = component
-        self.types: dict[str, Any] = {}
-        self.hints: dict[str, Any] = {}  # as `types`, with ranges and choices
+        self.hints: dict[str, Any] = {}
         self.required: set[str] = set()
-        # Whether options beyond those known may be meant for something that can't be seen from here.
         self.is_open = self._collect(component)
+        for cls in getattr(component, '__mro__', ()):
+            self.hints.update(FOREIGN_OPTIONS.get(cls.__name__, {}))
+
+    @property
+    def types(self) -> dict[str, Any]:
+        """The annotations without ranges and choices."""
+        return get_type_hints(SimpleNamespace(__annotations__=self.hints))
 
     def _collect(self, component: Callable) -> bool:
         if not inspect.isclass(component):
             return self._add(component) is not None
+        fixed = None
         for cls in component.__mro__:
             if cls is object or '__init__' not in vars(cls):
                 continue  # a class without a constructor of its own has the next one's
-            rest = self._add(cls.__init__)
+            rest = self._add(cls.__init__, fixed)
             if rest is None:
                 return False
-            if not passes_on(cls.__init__, rest):
+            given = passed_on(cls.__init__, rest)
+            if given is None:
                 return True
+            fixed = given | (fixed or set())
         return False
 
-    def _add(self, function: Callable) -> str | None:
-        """Take a function's options in; the name of what holds all others, if it takes them."""
+    def _add(self, function: Callable, fixed: set[str] | None = None) -> str | None:
+        """Take a function's options in, for a parent without those that children set; the name of its ``**kwargs``."""
         try:
-            parameters = list(inspect.signature(function).parameters.values())
+            parameters = inspect.signature(function).parameters.values()
         except (TypeError, ValueError):
             return ''  # written in C
-        is_first, rest = not self.types, None
+        hints, rest = hints_of(function), None
         for parameter in parameters:
+            name = parameter.name
             if parameter.kind is parameter.VAR_KEYWORD:
-                rest = parameter.name
-            elif parameter.kind is not parameter.VAR_POSITIONAL and parameter.name != 'self':
-                if is_first and parameter.default is parameter.empty:
-                    self.required.add(parameter.name)  # a parent's may be given by the child
-                self.types.setdefault(parameter.name, Any)
-            if is_ours(function):
-                continue
-            if parameter.annotation is bool and isinstance(parameter.default, bool):
-                self.types[parameter.name] = self.hints[parameter.name] = (
-                    bool  # as far as other packages' annotations go
-                )
-        if is_ours(function):
-            self._add_types(function)
+                rest = name
+            elif parameter.kind is not parameter.VAR_POSITIONAL and name not in {'self', *(fixed or ())}:
+                if fixed is None and parameter.default is parameter.empty:
+                    self.required.add(name)
+                # Other packages write `x: int = None`: of theirs, only switches can be relied on.
+                is_sure = is_ours(function) or hints.get(name) is type(parameter.default) is bool
+                self.hints.setdefault(name, hints.get(name, Any) if is_sure else Any)
         return rest
 
-    def _add_types(self, function: Callable) -> None:
-        try:
-            types, hints = get_type_hints(function), hints_of(function)
-        except (NameError, TypeError):
-            return
-        for name, hint in hints.items():
-            if self.types.get(name) is Any:
-                self.types[name], self.hints[name] = types[name], hint
 
-
-def passes_on(constructor: Callable, rest: str) -> bool:
-    """Whether a constructor gives its ``**rest`` to the next class's, and not to something else."""
+def passed_on(constructor: Callable, rest: str) -> set[str] | None:
+    """What a constructor sets by itself where it gives its ``**rest`` to the next class's; None if it doesn't."""
     try:
-        source = inspect.getsource(constructor)
-    except (OSError, TypeError):
-        return False
-    return bool(re.search(rf'super\([^)]*\)\.__init__\((?:[^()]|\([^()]*\))*\*\*{rest}\b', source))
+        tree = ast.parse(textwrap.dedent(inspect.getsource(constructor)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and re.match(r'super\(.*\)\.__init__$', ast.unparse(call.func)):
+            given = {keyword.arg or ast.unparse(keyword.value) for keyword in call.keywords}
+            return given - {rest} if rest in given else None
+    return None
 
 
 def is_ours(component: Callable) -> bool:
-    """Whether annotations can be relied on: other packages write ``x: int = None``."""
+    """Whether it is part of this package."""
     return getattr(component, '__module__', '').split('.')[0] == 'ldae'
 
 
@@ -107,23 +128,28 @@ def signature_of(component: Callable) -> Signature:
     return Signature(component)
 
 
-def check_options(where: str, component: Callable, options: Mapping, slot: str = '') -> None:
-    """Raise ConfigError for an option that ``component`` doesn't take, lacks, or takes in another type only."""
+def check_arguments(where: str, component: Callable, options: Mapping, slot: str = '') -> None:
+    """Raise ConfigError for an option that ``component`` doesn't take or lacks, and for a value that it can't take.
+
+    Args:
+        where: Place of the component, for messages.
+        component: Class or function that is called with the options.
+        options: As in a config, ``type`` and the like included.
+        slot: Key of the config under which the component stands.
+    """
     if PARTS.search(where):
         return
     signature = signature_of(component)
     name = getattr(component, '__name__', str(component))
-    of_the_slot = OF_THE_SLOT.get(slot, set())
-    given = set(options) - OF_THE_BUILDER - of_the_slot
-    known = {*signature.types, *of_the_slot, *PASSED_ON.get(name, ())}
+    of_the_slot = SLOT_OPTIONS.get(slot, set())
+    given = set(options) - BUILDER_OPTIONS - of_the_slot
+    known = {*signature.hints, *of_the_slot}
     for option in sorted(given - known):
-        hint = similar(option, known, SURELY_LIKE) if signature.is_open else nearest(option, known)
+        hint = similar(option, known, CLOSE) if signature.is_open else nearest(option, known)
         if hint or not signature.is_open:
             hint = hint or f'; it has {", ".join(sorted(known)) or "none"}'
             raise ConfigError(f'{where}: {name} has no option {option!r}{hint}')
-    if slot in COMPLETE:
-        missing = sorted(signature.required - given)
-        if missing:
-            raise ConfigError(f'{where}: {name} needs {", ".join(missing)}')
-    for option in sorted(given & set(signature.hints)):
-        check_value(f'{where}: {name}.{option}', options[option], signature.hints[option])
+    if slot in COMPLETE and (missing := sorted(signature.required - given)):
+        raise ConfigError(f'{where}: {name} needs {", ".join(missing)}')
+    for option in sorted(given & known):
+        check_value(f'{where}: {name}.{option}', options[option], signature.hints.get(option, Any))

@@ -5,11 +5,11 @@ import pytest
 from mmengine.config import Config
 
 from ldae.config.components import (
-    check_checkpoints,
+    check_components,
     check_config,
     check_data_roots,
-    check_settings,
     check_types,
+    check_weights,
 )
 from ldae.utils import ConfigError
 
@@ -95,12 +95,10 @@ def test_data_folders_must_exist(tmp_path: Path):
 def test_checkpoints_must_exist(tmp_path: Path):
     pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'none.pth'), prefix='backbone.')
     with pytest.raises(ConfigError, match=r'none\.pth.*Pretrained'):
-        check_checkpoints(config(model=dict(type='X', backbone=dict(type='Y', init_cfg=pretrained))))
+        check_weights(config(model=dict(type='X', backbone=dict(type='Y', init_cfg=pretrained))))
     with pytest.raises(ConfigError, match='load_from'):
-        check_checkpoints(config(load_from=str(tmp_path / 'none.pth')))
-    check_checkpoints(
-        config(load_from='https://example.org/a.pth', model=dict(tokenizer=dict(checkpoint=None)))
-    )
+        check_weights(config(load_from=str(tmp_path / 'none.pth')))
+    check_weights(config(load_from='https://example.org/a.pth', model=dict(tokenizer=dict(checkpoint=None))))
 
 
 def test_an_empty_config_passes():
@@ -117,12 +115,12 @@ def test_an_empty_config_passes():
 )
 def test_options_of_components_are_checked(options: dict, message: str):
     with pytest.raises(ConfigError, match=message):
-        check_settings(config(model=dict(type='MAE', backbone=options)))
+        check_components(config(model=dict(type='MAE', backbone=options)))
 
 
 def test_mean_and_std_go_together():
     with pytest.raises(ConfigError, match='one value a channel'):
-        check_settings(config(data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[1, 2], std=[1])))
+        check_components(config(data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[1, 2], std=[1])))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +128,7 @@ def test_mean_and_std_go_together():
 )
 def test_options_of_data_sets_are_checked_before_they_read(options: dict):
     with pytest.raises(ConfigError, match=next(iter(options))):
-        check_settings(config(train_dataloader=dict(dataset=dict(type='ldae.IDXDataset', **options))))
+        check_components(config(train_dataloader=dict(dataset=dict(type='ldae.IDXDataset', **options))))
 
 
 def test_whole_batches_are_not_collated_again():
@@ -138,5 +136,5 @@ def test_whole_batches_are_not_collated_again():
     options = dict(batch_size=2, dataset=dataset)
     for collate in ({}, dict(collate_fn=dict(type='default_collate'))):
         with pytest.raises(ConfigError, match=r"train_dataloader\.collate_fn\.type='ldae\.batch_collate'"):
-            check_settings(config(train_dataloader=options | collate))
-    check_settings(config(train_dataloader=options | dict(collate_fn=dict(type='ldae.batch_collate'))))
+            check_components(config(train_dataloader=options | collate))
+    check_components(config(train_dataloader=options | dict(collate_fn=dict(type='ldae.batch_collate'))))

@@ -4,7 +4,7 @@ import inspect
 import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import pytest
 
 from ldae.utils import Choice, ConfigError, NaturalInt, PositiveInt, Range, Seed, Share, checked
-from ldae.utils.ranges import check_value, describe, fits
+from ldae.utils.ranges import check_value, fits, in_words
 
 MODES = {'fast': 1}
 
@@ -155,6 +155,14 @@ def test_long_values_are_cut_to_one_line():
         ([], list, True),
         (3, list, False),
         ({}, dict, True),
+        ({}, dict[str, int], True),
+        ([], dict[str, int], False),
+        ('name', Base, True),
+        ({}, Base | None, True),
+        (3, Base | None, False),
+        ('x', type(None), False),
+        (print, Callable, True),
+        (3, Callable, False),
         ('x', Literal['x', 'y'], True),
         ('z', Literal['x', 'y'], False),
         (object(), Any, True),
@@ -167,11 +175,11 @@ def test_values_of_configs_stand_for_types(value: object, hint: Any, expected: b
 
 
 def test_types_are_said_in_words():
-    assert describe(int | None) == 'an integer or None'
-    assert describe(Sequence[float]) == 'a list of numbers'
-    assert describe(Literal['a', 'b']) == "'a' or 'b'"
-    assert describe(str | dict) == 'a string or a dict'
-    assert describe(Sequence[Share] | None) == 'a list of numbers or None'
+    assert in_words(int | None) == 'an integer or None'
+    assert in_words(Sequence[float]) == 'a list of numbers'
+    assert in_words(Literal['a', 'b']) == "'a' or 'b'"
+    assert in_words(str | dict) == 'a string or a dict'
+    assert in_words(Sequence[Share] | None) == 'a list of numbers or None'
 
 
 def test_no_torch_is_needed():

@@ -6,7 +6,7 @@ from torch.optim import AdamW
 
 from ldae.datasets import ImageFolder
 from ldae.utils import ConfigError
-from ldae.utils.signatures import check_options, signature_of
+from ldae.utils.signatures import check_arguments, signature_of
 
 
 class Base:
@@ -38,9 +38,9 @@ def test_options_that_are_passed_on_are_those_of_the_next_class():
 
 def test_options_that_are_kept_may_be_anything():
     assert signature_of(Keeps).is_open
-    check_options('x', Keeps, dict(anything=1), 'model')
+    check_arguments('x', Keeps, dict(anything=1), 'model')
     with pytest.raises(ConfigError, match="no option 'widht'; did you mean 'width'"):
-        check_options('x', Keeps, dict(widht=1), 'model')
+        check_arguments('x', Keeps, dict(widht=1), 'model')
 
 
 def test_other_packages_classes_are_read_as_well():
@@ -49,13 +49,13 @@ def test_other_packages_classes_are_read_as_well():
     assert {'pipeline', 'indices', 'extensions', 'split'} <= set(signature_of(ImageFolder).types)
     assert not signature_of(ImageFolder).is_open
     assert signature_of(CheckpointHook).is_open
-    check_options('hook', EMAHook, dict(type='EMAHook', momentum=1e-4, priority='LOW'), 'custom_hooks')
+    check_arguments('hook', EMAHook, dict(type='EMAHook', momentum=1e-4, priority='LOW'), 'custom_hooks')
 
 
 def test_what_is_wrong_is_named_with_its_place():
     def error(slot: str = 'dataset', **options: object) -> str:
         with pytest.raises(ConfigError) as caught:
-            check_options('train_dataloader.dataset', ImageFolder, options, slot)
+            check_arguments('train_dataloader.dataset', ImageFolder, options, slot)
         return str(caught.value)
 
     assert error(data_rot='x') == (

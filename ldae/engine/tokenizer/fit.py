@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ldae.config.components import check_data_roots, check_settings
+from ldae.config.components import check_components, check_data_roots
 from ldae.config.packed import use_packed_data
 from ldae.models.tokenizers import BaseTokenizer, PatchLinearTokenizer, PixelNormalization
 from ldae.registry import DATASETS, MODELS
@@ -31,7 +31,7 @@ def fit_tokenizer_of(cfg: Config, **options: Any) -> BaseTokenizer:
     """
     use_packed_data(cfg)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    check_settings(cfg)
+    check_components(cfg)
     check_data_roots(cfg)
     tokenizer = dict(cfg.model.get('tokenizer') or {}, checkpoint=None)
     if not tokenizer.get('type'):

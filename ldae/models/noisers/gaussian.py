@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ldae.registry import MODELS, NOISE_SCHEDULES
 from ldae.utils import PositiveInt, check_choice, checked
-from ldae.utils.signatures import check_options
+from ldae.utils.signatures import check_arguments
 
 from .schedules import Weighting, loss_weight
 
@@ -58,7 +58,7 @@ class GaussianNoiser(BaseModule):
         NOISE_SCHEDULES.import_from_location()
         name = schedule.get('type')
         check_choice('noiser: schedule', name, NOISE_SCHEDULES.module_dict)
-        check_options(f'noiser: schedule {name}', NOISE_SCHEDULES.get(name), schedule)
+        check_arguments(f'noiser: schedule {name}', NOISE_SCHEDULES.get(name), schedule)
         with torch.device('cpu'):  # tables are values even where a model is only sketched on the meta device
             gamma, sigma = NOISE_SCHEDULES.get(schedule.pop('type'))(num_timesteps, **schedule)
         self.num_timesteps = num_timesteps

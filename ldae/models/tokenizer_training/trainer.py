@@ -14,7 +14,7 @@ from ldae.models.tokenizers import LearnedTokenizer, Reconstruction
 from ldae.registry import MODELS
 from ldae.utils import Choice, ConfigError, Range, checked
 from ldae.utils.models import to_pixels, unwrapped
-from ldae.utils.signatures import check_options
+from ldae.utils.signatures import check_arguments
 
 from .adversarial import AdversarialLoss
 from .perceptual import PerceptualLoss
@@ -73,10 +73,10 @@ class TokenizerTrainer(BaseModel):
                 'does not work in: leave them out'
             )
         if perceptual is not None:
-            check_options('model.perceptual', PerceptualLoss, perceptual)
+            check_arguments('model.perceptual', PerceptualLoss, perceptual)
             self.perceptual = PerceptualLoss(**perceptual)
         if adversarial is not None:
-            check_options('model.adversarial', AdversarialLoss, adversarial)
+            check_arguments('model.adversarial', AdversarialLoss, adversarial)
             self.adversarial = AdversarialLoss(self.geometry.in_channels, **adversarial)
         # The buffer travels in the checkpoint; the number beside it spares a step the wait for the device.
         self.register_buffer('steps', torch.tensor(0))
