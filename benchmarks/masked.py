@@ -29,13 +29,12 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from ldae.ablation.comparison import COMPARE_PROBE
+from ldae.ablation.demo import set_epochs
 from ldae.ablation.jobs import run_config
-from ldae.ablation.worker import probe_features
-from ldae.cli.demo import set_epochs
 from ldae.config import load_config
 from ldae.evaluation import extract_features, pooled_features
 from ldae.evaluation.probe_data import labelled_dataloader, probe_dataloaders
+from ldae.evaluation.protocol import PROTOCOL, score
 from ldae.launch import LaunchOptions, build_runner, prepare
 from ldae.registry import MODELS
 
@@ -145,7 +144,8 @@ def scores(
         )
         for part in (train_cfg, test_cfg)
     ]
-    return probe_features(*features[0], *features[1], COMPARE_PROBE, seed)
+    found = score(PROTOCOL, *features[0], *features[1], seed=seed).as_dict()
+    return {metric: found[metric] for metric in ('knn', 'linear')}
 
 
 class Results:

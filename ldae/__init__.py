@@ -10,7 +10,10 @@ compat.apply(_find_config)
 
 _OWNERS = dict(
     FeatureExtractor='ldae.apis',
+    ablate='ldae.ablation',
     benchmark='ldae.launch',
+    compare='ldae.ablation',
+    demo='ldae.ablation',
     denoise='ldae.apis',
     evaluate='ldae.launch',
     get_model='ldae.apis',

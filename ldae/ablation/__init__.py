@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of the paper's tables, pre-trained, probed and put beside the paper's figures: ``tools/ablate.py``."""
+"""Pre-trainings, scored and put beside each other: rows of the paper's tables, l-DAE beside MAE, the demo."""
 
-from .jobs import Job, Member, plan_jobs
+from .comparison import compare
+from .deconstruction import ablate, plan_jobs, select_rows
+from .demo import demo
+from .jobs import Job, Member, Scoring
 from .report import Summary, summarise, write_report
 from .results import ResultsFile
 from .scheduler import Failure, Scheduler
-from .selection import select_rows
+from .study import Outcome, Study

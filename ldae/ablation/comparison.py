@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""l-DAE beside MAE, their untrained encoders, PCA latents and pixels: what is run, and the table of it."""
+"""l-DAE beside MAE, their untrained encoders, l-DAE's latents and pixels, in one table."""
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
 
+from ldae.config import load_config
 from ldae.utils import ConfigError
 from ldae.utils.checkpoints import read_checkpoint
 from ldae.utils.files import atomic_write_text
+from ldae.utils.tables import markdown_table, text_table
 from ldae.visualization import accuracy_by_encoder, save_figure
 
-from .fingerprint import fingerprint
-from .jobs import DONE_FILE, QUICK_PROBE, Job, Member, folder_of, run_config, small_steps, split_transfer
-from .jobs import training_key as key_of
-from .report import METRICS, Score, score_over_seeds
+from .jobs import SCORING, Job, Pretraining, Quick, Scoring, plan
+from .report import METRICS, MeanScore, chosen, made_with, scored_by
+from .study import Outcome, Study, checked_seeds
 
+LDAE_CONFIG, MAE_CONFIG = 'ldae::ldae/demo_fashion-mnist.py', 'ldae::mae/demo_fashion-mnist.py'
+#: What was chosen on held-out training images.
+CHOICES = ('timestep', 'block', 'lr', 'weight_decay', 'held_out', 'at_edge')
 #: Rows of the table: name, the pre-training it is scored on, what of it is scored, what it is.
 ENTRIES = {
     'pixels': ('ldae', 'pixels', 'raw pixels, flattened (a reference)'),
@@ -27,60 +30,121 @@ ENTRIES = {
     'mae_untrained': ('mae', 'untrained', 'MAE encoder, untrained'),
     'mae': ('mae', 'trained', 'MAE encoder, pre-trained'),
 }
-#: As ``ldae probe`` and the online evaluation score: k-NN by the cosine of features as they are.
-COMPARE_PROBE = dict(
-    k=20, temperature=0.07, epochs=40, train_images=None, test_images=None, standardised=False
-)
+
+
+def compare(
+    ldae: str | Config = LDAE_CONFIG,
+    mae: str | Config = MAE_CONFIG,
+    seeds: Sequence[int] = (0, 1, 2),
+    work_dir: str | Path = 'work_dirs/compare',
+    ldae_checkpoints: Sequence[Path] | None = None,
+    mae_checkpoints: Sequence[Path] | None = None,
+    scale: str | Path | None = None,
+    data_root: str | None = None,
+    cfg_options: dict | None = None,
+    timesteps: Sequence[int] | None = None,
+    scoring: Scoring = SCORING,
+    pixels: bool = True,
+    jobs: int = 1,
+    force: bool = False,
+    quick: bool | Quick = False,
+    watched: bool = False,
+    num_threads: int | None = None,
+    command: str = 'ldae.compare',
+) -> Outcome:
+    """Pre-train l-DAE and MAE with several seeds, or take checkpoints, and score both encoders, the same untrained,
+    l-DAE's latents and the pixels; write ``results.jsonl``, ``comparison.json``, ``comparison.md`` and a picture.
+
+    Finished runs are left out, begun ones resumed.
+
+    Args:
+        ldae, mae: Pre-training configs: files, ``ldae::...``, or configs.
+        seeds: Of pre-training and scoring, one run each.
+        work_dir: Runs go to ``<work_dir>/<ldae or mae>/seed<k>``.
+        ldae_checkpoints, mae_checkpoints: Trained by these configs before, one a seed.
+        scale, data_root, cfg_options: As of :func:`ldae.config.load_config`, for both configs where they are named.
+        timesteps: Candidates for l-DAE's features, instead of the config's own.
+        pixels: Score the pixels too, once: with the first seed.
+        jobs: Runs at a time.
+        force: Run again, from the start, what is done.
+        quick: A few images and epochs, to see everything run.
+        watched: Runs show themselves on the terminal.
+        num_threads: Of each run; None shares the cores.
+        command: What the table says it was written by.
+
+    Returns:
+        Rows by name, as :func:`summarise_comparison` gives them.
+
+    Raises:
+        ConfigError: A config that can't be read, or checkpoints that don't fit the seeds.
+    """
+    seeds, checkpoints = checked_seeds(seeds), dict(ldae=ldae_checkpoints, mae=mae_checkpoints)
+    for name, files in checkpoints.items():
+        check_one_a_seed(f'--{name}-checkpoints', files, seeds)
+    name = str(scale or 'the configs') + ('-quick' if quick else '')
+    study = Study(Path(work_dir), name, jobs, force, num_threads, watched)
+    hashes: dict[str, set[str]] = {}
+
+    def load(config: str | Path | Config) -> Config:
+        if isinstance(config, Config):
+            return config
+        return load_config(config, cfg_options, scale, data_root)
+
+    def make_jobs() -> list[Job]:
+        configs = dict(ldae=load(ldae), mae=load(mae))
+        if timesteps:
+            configs['ldae'].timesteps = list(timesteps)
+        options = dict(scoring=scoring, pixels=pixels, watched=watched, load=load)
+        planned = plan_comparison(configs, seeds, study.root, checkpoints, quick, **options)
+        for member in (member for job in planned for member in job.members):
+            hashes.setdefault(member.row, set()).add(member.config)
+        return planned
+
+    def report() -> dict[str, dict]:
+        entries = [entry for entry in study.entries() if entry['seed'] in seeds]
+        rows = summarise_comparison(entries, hashes)
+        if rows:
+            names = {key: str(getattr(cfg, 'filename', cfg)) for key, cfg in (('ldae', ldae), ('mae', mae))}
+            written = write_comparison(study.root, rows, command, names)
+            print(f'\n{comparison_table(rows)}\n')
+            print(f'Wrote {", ".join(path.name for path in written)} to {study.root}', flush=True)
+        return rows
+
+    return study.run(make_jobs, report)
 
 
 def plan_comparison(
     configs: Mapping[str, Config],
     seeds: Sequence[int],
     root: Path,
-    checkpoints: Mapping[str, Sequence[Path]] | None = None,
-    quick: bool = False,
+    checkpoints: Mapping[str, Sequence[Path] | None] | None = None,
+    quick: bool | Quick = False,
+    scoring: Scoring = SCORING,
+    pixels: bool = True,
+    watched: bool = False,
+    load: Callable[[Path], Config] = load_config,
 ) -> list[Job]:
     """One job a pre-training and seed; all of the first seed before the second.
 
     Args:
         configs: Of ``'ldae'`` and ``'mae'``.
-        seeds: Of pre-training and probe.
-        root: A run goes to ``<root>/<ldae or mae>/seed<k>``.
         checkpoints: Trained by these configs before, one a seed; what has none is trained.
-        quick: A few images and steps, to see everything run.
+        quick, scoring, watched, load: As of :func:`ldae.ablation.jobs.plan`.
+        pixels: Score the pixels too.
     """
-    jobs = []
-    for place, seed in enumerate(seeds):
-        for name, cfg in configs.items():
-            given = (checkpoints or {}).get(name)
-            jobs.append(_plan_job(name, cfg, seed, root, given[place] if given else None, quick))
-    return jobs
+    pretrainings = []
+    for name, cfg in configs.items():
+        rows = [
+            (row, encoder)
+            for row, (source, encoder, _) in ENTRIES.items()
+            if source == name and (pixels or encoder != 'pixels')
+        ]
+        pretrainings.append(Pretraining(name, cfg, rows, (checkpoints or {}).get(name)))
+    return plan(pretrainings, seeds, root, load, quick, scoring, watched)
 
 
-def _plan_job(name: str, cfg: Config, seed: int, root: Path, checkpoint: Path | None, quick: bool) -> Job:
-    shared, transfer = split_transfer(cfg)
-    if quick:
-        small_steps(shared)
-    probe = COMPARE_PROBE | (QUICK_PROBE if quick else {})
-    key = key_of(shared, None)
-    if checkpoint is not None:
-        key = fingerprint(key, hashlib.sha256(checkpoint.read_bytes()).hexdigest())
-    folder = folder_of(root, name, seed, key)
-    members = [
-        Member(entry, fingerprint(key, transfer, probe, encoder), transfer, encoder)
-        for entry, (source, encoder, _) in ENTRIES.items()
-        if source == name
-    ]
-    job = Job(f'{name} seed {seed}', folder, key, seed, run_config(shared, seed), probe, members)
-    if checkpoint is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        done = dict(checkpoint=str(checkpoint.resolve()), seconds=0.0)
-        atomic_write_text(folder / DONE_FILE, json.dumps(done) + '\n')
-    return job
-
-
-def check_checkpoints(name: str, checkpoints: Sequence[Path] | None, seeds: Sequence[int]) -> None:
-    """Raise :class:`ConfigError` unless there is one readable file a seed."""
+def check_one_a_seed(name: str, checkpoints: Sequence[Path] | None, seeds: Sequence[int]) -> None:
+    """Raise :class:`ConfigError` unless there is one readable checkpoint a seed, or none at all."""
     if not checkpoints:
         return
     if len(checkpoints) != len(seeds):
@@ -91,20 +155,20 @@ def check_checkpoints(name: str, checkpoints: Sequence[Path] | None, seeds: Sequ
         read_checkpoint(path)
 
 
-def summarise_comparison(entries: Sequence[dict], configs: Mapping[str, str]) -> dict[str, dict]:
-    """By row of :data:`ENTRIES`: ``knn`` and ``linear`` as a :class:`Score`, and ``seeds`` with each one's figures.
+def summarise_comparison(entries: Sequence[dict], configs: Mapping[str, set[str]]) -> dict[str, dict]:
+    """By row of :data:`ENTRIES`: its ``label``, ``knn`` and ``linear`` as a :class:`MeanScore`, and its ``entries`` by seed.
 
     Args:
         entries: Lines of the results file.
-        configs: The hash that each row has now: what was measured of other configs stays out.
+        configs: The hashes that each row has now: what was measured of other configs stays out.
     """
     rows = {}
-    for name in ENTRIES:
+    for name, (*_, label) in ENTRIES.items():
         mine = {e['seed']: e for e in entries if e['row'] == name and e['config'] in configs.get(name, ())}
         if mine:
-            scores = {metric: score_over_seeds([e[metric] for e in mine.values()]) for metric in METRICS}
-            seeds = {seed: {metric: mine[seed][metric] for metric in METRICS} for seed in sorted(mine)}
-            rows[name] = dict(scores, seeds=seeds, entry=mine[max(mine)])
+            mine = {seed: mine[seed] for seed in sorted(mine)}
+            scores = {metric: MeanScore.of([e[metric] for e in mine.values()]) for metric in METRICS}
+            rows[name] = dict(label=label, entries=mine, **scores)
     return rows
 
 
@@ -113,74 +177,60 @@ def write_comparison(
 ) -> list[Path]:
     """``comparison.json``, ``comparison.md`` and ``comparison.png``."""
     files = [folder / f'comparison.{suffix}' for suffix in ('json', 'md', 'png')]
-    atomic_write_text(files[0], json.dumps(as_json(rows, command, configs), indent=2) + '\n')
+    atomic_write_text(files[0], json.dumps(comparison_json(rows, command, configs), indent=2) + '\n')
     atomic_write_text(files[1], comparison_page(rows, command))
-    figure = accuracy_by_encoder({label_of(name): row for name, row in rows.items()})
-    save_figure(figure, files[2])
-    return files
+    figure = accuracy_by_encoder({row['label']: (row['knn'], row['linear']) for row in rows.values()})
+    return [*files[:2], save_figure(figure, files[2])]
 
 
-def label_of(name: str) -> str:
-    """What a row is."""
-    return ENTRIES[name][2]
-
-
-def as_json(rows: Mapping[str, dict], command: str, configs: Mapping[str, str]) -> dict:
+def comparison_json(rows: Mapping[str, dict], command: str, configs: Mapping[str, str]) -> dict:
     """All figures, and what made them."""
-    first = next(iter(rows.values()))['entry']
-    made_with = {key: first[key] for key in ('probe', 'versions', 'device', 'commit')}
-    encoders = {
-        name: dict(
-            label=label_of(name),
-            **{metric: _score_as_json(row[metric]) for metric in METRICS},
-            seeds=row['seeds'],
-            **_of_encoder(name, row['entry']),
-        )
-        for name, row in rows.items()
-    }
-    return dict(command=command, configs=dict(configs), **made_with, encoders=encoders)
+    entries = _all_entries(rows)
+    made = {key: entries[0][key] for key in ('protocol', 'versions', 'device', 'commit')}
+    encoders = {name: _row_as_json(row) for name, row in rows.items()}
+    return dict(command=command, configs=dict(configs), **made, encoders=encoders)
 
 
-def _of_encoder(name: str, entry: dict) -> dict:
-    """Time step and epochs of what has them."""
-    kind = ENTRIES[name][1]
-    timestep = dict(timestep=entry['timestep']) if kind in ('trained', 'untrained') else {}
-    return timestep | (dict(epochs=entry['epochs']) if kind == 'trained' else {})
+def _row_as_json(row: dict) -> dict:
+    entries = row['entries']
+    content = dict(label=row['label'])
+    for metric in METRICS:
+        mean, std = row[metric]
+        content[metric] = dict(mean=round(mean, 2), std=None if std is None else round(std, 2))
+    content['seeds'] = {seed: {metric: e[metric] for metric in METRICS} for seed, e in entries.items()}
+    content['chosen'] = {seed: {key: e.get(key) for key in CHOICES} for seed, e in entries.items()}
+    newest = entries[max(entries)]
+    return content | {key: newest[key] for key in ('timestep', 'epochs') if newest.get(key) is not None}
 
 
-def _score_as_json(score: Score) -> dict:
-    return dict(mean=round(score.mean, 2), std=None if score.std is None else round(score.std, 2))
+def _all_entries(rows: Mapping[str, dict]) -> list[dict]:
+    return [entry for row in rows.values() for entry in row['entries'].values()]
 
 
 def comparison_page(rows: Mapping[str, dict], command: str) -> str:
     """The table as a page."""
-    entry = next(iter(rows.values()))['entry']
-    probe, versions = entry['probe'], entry['versions']
     lines = [
         '# l-DAE and MAE, compared',
         '',
-        f'Written by `{command}` on {entry["device"]}, torch {versions["torch"]}, commit {entry["commit"]}.',
+        made_with(_all_entries(rows), command),
         '',
         'Top-1 accuracy in percent on test images, of frozen, average-pooled features; mean ± standard deviation over '
         'seeds.',
         '',
-        f'| features | {probe["k"]}-NN | linear | seeds |',
-        '|---|---:|---:|---:|',
-    ]
-    lines += [
-        f'| {label_of(name)} | {row["knn"]} | {row["linear"]} | {len(row["seeds"])} |'
-        for name, row in rows.items()
+        markdown_table(_table(rows)),
     ]
     return '\n'.join(lines) + '\n'
 
 
 def comparison_table(rows: Mapping[str, dict]) -> str:
     """The table for the terminal."""
-    k = next(iter(rows.values()))['entry']['probe']['k']
-    width = max(len(label_of(name)) for name in rows) + 2
-    lines = [f'{"top-1 accuracy, %":<{width}}{f"{k}-NN":>14}{"linear":>14}{"seeds":>7}']
-    for name, row in rows.items():
-        lines.append(
-            f'{label_of(name):<{width}}{row["knn"]!s:>14}{row["linear"]!s:>14}{len(row["seeds"]):>7}'
-        )
-    return '\n'.join(lines)
+    return text_table(_table(rows)) + f'\n\n{scored_by(_all_entries(rows))}'
+
+
+def _table(rows: Mapping[str, dict]) -> list[list[str]]:
+    header = ['top-1 accuracy, %', 'seeds', 't', f'{_all_entries(rows)[0]["protocol"]["k"]}-NN', 'linear']
+    cells = [
+        [row['label'], str(len(entries)), chosen(list(entries.values())), str(row['knn']), str(row['linear'])]
+        for row, entries in ((row, row['entries']) for row in rows.values())
+    ]
+    return [header, *cells]

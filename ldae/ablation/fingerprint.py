@@ -40,20 +40,25 @@ def training_part(cfg: Config) -> dict:
     """What of a config decides which weights come out of training."""
     part = {key: cfg.get(key) for key in TRAINING_KEYS}
     part['fit_tokenizer'] = cfg.get('default_hooks', {}).get('fit_tokenizer')
-    return _relevant(part)
+    return relevant(part)
 
 
-def _relevant(node: object) -> object:
+def relevant(node: object) -> object:
+    """Nested plain data without the keys that change nothing."""
     if isinstance(node, dict):
-        return {key: _relevant(value) for key, value in node.items() if key not in IRRELEVANT}
+        return {key: relevant(value) for key, value in node.items() if key not in IRRELEVANT}
     if isinstance(node, list | tuple):
-        return [_relevant(item) for item in node]
+        return [relevant(item) for item in node]
     return node
 
 
-def pop_transfer(model: dict) -> dict:
-    """Take out of a model's config what features depend on and pre-training doesn't, and return it."""
+def pop_transfer(cfg: Config) -> dict:
+    """Take out of a config what features depend on and pre-training doesn't: the time step, candidates for it where the
+    row names none, and whether images are noised."""
+    timestep = cfg.model.get('backbone', {}).pop('timestep', None)
+    candidates = cfg.pop('timesteps', None) or [timestep]
     return dict(
-        timestep=model.get('backbone', {}).pop('timestep', None),
-        transfer_noise=model.pop('transfer_noise', False),
+        timestep=timestep,
+        timesteps=list(candidates),
+        transfer_noise=cfg.model.pop('transfer_noise', False),
     )

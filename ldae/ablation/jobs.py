@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has to be run: one job a pre-training, with the rows that are probed on it; and the tokenizers it waits for."""
+"""What has to be run: one job a pre-training, with the rows that are scored on it; and the tokenizers it waits for."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
 from ldae.config import configs_root
+from ldae.evaluation.protocol import PROTOCOL, Protocol
 from ldae.utils import ConfigError
+from ldae.utils.files import atomic_write_text
 
-from .fingerprint import fingerprint, pop_transfer, training_part
-
-if TYPE_CHECKING:
-    from ldae.config.rows import Row
+from .fingerprint import fingerprint, pop_transfer, relevant, training_part
 
 JOB_FILE, CONFIG_FILE, DONE_FILE, SCORES_FILE, LOG_FILE = (
     'job.json',
@@ -30,18 +30,74 @@ JOB_FILE, CONFIG_FILE, DONE_FILE, SCORES_FILE, LOG_FILE = (
 )
 TOKENIZER_FILE = re.compile(r'work_dirs/(?:.*/)?([^/]+)/tokenizer\.pth')
 CHECKPOINTS_A_RUN = 10
-#: How features are scored; part of a result's hash.
-PROBE = dict(k=20, temperature=0.07, epochs=40, train_images=None, test_images=None)
-QUICK_PROBE = dict(k=5, temperature=0.07, epochs=3, train_images=400, test_images=200)
-QUICK_IMAGES, QUICK_EPOCHS, QUICK_ITERS = 512, 2, 8
+#: Hooks that look at a run while it trains; its scores come at its end.
+WATCHERS = ('online_evaluation', 'online_knn', 'pictures', 'progress_bar')
+#: What of the config counts for encoders that no training changes: they are scored once, and not per seed.
+ONCE = {'pixels': ('train_dataloader', 'val_dataloader', 'test_dataloader', 'data_preprocessor')}
+
+
+class Quick(NamedTuple):
+    """``--quick``: little of everything, to see it run."""
+
+    images: int = 512
+    epochs: int = 2
+    iters: int = 8
+    train_images: int = 400
+    test_images: int = 200
+    protocol: Protocol = PROTOCOL.replace(k=5, epochs=3)
+
+
+QUICK = Quick()
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How all rows of a study are scored; part of a result's hash, and written into it.
+
+    Args:
+        blocks: The one that does best on held-out training images is taken, row by row; -1 is the last.
+        train_images, test_images: At most so many, sampled by class; None takes all.
+        per_class: So many of each class all the same.
+    """
+
+    protocol: Protocol = PROTOCOL
+    blocks: tuple[int, ...] = (-1,)
+    train_images: int | None = None
+    test_images: int | None = None
+    per_class: int = 0
+
+    def quick(self, few: Quick) -> Scoring:
+        """Of few images, by few epochs."""
+        changes = dict(protocol=few.protocol) if self.protocol == PROTOCOL else {}
+        limits = dict(train_images=few.train_images, test_images=few.test_images, per_class=2)
+        return replace(self, **limits, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dict(vars(self), protocol=self.protocol.as_dict(), blocks=list(self.blocks))
+
+
+SCORING = Scoring()
+
+
+class Pretraining(NamedTuple):
+    """One run a seed, and what is scored of it.
+
+    Args:
+        name: Of the folder.
+        rows: Names of rows, and what of the run each scores: a key of ``worker.ENCODERS``.
+        checkpoints: Trained before, one a seed.
+    """
+
+    name: str
+    cfg: Config
+    rows: Sequence[tuple[str, str]]
+    checkpoints: Sequence[Path] | None = None
 
 
 @dataclass(frozen=True)
 class Member:
-    """A row that is probed on a pre-training, and the hash of all that its scores depend on.
-
-    ``encoder`` is a key of ``worker.ENCODERS``: what of the pre-training is scored.
-    """
+    """A row that is scored on a pre-training, and the hash of all that its scores depend on."""
 
     row: str
     config: str
@@ -58,77 +114,108 @@ class Job:
     key: str
     seed: int
     cfg: Config
-    probe: dict
+    scoring: Scoring
     members: list[Member] = field(default_factory=list)
     after: Job | None = None
+    #: What takes the place of training.
+    checkpoint: Path | None = None
+    #: Whether it shows itself while it trains.
+    watched: bool = False
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether only the scoring is missing."""
+        return (self.folder / DONE_FILE).is_file()
 
     @property
     def weight(self) -> float:
-        """Epochs, for the time left; little where only the probe is missing."""
+        """Epochs, for the time left; little where only the scoring is missing."""
         train_cfg = self.cfg.get('train_cfg') or {}
-        is_trained = (self.folder / DONE_FILE).is_file()
-        return 1.0 if is_trained else 1.0 + (train_cfg.get('max_epochs') or 10)
+        return 1.0 if self.is_trained else 1.0 + (train_cfg.get('max_epochs') or 10)
 
     def write(self) -> None:
         """Make the folder that the process is started with."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cfg.dump(self.folder / CONFIG_FILE)
-        members = [vars(member) for member in self.members]
-        job = dict(name=self.name, key=self.key, seed=self.seed, probe=self.probe, members=members)
-        (self.folder / JOB_FILE).write_text(json.dumps(job, indent=2) + '\n')
+        job = dict(name=self.name, key=self.key, seed=self.seed, watched=self.watched)
+        job |= dict(scoring=self.scoring.as_dict(), members=[vars(member) for member in self.members])
+        write_json(self.folder / JOB_FILE, job)
 
 
-def plan_jobs(
-    rows: Sequence[Row],
+def plan(
+    pretrainings: Iterable[Pretraining],
     seeds: Sequence[int],
     root: Path,
     load: Callable[[Path], Config],
-    quick: bool = False,
+    quick: bool | Quick = False,
+    scoring: Scoring = SCORING,
+    watched: bool = False,
 ) -> list[Job]:
-    """All jobs of some rows: the first seed of every row before the second of any.
+    """All jobs: tokenizers before what waits for them, the first seed of every pre-training before the second of any.
 
-    Rows whose configs differ in transfer only (time step, noise) share a job.
+    Pre-trainings whose configs differ in transfer only (time step, noise) share a job.
 
     Args:
-        rows: What to run.
-        seeds: Of pre-training and probe.
-        root: Folder of the scale; a run goes to ``<root>/<row>/seed<k>``.
-        load: Reads a row's or tokenizer's config and fits it to the scale.
+        seeds: Of pre-training and scoring.
+        root: A run goes to ``<root>/<name>/seed<k>``.
+        load: Reads the config of a tokenizer that a config names by the file of its training.
         quick: A few images and steps, to see everything run.
+        watched: Runs show themselves while they train.
 
     Raises:
-        ConfigError: A row's config cannot be read, or doesn't fit the scale.
+        ConfigError: A tokenizer that no config trains.
     """
-    probe = QUICK_PROBE if quick else PROBE
+    few = QUICK if quick is True else quick or None
+    scoring = scoring if few is None else scoring.quick(few)
     jobs: dict[tuple[int, str], Job] = {}
     tokenizers: dict[str, Job] = {}
-    for row in rows:
-        cfg = small_steps(load(row.path)) if quick else load(row.path)
-        after = _tokenizer_job(cfg, tokenizers, root, load, quick, probe)
-        shared, transfer = split_transfer(cfg)
-        key = training_key(shared, after)
-        member = Member(row.name, fingerprint(key, transfer, probe), transfer)
-        for seed in seeds:
+    for name, cfg, rows, checkpoints in pretrainings:
+        shared = small_steps(deepcopy(cfg), few)
+        after = None if checkpoints else _tokenizer_job(shared, tokenizers, root, load, few, scoring)
+        transfer = pop_transfer(shared)
+        for place, seed in enumerate(seeds):
+            checkpoint = checkpoints[place] if checkpoints else None
+            key = training_key(shared, after, checkpoint)
             if (seed, key) not in jobs:
-                folder = folder_of(root, row.name, seed, key)
-                own = run_config(shared, seed)
-                jobs[seed, key] = Job(f'{row.name} seed {seed}', folder, key, seed, own, probe, [], after)
-            jobs[seed, key].members.append(member)
+                folder, own = folder_of(root, name, seed, key), run_config(shared, seed, watched)
+                job = Job(
+                    f'{name} seed {seed}', folder, key, seed, own, scoring, [], after, checkpoint, watched
+                )
+                jobs[seed, key] = job
+                _use_checkpoint(job)
+            jobs[seed, key].members += [
+                Member(row, _hash_of(encoder, key, shared, transfer, scoring), transfer, encoder)
+                for row, encoder in rows
+                if place == 0 or encoder not in ONCE
+            ]
     order = {seed: i for i, seed in enumerate(seeds)}
     return [*tokenizers.values(), *sorted(jobs.values(), key=lambda job: order[job.seed])]
 
 
-def split_transfer(cfg: Config) -> tuple[Config, dict]:
-    shared = deepcopy(cfg)
-    return shared, pop_transfer(shared.model)
-
-
-def training_key(cfg: Config, tokenizer: Job | None) -> str:
+def training_key(cfg: Config, tokenizer: Job | None = None, checkpoint: Path | None = None) -> str:
+    """The hash of what the weights depend on."""
     part = training_part(cfg)
     if tokenizer is not None:
         # What is in the file counts, not where it lies.
         part['model']['tokenizer']['checkpoint'] = tokenizer.key
-    return fingerprint(part)
+    key = fingerprint(part)
+    if checkpoint is None:
+        return key
+    return fingerprint(key, hashlib.sha256(checkpoint.read_bytes()).hexdigest())
+
+
+def _hash_of(encoder: str, key: str, cfg: Config, transfer: dict, scoring: Scoring) -> str:
+    if encoder in ONCE:
+        data = {name: cfg.get(name) for name in ONCE[encoder]}
+        return fingerprint(relevant(data), scoring.as_dict(), encoder)
+    return fingerprint(key, transfer, scoring.as_dict(), encoder)
+
+
+def _use_checkpoint(job: Job) -> None:
+    if job.checkpoint is not None:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        done = dict(checkpoint=str(job.checkpoint.resolve()), seconds=0.0)
+        write_json(job.folder / DONE_FILE, done)
 
 
 def _tokenizer_job(
@@ -136,8 +223,8 @@ def _tokenizer_job(
     known: dict[str, Job],
     root: Path,
     load: Callable[[Path], Config],
-    quick: bool,
-    probe: dict,
+    few: Quick | None,
+    scoring: Scoring,
 ) -> Job | None:
     """The job that trains the tokenizer a config names, whose file the config is pointed to."""
     match = TOKENIZER_FILE.fullmatch(str(cfg.model.get('tokenizer', {}).get('checkpoint') or ''))
@@ -148,10 +235,10 @@ def _tokenizer_job(
         path = configs_root() / 'tokenizers' / f'{name}.py'
         if not path.is_file():
             raise ConfigError(f'tokenizer {name}: there is no {path} that trains it')
-        own = small_steps(load(path)) if quick else load(path)
-        key = fingerprint(training_part(own))
+        own = small_steps(load(path), few)
+        key = training_key(own)
         folder = root / 'tokenizers' / f'{name}-{key}'
-        known[name] = Job(f'tokenizer {name}', folder, key, 0, run_config(own, 0), probe)
+        known[name] = Job(f'tokenizer {name}', folder, key, 0, run_config(own, 0), scoring)
     cfg.model.tokenizer.checkpoint = str((known[name].folder / 'tokenizer.pth').resolve())
     return known[name]
 
@@ -167,13 +254,13 @@ def folder_of(root: Path, row: str, seed: int, key: str) -> Path:
     return folder if occupant is None else folder.with_name(f'seed{seed}-{key}')
 
 
-def run_config(cfg: Config, seed: int) -> Config:
-    """A run's own config: its seed, and no looks at it while it trains, since the probe comes at its end."""
+def run_config(cfg: Config, seed: int, watched: bool = False) -> Config:
+    """A run's own config: its seed, and, unless it is watched, no looks at it while it trains."""
     cfg = deepcopy(cfg)
     cfg.setdefault('randomness', {})
     cfg.randomness.seed = seed
     hooks = cfg.setdefault('default_hooks', {})
-    for name in ('online_evaluation', 'online_knn', 'pictures', 'progress_bar'):
+    for name in () if watched else WATCHERS:
         hooks.pop(name, None)
     epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
     checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
@@ -184,13 +271,15 @@ def run_config(cfg: Config, seed: int) -> Config:
     return cfg
 
 
-def small_steps(cfg: Config) -> Config:
-    """``--quick``: a few hundred images, two epochs."""
-    cfg.train_dataloader.dataset.indices = QUICK_IMAGES
+def small_steps(cfg: Config, few: Quick | None) -> Config:
+    """A few hundred images, two epochs; the config as it is for None."""
+    if few is None:
+        return cfg
+    cfg.train_dataloader.dataset.indices = few.images
     if cfg.train_cfg.get('max_iters'):
-        cfg.train_cfg.max_iters = QUICK_ITERS
+        cfg.train_cfg.max_iters = few.iters
     else:
-        cfg.train_cfg.max_epochs = QUICK_EPOCHS
+        cfg.train_cfg.max_epochs = few.epochs
     return cfg
 
 
@@ -202,6 +291,11 @@ def read_json(path: Path) -> dict:
         return {}
 
 
-def rows_of(jobs: Iterable[Job]) -> int:
+def write_json(path: Path, value: object) -> None:
+    """Write a file that is either whole or absent."""
+    atomic_write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+def num_members(jobs: Iterable[Job]) -> int:
     """How many scores some jobs give."""
     return sum(len(job.members) for job in jobs)

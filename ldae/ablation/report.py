@@ -10,16 +10,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ldae.config.rows import TABLES, Row
+from ldae.evaluation.protocol import Protocol
+from ldae.utils.files import atomic_write_text
+from ldae.utils.tables import markdown_table, text_table
 from ldae.visualization import accuracy_by_row, accuracy_over_dimension, save_figure
 
 METRICS = ('knn', 'linear')
+#: The paper's claim: a low-dimensional latent instead of pixels.
+CENTRAL_PAIR = ('t2_pca_d32', 'f5_pixel_256')
 
 
-class Score(NamedTuple):
+class MeanScore(NamedTuple):
     """Mean and standard deviation over seeds; None for a single one."""
 
     mean: float
     std: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> MeanScore:
+        """Of one value a seed."""
+        return cls(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
 
     def __str__(self) -> str:
         return f'{self.mean:.1f}' + ('' if self.std is None else f' ± {self.std:.1f}')
@@ -29,10 +39,15 @@ class Summary(NamedTuple):
     """All that was measured of a row under the config it was run with last."""
 
     row: Row
-    knn: Score
-    linear: Score
+    knn: MeanScore
+    linear: MeanScore
     seeds: tuple[int, ...]
-    entry: dict
+    entries: tuple[dict, ...]
+
+    @property
+    def entry(self) -> dict:
+        """The newest."""
+        return self.entries[-1]
 
 
 def summarise(rows: Sequence[Row], entries: Sequence[dict]) -> list[Summary]:
@@ -42,21 +57,41 @@ def summarise(rows: Sequence[Row], entries: Sequence[dict]) -> list[Summary]:
         mine = [entry for entry in entries if entry['row'] == row.name]
         if mine:
             by_seed = {entry['seed']: entry for entry in mine if entry['config'] == mine[-1]['config']}
-            scores = [score_over_seeds([entry[metric] for entry in by_seed.values()]) for metric in METRICS]
-            summaries.append(Summary(row, *scores, tuple(sorted(by_seed)), mine[-1]))
+            scores = [MeanScore.of([entry[metric] for entry in by_seed.values()]) for metric in METRICS]
+            summaries.append(Summary(row, *scores, tuple(sorted(by_seed)), tuple(by_seed.values())))
     return summaries
 
 
-def score_over_seeds(values: Sequence[float]) -> Score:
-    """Mean and, of several, standard deviation."""
-    return Score(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
+def scored_by(entries: Sequence[dict]) -> str:
+    """A line for below a table: the protocol, and which choices are still at the edge of what was tried."""
+    protocols = sorted({str(Protocol.of_dict(entry['protocol'])) for entry in entries})
+    at_edge = sorted(
+        {f'{entry["row"]} ({", ".join(entry["at_edge"])})' for entry in entries if entry.get('at_edge')}
+    )
+    edge = f' At the edge of the values that were tried: {", ".join(at_edge)}.' if at_edge else ''
+    return f'Scored by protocol {", ".join(protocols)}.{edge}'
+
+
+def made_with(entries: Sequence[dict], command: str) -> str:
+    """A line: what wrote a page, on which machine, with which versions, by which protocol."""
+    devices, commits = ({str(entry.get(key)) for entry in entries} for key in ('device', 'commit'))
+    versions = {entry['versions']['torch'] for entry in entries}
+    devices, versions, commits = (', '.join(sorted(names)) for names in (devices, versions, commits))
+    return f'Written by `{command}` on {devices}, torch {versions}, commit {commits}. {scored_by(entries)}'
+
+
+def chosen(entries: Sequence[dict]) -> str:
+    """The time step that features were taken at, and the block if it isn't the last; those of all seeds."""
+    steps = sorted({entry['timestep'] for entry in entries if entry.get('timestep') is not None})
+    return ', '.join(map(str, steps)) or '-'
 
 
 def write_report(folder: Path, summaries: Sequence[Summary], scale: str, command: str) -> list[Path]:
     """Write ``table.md``, ``accuracy.png`` and, where tokenizers of several sizes were run, ``dimension.png``."""
-    path = folder / 'table.md'
-    path.write_text(table_page(summaries, scale, command))
-    written = [path, save_figure(accuracy_by_row(summaries, scale), folder / 'accuracy.png')]
+    atomic_write_text(folder / 'table.md', table_page(summaries, scale, command))
+    scores = {summary.row.name: summary.linear for summary in summaries}
+    figure = accuracy_by_row(scores, [summary.row.paper_linear for summary in summaries], scale)
+    written = [folder / 'table.md', save_figure(figure, folder / 'accuracy.png')]
     curves = dimension_curves(summaries)
     if curves:
         written.append(save_figure(accuracy_over_dimension(curves, scale), folder / 'dimension.png'))
@@ -65,65 +100,95 @@ def write_report(folder: Path, summaries: Sequence[Summary], scale: str, command
 
 def table_page(summaries: Sequence[Summary], scale: str, command: str) -> str:
     """The page: how it was made, then each table with what its order says."""
-    parts = [f'# The deconstruction at scale `{scale}`', '', *_provenance(summaries, command), '']
+    entries = [entry for summary in summaries for entry in summary.entries]
+    parts = [
+        f'# The deconstruction at scale `{scale}`',
+        '',
+        made_with(entries, command),
+        '',
+        'Ours: top-1 accuracy in percent on the small data of this scale, mean ± standard deviation over seeds, of '
+        'frozen, average-pooled features of test images, at a time step t that was chosen on held-out training images '
+        "where the scale leaves it open. The paper's: linear probe on ImageNet, one run each, quoted from its tables. The "
+        'two can be compared in order and sign only.',
+        '',
+        *_central_pair(summaries),
+    ]
     for table, group in groupby(summaries, key=lambda summary: summary.row.table):
         group = list(group)
-        parts += [f'## {_title(table)}', '', *_table(group), '', *_order(group), '']
+        title = f'{table}: {TABLES[table]}' if table in TABLES else table
+        parts += [
+            f'## {title}',
+            '',
+            markdown_table([_header(group), *map(_cells, group)], left=2),
+            '',
+            *_order(group),
+            '',
+        ]
     return '\n'.join(parts).rstrip() + '\n'
 
 
-def _title(table: str) -> str:
-    return f'{table}: {TABLES[table]}' if table in TABLES else table
+def row_table(summaries: Sequence[Summary]) -> str:
+    """For the terminal."""
+    rows = [_header(summaries), *map(_cells, summaries)]
+    entries = [entry for summary in summaries for entry in summary.entries]
+    return text_table([[row[0].strip('`'), *row[2:]] for row in rows]) + f'\n\n{scored_by(entries)}'
 
 
-def _provenance(summaries: Sequence[Summary], command: str) -> list[str]:
-    entries = [summary.entry for summary in summaries]
-
-    def values(key: str) -> str:
-        return ', '.join(sorted({str(entry.get(key)) for entry in entries}))
-
-    torch_versions = ', '.join(sorted({entry['versions']['torch'] for entry in entries}))
-    return [
-        f'Written by `{command}` on {values("device")}, torch {torch_versions}, commit {values("commit")}.',
-        '',
-        'Ours: top-1 accuracy in percent on the small data of this scale, mean ± standard deviation over seeds, of frozen, '
-        "average-pooled, standardised features of test images. The paper's: linear probe on ImageNet, one run each, quoted "
-        'from its tables. The two can be compared in order and sign only.',
-    ]
+def _header(group: Sequence[Summary]) -> list[str]:
+    k = group[0].entry['protocol']['k']
+    ours = [f'ours: {k}-NN', 'ours: linear', 'seeds']
+    return ['row', '', 'd', 't', *ours, "the paper's: linear, ImageNet"]
 
 
-def _table(group: Sequence[Summary]) -> list[str]:
-    k = group[0].entry['probe']['k']
-    lines = [
-        f"| row | | d | ours: {k}-NN | ours: linear | seeds | the paper's: linear, ImageNet |",
-        '|---|---|---:|---:|---:|---:|---:|',
-    ]
-    for row, knn, linear, seeds, entry in group:
-        paper = '-' if row.paper_linear is None else f'{row.paper_linear:.1f}'
-        label = getattr(row, 'label', '')
-        lines.append(
-            f'| `{row.name}` | {label} | {entry["latent_dim"]} | {knn} | {linear} | {len(seeds)} | {paper} |'
-        )
-    return lines
+def _cells(summary: Summary) -> list[str]:
+    row, paper = summary.row, summary.row.paper_linear
+    scores = [str(summary.knn), str(summary.linear), str(len(summary.seeds))]
+    taken = [str(summary.entry['latent_dim']), chosen(summary.entries)]
+    return [f'`{row.name}`', row.label, *taken, *scores, '-' if paper is None else f'{paper:.1f}']
+
+
+def _central_pair(summaries: Sequence[Summary]) -> list[str]:
+    """How the paper's claim came out, where both of its rows were run."""
+    found = {summary.row.name: summary for summary in summaries}
+    if not set(CENTRAL_PAIR) <= set(found):
+        return []
+    ours, other = (found[name] for name in CENTRAL_PAIR)
+    text = (
+        f'**Latents instead of pixels**: `{ours.row.name}` {ours.linear} and `{other.row.name}` {other.linear} (linear): '
+        f'{_verdict(ours, other)}. The paper: {ours.row.paper_linear} and {other.row.paper_linear}.'
+    )
+    return [text, '']
+
+
+def _verdict(better: Summary, worse: Summary) -> str:
+    """Of two rows in the paper's order."""
+    if better.linear.std is None or worse.linear.std is None:
+        return 'not judged, since one seed has no spread'
+    if beats(better, worse):
+        return "in the paper's order by more than both standard deviations together"
+    return 'in the reverse order' if beats(worse, better) else 'within the spread'
 
 
 def _order(group: Sequence[Summary]) -> list[str]:
-    """Where our order is the paper's, and where not."""
+    """Where our order is the paper's, and where not; only rows with a spread are judged."""
     known = [summary for summary in group if summary.row.paper_linear is not None]
     pairs = [
         (a, b) if a.row.paper_linear > b.row.paper_linear else (b, a)
         for a, b in combinations(known, 2)
         if a.row.paper_linear != b.row.paper_linear
     ]
-    if not pairs:
-        return []
-    reversed_pairs = [(a, b) for a, b in pairs if beats(b, a)]
-    agreeing = sum(beats(a, b) for a, b in pairs)
+    judged = [pair for pair in pairs if all(summary.linear.std is not None for summary in pair)]
+    if not judged:
+        return ['The order of rows is not judged: rows with one seed have no spread.'] if pairs else []
+    reversed_pairs = [(a, b) for a, b in judged if beats(b, a)]
+    agreeing = sum(beats(a, b) for a, b in judged)
     lines = [
-        f"Of {len(pairs)} pairs of rows, {agreeing} stand in the paper's order (linear) by more than both standard "
-        f'deviations together, {len(reversed_pairs)} in the reverse order, '
-        f'{len(pairs) - agreeing - len(reversed_pairs)} within the spread.'
+        f"Of {len(judged)} pairs of rows with a spread, {agreeing} stand in the paper's order (linear) by more than both "
+        f'standard deviations together, {len(reversed_pairs)} in the reverse order, '
+        f'{len(judged) - agreeing - len(reversed_pairs)} within the spread.'
     ]
+    if len(judged) < len(pairs):
+        lines[0] += f' {len(pairs) - len(judged)} pairs with a row of one seed are not judged.'
     if reversed_pairs:
         lines += ['', 'Reversed here:', '']
         lines += [
@@ -142,9 +207,9 @@ def beats(a: Summary, b: Summary, metric: str = 'linear') -> bool:
     return mine.mean - other.mean > mine.std + other.std
 
 
-def dimension_curves(summaries: Sequence[Summary]) -> dict[str, list[tuple[int, Score]]]:
+def dimension_curves(summaries: Sequence[Summary]) -> dict[str, list[tuple[int, MeanScore]]]:
     """Linear accuracy over the latent dimension by tokenizer, of Table 2 and Figure 5, where there are at least two."""
-    curves: dict[str, dict[int, Score]] = {}
+    curves: dict[str, dict[int, MeanScore]] = {}
     for summary in summaries:
         if summary.row.table in ('table2', 'figure5'):
             name = summary.entry['tokenizer'].removesuffix('Tokenizer')

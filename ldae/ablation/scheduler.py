@@ -33,6 +33,8 @@ class Scheduler:
         num_parallel: Processes at a time.
         on_done: Called with a job and its scores.
         keep_open: A file that running processes shall hold open: its lock outlives a killed parent.
+        num_threads: Of each process; None gives each its share of the cores.
+        shown: Processes write to the terminal instead of their log.
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class Scheduler:
         num_parallel: int,
         on_done: Callable[[Job, list[dict]], None],
         keep_open: BinaryIO | None = None,
+        num_threads: int | None = None,
+        shown: bool = False,
     ) -> None:
         self.waiting, self.num_parallel, self.on_done = list(jobs), num_parallel, on_done
-        self.keep_open = keep_open
+        self.keep_open, self.num_threads, self.shown = keep_open, num_threads, shown
         self.running: dict[int, tuple[Job, subprocess.Popen]] = {}
         self.failed: set[int] = set()
         self.failures: list[Failure] = []
@@ -82,9 +86,9 @@ class Scheduler:
             return subprocess.Popen(
                 worker_command(job.folder),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=worker_environment(slot, self.num_parallel),
+                stdout=None if self.shown else log,
+                stderr=None if self.shown else log,
+                env=worker_environment(slot, self.num_parallel, self.num_threads),
                 start_new_session=True,  # Ctrl-C reaches this process only, which then stops the others
                 pass_fds=held,
             )
@@ -124,10 +128,10 @@ def worker_command(folder: Path) -> list[str]:
     return [sys.executable, '-m', 'ldae.ablation.worker', str(folder)]
 
 
-def worker_environment(slot: int, num_parallel: int) -> dict[str, str]:
+def worker_environment(slot: int, num_parallel: int, num_threads: int | None = None) -> dict[str, str]:
     """A process's share of the cores, and one GPU where there are several."""
     env = dict(os.environ)
-    threads = str(max(1, len(os.sched_getaffinity(0)) // num_parallel))
+    threads = str(num_threads or max(1, len(os.sched_getaffinity(0)) // num_parallel))
     env.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, PYTHONUNBUFFERED='1')
     env['PYTHONPATH'] = os.pathsep.join(filter(None, [str(PACKAGE.parent), env.get('PYTHONPATH')]))
     if num_parallel > 1 and 'CUDA_VISIBLE_DEVICES' not in env and (count := num_gpus()) > 1:

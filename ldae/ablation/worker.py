@@ -1,37 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process of one job: ``python -m ldae.ablation.worker FOLDER`` trains what is described there, then scores it."""
 
-import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from ldae.apis import get_model
-from ldae.evaluation import extract_features, knn_accuracy, linear_probe, pooled_features
-from ldae.evaluation.linear_probe import standardise
-from ldae.evaluation.probe_data import build_bounded_dataloader, probe_dataloaders
+from ldae.config.packed import use_packed_data
+from ldae.evaluation import block_features, extract_features
+from ldae.evaluation.knn import check_classes
+from ldae.evaluation.probe_data import labelled_dataloader, labels_of_dataset, probe_dataloaders
+from ldae.evaluation.protocol import Protocol, choose, score_sets
 from ldae.launch import LaunchOptions, build_runner, prepare
-from ldae.utils import ConfigError
+from ldae.registry import DATASETS
+from ldae.utils import ConfigError, check_range
 from ldae.utils.error_lines import one_line, run_explained
-from ldae.utils.files import atomic_write_text
 
-from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, SCORES_FILE, read_json
+from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, SCORES_FILE, read_json, write_json
 
 Encode = Callable[[Tensor], Tensor]
+# While a Runner is built, its description of the machine fills the screen; and these lines say nothing.
+NOISE = ('Exp name', '"FileClient"', '"HardDiskBackend"')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, unless that was done before, and score all members."""
     folder = Path((argv or sys.argv[1:])[0])
     job = read_json(folder / JOB_FILE)
-    done = read_json(folder / DONE_FILE) or train(folder)
+    if job['members']:
+        labelled_images(
+            Config.fromfile(folder / CONFIG_FILE), job['scoring']
+        )  # what is missing is said before training
+    done = read_json(folder / DONE_FILE) or train(folder, job['watched'])
     if job['members']:
         scores = [score_member(folder, job, member, done) for member in job['members']]
         write_json(folder / SCORES_FILE, scores)
@@ -39,11 +50,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ConfigError(f'{job["name"]}: its training has left no tokenizer.pth in {folder}')
 
 
-def train(folder: Path) -> dict:
+def train(folder: Path, watched: bool = False) -> dict:
     """Train, from the last checkpoint if there is one; leave ``done.json``."""
     start = time.perf_counter()
     cfg = Config.fromfile(folder / CONFIG_FILE)
-    runner = build_runner(prepare(cfg, LaunchOptions(work_dir=str(folder), resume='auto', no_validate=True)))
+    if watched:
+        cfg.log_level = 'WARNING'
+    options = LaunchOptions(work_dir=str(folder), resume='auto', no_validate=not watched)
+    runner = build_runner(prepare(cfg, options))
+    if watched:
+        _speak_up(runner.logger)
     runner.train()
     last = folder / 'last_checkpoint'
     checkpoint = Path(last.read_text().strip()).name if last.is_file() else None
@@ -52,9 +68,11 @@ def train(folder: Path) -> dict:
     return done
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write a file that is either whole or absent."""
-    atomic_write_text(path, json.dumps(value, indent=2) + '\n')
+def _speak_up(logger: logging.Logger) -> None:
+    logger.setLevel(logging.INFO)
+    for handler in logger.handlers:
+        handler.setLevel(logging.INFO)
+        handler.addFilter(lambda record: not record.getMessage().startswith(NOISE))
 
 
 def score_member(folder: Path, job: dict, member: dict, done: dict) -> dict:
@@ -66,88 +84,133 @@ def score_member(folder: Path, job: dict, member: dict, done: dict) -> dict:
     except Exception as error:  # whatever it is, the other rows go on
         line = one_line(error) or f'{type(error).__name__}: {error}'.splitlines()[0]
         return dict(entry, error=line)
-    seconds = dict(train=done['seconds'], probe=round(time.perf_counter() - start, 1))
+    seconds = dict(train=done['seconds'], scoring=round(time.perf_counter() - start, 1))
     return dict(entry, seconds=seconds)
 
 
+class Candidate(NamedTuple):
+    """Where features are taken; None where there is nothing to choose."""
+
+    timestep: int | None
+    block: int | None
+
+
 def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
-    """k-NN and linear accuracy of an encoder's features, in percent, and what they were taken of."""
+    """k-NN and linear accuracy, in percent of the test images, of those features that do best on held-out training images;
+    and what they were taken of."""
     cfg = Config.fromfile(folder / CONFIG_FILE)
-    transfer = member['transfer']
+    transfer, scoring, seed = member['transfer'], job['scoring'], job['seed']
+    protocol = Protocol.of_dict(scoring['protocol'])
     model = load_model(cfg, transfer, folder / done['checkpoint'])
-    encode = ENCODERS[member.get('encoder', 'trained')](model, cfg, transfer, job['seed'])
-    limits = (job['probe']['train_images'], job['probe']['test_images'])
-    features = [
-        extract(model, loader_cfg, limit, encode)
-        for loader_cfg, limit in zip(probe_dataloaders(cfg), limits, strict=True)
-    ]
+    kind = member.get('encoder', 'trained')
+    candidates = [Candidate(None, None)]
+    if kind in ENCODERS:
+        encoder = ENCODERS[kind](model, cfg, transfer, seed)
+        candidates = [Candidate(t, block) for t in transfer['timesteps'] for block in scoring['blocks']]
+        encode = partial(encode_candidates, encoder, candidates)
+    else:
+        encode = partial(REFERENCES[kind], model)
+    (train, train_y), (test, test_y) = (
+        extract(model, loader, encode) for loader in labelled_images(cfg, scoring)
+    )
+    if not torch.isfinite(train).all():
+        raise ConfigError('the features are not finite: pre-training has diverged; lower its learning rate')
+    sets = [dict(zip(candidates, x.chunk(len(candidates), dim=1), strict=True)) for x in (train, test)]
+    scores = score_sets(protocol, sets[0], train_y, sets[1], test_y, seed=seed)
+    best = choose(scores)
     tokenizer = getattr(model, 'tokenizer', None)  # MAE has none
     return dict(
-        **probe_features(*features[0], *features[1], job['probe'], job['seed']),
-        timestep=getattr(model.backbone, 'timestep', None),
+        **scores[best].as_dict(),
+        **best._asdict(),
+        candidates=[dict(c._asdict(), held_out=s.as_dict()['held_out']) for c, s in scores.items()],
         transfer_noise=bool(transfer['transfer_noise']),
         tokenizer=type(tokenizer).__name__ if tokenizer else None,
         latent_dim=tokenizer.geometry.latent_dim if tokenizer else None,
         epochs=cfg.train_cfg.get('max_epochs'),
+        images=dict(train_images=len(train_y), test_images=len(test_y)),
+        protocol=scoring['protocol'],
     )
 
 
-def encode_trained(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> Encode:
-    """Average-pooled features of the pre-trained encoder."""
-    return partial(pooled_features, model)
+def labelled_images(cfg: Config, scoring: dict) -> list[DataLoader]:
+    """Training and test images to score on.
+
+    Raises:
+        ConfigError: There are none, fewer than neighbours, or a class is missing: known before an image is read.
+    """
+    use_packed_data(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    limits, loaders = (scoring['train_images'], scoring['test_images']), []
+    for loader_cfg, limit in zip(probe_dataloaders(cfg), limits, strict=True):
+        dataset = DATASETS.build(loader_cfg['dataset'])
+        labels = labels_of_dataset(dataset)
+        if limit is not None and labels is not None:
+            limit = max(limit, scoring['per_class'] * len(labels.unique()))
+        loaders.append(labelled_dataloader(dict(loader_cfg, dataset=dataset), limit))
+    labels = [labels_of_dataset(loader.dataset) for loader in loaders]
+    if all(part is not None for part in labels):
+        check_classes(*labels)
+    count, k = len(loaders[0].dataset), scoring['protocol']['k']
+    if k > count:
+        raise ConfigError(f'k={k}: there are only {count} training images: lower --probe-k')
+    return loaders
 
 
-def encode_untrained(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> Encode:
-    """Those of the encoder as it was before training, with the tokenizer of the trained one."""
+def extract(model: nn.Module, loader: DataLoader, encode: Encode) -> tuple[Tensor, Tensor]:
+    """Features (n, C) that ``encode`` makes of images as ``model`` takes them, and labels (n,)."""
+    return extract_features(encode, loader, partial(model.data_preprocessor, training=False))
+
+
+def encode_candidates(model: nn.Module, candidates: Sequence[Candidate], images: Tensor) -> Tensor:
+    """Average-pooled features of each candidate, side by side: (B, C, H, W) -> (B, candidates x embed_dims)."""
+    parts = []
+    blocks = list(dict.fromkeys(candidate.block for candidate in candidates))
+    for timestep in dict.fromkeys(candidate.timestep for candidate in candidates):
+        if timestep is not None:
+            check_range('timesteps', timestep, 0, model.backbone.num_timesteps - 1, kind=int)
+            model.backbone.timestep = timestep
+        parts.append(block_features(model, images, blocks).flatten(1))
+    return torch.cat(parts, dim=1)
+
+
+def trained_encoder(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> nn.Module:
+    """The pre-trained encoder."""
+    return model
+
+
+def untrained_encoder(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> nn.Module:
+    """The encoder as it was before training, with the tokenizer of the trained one."""
     torch.manual_seed(seed)
     untrained = load_model(cfg, transfer)
     if hasattr(model, 'tokenizer'):
         untrained.tokenizer.load_state_dict(model.tokenizer.state_dict())
-    return partial(pooled_features, untrained)
+    return untrained
 
 
-def encode_latents(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> Encode:
+def encode_latents(model: nn.Module, images: Tensor) -> Tensor:
     """The tokenizer's latents, averaged over tokens."""
-    return lambda images: model.tokenizer.encode(images).mean(dim=1)
+    return model.tokenizer.encode(images).mean(dim=1)
 
 
-def encode_pixels(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> Encode:
+def encode_pixels(model: nn.Module, images: Tensor) -> Tensor:
     """The images themselves."""
-    return lambda images: images.flatten(1)
+    return images.flatten(1)
 
 
-ENCODERS = dict(
-    trained=encode_trained, untrained=encode_untrained, latents=encode_latents, pixels=encode_pixels
-)
+#: Models whose features are scored.
+ENCODERS = dict(trained=trained_encoder, untrained=untrained_encoder)
+#: What is scored beside encoders.
+REFERENCES = dict(latents=encode_latents, pixels=encode_pixels)
 
 
 def load_model(cfg: Config, transfer: dict, checkpoint: Path | None = None) -> nn.Module:
-    """The pre-training model as a row's transfer settings want it, with the weights of a checkpoint or those of the start."""
+    """The pre-training model as a row's transfer settings want it, with the weights of a checkpoint or those of the start;
+    without a checkpoint, its tokenizer needs no file."""
     backbone = {} if transfer['timestep'] is None else dict(timestep=transfer['timestep'])
     options = {'model.transfer_noise': True} if transfer['transfer_noise'] else {}
+    if checkpoint is None and (cfg.model.get('tokenizer') or {}).get('checkpoint'):
+        options['model.tokenizer.checkpoint'] = None
     return get_model(cfg, checkpoint, get_device(), cfg_options=options, backbone=backbone)
-
-
-def extract(
-    model: nn.Module, loader_cfg: dict, limit: int | None, encode: Encode | None = None
-) -> tuple[Tensor, Tensor]:
-    """Features (n, C) and labels (n,) of at most ``limit`` images: the model's, or what else ``encode`` makes of them."""
-    loader = build_bounded_dataloader(loader_cfg, limit or sys.maxsize)
-    preprocess = partial(model.data_preprocessor, training=False)
-    return extract_features(encode or partial(pooled_features, model), loader, preprocess)
-
-
-def probe_features(
-    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, probe: dict, seed: int
-) -> dict[str, float]:
-    """Both scores; the probe says whether k-NN sees standardised features, as the linear layer does."""
-    if not torch.isfinite(train_x).all():
-        raise ConfigError('the features are not finite: pre-training has diverged; lower its learning rate')
-    if probe.get('standardised', True):
-        train_x, test_x = standardise(train_x, test_x)
-    knn = knn_accuracy(train_x, train_y, test_x, test_y, k=probe['k'], temperature=probe['temperature'])
-    linear = linear_probe(train_x, train_y, test_x, test_y, epochs=probe['epochs'], seed=seed)
-    return dict(knn=round(knn, 2), linear=round(linear.accuracy, 2))
 
 
 if __name__ == '__main__':

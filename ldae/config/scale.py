@@ -58,7 +58,8 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
     * ``latent_dims``: what becomes of the paper's latent dimensions;
     * ``archs``: what becomes of the named sizes 'base', 'half-large' and 'large';
     * ``epochs``: what becomes of 400; other numbers, and warm-up, in proportion;
-    * ``timestep``: at which features are taken, for rows that name none (optional);
+    * ``timestep``: at which features are taken, for rows that name none (optional); of several, ``ldae ablate`` takes the
+      best on held-out training images, row by row, and what chooses nothing takes the first;
     * ``benchmarks``: learning rate, batch, epochs (of the paper's 90 or 100) and optimizer for ``linear`` probes and for
       ``finetune``, which has an ``ema_momentum`` too (for configs of benchmarks only);
     * ``tokenizers``: further options by tokenizer type, ``latent_dims`` among them where a type has other ones;
@@ -80,6 +81,7 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
     file = read_scale(path)
     rules = file.scale
     _scale_model(cfg.model, rules, path)
+    _set_timestep(cfg, rules)
     _replace_data(cfg, file)
     cfg.auto_scale_lr = copy.deepcopy(file.auto_scale_lr)
     if trains_tokenizer(cfg):
@@ -146,7 +148,7 @@ def _scale_classifier(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
     if is_linear(Config(dict(model=model))):
         backbone.frozen_stages = backbone.arch.num_layers
     if 'timestep' in rules and 'timestep' in backbone:
-        backbone.timestep = rules.timestep
+        backbone.timestep = _candidates(rules)[0]
     if model.get('neck'):
         model.neck.input_features = backbone.arch.embed_dims
     model.head.update(num_classes=rules.num_classes, in_channels=backbone.arch.embed_dims)
@@ -183,8 +185,6 @@ def trains_tokenizer(cfg: Config) -> bool:
 def _scale_model(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
     if model.get('num_classes'):
         model.num_classes = rules.num_classes
-    if 'timestep' in rules and 'backbone' in model:
-        model.backbone.setdefault('timestep', rules.timestep)
     if model.get('adversarial'):
         model.adversarial.start_step = rules.adversarial_start_step
     for node in walk_dicts(model):
@@ -192,6 +192,20 @@ def _scale_model(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
             node['arch'] = scaled_arch(node['arch'], rules.archs, path)
         if str(node.get('type', '')).endswith('Tokenizer'):
             _scale_tokenizer(node, rules, path)
+
+
+def _set_timestep(cfg: Config, rules: ConfigDict) -> None:
+    """Where features are taken, for a row that names no time step: ``cfg.timesteps`` holds the candidates."""
+    backbone = cfg.model.get('backbone')
+    if backbone is not None and 'timestep' not in backbone:
+        cfg.timesteps = _candidates(rules)
+        if cfg.timesteps:
+            backbone.timestep = cfg.timesteps[0]
+
+
+def _candidates(rules: ConfigDict) -> list[int]:
+    value = rules.get('timestep', [])
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def scaled_arch(arch: str | Mapping, archs: Mapping, path: Path) -> dict:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of the ablations' results."""
+"""Accuracies with their spread, as points."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,49 +14,63 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Score = Summary = Any  # numbers with a spread; those of a row
 ROW_HEIGHT = 0.22  # inches
+#: Mean and standard deviation; None where there is nothing to take them of.
+Spread = tuple[float | None, float | None]
 
 
-def accuracy_by_row(summaries: Sequence[Summary], scale: str) -> Figure:
+def accuracy_by_row(ours: Mapping[str, Spread], papers: Sequence[float | None], scale: str) -> Figure:
     """Linear accuracy of each row with its spread; beside it, in a panel of its own, the paper's figures on ImageNet."""
-    figure = new_figure(9, 1.1 + ROW_HEIGHT * len(summaries))
-    ours, papers = figure.subplots(1, 2, sharey=True)
-    scores = [summary.linear for summary in summaries]
-    spread = [score.std or 0.0 for score in scores]
-    _points(ours, [score.mean for score in scores], spread, 'tab:blue')
-    ours.set_title(f'ours: {scale}', fontsize=9)
-    ours.set_yticks(range(len(summaries)), [summary.row.name for summary in summaries], fontsize=7)
-    ours.invert_yaxis()
-    _points(papers, [summary.row.paper_linear or np.nan for summary in summaries], None, 'tab:grey')
-    papers.set_title("the paper's: ImageNet", fontsize=9)
+    panels = {f'ours: {scale}': list(ours.values()), "the paper's: ImageNet": [(v, None) for v in papers]}
+    return _panels(list(ours), panels, ['linear probe, top-1 (%)'] * 2, ['tab:blue', 'tab:grey'], ROW_HEIGHT)
+
+
+def accuracy_by_encoder(rows: Mapping[str, tuple[Spread, Spread]]) -> Figure:
+    """k-NN and linear accuracy of each kind of features, by label, with the spread over seeds."""
+    panels = dict(zip(('k-NN', 'linear probe'), map(list, zip(*rows.values(), strict=True)), strict=True))
+    xlabels = [f'{name}, top-1 (%)' for name in panels]
+    return _panels(list(rows), panels, xlabels, ['tab:orange', 'tab:blue'], 1.5 * ROW_HEIGHT)
+
+
+def _panels(
+    labels: Sequence[str],
+    panels: Mapping[str, Sequence[Spread]],
+    xlabels: Sequence[str],
+    colors: Sequence[str],
+    height: float,
+) -> Figure:
+    figure = new_figure(9, 1.1 + height * len(labels))
+    all_axes = figure.subplots(1, len(panels), sharey=True)
+    for axes, (title, points), xlabel, color in zip(all_axes, panels.items(), xlabels, colors, strict=True):
+        _draw_points(axes, points, color)
+        axes.set_title(title, fontsize=9)
+        axes.set(xlabel=xlabel)
+    all_axes[0].set_yticks(range(len(labels)), labels, fontsize=7)
+    all_axes[0].invert_yaxis()
     return figure
 
 
-def _points(axes: Axes, values: Sequence[float], spread: Sequence[float] | None, color: str) -> None:
+def _draw_points(axes: Axes, points: Sequence[Spread], color: str) -> None:
     """Points and not bars, since the axis doesn't begin at 0: the differences are what counts."""
-    axes.errorbar(values, range(len(values)), xerr=spread, fmt='o', color=color, markersize=4, capsize=2)
-    for i, value in enumerate(values):
-        if np.isfinite(value):
-            text = f'{value:.1f}'
-            axes.annotate(
-                text, (value, i), (0, 3), textcoords='offset points', fontsize=6, ha='center', va='bottom'
-            )
-    axes.set(xlabel='linear probe, top-1 (%)')
+    means = [np.nan if mean is None else mean for mean, _ in points]
+    spread = [deviation or 0.0 for _, deviation in points]
+    axes.errorbar(means, range(len(means)), xerr=spread, fmt='o', color=color, markersize=4, capsize=2)
+    for i, mean in enumerate(means):
+        if np.isfinite(mean):
+            place = dict(textcoords='offset points', fontsize=6, ha='center', va='bottom')
+            axes.annotate(f'{mean:.1f}', (mean, i), (0, 3), **place)
     axes.grid(axis='y', linewidth=0.3)
     axes.margins(x=0.1)
 
 
-def accuracy_over_dimension(curves: Mapping[str, Sequence[tuple[int, Score]]], scale: str) -> Figure:
+def accuracy_over_dimension(curves: Mapping[str, Sequence[tuple[int, Spread]]], scale: str) -> Figure:
     """Linear accuracy over the latent dimension d per token, a curve a tokenizer (the paper's Figures 3 and 5)."""
     figure = new_figure(5, 3.5)
     axes = figure.subplots()
     for name, points in curves.items():
-        dims, scores = zip(*points, strict=True)
-        spread = [score.std or 0.0 for score in scores]
-        axes.errorbar(
-            dims, [score.mean for score in scores], spread, marker='o', markersize=4, capsize=2, label=name
-        )
+        dims = [dim for dim, _ in points]
+        means, spread = [mean for _, (mean, _) in points], [deviation or 0.0 for _, (_, deviation) in points]
+        axes.errorbar(dims, means, spread, marker='o', markersize=4, capsize=2, label=name)
     ticks = sorted({dim for points in curves.values() for dim, _ in points})
     axes.set_xscale('log', base=2)
     axes.set_xticks(ticks, map(str, ticks))
@@ -64,18 +78,4 @@ def accuracy_over_dimension(curves: Mapping[str, Sequence[tuple[int, Score]]], s
     axes.set(xlabel='latent dimension d per token', ylabel='linear probe, top-1 (%)')
     axes.set_title(f'{scale}: mean and spread over seeds', fontsize=9)
     axes.legend(fontsize=8)
-    return figure
-
-
-def accuracy_by_encoder(rows: Mapping[str, Mapping[str, Score]]) -> Figure:
-    """k-NN and linear accuracy (``knn``, ``linear``) of each kind of features, by label, with the spread over seeds."""
-    figure = new_figure(9, 1.1 + 1.5 * ROW_HEIGHT * len(rows))
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, metric, color in zip(panels, ('knn', 'linear'), ('tab:orange', 'tab:blue'), strict=True):
-        scores = [row[metric] for row in rows.values()]
-        spread = [score.std or 0.0 for score in scores]
-        _points(axes, [score.mean for score in scores], spread, color)
-        axes.set(xlabel=f'{"k-NN" if metric == "knn" else "linear probe"}, top-1 (%)')
-    panels[0].set_yticks(range(len(rows)), list(rows), fontsize=8)
-    panels[0].invert_yaxis()
     return figure

@@ -4,6 +4,7 @@
 from pathlib import Path
 
 from ldae.config.rows import Row
+from ldae.evaluation.protocol import PROTOCOL
 
 
 def make_row(name: str, table: str = 'table3', linear: float | None = 60.0) -> Row:
@@ -22,7 +23,8 @@ def make_entry(row: str, seed: int, linear: float, config: str = 'c', **changes)
             linear=linear,
             latent_dim=8,
             tokenizer='PatchPCATokenizer',
-            probe=dict(k=20),
+            timestep=10,
+            protocol=PROTOCOL.as_dict(),
             device='a machine',
             commit='abc',
             versions=dict(torch='2.0'),

@@ -3,14 +3,14 @@
 
 import json
 import statistics
+from functools import partial
 
 import pytest
 import torch
 
 from ldae.ablation.comparison import (
-    COMPARE_PROBE,
     ENTRIES,
-    check_checkpoints,
+    check_one_a_seed,
     comparison_page,
     comparison_table,
     plan_comparison,
@@ -19,6 +19,7 @@ from ldae.ablation.comparison import (
 )
 from ldae.ablation.jobs import read_json
 from ldae.config import load_config
+from ldae.evaluation.protocol import PROTOCOL
 from ldae.utils import ConfigError
 
 
@@ -27,7 +28,7 @@ def load_configs() -> dict:
 
 
 def make_entry(row: str, seed: int, linear: float, config: str = 'now') -> dict:
-    made_with = dict(probe=dict(COMPARE_PROBE), versions=dict(torch='2'), device='a machine', commit='abc')
+    made_with = dict(protocol=PROTOCOL.as_dict(), versions=dict(torch='2'), device='a machine', commit='abc')
     return (
         dict(row=row, seed=seed, config=config, knn=linear - 5, linear=linear, timestep=9, epochs=2)
         | made_with
@@ -39,7 +40,7 @@ def test_each_pretraining_is_run_once_a_seed_and_gives_all_its_rows(tmp_path):
     assert [job.name for job in jobs] == ['ldae seed 0', 'mae seed 0', 'ldae seed 4', 'mae seed 4']
     assert [job.cfg.randomness.seed for job in jobs] == [0, 0, 4, 4]
     rows = [[member.row for member in job.members] for job in jobs]
-    assert rows[0] == rows[2] == ['pixels', 'latents', 'ldae_untrained', 'ldae']
+    assert rows[0] == ['pixels', *rows[2]] == ['pixels', 'latents', 'ldae_untrained', 'ldae']
     assert rows[1] == rows[3] == ['mae_untrained', 'mae']
     hashes = {member.config for job in jobs[:2] for member in job.members}
     assert len(hashes) == len(ENTRIES)
@@ -60,10 +61,10 @@ def test_there_must_be_a_readable_checkpoint_for_each_seed(tmp_path):
     path = tmp_path / 'a.pth'
     path.write_text('nothing')
     with pytest.raises(ConfigError, match='1 checkpoints for 2 seeds'):
-        check_checkpoints('--mae-checkpoints', [path], [0, 1])
+        check_one_a_seed('--mae-checkpoints', [path], [0, 1])
     with pytest.raises(ConfigError, match=r'a\.pth'):
-        check_checkpoints('--mae-checkpoints', [path], [0])
-    check_checkpoints('--mae-checkpoints', None, [0, 1])
+        check_one_a_seed('--mae-checkpoints', [path], [0])
+    check_one_a_seed('--mae-checkpoints', None, [0, 1])
 
 
 def test_the_table_holds_mean_and_deviation_of_what_the_configs_give_now(tmp_path):
@@ -73,7 +74,9 @@ def test_the_table_holds_mean_and_deviation_of_what_the_configs_give_now(tmp_pat
     rows = summarise_comparison(entries, dict(ldae={'now'}, mae={'now'}))
     assert list(rows) == ['ldae', 'mae']
     linear = f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}'
-    assert f'| l-DAE encoder, pre-trained | 68.0 ± 3.6 | {linear} | 3 |' in comparison_page(rows, 'command')
+    assert f'| l-DAE encoder, pre-trained | 3 | 9 | 68.0 ± 3.6 | {linear} |' in comparison_page(
+        rows, 'command'
+    )
     assert linear in comparison_table(rows)
     files = write_comparison(tmp_path, rows, 'command', dict(ldae='a', mae='b'))
     assert all(path.stat().st_size for path in files)
@@ -81,3 +84,26 @@ def test_the_table_holds_mean_and_deviation_of_what_the_configs_give_now(tmp_pat
     assert found['ldae']['linear'] == dict(mean=73.0, std=3.61)
     assert found['ldae']['seeds']['2'] == dict(knn=72.0, linear=77.0)
     assert found['mae']['linear'] == dict(mean=60.0, std=None)
+
+
+def test_pixels_are_scored_once_whatever_is_trained_or_not_at_all(tmp_path):
+    def pixels(configs, **options):
+        jobs = plan_comparison(configs, [3, 4], tmp_path, **options)
+        return [member.config for job in jobs for member in job.members if member.row == 'pixels']
+
+    configs = load_configs()
+    (before,) = pixels(configs)
+    configs['ldae'].optim_wrapper.optimizer.lr = 1.0
+    assert pixels(configs) == [before]
+    configs['ldae'].data_preprocessor.std = [1.0]
+    assert pixels(configs) != [before]
+    assert pixels(configs, pixels=False) == []
+
+
+def test_a_learned_tokenizer_is_trained_before_the_comparison(tmp_path):
+    scale = 'fashion-mnist_subset'
+    cfg = load_config('ldae::deconstruction/t2_patch-ae_d32.py', scale=scale)
+    load = partial(load_config, scale=scale)
+    tokenizer, ldae = plan_comparison(dict(ldae=cfg), [0], tmp_path, load=load)
+    assert tokenizer.name.startswith('tokenizer patch-ae')
+    assert ldae.after is tokenizer

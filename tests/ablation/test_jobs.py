@@ -109,5 +109,5 @@ def test_a_job_is_written_with_all_that_its_process_needs(load, tmp_path):
     job.write()
     written = json.loads((job.folder / 'job.json').read_text())
     assert written['members'][0]['row'] == 'a_t10'
-    assert written['probe']['train_images'] == 400
+    assert written['scoring']['train_images'] == 400
     assert 'max_epochs=2' in (job.folder / 'config.py').read_text()

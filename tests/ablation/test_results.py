@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from made_up import make_entry
 
-from ldae.ablation import ResultsFile
+from ldae.ablation import ResultsFile, Study
 
 
 def test_what_was_appended_is_found_by_row_seed_and_config(tmp_path):
@@ -21,3 +21,14 @@ def test_a_line_that_was_cut_short_costs_no_other(tmp_path):
         file.write('{"row": "b", "se')
     results.append(make_entry('c', 0, 52.0))
     assert [entry['row'] for entry in results.read()] == ['a', 'c']
+
+
+def test_results_of_another_layout_are_left_out_and_kept(tmp_path, capsys):
+    study = Study(tmp_path, 'tiny')
+    old = make_entry('a', 0, 50.0)
+    del old['protocol']
+    study.results.append(old)
+    study.results.append(make_entry('b', 0, 51.0))
+    assert [entry['row'] for entry in study.entries()] == ['b']
+    assert '1 results of an older version are left out' in capsys.readouterr().out
+    assert len(study.results.read()) == 2

@@ -2,13 +2,22 @@
 """One job with real rows on a few images, in this process."""
 
 import json
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
+from mmengine.config import Config
+from PIL import Image
 
 from ldae.ablation import plan_jobs, worker
+from ldae.ablation.comparison import plan_comparison
+from ldae.ablation.jobs import QUICK, SCORING, Pretraining, plan, read_json
+from ldae.apis import get_model
 from ldae.config import load_config
 from ldae.config.rows import list_rows
+from ldae.evaluation.protocol import PROTOCOL
+from ldae.utils import ConfigError
 
 TINY = dict(embed_dims=24, num_layers=1, num_heads=1, feedforward_channels=24)
 
@@ -19,7 +28,7 @@ def load(path):
     return cfg
 
 
-def plan(names, root):
+def plan_rows(names, root):
     rows = [row for row in list_rows() if row.name in names]
     jobs = plan_jobs(rows, [1], root, load, quick=True)
     for job in jobs:
@@ -30,7 +39,7 @@ def plan(names, root):
 @pytest.fixture(scope='module')
 def job(tmp_path_factory):
     """Two rows of appendix A, run."""
-    (job,) = plan(['a_t10_clean', 'a_t80_noisy'], tmp_path_factory.mktemp('job'))
+    (job,) = plan_rows(['a_t10_clean', 'a_t80_noisy'], tmp_path_factory.mktemp('job'))
     worker.main([str(job.folder)])
     return job
 
@@ -46,7 +55,8 @@ def test_each_row_is_scored_with_its_own_transfer_settings(job):
         assert 10 < score['linear'] <= 100
         assert (score['tokenizer'], score['latent_dim'], score['epochs']) == ('PatchPCATokenizer', 8, 2)
         assert score['seconds']['train'] > 0
-    assert scores[0]['knn'] != scores[1]['knn']
+    found = [[score[key] for key in ('knn', 'linear', 'held_out')] for score in scores]
+    assert found[0] != found[1]
 
 
 def test_a_second_call_scores_again_without_training_and_finds_the_same(job):
@@ -62,7 +72,7 @@ def test_a_second_call_scores_again_without_training_and_finds_the_same(job):
 
 
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(job, tmp_path):
-    whole_run, (job,) = job, plan(['a_t10_clean'], tmp_path)
+    whole_run, (job,) = job, plan_rows(['a_t10_clean'], tmp_path)
     config = job.folder / 'config.py'
     whole = config.read_text()
     assert 'max_epochs=2' in whole
@@ -103,3 +113,100 @@ def test_training_images_are_probed_without_augmentation():
         assert not train['dataset'].get('crop_scale')
         assert train['dataset'].get('pipeline') == test['dataset'].get('pipeline')
         assert train['dataset']['split'] == 'train'
+
+
+def entry_of(job, row='a_t10_clean', **transfer) -> dict:
+    """The scores of one row, with other candidates than its own."""
+    described = read_json(job.folder / 'job.json')
+    member = next(member for member in described['members'] if member['row'] == row)
+    member['transfer'] |= transfer
+    return worker.score(job.folder, described, member, read_json(job.folder / 'done.json'))
+
+
+def test_the_time_step_is_the_one_that_does_best_on_held_out_training_images(job):
+    alone = {t: entry_of(job, timesteps=[t]) for t in (10, 900)}
+    chosen = entry_of(job, timesteps=[10, 900])
+    assert {c['timestep']: c['held_out'] for c in chosen['candidates']} == {
+        t: entry['held_out'] for t, entry in alone.items()
+    }
+    best = max(alone, key=lambda t: alone[t]['held_out'])
+    for key in ('timestep', 'knn', 'linear', 'lr', 'weight_decay', 'held_out'):
+        assert chosen[key] == alone[best][key]
+
+
+def test_a_time_step_that_the_encoder_does_not_know_is_one_line(job):
+    with pytest.raises(ConfigError, match=r'timesteps=1000 is out of range'):
+        entry_of(job, timesteps=[10, 1000])
+
+
+def test_the_same_encoder_has_the_same_score_from_every_tool(job, tmp_path):
+    row = next(row for row in list_rows() if row.name == 'a_t10_clean')
+    checkpoint = job.folder / 'epoch_2.pth'
+    expected = {key: entry_of(job)[key] for key in ('knn', 'linear', 'lr', 'weight_decay')}
+    (compared,) = plan_comparison(
+        dict(ldae=load(row.path)), [1], tmp_path / 'compare', dict(ldae=[checkpoint]), quick=True
+    )
+    compared.members = [member for member in compared.members if member.row == 'ldae']
+    compared.write()
+    worker.main([str(compared.folder)])
+    (entry,) = json.loads((compared.folder / 'scores.json').read_text())
+    assert {key: entry[key] for key in expected} == expected
+
+
+def test_an_untrained_twin_takes_the_tokenizer_of_the_trained_run(tmp_path):
+    row = next(row for row in list_rows() if row.name == 't2_patch-ae_d32')
+    cfg = load(row.path)
+    assert 'tokenizer.pth' in cfg.model.tokenizer.checkpoint  # which nobody has trained here
+    model = get_model(cfg, cfg_options={'model.tokenizer.checkpoint': None})
+    net = model.tokenizer.training_net()
+    torch.nn.init.normal_(net.encoder)
+    model.tokenizer.take(net)
+    model.tokenizer.fit([torch.randn(64, 1, 32, 32)])
+    path = tmp_path / 'epoch_4.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(cfg=cfg.pretty_text)), path)
+    (job,) = plan_comparison(dict(ldae=cfg), [0], tmp_path, dict(ldae=[path]), quick=True)
+    job.members = [member for member in job.members if member.row == 'ldae_untrained']
+    job.write()
+    worker.main([str(job.folder)])
+    (entry,) = json.loads((job.folder / 'scores.json').read_text())
+    assert (entry['tokenizer'], 'error' in entry) == ('PatchAETokenizer', False)
+
+
+@pytest.fixture(scope='module')
+def many_classes(tmp_path_factory) -> dict:
+    """Data loaders of 200 classes, of three training images each."""
+    root = tmp_path_factory.mktemp('classes')
+    for split, count in (('train', 3), ('val', 1)):
+        for name in range(200):
+            folder = root / split / f'{name:03d}'
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new('L', (4, 4)).save(folder / f'{i}.png')
+    loaders = {}
+    for split, name in (('train', 'train_dataloader'), ('val', 'val_dataloader')):
+        dataset = dict(type='ldae.ImageFolder', data_root=str(root), split=split, pipeline=[])
+        loaders[name] = dict(batch_size=8, num_workers=0, dataset=dataset)
+    return loaders
+
+
+def test_a_quick_run_has_images_of_all_classes(many_classes):
+    scoring = SCORING.quick(QUICK).as_dict()
+    loaders = worker.labelled_images(Config(deepcopy(many_classes)), scoring)
+    assert [len(loader.dataset) for loader in loaders] == [400, 200]
+    for loader in loaders:
+        assert len(worker.labels_of_dataset(loader.dataset).unique()) == 200
+
+
+def test_what_the_images_lack_is_said_before_training(many_classes, tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, 'train', None)
+    cfg = Config(dict(model=dict(backbone=dict()), train_cfg=dict(max_epochs=1), **deepcopy(many_classes)))
+    cfg.train_dataloader.dataset.split = 'val'
+    scoring = replace(SCORING, train_images=50)
+    for changes, says in (
+        (scoring, 'number of classes|200 classes'),
+        (replace(SCORING, protocol=PROTOCOL.replace(k=999)), 'k=999'),
+    ):
+        job = plan([Pretraining('a', cfg, [('a', 'trained')])], [0], tmp_path, None, scoring=changes)[0]
+        job.write()
+        with pytest.raises(ConfigError, match=says):
+            worker.main([str(job.folder)])

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ldae.cli import ablate, run_tool
-from ldae.cli.ablate import Progress, minutes
+from ldae.ablation.study import Outcome, Progress, minutes
+from ldae.cli import run_tool
+from ldae.cli.options import shown_command
 
 ROOT = Path(__file__).parents[2]
 SCALE = ['--scale', 'fashion-mnist_subset']
@@ -118,7 +119,7 @@ def test_an_interrupt_is_answered_with_how_to_go_on(tmp_path, monkeypatch, capsy
     )
     before, start = signal.getsignal(signal.SIGTERM), time.monotonic()
     try:
-        assert run_tool('ablate', command(tmp_path, 't3_5*')) == ablate.INTERRUPTED
+        assert run_tool('ablate', command(tmp_path, 't3_5*')) == 130
     finally:
         signal.signal(signal.SIGTERM, before)
     assert time.monotonic() - start < 30
@@ -141,7 +142,7 @@ def test_force_runs_what_is_done_again(ran, monkeypatch, capsys):
 
 @pytest.mark.parametrize('where', [['--work-dir', 'a b'], ['--work-dir=x']])
 def test_the_command_in_the_report_names_no_folder_of_this_machine(where):
-    shown = ablate.shown_command(['table3', 't2_*', *where, '--jobs', '2'])
+    shown = shown_command(['table3', 't2_*', *where, '--jobs', '2'])
     assert shown == "tools/ablate.py table3 't2_*' --jobs 2"
 
 
@@ -153,5 +154,33 @@ def test_time_left_follows_from_the_epochs_that_are_left(monkeypatch):
         name, members = 'a seed 0', [None]
 
     line = Progress(weight=40, rows=4).line(Job, [dict(row='a', knn=50.0, linear=51.0)], 10)
-    assert line == '[1/4] a seed 0: 20-NN / linear: a 50.0 / 51.0; 60 s so far, about 3 min left'
+    assert line == '[1/4] a seed 0: k-NN / linear: a 50.0 / 51.0; 60 s so far, about 3 min left'
     assert [minutes(s) for s in (0, 89, 91, 7200)] == ['0 s', '89 s', '2 min', '2.0 h']
+
+
+def test_what_differs_from_the_protocol_is_said(monkeypatch):
+    taken = {}
+    monkeypatch.setattr(
+        'ldae.ablation.ablate', lambda rows, **options: taken.update(options) or Outcome([], [], {})
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    options = [
+        '--probe-lrs',
+        '1',
+        '3',
+        '--probe-epochs',
+        '7',
+        '--timesteps',
+        '10',
+        '20',
+        '--blocks',
+        '-2',
+        '-1',
+    ]
+    try:
+        assert run_tool('ablate', ['table3', *SCALE, *options, '--max-test-images', '9']) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    scoring = taken['scoring']
+    assert str(scoring.protocol) == 'ldae-1 (lrs=(1.0, 3.0), epochs=7)'
+    assert (taken['timesteps'], scoring.blocks, scoring.test_images) == ([10, 20], (-2, -1), 9)

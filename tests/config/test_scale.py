@@ -192,6 +192,10 @@ def test_a_time_step_of_the_scale_leaves_those_that_rows_name(tmp_path: Path):
     mine.write_text(f"_base_ = r'{find_scale(SUBSET)}'\nscale = dict(timestep=123)\n")
     assert row('t3_1_predict-clean', mine).model.backbone.timestep == 123
     assert row('a_t40_clean', mine).model.backbone.timestep == 40
+    mine.write_text(f"_base_ = r'{find_scale(SUBSET)}'\nscale = dict(timestep=[123, 7])\n")
+    several = row('t3_1_predict-clean', mine)
+    assert (several.timesteps, several.model.backbone.timestep) == ([123, 7], 123)
+    assert 'timesteps' not in row('a_t40_clean', mine)
 
 
 def test_unknown_scale_offers_the_nearest():

@@ -10,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ldae.cli import demo
+from ldae.ablation.comparison import ENTRIES, LDAE_CONFIG, MAE_CONFIG
+from ldae.ablation.demo import ROWS, set_epochs
+from ldae.cli.demo import main
 from ldae.config import load_config
 from ldae.utils import ConfigError
 
@@ -36,14 +38,14 @@ def test_results_hold_both_scores_of_all_encoders_in_percent(quick_demo):
         assert all(10 <= value <= 100 for value in row.values())
     assert results['seed'] == 1
     assert results['epochs'] == 2
-    assert results['timestep'] == load_config(demo.LDAE_CONFIG).model.backbone.timestep
+    assert results['timestep'] == load_config(LDAE_CONFIG).model.backbone.timestep
 
 
 def test_the_table_shows_what_results_json_holds(quick_demo):
     work_dir, output = quick_demo
     results = json.loads((work_dir / 'results.json').read_text())
     for key, row in results['encoders'].items():
-        line = next(line for line in output.splitlines() if line.startswith(demo.ROWS[key]))
+        line = next(line for line in output.splitlines() if line.startswith(ENTRIES[ROWS[key]][2]))
         assert line.split()[-2:] == [f'{row["knn"]:.1f}', f'{row["linear"]:.1f}']
 
 
@@ -53,7 +55,7 @@ def test_online_accuracy_and_time_left_are_logged_while_training(quick_demo):
 
 
 def test_pictures_are_there(quick_demo):
-    for name in ('denoising.png', 'pca_filters.png', 'ldae/pictures/epoch_2.png'):
+    for name in ('denoising.png', 'pca_filters.png', 'ldae/seed1/pictures/epoch_2.png'):
         image = Image.open(quick_demo[0] / name).convert('L')
         assert min(image.size) > 100
         assert image.getextrema()[1] > image.getextrema()[0]
@@ -61,12 +63,12 @@ def test_pictures_are_there(quick_demo):
 
 def test_the_encoder_is_kept_as_a_checkpoint_that_loads_safely(quick_demo):
     for name in ('ldae', 'mae'):
-        checkpoint = torch.load(quick_demo[0] / name / 'epoch_2.pth', weights_only=True)
+        checkpoint = torch.load(quick_demo[0] / name / 'seed1' / 'epoch_2.pth', weights_only=True)
         assert any(key.startswith('backbone.') for key in checkpoint['state_dict'])
 
 
 def test_both_sides_have_the_same_data_budget_and_size():
-    ldae, mae = load_config(demo.LDAE_CONFIG), load_config(demo.MAE_CONFIG)
+    ldae, mae = load_config(LDAE_CONFIG), load_config(MAE_CONFIG)
     for key in ('train_dataloader', 'param_scheduler', 'data_preprocessor'):
         assert ldae[key] == mae[key]
     assert ldae.train_cfg.max_epochs == mae.train_cfg.max_epochs
@@ -79,8 +81,8 @@ def test_both_sides_have_the_same_data_budget_and_size():
 
 @pytest.mark.parametrize('epochs', [2, 5, 50])
 def test_epochs_stretch_the_schedule(epochs):
-    cfg = load_config(demo.LDAE_CONFIG)
-    demo.set_epochs(cfg, epochs)
+    cfg = load_config(LDAE_CONFIG)
+    set_epochs(cfg, epochs)
     warmup, cosine = cfg.param_scheduler
     assert warmup.end == cosine.begin == 1
     assert cosine.begin + cosine.T_max == cosine.end == cfg.train_cfg.max_epochs == epochs
@@ -89,4 +91,4 @@ def test_epochs_stretch_the_schedule(epochs):
 @pytest.mark.parametrize('arguments', [['--epochs', '1'], ['--seed', '-1']])
 def test_bad_options_are_one_clear_line(arguments):
     with pytest.raises(ConfigError, match=f'{arguments[0]}={arguments[1]}'):
-        demo.main(arguments)
+        main(arguments)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of the paper's tables at a small scale, scored, beside the paper's figures."""
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ldae.config import list_rows, load_config
+from ldae.config.rows import Row
+from ldae.config.scale import find_scale
+from ldae.utils import ConfigError
+from ldae.utils.errors import nearest
+
+from .jobs import SCORING, Job, Pretraining, Quick, Scoring, plan
+from .report import Summary, row_table, summarise, write_report
+from .study import Outcome, Study, checked_seeds
+
+
+def ablate(
+    rows: Sequence[str],
+    scale: str | Path,
+    seeds: Sequence[int] = (0,),
+    work_dir: str | Path = 'work_dirs/ablation',
+    data_root: str | None = None,
+    cfg_options: dict | None = None,
+    timesteps: Sequence[int] | None = None,
+    scoring: Scoring = SCORING,
+    jobs: int = 1,
+    force: bool = False,
+    quick: bool = False,
+    command: str = 'ldae.ablate',
+) -> Outcome:
+    """Pre-train rows of the paper's tables at a scale, score them, and write ``results.jsonl``, ``table.md`` and pictures.
+
+    Finished runs are left out, begun ones resumed, and a row that fails stops no other.
+
+    Args:
+        rows: Names in ``configs/deconstruction``, globs of names, or tables such as ``'table3'``.
+        scale: A name in ``configs/scales``, or a file.
+        seeds: Of pre-training and scoring, one run each.
+        work_dir: Runs go to ``<work_dir>/<scale>/<row>/seed<k>``.
+        data_root, cfg_options: Instead of the scale's, for all rows.
+        timesteps: Candidates instead of the scale's, for rows that name no time step of their own.
+        jobs: Runs at a time.
+        force: Run again, from the start, what is done.
+        quick: A few images and epochs, to see everything run.
+        command: What the table says it was written by.
+
+    Raises:
+        ConfigError: An unknown row or scale, or what no row could be run with.
+    """
+    seeds, all_rows = checked_seeds(seeds), list_rows()
+    selected = select_rows(rows, all_rows)
+    name = find_scale(scale).stem + ('-quick' if quick else '')
+    study = Study(Path(work_dir) / name, name, jobs, force)
+
+    def load(path: Path) -> Config:
+        cfg = load_config(path, cfg_options, scale, data_root)
+        if timesteps and 'timesteps' in cfg:
+            cfg.timesteps = list(timesteps)
+        return cfg
+
+    def report() -> list[Summary]:
+        summaries = summarise(all_rows, study.entries())
+        if not summaries:
+            return []
+        written = write_report(study.root, summaries, name, command)
+        mine = [summary for summary in summaries if summary.row in selected]
+        print(
+            f'\n{row_table(mine)}\n\nWrote {", ".join(path.name for path in written)} to {study.root}',
+            flush=True,
+        )
+        return mine
+
+    return study.run(lambda: plan_jobs(selected, seeds, study.root, load, quick, scoring), report)
+
+
+def plan_jobs(
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    root: Path,
+    load: Callable[[Path], Config],
+    quick: bool | Quick = False,
+    scoring: Scoring = SCORING,
+) -> list[Job]:
+    """The jobs of some rows; ``load`` reads a row's or tokenizer's config and brings it to the scale."""
+    pretrainings = (Pretraining(row.name, load(row.path), [(row.name, 'trained')]) for row in rows)
+    return plan(pretrainings, seeds, root, load, quick, scoring)
+
+
+def select_rows(patterns: Sequence[str], rows: Sequence[Row]) -> list[Row]:
+    """The rows that any pattern names, once each, in the order of ``rows``.
+
+    Args:
+        patterns: Names of rows, globs of names, or names of tables.
+        rows: All there are, in the paper's order.
+
+    Raises:
+        ConfigError: A pattern names nothing.
+    """
+    chosen = set()
+    for pattern in patterns:
+        found = {row.name for row in rows if row.table == pattern or fnmatchcase(row.name, pattern)}
+        if not found:
+            known = [row.name for row in rows] + list(dict.fromkeys(row.table for row in rows))
+            raise ConfigError(f"no row or table is called '{pattern}'{nearest(pattern, known)}")
+        chosen |= found
+    return [row for row in rows if row.name in chosen]

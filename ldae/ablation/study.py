@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One call of ``ablate``, ``compare`` or ``demo``: jobs in a folder, of which those that are done are left out."""
+
+import fcntl
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from ldae.utils import ConfigError, check_range, provenance
+
+from .jobs import Job, num_members
+from .results import ResultsFile
+from .scheduler import Failure, Scheduler
+
+
+class Outcome(NamedTuple):
+    """What came out of a study: the rows of its table, what failed, and the folder of each run by its name."""
+
+    rows: Any
+    failures: list[Failure]
+    folders: dict[str, Path]
+
+
+class Study:
+    """What runs in ``root``, and what came out of it in ``results.jsonl`` there.
+
+    Args:
+        root: Folder of all runs; two studies at a time don't share it.
+        scale: What the results say of networks and data.
+        num_parallel: Runs at a time.
+        force: Run again, from the start, what is done.
+        num_threads: Of each run; None shares the cores.
+        watched: Runs write to the terminal instead of their log.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        scale: str,
+        num_parallel: int = 1,
+        force: bool = False,
+        num_threads: int | None = None,
+        watched: bool = False,
+    ) -> None:
+        check_range('--jobs', num_parallel, 1, kind=int)
+        self.root, self.scale, self.num_parallel, self.force = root, scale, num_parallel, force
+        self.num_threads, self.watched = num_threads, watched
+        self.results = ResultsFile(root / 'results.jsonl')
+
+    def run(self, plan: Callable[[], list[Job]], report: Callable[[], Any]) -> Outcome:
+        """Run what isn't done of the jobs that ``plan`` makes, and report its rows, also after an interrupt."""
+        with self._claimed() as lock:
+            jobs = plan()
+            folders, total = {job.name: job.folder for job in jobs}, num_members(jobs)
+            jobs = self._forget(jobs) if self.force else self._without_done(jobs)
+            try:
+                failures = self._run_jobs(jobs, total, lock)
+            except KeyboardInterrupt:
+                print('\nInterrupted: the same command goes on from here.', flush=True)
+                raise
+            finally:
+                rows = report()
+        for name, reason, log in failures:
+            print(f'FAILED {name}: {reason} ({log})', flush=True)
+        return Outcome(rows, failures, folders)
+
+    def entries(self) -> list[dict]:
+        """Results of this layout; that others are there is said."""
+        entries = self.results.read()
+        kept = [entry for entry in entries if 'protocol' in entry]
+        if len(kept) < len(entries):
+            print(
+                f'{self.results.path}: {len(entries) - len(kept)} results of an older version are left out; the same rows '
+                'are run anew'
+            )
+        return kept
+
+    @contextmanager
+    def _claimed(self) -> Iterator[BinaryIO]:
+        """Have the folder to ourselves; the lock falls with the last process that holds the file."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / '.lock').open('ab') as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigError(
+                    f'{self.root} is in use by another run of this tool or what it left running: wait for it, or take '
+                    'another --work-dir'
+                ) from error
+            yield lock
+
+    def _forget(self, jobs: list[Job]) -> list[Job]:
+        """Delete runs of ours; one that only names a checkpoint has nothing to delete."""
+        for job in jobs:
+            if job.checkpoint is None:
+                shutil.rmtree(job.folder, ignore_errors=True)
+        return jobs
+
+    def _without_done(self, jobs: list[Job]) -> list[Job]:
+        """Leave out rows that have a result, pre-trainings without rows, and tokenizers that nobody waits for."""
+        for job in jobs:
+            job.members = [m for m in job.members if not self.results.find(m.row, job.seed, m.config)]
+        runs = [job for job in jobs if job.members]
+        needed = {id(job.after) for job in runs if job.after is not None}
+        tokenizers = [job for job in jobs if id(job) in needed and not job.is_trained]
+        return tokenizers + runs
+
+    def _run_jobs(self, jobs: list[Job], total: int, lock: BinaryIO) -> list[Failure]:
+        """Run them, saying what comes out of each and how long the rest will take."""
+        todo = num_members(jobs)
+        print(
+            f'{total} scores at scale {self.scale}: {total - todo} done before, {todo} to do in {len(jobs)} processes, '
+            f'{self.num_parallel} at a time; {self.root}',
+            flush=True,
+        )
+        progress = Progress(sum(job.weight for job in jobs), todo)
+        weights = {id(job): job.weight for job in jobs}
+        made_with = dict(
+            scale=self.scale,
+            commit=provenance.commit(),
+            versions=provenance.versions(),
+            device=provenance.device(),
+        )
+
+        def on_done(job: Job, scores: list[dict]) -> None:
+            for score in scores:
+                stamp = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())
+                head = dict(row=score['row'], seed=job.seed, config=score['config'], pretraining=job.key)
+                self.results.append(head | score | dict(finished=stamp) | made_with)
+            print(progress.line(job, scores, weights[id(job)]), flush=True)
+
+        options = dict(num_threads=self.num_threads, shown=self.watched)
+        return Scheduler(jobs, self.num_parallel, on_done, lock, **options).run()
+
+
+def checked_seeds(seeds: Sequence[int]) -> list[int]:
+    """Each once, in their order."""
+    for seed in seeds:
+        check_range('--seeds', seed, 0, 2**31 - 1, kind=int)
+    return list(dict.fromkeys(seeds))
+
+
+class Progress:
+    """How far it is, and how long the rest will take at the pace so far."""
+
+    def __init__(self, weight: float, rows: int) -> None:
+        self.weight, self.rows = weight, rows
+        self.done_weight, self.done_rows = 0.0, 0
+        self.start = time.monotonic()
+
+    def line(self, job: Job, scores: Sequence[dict], weight: float) -> str:
+        """One line for a job that is done."""
+        self.done_weight += weight
+        self.done_rows += len(job.members)
+        parts = [f'{score["row"]} {score["knn"]:.1f} / {score["linear"]:.1f}' for score in scores]
+        elapsed = time.monotonic() - self.start
+        left = elapsed * (self.weight / self.done_weight - 1)
+        text = f'k-NN / linear: {", ".join(parts)}' if parts else 'trained'
+        return f'[{self.done_rows}/{self.rows}] {job.name}: {text}; {minutes(elapsed)} so far, about {minutes(left)} left'
+
+
+def minutes(seconds: float) -> str:
+    """'40 s', '12 min', '3.5 h'."""
+    if seconds < 90:
+        return f'{seconds:.0f} s'
+    return f'{seconds / 60:.0f} min' if seconds < 5400 else f'{seconds / 3600:.1f} h'
