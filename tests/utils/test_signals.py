@@ -1,37 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+# Each end in a process of its own, which is forked when all is imported.
 RUN = """
-import sys
+import os, sys
 from torch.utils.data import DataLoader
+from ldae.utils import ConfigError
 from ldae.utils.error_lines import run_explained
 from ldae.datasets import start_worker
 
-def main(argv=None):
+def main(end):
     loader = DataLoader(range(8), num_workers=2, persistent_workers=True, worker_init_fn=start_worker)
     loader.itself = loader  # as a Runner and its hooks hold each other
     print(sum(int(batch) for batch in loader))
-    {end}
+    exec(end)
 
-sys.exit(run_explained(main))
+for number, end in enumerate(sys.argv[1:]):
+    if os.fork() == 0:
+        for stream, name in ((1, 'out'), (2, 'err')):
+            os.dup2(os.open(f'{number}.{name}', os.O_WRONLY | os.O_CREAT), stream)
+        sys.exit(run_explained(main, end))
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """
+ENDS = {
+    'pass': (0, ''),
+    'sys.exit(3)': (3, ''),
+    'raise KeyboardInterrupt': (130, 'interrupted\n'),
+    'raise ConfigError("no")': (2, 'error: no\n'),
+}
 
 
-@pytest.mark.parametrize(
-    ('end', 'status', 'said'),
-    [
-        ('return 0', 0, ''),
-        ('sys.exit(3)', 3, ''),
-        ('raise KeyboardInterrupt', 130, 'interrupted\n'),
-        ('from ldae.utils import ConfigError; raise ConfigError("no")', 2, 'error: no\n'),
-    ],
-)
-def test_a_tool_leaves_no_worker_that_has_to_be_waited_for(end: str, status: int, said: str):
-    code = RUN.format(end=end)
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, timeout=300
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (status, '28\n', said)
+@pytest.fixture(scope='module')
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, str]]:
+    """Exit status and what was printed, by end."""
+    folder: Path = tmp_path_factory.mktemp('ended')
+    command = [sys.executable, '-W', 'ignore', '-c', RUN, *ENDS]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=True)
+    printed = [[(folder / f'{n}.{name}').read_text() for name in ('out', 'err')] for n in range(len(ENDS))]
+    return {
+        end: (int(status), *texts)
+        for end, status, texts in zip(ENDS, run.stdout.split(), printed, strict=True)
+    }
+
+
+@pytest.mark.parametrize('end', ENDS)
+def test_a_tool_leaves_no_worker_that_has_to_be_waited_for(end: str, ended: dict):
+    status, said = ENDS[end]
+    assert ended[end] == (status, '28\n', said)

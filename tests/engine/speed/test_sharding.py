@@ -16,6 +16,7 @@ import torch
 from mmengine.dist import all_gather_object
 from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
+from quick_start import start_without_delay
 from torch import nn
 from torch.multiprocessing import spawn
 
@@ -62,22 +63,32 @@ def runner_of(work_dir: Path, processes: int = 2, epochs: int = 2, resume: bool 
     chosen = LaunchOptions(
         work_dir=str(work_dir), resume='auto' if resume else None, launcher=launcher, keep_batch=False
     )
-    cfg.experiment_name = f'{work_dir.name}_{processes}_{epochs}_{resume}'
+    cfg.experiment_name = f'{work_dir.parent.name}_{work_dir.name}_{processes}_{epochs}_{resume}'
     return build_runner(prepare(cfg, chosen))
 
 
-def start(rank, folder, work):
-    """One of two processes."""
+def start(rank, folder, *works):
+    """One of two processes, which does one work after the other, each in the folder of its name."""
     torch.set_num_threads(1)
     os.environ.update(WORLD_SIZE='2', RANK=str(rank), LOCAL_RANK=str(rank))
     torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
-    work(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        start_without_delay(patch)
+        for work in works:
+            work(folder / work.__name__)
     gc.collect()  # as the tools do: a model that holds the group would keep its threads
     torch.distributed.destroy_process_group()
 
 
-def in_two_processes(work, folder):
-    spawn(start, (folder, work), nprocs=2)
+@pytest.fixture(scope='module')
+def done_in_two(tmp_path_factory) -> Path:
+    """What two processes have left; to start them takes as long as all of their work."""
+    folder = tmp_path_factory.mktemp('two')
+    works = train_all, train_and_resume, train_and_watch
+    for work in works:
+        (folder / work.__name__).mkdir()
+    spawn(start, (folder, *works), nprocs=2)
+    return folder
 
 
 def saved(work_dir: Path, name: str = 'epoch_2.pth') -> dict:
@@ -119,10 +130,9 @@ def train_all(folder):
                 assert torch.is_autocast_cache_enabled() == (name != 'autocast' or kind == 'copies')
 
 
-def test_shards_train_as_copies_do(tmp_path):
-    in_two_processes(train_all, tmp_path)
+def test_shards_train_as_copies_do(done_in_two):
     for name in VARIANTS:
-        copies, shards = (saved(tmp_path / f'{name}_{kind}') for kind in KINDS)
+        copies, shards = (saved(done_in_two / 'train_all' / f'{name}_{kind}') for kind in KINDS)
         assert_same(copies, shards, name)
 
 
@@ -158,14 +168,14 @@ def train_and_resume(folder):
             check_shares(runner)
 
 
-def test_a_checkpoint_is_that_of_copies_and_can_be_resumed_in_any_way(tmp_path):
-    in_two_processes(train_and_resume, tmp_path)
-    whole = saved(tmp_path / 'shards')
-    assert_same(saved(tmp_path / 'shards_shards'), whole, tolerance=0)
-    assert_same(saved(tmp_path / 'shards_copies'), whole)
-    assert_same(saved(tmp_path / 'copies_shards'), whole)
-    runner_of(tmp_path / 'shards_one', processes=1, resume=True).train()
-    assert_same(saved(tmp_path / 'shards_one'), whole, tolerance=1e-4)
+def test_a_checkpoint_is_that_of_copies_and_can_be_resumed_in_any_way(done_in_two):
+    folder = done_in_two / 'train_and_resume'
+    whole = saved(folder / 'shards')
+    assert_same(saved(folder / 'shards_shards'), whole, tolerance=0)
+    assert_same(saved(folder / 'shards_copies'), whole)
+    assert_same(saved(folder / 'copies_shards'), whole)
+    runner_of(folder / 'shards_one', processes=1, resume=True).train()
+    assert_same(saved(folder / 'shards_one'), whole, tolerance=1e-4)
 
 
 class Spoiled(Hook):
@@ -195,10 +205,9 @@ def train_and_watch(folder):
         runner.train()
 
 
-def test_hooks_see_whole_models(tmp_path):
-    in_two_processes(train_and_watch, tmp_path)
+def test_hooks_see_whole_models(done_in_two):
     for name in ('adam', 'sgd'):
-        copies, shards = (tmp_path / f'{name}_{kind}' for kind in KINDS)
+        copies, shards = (done_in_two / 'train_and_watch' / f'{name}_{kind}' for kind in KINDS)
         assert_same(saved(copies), saved(shards), name)
         pictures = [
             cv2.imread(str(path / 'pictures' / 'epoch_2.png')).astype(int) for path in (copies, shards)
