@@ -19,6 +19,7 @@ _OWNERS = dict(
     get_model='ldae.apis',
     list_models='ldae.apis',
     load_config_of='ldae.apis',
+    probe='ldae.apis',
     train='ldae.launch',
 )
 __all__ = ['__version__', *_OWNERS]

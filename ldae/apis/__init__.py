@@ -4,3 +4,4 @@
 from .denoising import Denoised, denoise
 from .feature_extractor import FeatureExtractor
 from .models import get_model, list_models, load_config_of
+from .probing import probe

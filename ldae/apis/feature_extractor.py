@@ -65,7 +65,7 @@ class FeatureExtractor:
         if blocks is not None:
             features.resolve_blocks(self.model, self._block_list())
         if timestep is not None:
-            features.check_settings(self.model, [timestep], [False])
+            features.resolve_inputs(self.model, [timestep], [False])
 
     def __call__(self, images: Any) -> Tensor:
         """Features of all ``images``, in their order.

@@ -12,12 +12,14 @@ from typing import Any
 from mmengine.config import DictAction
 
 FAILED = 1
-#: Of :func:`add_study_options`, by the name that :class:`ldae.evaluation.protocol.Protocol` has for them.
+#: By the name that :class:`ldae.evaluation.protocol.Protocol` has for them.
 PROTOCOL_OPTIONS = dict(
-    k=('--probe-k', int, 'neighbours of k-NN'),
-    lrs=('--probe-lrs', float, 'learning rates of the linear layer, to choose from'),
-    weight_decays=('--probe-weight-decays', float, 'its weight decays, to choose from'),
-    epochs=('--probe-epochs', int, 'its epochs'),
+    k=(int, 'neighbours of k-NN'),
+    temperature=(float, "of k-NN's weighted vote"),
+    lrs=(float, 'learning rates of the linear layer, to choose from'),
+    weight_decays=(float, 'its weight decays, to choose from'),
+    epochs=(int, 'its epochs'),
+    solver=(str, 'sgd, or lbfgs, which finds the minimum and has no learning rate'),
 )
 
 
@@ -91,9 +93,7 @@ def add_study_options(parser: argparse.ArgumentParser, seeds: Sequence[int], fol
     parser.add_argument(
         '--quick', action='store_true', help='a few hundred images and 2 epochs, to see it run'
     )
-    scoring = parser.add_argument_group(
-        'scoring', 'What is given differs from the protocol, and is written beside the results.'
-    )
+    scoring = add_protocol_options(parser, 'k', 'lrs', 'weight_decays', 'epochs', prefix='probe-')
     scoring.add_argument(
         '--timesteps',
         type=int,
@@ -104,11 +104,6 @@ def add_study_options(parser: argparse.ArgumentParser, seeds: Sequence[int], fol
     scoring.add_argument(
         '--blocks', type=int, nargs='+', default=[-1], metavar='N', help='likewise (-1, the last)'
     )
-    for name, (option, kind, text) in PROTOCOL_OPTIONS.items():
-        many = dict(nargs='+') if name.endswith('s') and name != 'epochs' else {}
-        scoring.add_argument(
-            option, dest=name, type=kind, metavar='N', help=f"{text} (the protocol's)", **many
-        )
     for split in ('train', 'test'):
         scoring.add_argument(
             f'--max-{split}-images', type=int, metavar='N', help='at most so many, sampled by class (all)'
@@ -118,14 +113,13 @@ def add_study_options(parser: argparse.ArgumentParser, seeds: Sequence[int], fol
 def study_options(args: argparse.Namespace, tool: str, argv: Sequence[str] | None) -> dict[str, Any]:
     """The arguments that :func:`add_study_options` has added, as ``ldae.ablate`` and ``ldae.compare`` take them."""
     from ldae.ablation import Scoring
-    from ldae.evaluation.protocol import PROTOCOL
 
-    given = {name: getattr(args, name) for name in PROTOCOL_OPTIONS if getattr(args, name) is not None}
+    protocol = protocol_of(args, 'k', 'lrs', 'weight_decays', 'epochs', prefix='probe-')
     limits = dict(train_images=args.max_train_images, test_images=args.max_test_images)
     kept = ('seeds', 'jobs', 'work_dir', 'data_root', 'cfg_options', 'force', 'quick', 'timesteps', 'scale')
     return dict(
         {name: getattr(args, name) for name in kept},
-        scoring=Scoring(PROTOCOL.replace(**given), tuple(args.blocks), **limits),
+        scoring=Scoring(protocol, tuple(args.blocks), **limits),
         command=shown_command(sys.argv[1:] if argv is None else argv, tool),
     )
 
@@ -148,3 +142,41 @@ def run_study(study: Callable[..., Any], *args: Any, **options: Any) -> int:
 
     signal.signal(signal.SIGTERM, interrupt)
     return FAILED if study(*args, **options).failures else 0
+
+
+def add_protocol_options(parser: argparse.ArgumentParser, *names: str, prefix: str = '') -> Any:
+    """``--epochs`` and others that override the scoring protocol: the group, for more of them."""
+    group = parser.add_argument_group(
+        'scoring', 'What is given differs from the protocol, and is written beside the results.'
+    )
+    for name in names:
+        kind, text = PROTOCOL_OPTIONS[name]
+        many = dict(nargs='+') if name in ('lrs', 'weight_decays') else {}
+        option = f'--{prefix}{name.replace("_", "-")}'
+        group.add_argument(option, dest=name, type=kind, metavar='N', help=f"{text} (the protocol's)", **many)
+    return group
+
+
+def protocol_of(args: argparse.Namespace, *names: str, prefix: str = '') -> Any:
+    """The :class:`ldae.evaluation.Protocol` with the overrides of these names that were given."""
+    from ldae.evaluation import PROTOCOL, Protocol
+
+    check_arguments(args, Protocol.__init__, *names, prefix=prefix)
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return PROTOCOL.replace(**given)
+
+
+def check_arguments(args: argparse.Namespace, function: Callable, *names: str, prefix: str = '') -> None:
+    """Check arguments by the annotations of the function that takes them: ``--epochs=0 is out of range``.
+
+    Args:
+        names: Which arguments; all that the function has by default.
+        prefix: Of the options' names.
+    """
+    from ldae.utils.ranges import check_value, hints_of
+
+    hints = hints_of(function)
+    for name in names or hints:
+        value = getattr(args, name, None)
+        if value is not None and name in hints:
+            check_value(f'--{prefix}{name.replace("_", "-")}', value, hints[name])

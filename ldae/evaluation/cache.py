@@ -26,12 +26,12 @@ from ldae.utils.models import unwrapped
 from ldae.version import __version__
 
 from .features import (
-    check_settings,
     features_of_settings,
     labels_of,
     num_blocks,
     resolve_block_numbers,
     resolve_blocks,
+    resolve_inputs,
 )
 
 #: A part of each cache's name, raised when those written before can't be used any more.
@@ -188,7 +188,7 @@ def cache_features(
     """
     _check_sampler(dataloader)
     numbers = resolve_blocks(model, blocks)
-    timesteps, noisy = check_settings(model, timesteps, noisy)
+    timesteps, noisy = resolve_inputs(model, timesteps, noisy)
     base = cache_key(model, data_preprocessor, len(dataloader.dataset), data)
     wanted = [FeatureSetting(*s) for s in product(numbers, timesteps, noisy)]
     found = None if refresh else find_cache(folder, base, wanted)

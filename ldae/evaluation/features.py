@@ -116,7 +116,7 @@ def noise_of_images(index: Sequence[int], like: Tensor) -> Tensor:
     return torch.stack(rows).to(like)
 
 
-def check_settings(
+def resolve_inputs(
     model: nn.Module, timesteps: Sequence[int] | None, noisy: Sequence[bool]
 ) -> tuple[tuple[int | None, ...], tuple[bool, ...]]:
     """Time steps and inputs that a model can be asked for; without time steps, its own.

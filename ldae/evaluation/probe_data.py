@@ -3,17 +3,18 @@
 
 import logging
 import sys
+from functools import partial
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ldae import compat
 from ldae.datasets.low_shot import some_of_each_class
-from ldae.registry import DATASETS
+from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError
 
 # What makes a training set smaller or its images random.
@@ -108,8 +109,8 @@ def check_class_names(train: DataLoader, test: DataLoader) -> None:
         )
 
 
-def describe(loader: DataLoader) -> list:
-    """What a data set is, for the key of a cache: kind, folder, images chosen, and how they are prepared."""
+def data_description(loader: DataLoader) -> list:
+    """Kind, folder, number of images and preparation of a data set, for the key of a cache."""
     dataset = _all_images(loader)
     where = [str(getattr(dataset, name, None)) for name in ('data_root', 'split', 'data_prefix', 'ann_file')]
     pipeline = repr(getattr(dataset, 'pipeline', None))
@@ -118,3 +119,14 @@ def describe(loader: DataLoader) -> list:
 
 def _all_images(loader: DataLoader) -> Dataset:
     return loader.dataset.dataset if isinstance(loader.dataset, Subset) else loader.dataset
+
+
+def preprocessor_of(model: nn.Module, data: Config) -> partial:
+    """The model's own data preprocessor, as for test images; for a model of timm, the data's with timm's mean and std."""
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    if preprocessor is None:
+        settings = dict(type='ClsDataPreprocessor', to_rgb=True) | dict(data.get('data_preprocessor') or {})
+        says = getattr(model, 'pretrained_cfg', None) or {}
+        settings |= {key: [255 * value for value in says[key]] for key in ('mean', 'std') if key in says}
+        preprocessor = MODELS.build(settings).to(next(model.parameters()).device)
+    return partial(preprocessor, training=False)

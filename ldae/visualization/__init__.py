@@ -9,5 +9,5 @@ from .figures import (
     reconstruction_grid,
     save_figure,
 )
-from .probes import accuracy_over_block, accuracy_over_timestep
+from .probes import accuracy_curves
 from .tiles import filters_to_uint8, tile

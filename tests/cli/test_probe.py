@@ -14,11 +14,13 @@ from mmengine.registry import init_default_scope
 from mmpretrain.structures import DataSample
 from PIL import Image
 
+from ldae.apis.probing import default_work_dir
 from ldae.cli import run_tool
-from ldae.cli.probe import default_work_dir, parse_args, parse_blocks, preprocessor_of
 from ldae.config import load_config
 from ldae.evaluation import knn_accuracies
 from ldae.evaluation.cache import FeatureCache
+from ldae.evaluation.probe import parse_blocks
+from ldae.evaluation.probe_data import preprocessor_of
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
 
@@ -153,10 +155,10 @@ def test_mae_is_probed_at_no_time_step(tmp_path, capsys):
     [
         (['--blocks', '2-4'], 'the encoder has blocks 1 to 3'),
         (['--blocks', '0'], 'the encoder has blocks 1 to 3'),
-        (['--blocks', '3-2'], '--blocks 3-2'),
+        (['--blocks', '3-2'], 'blocks 3-2'),
         (['--timesteps', '1000'], 'timesteps=1000 is out of range'),
         (['--k', '300'], 'only 200 training images'),
-        (['--k', '0'], '--k=0'),
+        (['--k', '0'], '--k[0]=0'),
         (['--epochs', '0'], '--epochs=0'),
         (['--config', 'ldae::mae/demo_fashion-mnist.py'], 'epoch_1.pth'),
         (['--config', 'ldae/demo_fashion-mnst'], "did you mean 'ldae/demo_fashion-mnist'"),
@@ -262,5 +264,5 @@ def test_unknown_blocks_are_refused(word):
 
 
 def test_each_checkpoint_has_a_work_dir_of_its_own():
-    assert default_work_dir(parse_args(['runs/vit-b_pca/epoch_4.pth'])) == 'work_dirs/probe/vit-b_pca_epoch_4'
-    assert default_work_dir(parse_args(['--model', 'timm::vit_tiny'])) == 'work_dirs/probe/timm_vit_tiny'
+    assert default_work_dir('runs/vit-b_pca/epoch_4.pth', None) == 'work_dirs/probe/vit-b_pca_epoch_4'
+    assert default_work_dir(None, 'timm::vit_tiny') == 'work_dirs/probe/timm_vit_tiny'

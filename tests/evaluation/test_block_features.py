@@ -8,12 +8,12 @@ from torch import nn
 
 from ldae.evaluation.features import (
     block_features,
-    check_settings,
     features_of_blocks,
     features_of_settings,
     noise_of_images,
     num_blocks,
     pooled_features,
+    resolve_inputs,
 )
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
@@ -148,10 +148,10 @@ def test_a_block_that_is_not_there_is_one_clear_line(images, blocks):
 )
 def test_a_setting_that_a_model_has_not_is_one_clear_line(make, timesteps, noisy, message):
     with pytest.raises(ConfigError) as error:
-        check_settings(make(), timesteps, noisy)
+        resolve_inputs(make(), timesteps, noisy)
     assert message in str(error.value)
 
 
 def test_without_time_steps_a_model_takes_its_own():
-    assert check_settings(make_ldae(), None, [False]) == ((10,), (False,))
-    assert check_settings(make_vit(), None, [False]) == ((None,), (False,))
+    assert resolve_inputs(make_ldae(), None, [False]) == ((10,), (False,))
+    assert resolve_inputs(make_vit(), None, [False]) == ((None,), (False,))

@@ -3,8 +3,8 @@
 
 from itertools import product
 
-from ldae.evaluation.probe_report import ProbeRow
-from ldae.visualization import accuracy_over_block, accuracy_over_timestep
+from ldae.evaluation.probe import ProbeRow
+from ldae.evaluation.probe_figures import accuracy_over_block, accuracy_over_timestep
 
 ROWS = [
     ProbeRow(block, t, kind, {5: block + t, 20: 0.0}, 10 * block + t + (kind == 'noisy'), 0.1, 0.0)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An encoder's blocks, time steps and inputs, scored as ``ldae probe`` does."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import barrier, get_world_size, is_main_process
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from ldae.config import load_config, set_data_root
+from ldae.config.packed import use_packed_data
+from ldae.evaluation.probe import ProbeScores, probe_encoder
+from ldae.evaluation.probe_figures import FILES, write_probe
+from ldae.evaluation.protocol import PROTOCOL, Protocol
+from ldae.utils import ConfigError, PositiveInt, Seed, checked, provenance
+from ldae.utils.collective import failing_together
+
+from .models import get_model
+
+
+@checked
+def probe(
+    checkpoint: str | Path | None = None,
+    config: str | Path | Config | None = None,
+    pretrained: bool = False,
+    scale: str | None = None,
+    cfg_options: dict | None = None,
+    data: str | Path | None = None,
+    data_root: str | Path | None = None,
+    max_train_images: PositiveInt | None = None,
+    max_test_images: PositiveInt | None = None,
+    blocks: Sequence[int | str] = (-1,),
+    timesteps: Sequence[int] | None = None,
+    inputs: Sequence[str] = ('clean',),
+    k: Sequence[PositiveInt] = (10, 20, 100, 200),
+    protocol: Protocol = PROTOCOL,
+    seed: Seed = 0,
+    memory: float = 4.0,
+    work_dir: str | Path | None = None,
+    cache: str | Path | None = None,
+    refresh: bool = False,
+    force: bool = False,
+) -> ProbeScores:
+    """Score an encoder by k-NN and linear layers, after several blocks, at several time steps, on clean and noisy input.
+
+    In a distributed run all processes call this, and all get the scores.
+
+    Args:
+        checkpoint: Of l-DAE, MAE or a classifier; None for untrained weights, or those of ``pretrained``.
+        config, pretrained, scale, cfg_options: As of :func:`ldae.get_model`.
+        data: Config whose images are used; None takes the model's own.
+        data_root: Folder of the images, instead of the config's.
+        max_train_images, max_test_images: Of each class in proportion, and at least one; None takes all.
+        blocks: Numbers, ranges as in ``'6-12'``, or ``'all'``.
+        timesteps: Of an l-DAE; None takes the encoder's own.
+        inputs: ``'clean'``, or ``'noisy'``: noised to the time step.
+        k: Numbers of neighbours. Where the protocol's is not among them, the first overrides it.
+        seed: Of the linear layers and of untrained weights.
+        memory: GiB for the training of linear layers.
+        work_dir: Folder for table and pictures; None takes ``work_dirs/probe/<run>_<checkpoint>``.
+        cache: Folder of the features, which are used again if they fit; None takes ``features`` in ``work_dir``.
+        refresh: Compute features anew, since images have changed in place.
+        force: Replace a ``probe.json`` that exists.
+
+    Raises:
+        ConfigError: Options or data that can't be used, results that exist.
+    """
+    if checkpoint is None and config is None:
+        raise ConfigError('name a checkpoint, or a model with --config, or both')
+    if pretrained and checkpoint is not None:
+        raise ConfigError(
+            '--pretrained downloads weights, which the checkpoint would replace: leave one of them out'
+        )
+    folder = Path(work_dir or default_work_dir(checkpoint, config))
+    _check_output(folder, force)
+    torch.manual_seed(seed)  # untrained weights are the same on all processes
+    model = get_model(config, checkpoint, scale=scale, cfg_options=cfg_options, pretrained=pretrained)
+    images = _data_config(model, data, data_root, scale)
+    scores = probe_encoder(
+        model,
+        images,
+        Path(cache or folder / 'features'),
+        blocks,
+        timesteps,
+        noisy=[kind == 'noisy' for kind in inputs],
+        k=k,
+        protocol=protocol if protocol.k in k else protocol.replace(k=k[0]),
+        limits=(max_train_images, max_test_images),
+        seed=seed,
+        memory=memory,
+        refresh=refresh,
+    )
+    if is_main_process():
+        own = getattr(model, '_config', None)
+        config = getattr(config, 'filename', config) or (own and own.filename) or None
+        write_probe(folder, scores, _made_with(model, config, checkpoint, data, seed, scores))
+    return scores
+
+
+def default_work_dir(checkpoint: str | Path | None, config: str | Path | Config | None) -> str:
+    """``work_dirs/probe/<run>_<checkpoint>``, or the model's name."""
+    if checkpoint is not None:
+        path = Path(checkpoint).absolute()
+        return f'work_dirs/probe/{path.parent.name}_{path.stem}'
+    name = str(getattr(config, 'filename', config))
+    return f'work_dirs/probe/{re.sub("[^A-Za-z0-9_.-]+", "_", name).removesuffix(".py")}'
+
+
+def _check_output(folder: Path, force: bool) -> None:
+    """Nothing is overwritten unless that is asked for."""
+    with failing_together():
+        existing = [name for name in FILES if (folder / name).exists()]
+        if existing and not force:
+            raise ConfigError(f'{folder / existing[0]} exists: pass --force, or take another --work-dir')
+    barrier()
+
+
+def _data_config(
+    model: nn.Module, data: str | Path | None, data_root: str | Path | None, scale: str | None
+) -> Config:
+    """The config that names the images."""
+    cfg = getattr(model, '_config', None)
+    if data is not None:
+        cfg = load_config(data, scale=scale)
+    elif cfg is None or cfg.get('train_dataloader') is None:
+        raise ConfigError('the model has no images of its own: name a config that has with --data')
+    if data_root is not None:
+        set_data_root(cfg, data_root)
+    use_packed_data(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    return cfg
+
+
+def _made_with(
+    model: nn.Module,
+    config: str | Path | None,
+    checkpoint: str | Path | None,
+    data: str | Path | None,
+    seed: int,
+    scores: ProbeScores,
+) -> dict[str, Any]:
+    """What the figures depend on."""
+    return dict(
+        model=type(model).__name__,
+        config=None if config is None else str(config),
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        data=dict(scores.data, config=None if data is None else str(data)),
+        protocol=scores.protocol.as_dict(),
+        seed=seed,
+        seconds=scores.seconds,
+        processes=get_world_size(),
+        versions=provenance.versions(),
+        commit=provenance.commit(),
+        device=provenance.device(),
+    )

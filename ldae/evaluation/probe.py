@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An encoder's blocks, time steps and inputs, scored by one protocol from one pass over the images."""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ldae.utils import ConfigError
+
+from .cache import FeatureCache, FeatureSetting, cache_features
+from .features import num_blocks, resolve_block_numbers, resolve_inputs
+from .knn import check_classes
+from .probe_data import (
+    check_class_names,
+    data_description,
+    labelled_dataloader,
+    labels_of_dataset,
+    preprocessor_of,
+    probe_dataloaders,
+)
+from .protocol import PROTOCOL, Protocol, Score, choose, score_knn, score_linear
+
+RANGE = re.compile(r'(\d+)-(\d+)')
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """Accuracies in percent of the features after one block, at one time step, of one kind of input.
+
+    ``held_out`` is the linear layer's on held-out training images; None where nothing was held out.
+    """
+
+    block: int
+    timestep: int | None
+    input: str
+    knn: dict[int, float]
+    linear: float
+    lr: float | None
+    weight_decay: float
+    held_out: float | None = None
+    at_edge: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, setting: FeatureSetting, score: Score) -> 'ProbeRow':
+        """Of what was measured of one set of features."""
+        kind = 'noisy' if setting.noisy else 'clean'
+        knn = {k: round(value, 2) for k, value in score.knn.items()}
+        found = score.as_dict()
+        names = ('linear', 'lr', 'weight_decay', 'held_out', 'at_edge')
+        return cls(setting.block, setting.timestep, kind, knn, **{name: found[name] for name in names})
+
+    @property
+    def place(self) -> str:
+        """``block 12, t = 10, noisy``."""
+        return str(FeatureSetting(self.block, self.timestep, self.input == 'noisy'))
+
+
+@dataclass(frozen=True)
+class ProbeScores:
+    """What a probe has found.
+
+    Attributes:
+        rows: One a set of features.
+        chosen: The row that is best on held-out training images; None where nothing was held out.
+        protocol: How they were scored.
+        data: Numbers of images and classes.
+        seconds: What the steps took.
+    """
+
+    rows: list[ProbeRow]
+    chosen: ProbeRow | None
+    protocol: Protocol
+    data: dict[str, int]
+    seconds: dict[str, float]
+
+
+def probe_encoder(
+    model: nn.Module,
+    data: Config,
+    cache: Path,
+    blocks: Sequence[str | int] = (-1,),
+    timesteps: Sequence[int] | None = None,
+    noisy: Sequence[bool] = (False,),
+    k: Sequence[int] = (PROTOCOL.k,),
+    protocol: Protocol = PROTOCOL,
+    limits: tuple[int | None, int | None] = (None, None),
+    seed: int = 0,
+    memory: float = 4.0,
+    refresh: bool = False,
+) -> ProbeScores:
+    """Score the features after each block, at each time step, of each kind of input.
+
+    In a distributed run all processes call this; they share the work, and all get the scores.
+
+    Args:
+        model: As :func:`ldae.evaluation.block_features` takes it, in evaluation mode.
+        data: Config that names training and test images.
+        cache: Folder of the features, which are used again.
+        blocks: As :func:`parse_blocks` takes them.
+        timesteps, noisy: As of :func:`ldae.evaluation.cache_features`.
+        k: Numbers of neighbours, beside which the protocol's own counts for nothing.
+        limits: Most training and test images, chosen by class; None for all.
+        seed, memory: Of the linear layers, as of :func:`ldae.evaluation.score_sets`.
+        refresh: Compute features anew.
+
+    Raises:
+        ConfigError: Blocks, time steps or inputs that the model doesn't have, data that can't be scored.
+    """
+    numbers = parse_blocks(blocks, num_blocks(model))
+    timesteps = None if timesteps is None else sorted(set(timesteps))
+    noisy = list(dict.fromkeys(noisy))
+    resolve_inputs(model, timesteps, noisy)
+    loaders = _dataloaders(data, limits, max(k))
+    settings = dict(blocks=numbers, timesteps=timesteps, noisy=noisy, refresh=refresh)
+    preprocess, start = preprocessor_of(model, data), time.perf_counter()
+    train, test = (
+        _cached(model, loader, preprocess, cache, desc=f'{split} features', **settings)
+        for split, loader in zip(('train', 'test'), loaders, strict=True)
+    )
+    _check_classes(train.labels, test.labels, all_test_images=limits[1] is None)
+    seconds = dict(features=time.perf_counter() - start)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    scores = _score(protocol, train, test, sorted(set(k)), seconds, seed=seed, device=device, memory=memory)
+    rows = {setting: ProbeRow.of(setting, score) for setting, score in scores.items()}
+    held_out = all(score.held_out is not None for score in scores.values())
+    return ProbeScores(
+        list(rows.values()),
+        rows[choose(scores)] if held_out else None,
+        protocol,
+        dict(train_images=train.num_images, test_images=test.num_images, classes=len(train.labels.unique())),
+        {key: round(value, 1) for key, value in seconds.items()}
+        | dict(pass_over_images=round(train.seconds + test.seconds, 1)),
+    )
+
+
+def parse_blocks(words: Sequence[str | int], depth: int) -> list[int]:
+    """``['1', '6-12']`` -> numbers, each once, in order; ``['all']`` -> 1 to ``depth``; negative ones count from the end.
+
+    Raises:
+        ConfigError: A word that is not a number or a range, or a block that the encoder doesn't have.
+    """
+    numbers: list[int] = []
+    for word in map(str, words):
+        match = RANGE.fullmatch(word)
+        if word == 'all':
+            numbers += range(1, depth + 1)
+        elif match and int(match[1]) <= int(match[2]):
+            numbers += range(int(match[1]), int(match[2]) + 1)
+        elif re.fullmatch(r'-?\d+', word):
+            numbers.append(int(word))
+        else:
+            raise ConfigError(f"blocks {word}: give numbers, ranges from small to large as in 6-12, or 'all'")
+    resolved = [resolve_block_numbers(depth, [number])[0] for number in numbers]
+    return sorted(set(resolved))
+
+
+def _dataloaders(data: Config, limits: Sequence[int | None], max_k: int) -> list[DataLoader]:
+    """Of training and test images; what can be known to be wrong with them is found now, before the pass."""
+    train, test = (
+        labelled_dataloader(cfg, limit) for cfg, limit in zip(probe_dataloaders(data), limits, strict=True)
+    )
+    check_class_names(train, test)
+    if max_k > len(train.dataset):
+        raise ConfigError(f'k={max_k}: there are only {len(train.dataset)} training images: lower k')
+    labels = [labels_of_dataset(loader.dataset) for loader in (train, test)]
+    if all(one is not None for one in labels):
+        _check_classes(*labels, all_test_images=limits[1] is None)
+    return [train, test]
+
+
+def _check_classes(train_y: Tensor, test_y: Tensor, all_test_images: bool) -> None:
+    """Both sets must have the same classes; a choice of test images may lack some."""
+    check_classes(train_y, test_y)
+    missing = sorted(set(train_y.unique().tolist()) - set(test_y.unique().tolist()))
+    if missing and all_test_images:
+        raise ConfigError(
+            f'the test set has no image of class {missing[:10]}, which the training set has: its accuracy would be '
+            'that of another task; add some, or name other data with --data'
+        )
+
+
+def _cached(
+    model: nn.Module, loader: DataLoader, preprocess: partial, cache: Path, **settings: Any
+) -> FeatureCache:
+    """Features of one split; what the model says of images that it can't take becomes one line."""
+    try:
+        return cache_features(model, loader, preprocess, cache, data=data_description(loader), **settings)
+    except (RuntimeError, AssertionError) as error:
+        if 'out of memory' in str(error):
+            raise ConfigError('out of memory: lower the batch_size of the data loaders') from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"the model can't take these images ({reason}): name others with --data") from error
+
+
+def _score(
+    protocol: Protocol,
+    train: FeatureCache,
+    test: FeatureCache,
+    ks: Sequence[int],
+    seconds: dict[str, float],
+    **options: Any,
+) -> Mapping[FeatureSetting, Score]:
+    """Scores of each set of features; notes down what both halves took."""
+    start, labels, device = time.perf_counter(), (train.labels, test.labels), options['device']
+    knn = {one: score_knn(protocol, train[one], labels[0], test[one], labels[1], ks, device) for one in train}
+    between = time.perf_counter()
+    linear = score_linear(protocol, train, labels[0], test, labels[1], **options)
+    seconds |= dict(knn=between - start, linear=time.perf_counter() - between)
+    return {one: Score(knn[one], linear[one]) for one in train}
