@@ -22,8 +22,7 @@ from .resume.step_seed import StepSeedHook
 from .resume.stop_on_signal import StopOnSignalHook
 from .speed.activation_checkpoint import ActivationCheckpointHook
 from .speed.compile_blocks import CompileBlocksHook
-from .speed.matmul_precision import MatmulPrecisionHook
-from .speed.optim_wrappers import AutocastOptimWrapper
+from .speed.precision import AutocastOptimWrapper, MatmulPrecisionHook
 from .speed.sharding import FullyShardedModel
 from .tokenizer.fit_tokenizer import FitTokenizerHook
 from .tokenizer.latent_cache_hook import LatentCacheHook
@@ -31,10 +30,9 @@ from .tokenizer.optim_constructors import AdversarialOptimWrapperConstructor
 from .tokenizer.write_tokenizer import WriteTokenizerHook
 from .watch.bad_images import BadImagesHook
 from .watch.deferred_logging import DeferredIterTimerHook, ReducedRuntimeInfoHook
-from .watch.denoising_pictures import DenoisingPicturesHook
 from .watch.health import HealthHook
 from .watch.online_evaluation import OnlineEvaluationHook
 from .watch.online_knn import OnlineKNNHook
+from .watch.pictures import DenoisingPicturesHook, ReconstructionPicturesHook
 from .watch.progress_bar import ProgressBarHook
-from .watch.reconstruction_pictures import ReconstructionPicturesHook
 from .watch.run_summary import RunSummaryHook

@@ -68,15 +68,9 @@ def fit_tokenizer(
     Raises:
         ConfigError: If there are fewer images than processes.
     """
-    indices = sample_indices(len(dataset), num_images, seed)
-    loader = DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=indices[dist.get_rank() :: dist.get_world_size()],
-        num_workers=num_workers,
-        collate_fn=collate,
-        generator=torch.Generator().manual_seed(seed),
-    )
+    mine = sample_indices(len(dataset), num_images, seed)[dist.get_rank() :: dist.get_world_size()]
+    own = dict(collate_fn=collate, generator=torch.Generator().manual_seed(seed))
+    loader = DataLoader(dataset, batch_size, sampler=mine, num_workers=num_workers, **own)
     batches = _inputs(loader, progress and dist.is_main_process())
     first = list(islice(batches, 1))
     batches = chain(first, batches)
@@ -96,9 +90,8 @@ def sample_indices(size: int, num_images: int | None, seed: int) -> list[int]:
     world = dist.get_world_size()
     count = size if num_images is None else min(size, num_images)
     if count < world:
-        raise ConfigError(
-            f'{count} images are fewer than the {world} processes: use fewer processes or more images'
-        )
+        message = f'{count} images are fewer than the {world} processes: use fewer processes or more images'
+        raise ConfigError(message)
     return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count].tolist()
 
 
@@ -109,9 +102,8 @@ def collate(batch: list | dict) -> dict:
 
 def _inputs(loader: DataLoader, progress: bool) -> Iterator[Tensor]:
     """Images (B, C, H, W) as the data set gives them, with a progress bar counting them."""
-    with tqdm(
-        total=len(loader.sampler), desc='fit tokenizer', unit='img', disable=None if progress else True
-    ) as bar:
+    options = dict(desc='fit tokenizer', unit='img', disable=None if progress else True)
+    with tqdm(total=len(loader.sampler), **options) as bar:
         for batch in loader:
             yield batch['inputs']
             bar.update(len(batch['inputs']))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of denoised images while training."""
+"""Pictures of validation images as the model sees them, while it is trained."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from ldae.registry import HOOKS
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, checked
 from ldae.utils.models import evaluating, unwrapped
 from ldae.utils.rng import preserved_rng
-from ldae.visualization import figure_to_array, save_figure
+from ldae.visualization import figure_to_array, reconstruction_grid, save_figure
 
 
 @HOOKS.register_module()
@@ -91,3 +91,26 @@ class DenoisingPicturesHook(LDAEHook):
             seen += len(batch['inputs'])
             if seen >= self.num_images:
                 return
+
+
+@HOOKS.register_module()
+class ReconstructionPicturesHook(DenoisingPicturesHook):
+    """Save validation images and their reconstructions after every ``interval`` epochs and after the last.
+
+    The pictures are ``pictures/epoch_N.png`` in the work dir and ``reconstruction`` in the visualizer.
+
+    Args:
+        interval, num_images, dataloader: See :class:`DenoisingPicturesHook`.
+    """
+
+    name = 'reconstruction'
+
+    def __init__(
+        self, interval: PositiveInt = 1, num_images: PositiveInt = 8, dataloader: dict | None = None
+    ) -> None:
+        super().__init__(interval, num_images, dataloader=dataloader)
+
+    def draw(self, model: nn.Module, images: Tensor):
+        samples = model.predict(images)
+        columns = ([sample.get(key) for sample in samples] for key in ('clean', 'reconstructed'))
+        return reconstruction_grid(*columns)

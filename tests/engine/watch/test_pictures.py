@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldae.engine.watch.denoising_pictures import DenoisingPicturesHook
+from ldae.engine.watch.pictures import DenoisingPicturesHook
 from ldae.utils import ConfigError
 
 

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
+from mmengine.hooks import Hook
 from torch import nn
 
+from ldae.engine import MatmulPrecisionHook
 from ldae.registry import OPTIM_WRAPPERS
 from ldae.utils import ConfigError
+from ldae.utils.precision import full_precision
 
 
 def make(**options: object):
@@ -45,3 +48,22 @@ def test_gradients_accumulate():
 def test_unknown_dtype():
     with pytest.raises(ConfigError, match='bfloat16'):
         make(dtype='int8')
+
+
+class Look(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.seen = torch.get_float32_matmul_precision()
+        with full_precision(torch.device('cpu')):
+            self.inside = torch.get_float32_matmul_precision()
+
+
+def test_precision_holds_for_the_run_but_not_where_full_precision_is_asked_for(make_runner):
+    look = Look()
+    make_runner([MatmulPrecisionHook('high'), look]).train()
+    assert (look.seen, look.inside) == ('high', 'highest')
+    assert torch.get_float32_matmul_precision() == 'highest'
+
+
+def test_an_unknown_precision_is_one_line():
+    with pytest.raises(ConfigError, match='MatmulPrecisionHook.precision'):
+        MatmulPrecisionHook('tf32')

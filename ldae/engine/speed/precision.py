@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mixed precision on any device."""
+"""The precision of the forward pass and of products in float32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +7,12 @@ from typing import Annotated
 
 import torch
 from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from ldae.registry import OPTIM_WRAPPERS
+from ldae.engine.hook import LDAEHook
+from ldae.registry import HOOKS, OPTIM_WRAPPERS
 from ldae.utils import Choice, checked
 
 
@@ -39,3 +41,22 @@ class AutocastOptimWrapper(OptimWrapper):
         cast = torch.autocast(device, self.cast_dtype, cache_enabled=not isinstance(model, FSDPModule))
         with super().optim_context(model), cast:
             yield
+
+
+@HOOKS.register_module()
+class MatmulPrecisionHook(LDAEHook):
+    """Set ``torch.set_float32_matmul_precision`` while a run lasts: ``'high'`` is TF32 on a GPU that has it.
+
+    Tokenizers, and the fold of their maps into weights, keep full precision (:func:`ldae.utils.full_precision`).
+    """
+
+    @checked
+    def __init__(self, precision: Annotated[str, Choice('highest', 'high', 'medium')] = 'high') -> None:
+        self.precision, self._before = precision, None
+
+    def before_run(self, runner: Runner) -> None:
+        self._before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(self.precision)
+
+    def after_run(self, runner: Runner) -> None:
+        torch.set_float32_matmul_precision(self._before)
