@@ -49,17 +49,18 @@ def find_packed(data_root: str | Path, split: str) -> Path:
 
 
 def packed_pipeline(settings: Mapping[str, Any]) -> list[dict]:
-    """The transforms that packing has done, as a config has them."""
-    edge = dict(
-        type='ResizeEdge', scale=settings['edge'], edge='short', backend='pillow', interpolation='bicubic'
-    )
+    """The transforms that packing has done to all images, as a config has them."""
     if settings['crop'] == 'center':
-        return [edge, dict(type='CenterCrop', crop_size=settings['size'])]
+        return [resize_edge(settings['edge']), dict(type='CenterCrop', crop_size=settings['size'])]
     return []
 
 
+def resize_edge(edge: int) -> dict:
+    return dict(type='ResizeEdge', scale=edge, edge='short', backend='pillow', interpolation='bicubic')
+
+
 def remaining(pipeline: Sequence[Mapping], settings: Mapping[str, Any]) -> list[Mapping]:
-    """What of a pipeline is left to do for images that were packed; raise ConfigError if it asks for other ones."""
+    """The part of a pipeline that packing has left to do; raise ConfigError if it asks for other images."""
     steps = [dict(step) for step in pipeline]
     if not steps or str(steps[0].get('type')).rpartition('.')[2] not in READERS:
         return steps
@@ -122,14 +123,13 @@ class PackedImages(Dataset):
         self.settings, self.shards = store.settings, store.shards
         if with_label and not self.settings['with_label']:
             raise ConfigError(f'{self.folder} was packed without labels: set with_label=False')
-        steps = remaining(pipeline, self.settings)
-        steps = with_faster_steps(steps, by_torch=fast_resize)
+        steps = with_faster_steps(remaining(pipeline, self.settings), by_torch=fast_resize)
         if not steps and self.settings['crop'] == 'none':
             raise ConfigError(
                 f'PackedImages: {self.folder} has images of different sizes: it needs a pipeline'
             )
         self.pipeline = Compose([TRANSFORMS.build(step) for step in steps]) if steps else None
-        classes = store.manifest['classes']
+        classes = store.manifest.get('classes')
         self.metainfo = dict(classes=tuple(classes)) if classes else {}
         self._starts = [0, *accumulate(shard['images'] for shard in store.manifest['shards'])]
         self.labels = torch.from_numpy(store.whole(LABELS)).long() if with_label else None

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from ldae.utils.files import atomic_write_text
 
 from .image_folder import ImageFolder, describe_bad
 from .load_image import BadImageError, LoadImage
-from .packed import IMAGES, LABELS, NAMES, OFFSETS, PACKED, packed_pipeline
+from .packed import IMAGES, LABELS, NAMES, OFFSETS, PACKED, packed_pipeline, resize_edge
 from .store import ArrayFile, damaged_files, entries_of, new_shard, shard_name, write_manifest
 
 PLAN = 'plan.json'
@@ -68,12 +68,9 @@ class PackOptions:
 
     def settings(self, dataset: ImageFolder) -> dict[str, Any]:
         """All that decides what is written; a pack is resumed only if it is the same."""
-        names = (
-            f'{name} {label}\n' for name, label in map(_entry, [dataset] * len(dataset), range(len(dataset)))
-        )
         digest = hashlib.sha256()
-        for line in names:
-            digest.update(line.encode(errors='surrogateescape'))
+        for index in range(len(dataset)):
+            digest.update('{} {}\n'.format(*_entry(dataset, index)).encode(errors='surrogateescape'))
         size = dict(size=self.size or self.edge) if self.crop == 'center' else {}
         return dict(
             vars(self) | size,
@@ -108,7 +105,7 @@ def pack(
     check_range('num_workers', num_workers, 1, kind=int)
     settings = options.settings(dataset)
     if folder.exists() and not (folder / PLAN).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f'{folder} exists and is no packed data set: name another folder')
+        raise ConfigError(f'{folder} exists and is not a packed data set: name another folder')
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         _prepare(folder, settings, force)
@@ -144,32 +141,23 @@ def _prepare(folder: Path, settings: dict, force: bool) -> None:
     plan = folder / PLAN
     if force and plan.is_file():
         _remove(folder)
-    if plan.is_file():
-        _check_plan(folder, settings)
-        return
-    atomic_write_text(plan, json.dumps(settings, indent=2) + '\n')
-
-
-def _remove(folder: Path) -> None:
-    """What a pack wrote, and nothing else; the plan last, since it says that the rest may go."""
-    for path in [
-        folder / PACKED.manifest,
-        *folder.glob('shard-*'),
-        *folder.glob('.shard-*.unfinished'),
-        folder / PLAN,
-    ]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _check_plan(folder: Path, settings: dict) -> None:
+    if not plan.is_file():
+        atomic_write_text(plan, json.dumps(settings, indent=2) + '\n')
     try:
-        begun = json.loads((folder / PLAN).read_text())
+        begun = json.loads(plan.read_text())
         differ = [key for key in settings if begun.get(key) != settings[key]]
     except (ValueError, AttributeError) as error:
-        raise ConfigError(f'{folder / PLAN} cannot be read: pass --force to begin anew') from error
+        raise ConfigError(f'{plan} cannot be read: pass --force to begin anew') from error
     if differ:
         was, now = ({key: values.get(key) for key in differ[:3]} for values in (begun, settings))
         raise ConfigError(f'{folder} was begun with {was}, not {now}: pass --force to begin anew')
+
+
+def _remove(folder: Path) -> None:
+    """Remove what a pack wrote, and nothing else; the plan last, since it says that the rest may go."""
+    shards = [*folder.glob('shard-*'), *folder.glob('.shard-*.unfinished')]
+    for path in [folder / PACKED.manifest, *shards, folder / PLAN]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 class _Progress:
@@ -195,9 +183,8 @@ class _Progress:
         return self._count.value
 
 
-_job: tuple[
-    ImageFolder, Path, dict, _Progress
-]  # a worker's, inherited: the list of images is not sent with each shard
+#: A worker's, inherited: the list of images is not sent with each shard.
+_job: tuple[ImageFolder, Path, dict, _Progress]
 
 
 def _start_worker(*job: Any) -> None:
@@ -209,22 +196,21 @@ def _start_worker(*job: Any) -> None:
 def _write_shards(
     dataset: ImageFolder, folder: Path, settings: dict, todo: Sequence[int], num_workers: int, progress: bool
 ) -> None:
-    size = settings['shard_size']
-    sizes = {number: min(size, len(dataset) - number * size) for number in todo}
-    shared = _Progress()
-    workers = max(1, min(num_workers, len(todo)))
+    images = sum(len(_images_of(number, settings)) for number in todo)
+    shared, workers = _Progress(), max(1, min(num_workers, len(todo)))
+    job = dataset, folder, settings, shared
     try:
         with (
-            ProcessPoolExecutor(
-                workers, get_context('fork'), _start_worker, (dataset, folder, settings, shared)
-            ) as pool,
-            tqdm(
-                total=sum(sizes.values()), desc='pack', unit='img', disable=None if progress else True
-            ) as bar,
+            ProcessPoolExecutor(workers, get_context('fork'), _start_worker, job) as pool,
+            tqdm(total=images, desc='pack', unit='img', disable=None if progress else True) as bar,
         ):
             jobs = {pool.submit(_write_shard, number) for number in todo}
             try:
-                _watch(jobs, lambda: bar.update(shared.done - bar.n))
+                while jobs:
+                    done, jobs = wait(jobs, timeout=0.5, return_when=FIRST_COMPLETED)
+                    bar.update(shared.done - bar.n)
+                    for ended in done:
+                        ended.result()
             except BaseException:
                 shared.stop()
                 raise
@@ -236,21 +222,19 @@ def _write_shards(
         raise ConfigError(f'{folder} cannot be written ({error}): make room and run it again') from error
 
 
-def _watch(jobs: set[Future], report: Callable[[], object]) -> None:
-    while jobs:
-        done, jobs = wait(jobs, timeout=0.5, return_when=FIRST_COMPLETED)
-        report()
-        for job in done:
-            job.result()
+def _images_of(number: int, settings: dict) -> range:
+    """Numbers of the images of a shard."""
+    start = number * settings['shard_size']
+    return range(start, min(start + settings['shard_size'], settings['images']))
 
 
 def _write_shard(number: int) -> None:
     dataset, folder, settings, progress = _job
     progress.advance(0)
-    start = number * settings['shard_size']
-    indices = range(start, min(start + settings['shard_size'], len(dataset)))
     with new_shard(folder, number) as (shard, entry):
-        names, labels, entry['skipped'] = _write_images(dataset, shard, settings, indices, progress)
+        names, labels, entry['skipped'] = _write_images(
+            dataset, shard, settings, _images_of(number, settings), progress
+        )
         entry['images'] = len(names)
         if settings['with_label']:
             np.save(shard / LABELS, np.array(labels, np.int64))
@@ -284,27 +268,18 @@ def _images(
     dataset: ImageFolder, settings: dict, indices: Sequence[int]
 ) -> Iterator[tuple[int, np.ndarray | str]]:
     """(index, image uint8 BGR (H, W, 3) or why it can't be read)."""
-    steps = [LoadImage(), *(TRANSFORMS.build(step) for step in packed_pipeline(settings))]
-    whole = settings['crop'] == 'none'
-    pipeline = Compose([steps[0], _ShrinkEdge(settings['edge'])] if whole else steps)
+    load, shrink = LoadImage(), TRANSFORMS.build(resize_edge(settings['edge']))
+    pipeline = Compose([TRANSFORMS.build(step) for step in packed_pipeline(settings)])
     for index in indices:
         try:
-            yield index, pipeline(dataset.get_data_info(index))['img']
+            results = load(dataset.get_data_info(index))
         except BadImageError as error:
             yield index, error.reason
-
-
-class _ShrinkEdge:
-    """ResizeEdge for what is larger; upscaled images would cost room and hold no more."""
-
-    def __init__(self, edge: int) -> None:
-        self.edge = edge
-        self.resize = TRANSFORMS.build(
-            dict(type='ResizeEdge', scale=edge, edge='short', backend='pillow', interpolation='bicubic')
-        )
-
-    def __call__(self, results: dict) -> dict:
-        return self.resize(results) if min(results['img'].shape[:2]) > self.edge else results
+            continue
+        # Whole images that are small stay so: enlarged they would cost room and hold no more.
+        if settings['crop'] == 'none' and min(results['img'].shape[:2]) > settings['edge']:
+            results = shrink(results)
+        yield index, pipeline(results)['img']
 
 
 def _stored(image: np.ndarray, settings: dict) -> bytes:

@@ -40,15 +40,8 @@ NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]*')
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of store.
-
-    Args:
-        name: Of what it holds, in the plural.
-        writer: What writes it.
-        manifest: The file that describes it.
-        remedy: What to do about one that is damaged; ``{folder}``, and the ``{part}`` of it, are filled in.
-        settings: Keys that its settings have.
-    """
+    """A kind of store: what it holds, what writes it, the name of its manifest, what to do about a damaged one (with the
+    ``{folder}`` or the damaged ``{part}`` of it), and which settings it has."""
 
     name: str
     writer: str
@@ -114,46 +107,33 @@ def _check_manifest(manifest: Mapping[str, Any], kind: Kind) -> None:
                 raise TypeError
 
 
-def check_sizes(folder: Path, manifest: Mapping[str, Any], kind: Kind) -> None:
-    """Raise ConfigError for a file that isn't there or has another size than it was written with."""
-    for path, (size, _) in _files(folder, manifest['shards']).items():
-        found = path.stat().st_size if path.is_file() else None
-        if found != size:
-            state = 'is missing' if found is None else f'has {found:,} bytes of {size:,}'
-            raise ConfigError(f'{path} {state}: {kind.fix(folder, path.parent.name)}')
-
-
 def _files(folder: Path, shards: Sequence[Mapping]) -> dict[Path, Sequence]:
     """Size and checksum of each file."""
     return {folder / shard['name'] / name: told for shard in shards for name, told in shard['files'].items()}
 
 
+def _problem(path: Path, told: Sequence, by_checksum: bool = True) -> str:
+    size, checksum = told
+    if not path.is_file():
+        return f'{path} is missing'
+    if (found := path.stat().st_size) != size:
+        return f'{path} has {found:,} bytes of {size:,}'
+    return f'{path} is damaged' if by_checksum and sha256_of(path) != checksum else ''
+
+
 def damaged_files(
     folder: Path,
     kind: Kind,
-    shards: slice | Sequence[int] = slice(None),
+    numbers: Sequence[int] | None = None,
     num_workers: int = 1,
     progress: bool = False,
 ) -> list[str]:
-    """What is wrong with the files of some shards, by their checksums: 'path reason'."""
-    found = read_manifest(folder, kind)['shards']
-    found = found[shards] if isinstance(shards, slice) else [found[number] for number in shards]
-    files = _files(folder, found)
+    """What is wrong with the files of all shards or of those of some numbers, by their checksums: 'path reason'."""
+    shards = read_manifest(folder, kind)['shards']
+    files = _files(folder, shards if numbers is None else [shards[number] for number in numbers])
+    bar = dict(total=len(files), desc='verify', unit='file', disable=None if progress else True)
     with ThreadPoolExecutor(num_workers) as pool:  # hashing lets other threads run
-        problems = tqdm(
-            pool.map(_problem, files, files.values()),
-            total=len(files),
-            desc='verify',
-            unit='file',
-            disable=None if progress else True,
-        )
-        return [problem for problem in problems if problem]
-
-
-def _problem(path: Path, told: Sequence) -> str:
-    if not path.is_file():
-        return f'{path} is missing'
-    return '' if [path.stat().st_size, sha256_of(path)] == list(told) else f'{path} is damaged'
+        return list(filter(None, tqdm(pool.map(_problem, files, files.values()), **bar)))
 
 
 class Shard:
@@ -182,8 +162,10 @@ class Store:
     """A store that is opened to be read: its manifest, and the size of each file, are as they were written."""
 
     def __init__(self, folder: Path, kind: Kind) -> None:
-        self.folder, self.manifest = folder, read_manifest(folder, kind)
-        check_sizes(folder, self.manifest, kind)
+        self.manifest = read_manifest(folder, kind)
+        for path, told in _files(folder, self.manifest['shards']).items():
+            if problem := _problem(path, told, by_checksum=False):
+                raise ConfigError(f'{problem}: {kind.fix(folder, path.parent.name)}')
         self.settings: dict[str, Any] = self.manifest['settings']
         self.shards = [Shard(folder / shard['name'], kind) for shard in self.manifest['shards']]
 
@@ -291,30 +273,29 @@ def new_store(
     Raises:
         ConfigError: There is no room, the folder can't be written, or processes disagree about ``settings``.
     """
-    unfinished, entries = None, {}
+    unfinished, entries = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex[:8]}.unfinished'), {}
+    unfinished = from_main_process(unfinished)
     try:
-        with _together(folder, kind):
-            if is_main_process():
-                if folder.exists() and not replace:
-                    raise ConfigError(f'{folder} exists: name another folder for the {kind.name}')
-                unfinished = _begin(folder, kind, size)
-        unfinished = from_main_process(unfinished)
-        with _together(folder, kind):
+        with _failing_together(folder, kind):
             if any(other != settings for other in gathered(settings)):
                 raise ConfigError(f'{folder}: the processes differ in what they are to write: {settings}')
+            if is_main_process():
+                _check_room(folder, kind, size, replace)
+                unfinished.mkdir()
+        with _failing_together(folder, kind):
             yield unfinished, entries
-        with _together(folder, kind):
+        with _failing_together(folder, kind):
             if is_main_process():
                 write_manifest(unfinished, kind, settings, entries_of(unfinished, count), **entries)
                 _put_in_place(unfinished, folder)
     except BaseException:
-        if is_main_process() and unfinished is not None:
+        if is_main_process():
             shutil.rmtree(unfinished, ignore_errors=True)
         raise
 
 
 @contextmanager
-def _together(folder: Path, kind: Kind) -> Iterator[None]:
+def _failing_together(folder: Path, kind: Kind) -> Iterator[None]:
     """What fails in one process fails in all, and is one line."""
     with failing_together():
         try:
@@ -325,24 +306,20 @@ def _together(folder: Path, kind: Kind) -> Iterator[None]:
             ) from error
 
 
-def _begin(folder: Path, kind: Kind, size: int) -> Path:
+def _check_room(folder: Path, kind: Kind, size: int, replace: bool) -> None:
+    if folder.exists() and not replace:
+        raise ConfigError(f'{folder} exists: name another folder for the {kind.name}')
     folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
-    if size > free:
+    if size > (free := shutil.disk_usage(folder.parent).free):
         raise ConfigError(
             f'{folder}: the {kind.name} take {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: name another folder'
         )
-    unfinished = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex[:8]}.unfinished')
-    unfinished.mkdir()
-    return unfinished
 
 
 def _put_in_place(unfinished: Path, folder: Path) -> None:
+    old = unfinished.with_suffix('.old')
     if folder.exists():
-        old = unfinished.with_name(f'{unfinished.name}.old')
         folder.rename(old)
-        unfinished.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        unfinished.rename(folder)
+    unfinished.rename(folder)
     flush(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ldae.datasets.store import ArrayFile, Kind, Store, new_shard, new_store, read_manifest, take
 from ldae.utils import ConfigError
 from ldae.utils.collective import from_main_process
-from ldae.utils.models import unwrapped
+from ldae.utils.models import hash_tensors, unwrapped
 from ldae.version import __version__
 
 from .features import (
@@ -180,7 +180,7 @@ def cache_features(
         data: What the images are, such as the config of the data loader: anything that JSON holds. Images that change under
             the same description need ``refresh``.
         refresh: Compute anew even if there is a cache.
-        desc: What the progress bar says. The bar is shown on a terminal only.
+        desc: What the progress bar says.
 
     Raises:
         ConfigError: Features that aren't finite or exceed float16, data without labels, a shuffling sampler, a wrong block
@@ -196,8 +196,11 @@ def cache_features(
     if found is None:
         _tell_of_earlier(Path(folder))
         layout = dict(blocks=numbers, timesteps=list(timesteps), noisy=list(noisy), depth=num_blocks(model))
-        layout['num_images'] = len(dataloader.dataset)
-        found = _write_cache(model, dataloader, data_preprocessor, Path(folder), base, layout, desc)
+        layout['num_images'], start = len(dataloader.dataset), time.perf_counter()
+        found = Path(folder) / f'{base}-{hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:8]}'
+        with new_store(found, FEATURES, layout, get_world_size(), replace=True) as (unfinished, entries):
+            _write_shard(model, dataloader, data_preprocessor, unfinished, layout, desc)
+            entries['seconds'] = time.perf_counter() - start
     return FeatureCache(found, wanted)
 
 
@@ -221,11 +224,7 @@ def _hash_module(digest: Any, module: nn.Module) -> None:
             key: value for key, value in vars(part).items() if key not in NOTED_OPTIONS and _is_plain(value)
         }
         digest.update(repr((name, type(part).__name__, sorted(options.items()))).encode())
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    for name, value in tensors:
-        value = value.detach().cpu().contiguous()
-        digest.update(repr((name, value.dtype, tuple(value.shape))).encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().data)
+    hash_tensors(digest, module)
 
 
 def _is_plain(value: Any) -> bool:
@@ -262,25 +261,6 @@ def file_of(block: int) -> str:
     return f'block_{block}.npy'
 
 
-def _write_cache(
-    model: nn.Module,
-    dataloader: DataLoader,
-    data_preprocessor: Callable[[dict], dict] | None,
-    folder: Path,
-    key: str,
-    layout: dict,
-    desc: str,
-) -> Path:
-    """The pass; each process writes a shard."""
-    start = time.perf_counter()
-    name = hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:8]
-    finished = folder / f'{key}-{name}'
-    with new_store(finished, FEATURES, layout, get_world_size(), replace=True) as (unfinished, entries):
-        _write_shard(model, dataloader, data_preprocessor, unfinished, layout, desc)
-        entries['seconds'] = time.perf_counter() - start
-    return finished
-
-
 @torch.no_grad()
 def _write_shard(
     model: nn.Module,
@@ -296,8 +276,9 @@ def _write_shard(
     num_variants = len(layout['timesteps']) * len(layout['noisy'])
     device = next((param.device for param in model.parameters()), torch.device('cpu'))
     files, labels, filled = {}, np.empty(len(numbers), np.int64), 0
+    bar = tqdm(dataloader, desc, unit='batch', leave=False, disable=None if is_main_process() else True)
     with new_shard(folder, rank) as (shard, _), ExitStack() as opened:
-        for batch in _with_progress(dataloader, desc):
+        for batch in bar:
             batch = batch if data_preprocessor is None else data_preprocessor(batch)
             # The sampler's last images may be repeated ones.
             index = numbers[filled : filled + len(batch['inputs'])]
@@ -308,13 +289,11 @@ def _write_shard(
             )
             for variant, rows_of_blocks in enumerate(variants) if len(index) else ():
                 for block, rows in zip(layout['blocks'], rows_of_blocks, strict=True):
-                    channels = rows.shape[1]
                     if block not in files:
-                        file = ArrayFile(
-                            shard / file_of(block), (num_variants, len(numbers), channels), '<f2'
-                        )
+                        shape = (num_variants, len(numbers), rows.shape[1])
+                        file = ArrayFile(shard / file_of(block), shape, '<f2')
                         files[block] = opened.enter_context(closing(file))
-                    place = (variant * len(numbers) + filled) * channels
+                    place = (variant * len(numbers) + filled) * rows.shape[1]
                     files[block].write(_to_half(rows, block).contiguous().numpy(), place)
             filled += len(index)
         if filled < len(numbers):
@@ -322,10 +301,6 @@ def _write_shard(
                 f'features: the data loader gave {filled} of {len(numbers)} images: set drop_last=False'
             )
         np.save(shard / LABELS, labels)
-
-
-def _with_progress(dataloader: DataLoader, desc: str) -> tqdm:
-    return tqdm(dataloader, desc=desc, unit='batch', leave=False, disable=None if is_main_process() else True)
 
 
 def _to_half(rows: Tensor, block: int) -> Tensor:

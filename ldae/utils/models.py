@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
@@ -23,6 +25,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def hash_tensors(digest: Any, module: nn.Module) -> None:
+    """Let a digest of hashlib's go on with a module's parameters and buffers."""
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        value = value.detach().cpu().contiguous()
+        digest.update(repr((name, value.dtype, tuple(value.shape))).encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
 
 
 def transformer_blocks(

@@ -140,7 +140,7 @@ def test_what_is_there_is_not_overwritten_unasked(dataset: ImageFolder, tmp_path
     pack(dataset, folder, other, force=True)
     assert PackedImages(str(folder))[0]['inputs'].shape == (1, 3, 16, 16)
     assert (folder / 'mine.txt').read_text() == 'kept'
-    with pytest.raises(ConfigError, match='is no packed data set'):
+    with pytest.raises(ConfigError, match='is not a packed data set'):
         pack(dataset, Path(dataset.img_prefix), SMALL, force=True)
 
 

@@ -138,7 +138,7 @@ def test_a_flipped_bit_is_found_by_its_checksum_and_in_its_shard(folder: Path):
     assert damaged_files(folder, KIND, num_workers=2) == [f'{path} is damaged']
     assert damaged_files(folder, KIND, [0]) == []
     path.unlink()
-    assert damaged_files(folder, KIND, slice(1, None)) == [f'{path} is missing']
+    assert damaged_files(folder, KIND, [1]) == [f'{path} is missing']
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ from ldae.datasets import batch_collate
 from ldae.datasets.latents import LatentDataset, new_latents, shards_of, write_shard
 from ldae.utils import ConfigError
 from ldae.utils.collective import failing_together
+from ldae.utils.models import hash_tensors
 from ldae.utils.rng import preserved_rng, seed_cpu
 
 from .fit import collate
 
-#: Images that are read twice, and encoded again when a file is used that was there before.
+#: Images that are read twice, and encoded again when latents are used that were there before.
 NUM_SAMPLES = 32
 
 
@@ -92,11 +93,7 @@ def latents_of(model: nn.Module, batch: dict) -> Tensor:
 
 
 def labels_of(batch: dict) -> Tensor:
-    """Class labels (B,) of a batch.
-
-    Raises:
-        ConfigError: It has none.
-    """
+    """Class labels (B,) of a batch; raise ConfigError if it has none."""
     samples = batch['data_samples'] or ()
     if not samples or any('gt_label' not in sample for sample in samples):
         raise ConfigError(
@@ -134,11 +131,11 @@ def check_latents(latents: LatentDataset, made_of: dict[str, str], dtype: str) -
     for key, words in what.items():
         if key in made_of and latents.made_of.get(key) != made_of[key]:
             raise ConfigError(
-                f'{latents.file} holds latents of {words}: delete it, and it is made anew, or name another file'
+                f'{latents.file} holds latents of {words}: delete it, and they are made anew, or name another folder'
             )
     if latents.dtype != dtype:
         raise ConfigError(
-            f'{latents.file} holds {latents.dtype}, the config asks for {dtype}: delete it, and it is made anew, or set dtype'
+            f'{latents.file} holds {latents.dtype}, the config asks for {dtype}: delete it, and they are made anew, or set dtype'
         )
 
 
@@ -146,14 +143,12 @@ def check_content(latents: LatentDataset, model: nn.Module, numbers: Sequence[in
     """Raise ConfigError if checksums differ, or the latents of a batch of images, given by number, are others by now."""
     with failing_together():
         latents.verify(range(get_rank(), len(latents.shards), get_world_size()))
-        found = latents.rows(numbers)
+        found, expected = latents.rows(numbers), latents_of(model, batch).cpu().float()
         step = torch.finfo(found.dtype).eps
         # An encoder's own rounding differs between machines, and sizes of batches.
-        if not torch.allclose(
-            found.float(), latents_of(model, batch).cpu().float(), rtol=2 * step, atol=2e-3
-        ):
+        if not torch.allclose(found.float(), expected, rtol=2 * step, atol=2e-3):
             raise ConfigError(
-                f'{latents.file} holds latents of other images than the data set has by now: delete it, and it is made anew'
+                f'{latents.file} holds latents of other images than the data set has by now: delete it, and they are made anew'
             )
 
 
@@ -165,10 +160,7 @@ def tokenizer_key(tokenizer: nn.Module, data_preprocessor: nn.Module) -> str:
     digest.update(repr(options).encode())
     for module in (tokenizer, preprocessor):
         digest.update(type(module).__name__.encode())
-        for name, value in [*module.named_parameters(), *module.named_buffers()]:
-            value = value.detach().cpu().contiguous()
-            digest.update(repr((name, value.dtype, tuple(value.shape))).encode())
-            digest.update(value.flatten().view(torch.uint8).numpy().data)
+        hash_tensors(digest, module)
     return digest.hexdigest()[:24]
 
 
