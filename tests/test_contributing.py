@@ -52,12 +52,15 @@ def written_by(title: str) -> list[str]:
     return [block.path for block in guide(title) if block.language == 'python']
 
 
-def apply(diff: str, text: str) -> str:
-    """Apply a diff without line numbers: what it takes away, with the lines around, stands once in ``text``."""
-    lines = diff.splitlines(keepends=True)
+def apply(diff: str, path: Path) -> None:
+    """Apply a diff without line numbers: what it takes away, with the lines around, stands once in the file."""
+    lines, text = diff.splitlines(keepends=True), path.read_text()
     old, new = (''.join(line[1:] or '\n' for line in lines if line[0] != sign) for sign in '+-')
-    assert text.count(old) == 1, f'the lines before the change are not there once:\n{old}'
-    return text.replace(old, new)
+    if text.count(old) != 1:
+        pytest.fail(
+            f'CONTRIBUTING.md changes lines of {path.name} that are not there once:\n{old}', pytrace=False
+        )
+    path.write_text(text.replace(old, new))
 
 
 def follow(title: str, tree: Path) -> None:
@@ -68,7 +71,7 @@ def follow(title: str, tree: Path) -> None:
             assert not path.exists(), path
             path.write_text(block.text)
         elif block.language == 'diff':
-            path.write_text(apply(block.text, path.read_text()))
+            apply(block.text, path)
         else:
             assert block.text.splitlines() == COMMANDS
 
