@@ -3,7 +3,9 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -45,32 +47,21 @@ def compare(
     timesteps: Sequence[int] | None = None,
     scoring: Scoring = SCORING,
     pixels: bool = True,
-    jobs: int = 1,
-    force: bool = False,
     quick: bool | Quick = False,
-    watched: bool = False,
-    num_threads: int | None = None,
     command: str = 'ldae.compare',
+    **options: Any,
 ) -> Outcome:
     """Pre-train l-DAE and MAE with several seeds, or take checkpoints, and score both encoders, the same untrained,
     l-DAE's latents and the pixels; write ``results.jsonl``, ``comparison.json``, ``comparison.md`` and a picture.
 
-    Finished runs are left out, begun ones resumed.
-
     Args:
         ldae, mae: Pre-training configs: files, ``ldae::...``, or configs.
-        seeds: Of pre-training and scoring, one run each.
         work_dir: Runs go to ``<work_dir>/<ldae or mae>/seed<k>``.
         ldae_checkpoints, mae_checkpoints: Trained by these configs before, one a seed.
         scale, data_root, cfg_options: As of :func:`ldae.config.load_config`, for both configs where they are named.
         timesteps: Candidates for l-DAE's features, instead of the config's own.
         pixels: Score the pixels too, once: with the first seed.
-        jobs: Runs at a time.
-        force: Run again, from the start, what is done.
-        quick: A few images and epochs, to see everything run.
-        watched: Runs show themselves on the terminal.
-        num_threads: Of each run; None shares the cores.
-        command: What the table says it was written by.
+        options: Of :class:`Study`; the others as of :func:`ldae.ablate`.
 
     Returns:
         Rows by name, as :func:`summarise_comparison` gives them.
@@ -82,20 +73,19 @@ def compare(
     for name, files in checkpoints.items():
         check_one_a_seed(f'--{name}-checkpoints', files, seeds)
     name = str(scale or 'the configs') + ('-quick' if quick else '')
-    study = Study(Path(work_dir), name, jobs, force, num_threads, watched)
+    study = Study(Path(work_dir), name, **options)
     hashes: dict[str, set[str]] = {}
 
     def load(config: str | Path | Config) -> Config:
-        if isinstance(config, Config):
-            return config
-        return load_config(config, cfg_options, scale, data_root)
+        is_loaded = isinstance(config, Config)
+        return deepcopy(config) if is_loaded else load_config(config, cfg_options, scale, data_root)
 
     def make_jobs() -> list[Job]:
         configs = dict(ldae=load(ldae), mae=load(mae))
         if timesteps:
             configs['ldae'].timesteps = list(timesteps)
-        options = dict(scoring=scoring, pixels=pixels, watched=watched, load=load)
-        planned = plan_comparison(configs, seeds, study.root, checkpoints, quick, **options)
+        place = (study.root, checkpoints, quick, scoring, pixels, study.watched, load)
+        planned = plan_comparison(configs, seeds, *place)
         for member in (member for job in planned for member in job.members):
             hashes.setdefault(member.row, set()).add(member.config)
         return planned

@@ -4,6 +4,7 @@
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -27,10 +28,9 @@ def ablate(
     cfg_options: dict | None = None,
     timesteps: Sequence[int] | None = None,
     scoring: Scoring = SCORING,
-    jobs: int = 1,
-    force: bool = False,
     quick: bool = False,
     command: str = 'ldae.ablate',
+    **options: Any,
 ) -> Outcome:
     """Pre-train rows of the paper's tables at a scale, score them, and write ``results.jsonl``, ``table.md`` and pictures.
 
@@ -43,10 +43,9 @@ def ablate(
         work_dir: Runs go to ``<work_dir>/<scale>/<row>/seed<k>``.
         data_root, cfg_options: Instead of the scale's, for all rows.
         timesteps: Candidates instead of the scale's, for rows that name no time step of their own.
-        jobs: Runs at a time.
-        force: Run again, from the start, what is done.
         quick: A few images and epochs, to see everything run.
         command: What the table says it was written by.
+        options: ``jobs`` and ``force`` of :class:`Study`.
 
     Raises:
         ConfigError: An unknown row or scale, or what no row could be run with.
@@ -54,7 +53,7 @@ def ablate(
     seeds, all_rows = checked_seeds(seeds), list_rows()
     selected = select_rows(rows, all_rows)
     name = find_scale(scale).stem + ('-quick' if quick else '')
-    study = Study(Path(work_dir) / name, name, jobs, force)
+    study = Study(Path(work_dir) / name, name, **options)
 
     def load(path: Path) -> Config:
         cfg = load_config(path, cfg_options, scale, data_root)

@@ -42,6 +42,7 @@ def demo(
     Returns:
         What ``results.json`` holds.
     """
+    check_range('--seed', seed, 0, 2**31 - 1, kind=int)
     if epochs is not None:
         check_range('--epochs', epochs, 2, kind=int)
     work_dir, start = Path(work_dir), time.perf_counter()

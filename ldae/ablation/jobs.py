@@ -21,13 +21,8 @@ from ldae.utils.files import atomic_write_text
 
 from .fingerprint import fingerprint, pop_transfer, relevant, training_part
 
-JOB_FILE, CONFIG_FILE, DONE_FILE, SCORES_FILE, LOG_FILE = (
-    'job.json',
-    'config.py',
-    'done.json',
-    'scores.json',
-    'log.txt',
-)
+JOB_FILE, CONFIG_FILE, LOG_FILE = 'job.json', 'config.py', 'log.txt'
+DONE_FILE, SCORES_FILE = 'done.json', 'scores.json'
 TOKENIZER_FILE = re.compile(r'work_dirs/(?:.*/)?([^/]+)/tokenizer\.pth')
 CHECKPOINTS_A_RUN = 10
 #: Hooks that look at a run while it trains; its scores come at its end.
@@ -81,18 +76,12 @@ SCORING = Scoring()
 
 
 class Pretraining(NamedTuple):
-    """One run a seed, and what is scored of it.
+    """One run a seed, and what is scored of it: ``'trained'``, ``'untrained'``, ``'latents'`` or ``'pixels'`` by row."""
 
-    Args:
-        name: Of the folder.
-        rows: Names of rows, and what of the run each scores: a key of ``worker.ENCODERS``.
-        checkpoints: Trained before, one a seed.
-    """
-
-    name: str
+    name: str  # of the folder
     cfg: Config
     rows: Sequence[tuple[str, str]]
-    checkpoints: Sequence[Path] | None = None
+    checkpoints: Sequence[Path] | None = None  # trained before, one a seed
 
 
 @dataclass(frozen=True)
@@ -182,7 +171,9 @@ def plan(
                     f'{name} seed {seed}', folder, key, seed, own, scoring, [], after, checkpoint, watched
                 )
                 jobs[seed, key] = job
-                _use_checkpoint(job)
+                if checkpoint is not None:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    write_json(folder / DONE_FILE, dict(checkpoint=str(checkpoint.resolve()), seconds=0.0))
             jobs[seed, key].members += [
                 Member(row, _hash_of(encoder, key, shared, transfer, scoring), transfer, encoder)
                 for row, encoder in rows
@@ -199,23 +190,16 @@ def training_key(cfg: Config, tokenizer: Job | None = None, checkpoint: Path | N
         # What is in the file counts, not where it lies.
         part['model']['tokenizer']['checkpoint'] = tokenizer.key
     key = fingerprint(part)
-    if checkpoint is None:
-        return key
-    return fingerprint(key, hashlib.sha256(checkpoint.read_bytes()).hexdigest())
+    return (
+        key if checkpoint is None else fingerprint(key, hashlib.sha256(checkpoint.read_bytes()).hexdigest())
+    )
 
 
 def _hash_of(encoder: str, key: str, cfg: Config, transfer: dict, scoring: Scoring) -> str:
+    of_what = [key, transfer]
     if encoder in ONCE:
-        data = {name: cfg.get(name) for name in ONCE[encoder]}
-        return fingerprint(relevant(data), scoring.as_dict(), encoder)
-    return fingerprint(key, transfer, scoring.as_dict(), encoder)
-
-
-def _use_checkpoint(job: Job) -> None:
-    if job.checkpoint is not None:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        done = dict(checkpoint=str(job.checkpoint.resolve()), seconds=0.0)
-        write_json(job.folder / DONE_FILE, done)
+        of_what = [relevant({name: cfg.get(name) for name in ONCE[encoder]})]
+    return fingerprint(*of_what, scoring.as_dict(), encoder)
 
 
 def _tokenizer_job(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations, groupby
 from pathlib import Path
@@ -18,6 +19,9 @@ from ldae.visualization import accuracy_by_row, accuracy_over_dimension, save_fi
 METRICS = ('knn', 'linear')
 #: The paper's claim: a low-dimensional latent instead of pixels.
 CENTRAL_PAIR = ('t2_pca_d32', 'f5_pixel_256')
+AGREES = "in the paper's order by more than both standard deviations together"
+REVERSED, WITHIN = 'in the reverse order', 'within the spread'
+NOT_JUDGED = 'not judged, since one seed has no spread'
 
 
 class MeanScore(NamedTuple):
@@ -81,9 +85,11 @@ def made_with(entries: Sequence[dict], command: str) -> str:
 
 
 def chosen(entries: Sequence[dict]) -> str:
-    """The time step that features were taken at, and the block if it isn't the last; those of all seeds."""
-    steps = sorted({entry['timestep'] for entry in entries if entry.get('timestep') is not None})
-    return ', '.join(map(str, steps)) or '-'
+    """The time steps that features were taken at, and blocks that aren't the last."""
+    steps = {entry.get('timestep') for entry in entries} - {None}
+    blocks = {entry.get('block') for entry in entries} - {None, -1}
+    shown = ', '.join(map(str, sorted(steps))) or '-'
+    return shown + (f' (block {", ".join(map(str, sorted(blocks)))})' if blocks else '')
 
 
 def write_report(folder: Path, summaries: Sequence[Summary], scale: str, command: str) -> list[Path]:
@@ -153,48 +159,42 @@ def _central_pair(summaries: Sequence[Summary]) -> list[str]:
     if not set(CENTRAL_PAIR) <= set(found):
         return []
     ours, other = (found[name] for name in CENTRAL_PAIR)
-    text = (
+    return [
         f'**Latents instead of pixels**: `{ours.row.name}` {ours.linear} and `{other.row.name}` {other.linear} (linear): '
-        f'{_verdict(ours, other)}. The paper: {ours.row.paper_linear} and {other.row.paper_linear}.'
-    )
-    return [text, '']
+        f'{_verdict(ours, other)}. The paper: {ours.row.paper_linear} and {other.row.paper_linear}.',
+        '',
+    ]
 
 
 def _verdict(better: Summary, worse: Summary) -> str:
     """Of two rows in the paper's order."""
     if better.linear.std is None or worse.linear.std is None:
-        return 'not judged, since one seed has no spread'
-    if beats(better, worse):
-        return "in the paper's order by more than both standard deviations together"
-    return 'in the reverse order' if beats(worse, better) else 'within the spread'
+        return NOT_JUDGED
+    return AGREES if beats(better, worse) else REVERSED if beats(worse, better) else WITHIN
 
 
 def _order(group: Sequence[Summary]) -> list[str]:
     """Where our order is the paper's, and where not; only rows with a spread are judged."""
     known = [summary for summary in group if summary.row.paper_linear is not None]
-    pairs = [
-        (a, b) if a.row.paper_linear > b.row.paper_linear else (b, a)
-        for a, b in combinations(known, 2)
-        if a.row.paper_linear != b.row.paper_linear
-    ]
-    judged = [pair for pair in pairs if all(summary.linear.std is not None for summary in pair)]
+    known.sort(key=lambda summary: -summary.row.paper_linear)
+    pairs = [(a, b) for a, b in combinations(known, 2) if a.row.paper_linear > b.row.paper_linear]
+    counts = Counter(_verdict(*pair) for pair in pairs)
+    judged = len(pairs) - counts[NOT_JUDGED]
     if not judged:
         return ['The order of rows is not judged: rows with one seed have no spread.'] if pairs else []
-    reversed_pairs = [(a, b) for a, b in judged if beats(b, a)]
-    agreeing = sum(beats(a, b) for a, b in judged)
     lines = [
-        f"Of {len(judged)} pairs of rows with a spread, {agreeing} stand in the paper's order (linear) by more than both "
-        f'standard deviations together, {len(reversed_pairs)} in the reverse order, '
-        f'{len(judged) - agreeing - len(reversed_pairs)} within the spread.'
+        f'Of {judged} pairs of rows with a spread, {counts[AGREES]} stand {AGREES} (linear), {counts[REVERSED]} '
+        f'{REVERSED}, {counts[WITHIN]} {WITHIN}.'
     ]
-    if len(judged) < len(pairs):
-        lines[0] += f' {len(pairs) - len(judged)} pairs with a row of one seed are not judged.'
-    if reversed_pairs:
+    if counts[NOT_JUDGED]:
+        lines[0] += f' {counts[NOT_JUDGED]} pairs with a row of one seed are not judged.'
+    if counts[REVERSED]:
         lines += ['', 'Reversed here:', '']
         lines += [
             f'* `{b.row.name}` ({b.linear}) above `{a.row.name}` ({a.linear}); the paper: '
             f'{b.row.paper_linear:.1f} below {a.row.paper_linear:.1f}'
-            for a, b in reversed_pairs
+            for a, b in pairs
+            if beats(b, a)
         ]
     return lines
 

@@ -30,7 +30,7 @@ class Study:
     Args:
         root: Folder of all runs; two studies at a time don't share it.
         scale: What the results say of networks and data.
-        num_parallel: Runs at a time.
+        jobs: Runs at a time.
         force: Run again, from the start, what is done.
         num_threads: Of each run; None shares the cores.
         watched: Runs write to the terminal instead of their log.
@@ -40,13 +40,13 @@ class Study:
         self,
         root: Path,
         scale: str,
-        num_parallel: int = 1,
+        jobs: int = 1,
         force: bool = False,
         num_threads: int | None = None,
         watched: bool = False,
     ) -> None:
-        check_range('--jobs', num_parallel, 1, kind=int)
-        self.root, self.scale, self.num_parallel, self.force = root, scale, num_parallel, force
+        check_range('--jobs', jobs, 1, kind=int)
+        self.root, self.scale, self.num_parallel, self.force = root, scale, jobs, force
         self.num_threads, self.watched = num_threads, watched
         self.results = ResultsFile(root / 'results.jsonl')
 
@@ -55,7 +55,12 @@ class Study:
         with self._claimed() as lock:
             jobs = plan()
             folders, total = {job.name: job.folder for job in jobs}, num_members(jobs)
-            jobs = self._forget(jobs) if self.force else self._without_done(jobs)
+            if self.force:
+                for job in jobs:
+                    if job.checkpoint is None:  # else nothing of it is ours
+                        shutil.rmtree(job.folder, ignore_errors=True)
+            else:
+                jobs = self._without_done(jobs)
             try:
                 failures = self._run_jobs(jobs, total, lock)
             except KeyboardInterrupt:
@@ -72,9 +77,9 @@ class Study:
         entries = self.results.read()
         kept = [entry for entry in entries if 'protocol' in entry]
         if len(kept) < len(entries):
+            count = len(entries) - len(kept)
             print(
-                f'{self.results.path}: {len(entries) - len(kept)} results of an older version are left out; the same rows '
-                'are run anew'
+                f'{self.results.path}: {count} results of an older version are left out; their rows are run anew'
             )
         return kept
 
@@ -91,13 +96,6 @@ class Study:
                     'another --work-dir'
                 ) from error
             yield lock
-
-    def _forget(self, jobs: list[Job]) -> list[Job]:
-        """Delete runs of ours; one that only names a checkpoint has nothing to delete."""
-        for job in jobs:
-            if job.checkpoint is None:
-                shutil.rmtree(job.folder, ignore_errors=True)
-        return jobs
 
     def _without_done(self, jobs: list[Job]) -> list[Job]:
         """Leave out rows that have a result, pre-trainings without rows, and tokenizers that nobody waits for."""
@@ -118,12 +116,8 @@ class Study:
         )
         progress = Progress(sum(job.weight for job in jobs), todo)
         weights = {id(job): job.weight for job in jobs}
-        made_with = dict(
-            scale=self.scale,
-            commit=provenance.commit(),
-            versions=provenance.versions(),
-            device=provenance.device(),
-        )
+        made_with = dict(scale=self.scale, commit=provenance.commit(), versions=provenance.versions())
+        made_with['device'] = provenance.device()
 
         def on_done(job: Job, scores: list[dict]) -> None:
             for score in scores:

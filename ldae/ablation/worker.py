@@ -29,7 +29,7 @@ from ldae.utils.error_lines import one_line, run_explained
 
 from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, SCORES_FILE, read_json, write_json
 
-Encode = Callable[[Tensor], Tensor]
+Encode = Callable[[nn.Module, Tensor], Tensor]
 # While a Runner is built, its description of the machine fills the screen; and these lines say nothing.
 NOISE = ('Exp name', '"FileClient"', '"HardDiskBackend"')
 
@@ -102,14 +102,11 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
     transfer, scoring, seed = member['transfer'], job['scoring'], job['seed']
     protocol = Protocol.of_dict(scoring['protocol'])
     model = load_model(cfg, transfer, folder / done['checkpoint'])
-    kind = member.get('encoder', 'trained')
-    candidates = [Candidate(None, None)]
-    if kind in ENCODERS:
-        encoder = ENCODERS[kind](model, cfg, transfer, seed)
+    candidates, encode = [Candidate(None, None)], REFERENCES.get(member['encoder'])
+    if encode is None:
+        encoder = model if member['encoder'] == 'trained' else untrained_twin(model, cfg, transfer, seed)
         candidates = [Candidate(t, block) for t in transfer['timesteps'] for block in scoring['blocks']]
-        encode = partial(encode_candidates, encoder, candidates)
-    else:
-        encode = partial(REFERENCES[kind], model)
+        encode = partial(encode_candidates, encoder=encoder, candidates=candidates)
     (train, train_y), (test, test_y) = (
         extract(model, loader, encode) for loader in labelled_images(cfg, scoring)
     )
@@ -157,34 +154,22 @@ def labelled_images(cfg: Config, scoring: dict) -> list[DataLoader]:
 
 
 def extract(model: nn.Module, loader: DataLoader, encode: Encode) -> tuple[Tensor, Tensor]:
-    """Features (n, C) that ``encode`` makes of images as ``model`` takes them, and labels (n,)."""
-    return extract_features(encode, loader, partial(model.data_preprocessor, training=False))
+    """Features (n, C) of what ``encode(model, images)`` makes of images, and labels (n,)."""
+    preprocess = partial(model.data_preprocessor, training=False)
+    return extract_features(partial(encode, model), loader, preprocess)
 
 
-def encode_candidates(model: nn.Module, candidates: Sequence[Candidate], images: Tensor) -> Tensor:
+def encode_candidates(
+    model: nn.Module, images: Tensor, encoder: nn.Module, candidates: Sequence[Candidate]
+) -> Tensor:
     """Average-pooled features of each candidate, side by side: (B, C, H, W) -> (B, candidates x embed_dims)."""
-    parts = []
-    blocks = list(dict.fromkeys(candidate.block for candidate in candidates))
+    parts, blocks = [], list(dict.fromkeys(candidate.block for candidate in candidates))
     for timestep in dict.fromkeys(candidate.timestep for candidate in candidates):
         if timestep is not None:
-            check_range('timesteps', timestep, 0, model.backbone.num_timesteps - 1, kind=int)
-            model.backbone.timestep = timestep
-        parts.append(block_features(model, images, blocks).flatten(1))
+            check_range('timesteps', timestep, 0, encoder.backbone.num_timesteps - 1, kind=int)
+            encoder.backbone.timestep = timestep
+        parts.append(block_features(encoder, images, blocks).flatten(1))
     return torch.cat(parts, dim=1)
-
-
-def trained_encoder(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> nn.Module:
-    """The pre-trained encoder."""
-    return model
-
-
-def untrained_encoder(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> nn.Module:
-    """The encoder as it was before training, with the tokenizer of the trained one."""
-    torch.manual_seed(seed)
-    untrained = load_model(cfg, transfer)
-    if hasattr(model, 'tokenizer'):
-        untrained.tokenizer.load_state_dict(model.tokenizer.state_dict())
-    return untrained
 
 
 def encode_latents(model: nn.Module, images: Tensor) -> Tensor:
@@ -197,10 +182,17 @@ def encode_pixels(model: nn.Module, images: Tensor) -> Tensor:
     return images.flatten(1)
 
 
-#: Models whose features are scored.
-ENCODERS = dict(trained=trained_encoder, untrained=untrained_encoder)
-#: What is scored beside encoders.
+#: What is scored beside the trained encoder and its untrained twin.
 REFERENCES = dict(latents=encode_latents, pixels=encode_pixels)
+
+
+def untrained_twin(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> nn.Module:
+    """The model as it was before training, with the tokenizer of the trained one."""
+    torch.manual_seed(seed)
+    untrained = load_model(cfg, transfer)
+    if hasattr(model, 'tokenizer'):
+        untrained.tokenizer.load_state_dict(model.tokenizer.state_dict())
+    return untrained
 
 
 def load_model(cfg: Config, transfer: dict, checkpoint: Path | None = None) -> nn.Module:

@@ -57,6 +57,16 @@ def add_data_root(parser: argparse.ArgumentParser, whose: str) -> None:
     )
 
 
+def add_folder_options(parser: argparse.ArgumentParser) -> None:
+    """``--split``, ``--ann-file`` and ``--workers`` of what reads every image of a folder."""
+    splits = ['train', 'val', 'test']
+    parser.add_argument('--split', choices=splits, default='train', help='which images of it (train)')
+    about = 'annotation file that lists the images, below the folder'
+    parser.add_argument('--ann-file', default='', metavar='FILE', help=about)
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument('--workers', type=int, default=cores, metavar='N', help='processes (one a core)')
+
+
 def add_launcher_options(parser: argparse.ArgumentParser) -> None:
     """``--launcher`` and ``--local_rank``."""
     parser.add_argument(

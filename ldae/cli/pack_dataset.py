@@ -2,7 +2,6 @@
 """Write the images of a folder at the size of training into shards that are read without decoding, or with little."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ldae.utils import ConfigError
 
-from .options import make_parser
+from .options import add_folder_options, make_parser
 
 if TYPE_CHECKING:
     from ldae.datasets import ImageFolder
@@ -28,15 +27,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('data_root', nargs='?', help="the folder that a config's data_root names")
     parser.add_argument('--out', required=True, metavar='DIR', help='folder of the shards; gets DIR/SPLIT')
-    parser.add_argument(
-        '--split', choices=['train', 'val', 'test'], default='train', help='which images (train)'
-    )
-    parser.add_argument(
-        '--ann-file',
-        default='',
-        metavar='FILE',
-        help='annotation file that lists the images, below the folder',
-    )
+    add_folder_options(parser)
     parser.add_argument('--no-label', action='store_true', help='images at any depth, labels are not read')
     parser.add_argument(
         '--crop',
@@ -55,13 +46,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--shard-size', type=int, default=4096, metavar='N', help='images a shard (4096)')
     parser.add_argument(
         '--max-bad', type=float, metavar='X', help='share that may be unreadable (train: 0.01, else 0)'
-    )
-    parser.add_argument(
-        '--workers',
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        metavar='N',
-        help='processes (one a core)',
     )
     parser.add_argument('--verify', action='store_true', help='only compare the files with their checksums')
     parser.add_argument('--force', action='store_true', help='begin anew where something was packed before')

@@ -3,7 +3,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from ldae.utils import ConfigError
 from ldae.utils.files import atomic_write_text
 
-from .options import make_parser
+from .options import add_folder_options, make_parser
 
 FOUND_BAD = 1
 
@@ -24,22 +23,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'tools/verify_dataset.py data/imagenet --split train --write-ann data/imagenet/meta/train.txt',
     )
     parser.add_argument('data_root', help="the folder that a config's data_root names")
-    parser.add_argument(
-        '--split', choices=['train', 'val', 'test'], default='train', help='which images of it (train)'
-    )
-    parser.add_argument(
-        '--ann-file',
-        default='',
-        metavar='FILE',
-        help='annotation file that lists the images, below the folder',
-    )
-    parser.add_argument(
-        '--workers',
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        metavar='N',
-        help='processes (one a core)',
-    )
+    add_folder_options(parser)
     parser.add_argument(
         '--max-pixels', type=int, metavar='N', help='call larger images bad (as ldae.LoadImage)'
     )

@@ -14,6 +14,7 @@ from ldae.ablation import plan_jobs, worker
 from ldae.ablation.comparison import plan_comparison
 from ldae.ablation.jobs import QUICK, SCORING, Pretraining, plan, read_json
 from ldae.apis import get_model
+from ldae.cli import run_tool
 from ldae.config import load_config
 from ldae.config.rows import list_rows
 from ldae.evaluation.protocol import PROTOCOL
@@ -151,6 +152,14 @@ def test_the_same_encoder_has_the_same_score_from_every_tool(job, tmp_path):
     worker.main([str(compared.folder)])
     (entry,) = json.loads((compared.folder / 'scores.json').read_text())
     assert {key: entry[key] for key in expected} == expected
+    limits = ['--max-train-images', '400', '--max-test-images', '200']
+    protocol = ['--k', '5', '--epochs', '3', '--seed', '1']
+    assert (
+        run_tool('probe', [str(checkpoint), *limits, *protocol, '--work-dir', str(tmp_path / 'probe')]) == 0
+    )
+    (probed,) = json.loads((tmp_path / 'probe' / 'probe.json').read_text())['results']
+    assert probed['knn'] == {'5': expected.pop('knn')}
+    assert {key: probed[key] for key in expected} == expected
 
 
 def test_an_untrained_twin_takes_the_tokenizer_of_the_trained_run(tmp_path):
