@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -242,12 +243,13 @@ def find_cache(folder: str | os.PathLike, key: str, wanted: Sequence[FeatureSett
     return None
 
 
+@lru_cache  # for a folder, not for each data set of a probe
 def _tell_of_earlier(folder: Path) -> None:
     """Say so if there are caches that earlier versions of ldae wrote, in another layout."""
-    for path in folder.glob('*/labels.0.npy'):
+    if names := sorted(path.parent.name for path in folder.glob('*/labels.0.npy')):
         print_log(
-            f'{path.parent} was written by an earlier version of ldae and is not read: the features are computed anew, and '
-            'it may be deleted'
+            f'{folder} holds features that an earlier version of ldae wrote, which are not read: they are computed anew, and '
+            f'{", ".join(names)} may be deleted'
         )
 
 

@@ -147,7 +147,7 @@ def test_a_cache_of_an_earlier_version_is_not_read_and_stays(data, net, tmp_path
     monkeypatch.setattr('ldae.evaluation.cache.print_log', said.append)
     cache_features(net, loader(data), None, tmp_path)
     (line,) = said
-    assert f'{earlier.parent} was written by an earlier version of ldae and is not read' in line
+    assert f'{tmp_path} holds features that an earlier version of ldae wrote, which are not read' in line
     with pytest.raises(ConfigError, match='has no format number.*use the version that wrote it'):
         FeatureCache(earlier.parent)
     assert np.load(earlier).tolist() == list(range(10))
