@@ -4,7 +4,7 @@
 import os
 from collections.abc import Sequence
 from itertools import islice
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from ldae.visualization import denoising_grid
 from .feature_extractor import resolve_model
 from .images import read_images
 from .preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Whatever torch's generators take.
 NoiseSeed = Annotated[int, Range(0, 2**63 - 1)]
@@ -70,7 +73,7 @@ def denoise(
 @checked
 def denoising_figure(
     model: nn.Module, images: Any, timesteps: list[int], seed: NoiseSeed = 0, limit: int = 8
-):
+) -> 'Figure':
     """A figure of the first ``limit`` images: clean, then noisy and denoised at each of ``timesteps``."""
     model = check_denoiser(model, timesteps)
     preprocess = Preprocess(model)
@@ -82,7 +85,7 @@ def denoising_figure(
         return draw_denoising(model, inputs, timesteps, seed)
 
 
-def draw_denoising(model: nn.Module, images: Tensor, timesteps: Sequence[int], seed: int = 0):
+def draw_denoising(model: nn.Module, images: Tensor, timesteps: Sequence[int], seed: int = 0) -> 'Figure':
     """Figure of normalised ``images`` (B, C, H, W) denoised by an l-DAE at each of ``timesteps``."""
     noisy, denoised = [], []
     for t in timesteps:

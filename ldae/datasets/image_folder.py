@@ -71,7 +71,7 @@ class ImageFolder(ImageNet):
         fraction_seed: Seed = 0,
         fast_resize: bool = False,
         **kwargs,
-    ):
+    ) -> None:
         self.split = split
         self.max_bad = MAX_BAD.get(split, 0) if max_bad is None else max_bad
         self._flags = torch.zeros(0, dtype=torch.uint8)

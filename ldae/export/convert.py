@@ -4,6 +4,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -143,7 +144,7 @@ def validation_images(model: nn.Module, img_size: int, count: int = NUM_PICTURES
     return F.interpolate(images, (img_size, img_size), mode='bicubic', antialias=True)
 
 
-def compare(model: nn.Module, features, images: Tensor) -> float:
+def compare(model: nn.Module, features: Callable[[Tensor], tuple[Tensor, Tensor]], images: Tensor) -> float:
     """Largest error of tokens and features, each relative to the source's largest.
 
     Raises:

@@ -152,7 +152,9 @@ class LDAE(BaseSelfSupervisor):
             latents = self.noiser.at_level(latents, self.backbone.timestep)
         return self.backbone(self._encoder_input(latents))
 
-    def forward(self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'):
+    def forward(
+        self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
+    ) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor] | list[DataSample]:
         """mmpretrain's ``'tensor'`` (features) and ``'loss'``, and ``'predict'`` (:meth:`predict`)."""
         if mode == 'predict':
             return self.predict(inputs, data_samples)

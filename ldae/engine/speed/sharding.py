@@ -163,7 +163,9 @@ def prepare_sharding(runner: Runner) -> None:
     runner.save_checkpoint = partial(save_checkpoint, runner, runner.save_checkpoint)
 
 
-def save_checkpoint(runner: Runner, save: Callable[..., None], *args, save_optimizer: bool = True, **options):
+def save_checkpoint(
+    runner: Runner, save: Callable[..., None], *args, save_optimizer: bool = True, **options
+) -> None:
     """The Runner's own ``save``, which writes in the main process alone, with what only all of them have together."""
     with full_state_dicts(runner, moments=save_optimizer):
         save(*args, save_optimizer=save_optimizer, **options)

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from mmengine.dist import is_main_process
@@ -17,6 +18,9 @@ from ldae.utils import ConfigError, NaturalInt, PositiveInt, checked
 from ldae.utils.models import evaluating, unwrapped
 from ldae.utils.rng import preserved_rng
 from ldae.visualization import figure_to_array, reconstruction_grid, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @HOOKS.register_module()
@@ -65,13 +69,13 @@ class DenoisingPicturesHook(LDAEHook):
             save_figure(figure, Path(runner.work_dir, 'pictures', f'epoch_{runner.epoch + 1}.png'))
             runner.visualizer.add_image(self.name, figure_to_array(figure), step=runner.epoch + 1)
 
-    def picture(self, runner: Runner):
+    def picture(self, runner: Runner) -> 'Figure':
         """The matplotlib figure of the model as it is."""
         model = unwrapped(runner.model)
         with evaluating(model), preserved_rng():
             return self.draw(model, self._images(runner, model))
 
-    def draw(self, model: nn.Module, images: Tensor):
+    def draw(self, model: nn.Module, images: Tensor) -> 'Figure':
         """The figure of normalised images (B, C, H, W)."""
         return draw_denoising(model, images, self.timesteps)
 
@@ -110,7 +114,7 @@ class ReconstructionPicturesHook(DenoisingPicturesHook):
     ) -> None:
         super().__init__(interval, num_images, dataloader=dataloader)
 
-    def draw(self, model: nn.Module, images: Tensor):
+    def draw(self, model: nn.Module, images: Tensor) -> 'Figure':
         samples = model.predict(images)
         columns = ([sample.get(key) for sample in samples] for key in ('clean', 'reconstructed'))
         return reconstruction_grid(*columns)

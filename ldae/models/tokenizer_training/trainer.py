@@ -98,7 +98,9 @@ class TokenizerTrainer(BaseModel):
         tokenizer.take(unwrapped(self.net))
         return tokenizer
 
-    def forward(self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'):
+    def forward(
+        self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
+    ) -> Tensor | dict[str, Tensor] | list[DataSample]:
         """Images (B, C, H, W) -> losses, :meth:`predict`'s samples, or with ``'tensor'`` their reconstruction."""
         if mode == 'predict':
             return self.predict(inputs, data_samples)
