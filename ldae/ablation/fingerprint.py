@@ -58,7 +58,5 @@ def pop_transfer(cfg: Config) -> dict:
     timestep = cfg.model.get('backbone', {}).pop('timestep', None)
     candidates = cfg.pop('timesteps', None) or [timestep]
     return dict(
-        timestep=timestep,
-        timesteps=list(candidates),
-        transfer_noise=cfg.model.pop('transfer_noise', False),
+        timestep=timestep, timesteps=list(candidates), transfer_noise=cfg.model.pop('transfer_noise', False)
     )

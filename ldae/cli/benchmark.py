@@ -17,16 +17,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'tools/benchmark.sh linear work_dirs/vit-b_pca/epoch_400.pth 8 --data-root data/imagenet',
     )
     add_config_options(parser)
-    parser.add_argument('checkpoint', help='checkpoint of a pre-training run')
-    parser.add_argument('--work-dir', metavar='DIR', help='folder for logs and the result (work_dirs/CONFIG)')
-    parser.add_argument(
-        '--resume', action='store_true', help='continue from the last checkpoint of the work dir'
-    )
-    parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on any device')
-    parser.add_argument(
-        '--keep-batch', action='store_true', help="accumulate batches up to the config's batch"
-    )
-    parser.add_argument('--force', action='store_true', help='replace the benchmark.json of an earlier run')
+    add = parser.add_argument
+    add('checkpoint', help='checkpoint of a pre-training run')
+    add('--work-dir', metavar='DIR', help='folder for logs and the result (work_dirs/CONFIG)')
+    add('--resume', action='store_true', help='continue from the last checkpoint of the work dir')
+    add('--amp', action='store_true', help='bfloat16 autocast, on any device')
+    add('--keep-batch', action='store_true', help="accumulate batches up to the config's batch")
+    add('--force', action='store_true', help='replace the benchmark.json of an earlier run')
     add_launcher_options(parser)
     return parser.parse_args(argv)
 

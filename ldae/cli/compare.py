@@ -19,16 +19,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     for name in ('ldae', 'mae'):
         default = f'ldae::{name}/demo_fashion-mnist.py'
-        parser.add_argument(
-            f'--{name}', default=default, metavar='CONFIG', help=f'pre-training config ({default})'
-        )
-        parser.add_argument(
-            f'--{name}-checkpoints', nargs='+', type=Path, metavar='FILE', help='trained before, one a seed'
-        )
-    parser.add_argument(
-        '--scale', metavar='NAME', help='bring both configs to a scale, as tools/train.py does'
-    )
-    parser.add_argument('--no-pixels', action='store_true', help='leave the raw pixels out')
+        add = parser.add_argument
+        add(f'--{name}', default=default, metavar='CONFIG', help=f'pre-training config ({default})')
+        add(f'--{name}-checkpoints', nargs='+', type=Path, metavar='FILE', help='trained before, one a seed')
+    add('--scale', metavar='NAME', help='bring both configs to a scale, as tools/train.py does')
+    add('--no-pixels', action='store_true', help='leave the raw pixels out')
     add_study_options(parser, [0, 1, 2], 'work_dirs/compare', '{ldae,mae}/seedN')
     return parser.parse_args(argv)
 

@@ -15,16 +15,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'learned: k-NN and linear accuracy. Takes 4 to 5 minutes on one CPU core.',
         'tools/demo.py --work-dir work_dirs/demo',
     )
-    parser.add_argument(
-        '--work-dir', default='work_dirs/demo', metavar='DIR', help='folder for all that is written'
-    )
-    parser.add_argument(
-        '--epochs', type=int, help="of both pre-trainings, at least 2, instead of the configs'"
-    )
-    parser.add_argument('--seed', type=int, default=0, help='of both pre-trainings and the scores (0)')
-    parser.add_argument(
-        '--quick', action='store_true', help='a few hundred images and 2 epochs, to see it run'
-    )
+    add = parser.add_argument
+    add('--work-dir', default='work_dirs/demo', metavar='DIR', help='folder for all that is written')
+    add('--epochs', type=int, help="of both pre-trainings, at least 2, instead of the configs'")
+    add('--seed', type=int, default=0, help='of both pre-trainings and the scores (0)')
+    add('--quick', action='store_true', help='a few hundred images and 2 epochs, to see it run')
     return parser.parse_args(argv)
 
 

@@ -19,19 +19,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'Draw images clean, then noisy and denoised by an l-DAE at each of several noise levels.',
         'tools/denoise.py work_dirs/vit-b_pca/epoch_400.pth photo.jpg --t 100 300 600 --out denoised.png',
     )
-    parser.add_argument('checkpoint', help='of the pre-training of an l-DAE')
-    parser.add_argument('images', nargs='+', metavar='IMAGE', help='files, or folders of them')
-    parser.add_argument(
-        '--t', nargs='+', type=int, default=[100, 300, 600], metavar='T', help='time steps (100 300 600)'
-    )
-    parser.add_argument(
-        '--out', required=True, metavar='FILE', help=f'picture to write ({", ".join(SUFFIXES)})'
-    )
-    parser.add_argument('--config', metavar='FILE', help="the checkpoint's config (the one that it holds)")
-    parser.add_argument('--num-images', type=int, default=8, metavar='N', help='rows at most (8)')
-    parser.add_argument('--seed', type=int, default=0, help='of the noise (0)')
-    parser.add_argument('--device', help='where to compute (the GPU if there is one)')
-    parser.add_argument('--force', action='store_true', help='replace what exists')
+    add = parser.add_argument
+    add('checkpoint', help='of the pre-training of an l-DAE')
+    add('images', nargs='+', metavar='IMAGE', help='files, or folders of them')
+    add('--t', nargs='+', type=int, default=[100, 300, 600], metavar='T', help='time steps (100 300 600)')
+    add('--out', required=True, metavar='FILE', help=f'picture to write ({", ".join(SUFFIXES)})')
+    add('--config', metavar='FILE', help="the checkpoint's config (the one that it holds)")
+    add('--num-images', type=int, default=8, metavar='N', help='rows at most (8)')
+    add('--seed', type=int, default=0, help='of the noise (0)')
+    add('--device', help='where to compute (the GPU if there is one)')
+    add('--force', action='store_true', help='replace what exists')
     return parser.parse_args(argv)
 
 

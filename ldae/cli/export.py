@@ -17,27 +17,26 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "and must give the source's features to 1e-4 of the largest; else nothing is written.",
         'tools/export.py work_dirs/vit-b_pca/epoch_400.pth --to timm --out vit-b_ldae --img-size 224',
     )
-    parser.add_argument('checkpoint', help='of pre-training (l-DAE, MAE), a probe or fine-tuning')
-    parser.add_argument('--to', required=True, choices=FORMATS, help='library or format')
-    parser.add_argument(
+    add = parser.add_argument
+    add('checkpoint', help='of pre-training (l-DAE, MAE), a probe or fine-tuning')
+    add('--to', required=True, choices=FORMATS, help='library or format')
+    add(
         '--out',
         required=True,
         metavar='PATH',
         help='file to write (.pth for mmpretrain, .onnx), or folder (timm, hf)',
     )
-    parser.add_argument('--config', metavar='FILE', help="the checkpoint's config (the one that it holds)")
-    parser.add_argument('--timestep', type=int, metavar='T', help="t to merge (the config's, 10 by default)")
-    parser.add_argument('--img-size', type=int, metavar='N', help="height and width in pixels (the config's)")
-    parser.add_argument(
+    add('--config', metavar='FILE', help="the checkpoint's config (the one that it holds)")
+    add('--timestep', type=int, metavar='T', help="t to merge (the config's, 10 by default)")
+    add('--img-size', type=int, metavar='N', help="height and width in pixels (the config's)")
+    add(
         '--check',
         nargs='+',
         metavar='PATH',
         help='pictures, or folders of them, to compare on beside random and validation images',
     )
-    parser.add_argument(
-        '--save-example', metavar='FILE', help='.npz file with images and the features that they must give'
-    )
-    parser.add_argument('--force', action='store_true', help='replace what exists')
+    add('--save-example', metavar='FILE', help='.npz file with images and the features that they must give')
+    add('--force', action='store_true', help='replace what exists')
     return parser.parse_args(argv)
 
 

@@ -19,12 +19,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'tools/fit_pca.py configs/ldae/vit-b_pca.py --data-root data/imagenet --out pca.pth --figure filters.png',
     )
     add_config_options(parser)
-    parser.add_argument('--out', required=True, metavar='FILE', help='file to write')
-    parser.add_argument('--num-images', type=int, metavar='N', help='size of the random sample (all images)')
-    parser.add_argument('--batch-size', type=int, default=256, help='images read at a time')
-    parser.add_argument('--num-workers', type=int, default=0, help='processes that read images')
-    parser.add_argument('--seed', type=int, default=0, help='of the random sample')
-    parser.add_argument('--figure', metavar='FILE', help='draw the filters')
+    add = parser.add_argument
+    add('--out', required=True, metavar='FILE', help='file to write')
+    add('--num-images', type=int, metavar='N', help='size of the random sample (all images)')
+    add('--batch-size', type=int, default=256, help='images read at a time')
+    add('--num-workers', type=int, default=0, help='processes that read images')
+    add('--seed', type=int, default=0, help='of the random sample')
+    add('--figure', metavar='FILE', help='draw the filters')
     args = parser.parse_args(argv)
     if args.num_images is not None and args.num_images < 1:
         parser.error('--num-images must be at least 1')

@@ -60,11 +60,12 @@ def add_data_root(parser: argparse.ArgumentParser, whose: str) -> None:
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
     """``--split``, ``--ann-file`` and ``--workers`` of what reads every image of a folder."""
     splits = ['train', 'val', 'test']
-    parser.add_argument('--split', choices=splits, default='train', help='which images of it (train)')
+    add = parser.add_argument
+    add('--split', choices=splits, default='train', help='which images of it (train)')
     about = 'annotation file that lists the images, below the folder'
-    parser.add_argument('--ann-file', default='', metavar='FILE', help=about)
+    add('--ann-file', default='', metavar='FILE', help=about)
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument('--workers', type=int, default=cores, metavar='N', help='processes (one a core)')
+    add('--workers', type=int, default=cores, metavar='N', help='processes (one a core)')
 
 
 def add_launcher_options(parser: argparse.ArgumentParser) -> None:
@@ -92,17 +93,14 @@ def launch_options(args: argparse.Namespace) -> dict[str, Any]:
 def add_study_options(parser: argparse.ArgumentParser, seeds: Sequence[int], folder: str, runs: str) -> None:
     """What ``ablate`` and ``compare`` share: what is run, and how it is scored."""
     shown = ' '.join(map(str, seeds))
-    parser.add_argument(
-        '--seeds', type=int, nargs='+', default=seeds, metavar='N', help=f'one run each ({shown})'
-    )
-    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='runs at a time (1)')
-    parser.add_argument('--work-dir', default=folder, metavar='DIR', help=f'runs go to DIR/{runs} ({folder})')
+    add = parser.add_argument
+    add('--seeds', type=int, nargs='+', default=seeds, metavar='N', help=f'one run each ({shown})')
+    add('--jobs', type=int, default=1, metavar='N', help='runs at a time (1)')
+    add('--work-dir', default=folder, metavar='DIR', help=f'runs go to DIR/{runs} ({folder})')
     add_data_root(parser, 'scale')
     add_cfg_options(parser, 'override settings of all configs')
-    parser.add_argument('--force', action='store_true', help='run finished rows again, from the start')
-    parser.add_argument(
-        '--quick', action='store_true', help='a few hundred images and 2 epochs, to see it run'
-    )
+    add('--force', action='store_true', help='run finished rows again, from the start')
+    add('--quick', action='store_true', help='a few hundred images and 2 epochs, to see it run')
     scoring = add_protocol_options(parser, 'k', 'lrs', 'weight_decays', 'epochs', prefix='probe-')
     scoring.add_argument(
         '--timesteps',

@@ -25,30 +25,29 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         ' a stop, it goes on. Exit status: 0 done, 1 --verify found damaged files, 2 error.',
         'tools/pack_dataset.py data/imagenet --out data/imagenet-256',
     )
-    parser.add_argument('data_root', nargs='?', help="the folder that a config's data_root names")
-    parser.add_argument('--out', required=True, metavar='DIR', help='folder of the shards; gets DIR/SPLIT')
+    add = parser.add_argument
+    add('data_root', nargs='?', help="the folder that a config's data_root names")
+    add('--out', required=True, metavar='DIR', help='folder of the shards; gets DIR/SPLIT')
     add_folder_options(parser)
-    parser.add_argument('--no-label', action='store_true', help='images at any depth, labels are not read')
-    parser.add_argument(
+    add('--no-label', action='store_true', help='images at any depth, labels are not read')
+    add(
         '--crop',
         choices=['center', 'none'],
         default='center',
         help='center: squares, as under centre crop; none: whole images, for random crops (center)',
     )
-    parser.add_argument('--edge', type=int, default=256, metavar='N', help='short edge after resizing (256)')
-    parser.add_argument('--size', type=int, metavar='N', help='of the centre crop (as --edge)')
-    parser.add_argument(
+    add('--edge', type=int, default=256, metavar='N', help='short edge after resizing (256)')
+    add('--size', type=int, metavar='N', help='of the centre crop (as --edge)')
+    add(
         '--format',
         choices=['uint8', 'jpeg'],
         help='uint8: no decoding, about 8 times the room (uint8; jpeg with --crop none)',
     )
-    parser.add_argument('--quality', type=int, default=95, metavar='N', help='of JPEGs (95)')
-    parser.add_argument('--shard-size', type=int, default=4096, metavar='N', help='images a shard (4096)')
-    parser.add_argument(
-        '--max-bad', type=float, metavar='X', help='share that may be unreadable (train: 0.01, else 0)'
-    )
-    parser.add_argument('--verify', action='store_true', help='only compare the files with their checksums')
-    parser.add_argument('--force', action='store_true', help='begin anew where something was packed before')
+    add('--quality', type=int, default=95, metavar='N', help='of JPEGs (95)')
+    add('--shard-size', type=int, default=4096, metavar='N', help='images a shard (4096)')
+    add('--max-bad', type=float, metavar='X', help='share that may be unreadable (train: 0.01, else 0)')
+    add('--verify', action='store_true', help='only compare the files with their checksums')
+    add('--force', action='store_true', help='begin anew where something was packed before')
     return parser.parse_args(argv)
 
 

@@ -25,49 +25,37 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'One pass over the images gives all features, which are kept on disk; all linear layers are trained together.',
         'tools/probe.py work_dirs/vit-b_pca/epoch_400.pth --blocks 6-12 --timesteps 0 10 20 40 80 --input clean noisy',
     )
-    parser.add_argument(
-        'checkpoint', nargs='?', help='of l-DAE, MAE or a classifier; without one, untrained weights'
-    )
+    add = parser.add_argument
+    add('checkpoint', nargs='?', help='of l-DAE, MAE or a classifier; without one, untrained weights')
     _add_model_options(parser)
     _add_feature_options(parser)
-    parser.add_argument(
-        '--k', type=int, nargs='+', default=[10, 20, 100, 200], metavar='K', help='neighbours'
-    )
+    add('--k', type=int, nargs='+', default=[10, 20, 100, 200], metavar='K', help='neighbours')
     add_protocol_options(parser, *SCORING)
-    parser.add_argument('--seed', type=int, default=0, help='of linear layers and untrained weights (0)')
-    parser.add_argument(
-        '--memory', type=float, default=4.0, metavar='GIB', help='for the training of linear layers (4)'
-    )
-    parser.add_argument(
-        '--work-dir', metavar='DIR', help='folder for table and pictures (work_dirs/probe/CHECKPOINT)'
-    )
-    parser.add_argument(
-        '--cache', metavar='DIR', help='folder of the features, used again if they fit (DIR/features)'
-    )
-    parser.add_argument(
-        '--refresh', action='store_true', help='compute features anew: images have changed in place'
-    )
-    parser.add_argument('--force', action='store_true', help='replace a probe.json that exists')
+    add('--seed', type=int, default=0, help='of linear layers and untrained weights (0)')
+    add('--memory', type=float, default=4.0, metavar='GIB', help='for the training of linear layers (4)')
+    add('--work-dir', metavar='DIR', help='folder for table and pictures (work_dirs/probe/CHECKPOINT)')
+    add('--cache', metavar='DIR', help='folder of the features, used again if they fit (DIR/features)')
+    add('--refresh', action='store_true', help='compute features anew: images have changed in place')
+    add('--force', action='store_true', help='replace a probe.json that exists')
     add_launcher_options(parser)
     return parser.parse_args(argv)
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--config',
         '--model',
         metavar='MODEL',
         help='a config, a name of ldae.list_models(), timm::NAME or mmpretrain::NAME (the config in the checkpoint)',
     )
-    parser.add_argument(
-        '--pretrained', action='store_true', help='download the weights that timm or mmpretrain has'
-    )
-    parser.add_argument('--scale', metavar='NAME', help='bring the config to a scale, as tools/train.py does')
+    add('--pretrained', action='store_true', help='download the weights that timm or mmpretrain has')
+    add('--scale', metavar='NAME', help='bring the config to a scale, as tools/train.py does')
     add_cfg_options(parser, 'override settings of the config')
-    parser.add_argument('--data', metavar='CONFIG', help="config whose images are used (the model's own)")
-    parser.add_argument('--data-root', metavar='DIR', help="folder of the images, instead of the config's")
+    add('--data', metavar='CONFIG', help="config whose images are used (the model's own)")
+    add('--data-root', metavar='DIR', help="folder of the images, instead of the config's")
     for split in ('train', 'test'):
-        parser.add_argument(
+        add(
             f'--max-{split}-images',
             type=int,
             metavar='N',
@@ -76,17 +64,16 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_feature_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--blocks',
         nargs='+',
         default=['-1'],
         metavar='N',
         help="numbers, ranges as in 6-12, or 'all' (-1, the last)",
     )
-    parser.add_argument(
-        '--timesteps', type=int, nargs='+', metavar='T', help="of an l-DAE (the encoder's own)"
-    )
-    parser.add_argument(
+    add('--timesteps', type=int, nargs='+', metavar='T', help="of an l-DAE (the encoder's own)")
+    add(
         '--input',
         nargs='+',
         dest='inputs',

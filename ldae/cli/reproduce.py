@@ -25,11 +25,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'loss and gradient are not. Exit status: 0 reproduced, 1 everything is finite this time, 2 error.',
         'tools/reproduce.py work_dirs/vit-b_pca/non_finite/iter_1234',
     )
-    parser.add_argument('folder', metavar='DIR', help='what training wrote: WORK_DIR/non_finite/iter_N')
-    parser.add_argument('--rank', type=int, metavar='N', help="only that process's batch (all)")
-    parser.add_argument(
-        '--device', help='cpu or cuda (the GPU if there is one); random numbers differ between them'
-    )
+    add = parser.add_argument
+    add('folder', metavar='DIR', help='what training wrote: WORK_DIR/non_finite/iter_N')
+    add('--rank', type=int, metavar='N', help="only that process's batch (all)")
+    add('--device', help='cpu or cuda (the GPU if there is one); random numbers differ between them')
     return parser.parse_args(argv)
 
 

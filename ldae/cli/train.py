@@ -16,23 +16,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '  tools/dist_train.sh configs/ldae/vit-b_pca.py 8',
     )
     add_config_options(parser)
-    parser.add_argument(
-        '--work-dir', metavar='DIR', help='folder for logs and checkpoints (work_dirs/CONFIG)'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('--work-dir', metavar='DIR', help='folder for logs and checkpoints (work_dirs/CONFIG)')
+    add(
         '--resume',
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
         help='continue from a checkpoint; without one named, from the latest in the work dir',
     )
-    parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, on any device')
-    parser.add_argument(
+    add('--amp', action='store_true', help='bfloat16 autocast, on any device')
+    add(
         '--fast',
         action='store_true',
         help='compiled blocks, bfloat16 autocast, TF32, images resized by torch: docs/performance.md',
     )
-    parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
+    add('--no-validate', action='store_true', help='do not evaluate during training')
     batch = parser.add_mutually_exclusive_group()
     batch.add_argument(
         '--auto-scale-lr',
@@ -44,10 +43,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='accumulate batches up to auto_scale_lr.base_batch_size instead of scaling lr',
     )
-    parser.add_argument('--no-pin-memory', action='store_true', help='pin_memory=False in all data loaders')
-    parser.add_argument(
-        '--no-persistent-workers', action='store_true', help='persistent_workers=False in all data loaders'
-    )
+    add('--no-pin-memory', action='store_true', help='pin_memory=False in all data loaders')
+    add('--no-persistent-workers', action='store_true', help='persistent_workers=False in all data loaders')
     add_launcher_options(parser)
     return parser.parse_args(argv)
 

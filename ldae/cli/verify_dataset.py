@@ -22,22 +22,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'Read every image of a folder and list those that cannot be read. Exit status: 0 all can, 1 some cannot, 2 error.',
         'tools/verify_dataset.py data/imagenet --split train --write-ann data/imagenet/meta/train.txt',
     )
-    parser.add_argument('data_root', help="the folder that a config's data_root names")
+    add = parser.add_argument
+    add('data_root', help="the folder that a config's data_root names")
     add_folder_options(parser)
-    parser.add_argument(
-        '--max-pixels', type=int, metavar='N', help='call larger images bad (as ldae.LoadImage)'
-    )
-    parser.add_argument(
+    add('--max-pixels', type=int, metavar='N', help='call larger images bad (as ldae.LoadImage)')
+    add(
         '--strict',
         action='store_true',
         help='also list images of which parts are damaged, which training reads all the same',
     )
-    parser.add_argument('--format', choices=['text', 'json'], default='text', help='of the list (text)')
-    parser.add_argument('--out', metavar='FILE', help='write the list there instead of printing it')
-    parser.add_argument(
-        '--write-ann', metavar='FILE', help='write an annotation file of the images that can be read'
-    )
-    parser.add_argument('--force', action='store_true', help='overwrite files that exist')
+    add('--format', choices=['text', 'json'], default='text', help='of the list (text)')
+    add('--out', metavar='FILE', help='write the list there instead of printing it')
+    add('--write-ann', metavar='FILE', help='write an annotation file of the images that can be read')
+    add('--force', action='store_true', help='overwrite files that exist')
     return parser.parse_args(argv)
 
 
