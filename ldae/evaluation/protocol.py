@@ -25,6 +25,8 @@ class Protocol(LinearOptions):
     Args:
         name: Of these values; what differs from them is said beside it.
         pooling: How an image's patch tokens become its features.
+        precision: What features are rounded to before they are scored: float16, as a cache keeps them, so that tools
+            with and without one find the same.
         k: Neighbours that vote.
         temperature: Of the votes' weights exp(similarity / temperature); None gives each neighbour one vote.
         metric: Of the neighbours' distance.
@@ -34,6 +36,7 @@ class Protocol(LinearOptions):
 
     name: Annotated[str, Choice('ldae-1')] = 'ldae-1'
     pooling: Annotated[str, Choice('mean')] = 'mean'
+    precision: Annotated[str, Choice('float16', 'float32')] = 'float16'
     k: PositiveInt = 20
     temperature: Annotated[float, Range(1e-6)] | None = 0.07
     metric: Annotated[str, Choice(METRICS)] = 'cosine'
@@ -145,6 +148,7 @@ def score_knn(
     device: str | torch.device | None = None,
 ) -> dict[int, float]:
     """The k-NN half of :func:`score_sets`, of one set."""
+    train_x, test_x = _rounded(protocol, train_x), _rounded(protocol, test_x)
     if protocol.standardised_knn:
         mean, scale = mean_and_scale(train_x)
         train_x, test_x = (train_x[:] - mean) * scale, (test_x[:] - mean) * scale
@@ -163,10 +167,18 @@ def score_linear(
     memory: float = 4.0,
 ) -> dict[Hashable, ProbeResult]:
     """The linear half of :func:`score_sets`."""
+    train, test = ({key: _rounded(protocol, x) for key, x in sets.items()} for sets in (train, test))
     options = {field.name: getattr(protocol, field.name) for field in fields(LinearOptions)}
     linear = linear_probes(train, train_y, test, test_y, **options, seed=seed, device=device, memory=memory)
     _warn_of_edges(linear, protocol.widen)
     return linear
+
+
+def _rounded(protocol: Protocol, features: Features) -> Features:
+    """Features in memory as a cache would give them."""
+    if isinstance(features, Tensor) and protocol.precision == 'float16':
+        return features.half().float()
+    return features
 
 
 def _warn_of_edges(results: Mapping[Hashable, ProbeResult], widen: int) -> None:

@@ -31,7 +31,7 @@ def rows():
     return *split(400), *split(200)
 
 
-QUICK = PROTOCOL.replace(epochs=3, lrs=(0.01, 0.1), weight_decays=(0.0,), widen=0)
+QUICK = PROTOCOL.replace(epochs=3, lrs=(0.01, 0.1), weight_decays=(0.0,), widen=0, precision='float32')
 
 
 def test_one_set_scores_alone_what_it_scores_beside_others(rows):
@@ -167,3 +167,11 @@ def test_a_choice_at_the_end_of_the_grid_is_said(pixels, monkeypatch):
     assert found.as_dict()['at_edge'] == ['lr']
     assert 'end of what was tried for 1 of 1 sets of features (lr=0.003)' in lines[0]
     assert len(lines) == 1
+
+
+def test_features_in_memory_score_as_those_of_a_cache(pixels):
+    train_x, train_y, test_x, test_y = pixels
+    kept = (train_x.half().float(), train_y, test_x.half().float(), test_y)
+    short = QUICK.replace(precision='float16')
+    assert score(short, *pixels) == score(QUICK, *kept)
+    assert not torch.equal(kept[0], train_x)
