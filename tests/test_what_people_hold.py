@@ -18,10 +18,9 @@ from safetensors.torch import load_file
 
 import ldae
 from ldae import registry
-from ldae.ablation.report import summarise, table_page
-from ldae.ablation.results import ResultsFile
+from ldae.ablation.study import Study
 from ldae.cli import run_tool
-from ldae.config import configs_root, find_config, list_rows, load_config
+from ldae.config import configs_root, find_config, load_config
 from ldae.datasets import LatentDataset, PackedImages
 from ldae.launch import LaunchOptions, build_runner, prepare
 from ldae.registry import MODELS
@@ -269,8 +268,11 @@ def test_a_skipped_step_is_reproduced(held, capsys):
     assert 'another device' not in printed
 
 
-def test_results_are_reported(held):
-    entries = ResultsFile(held / 'results.jsonl').read()
-    (summary,) = summarise([row for row in list_rows() if row.name == 't2_pca_d32'], entries)
-    assert (summary.knn.mean, summary.linear.mean) == (50.5, 47.0)
-    assert '| 50.5 | 47.0 | 1 | 65.1 |' in table_page([summary], 'fashion-mnist_subset-quick', 'ldae ablate')
+def test_results_stay_and_are_told_to_be_older(held, tmp_path, capsys):
+    shutil.copy(held / 'results.jsonl', tmp_path)
+    study = Study(tmp_path, 'fashion-mnist_subset-quick')
+    (entry,) = study.results.read()
+    assert (entry['row'], entry['knn'], entry['linear']) == ('t2_pca_d32', 50.5, 47.0)
+    assert study.entries() == []  # it doesn't say by which protocol
+    assert capsys.readouterr().out.count('of an older version') == 1
+    assert sums(tmp_path / 'results.jsonl')[tmp_path / 'results.jsonl'] == sums(held)[held / 'results.jsonl']
