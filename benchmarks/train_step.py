@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ldae.engine.speed.compile_blocks import compile_blocks
+from ldae.engine.speed.blocks import compile_blocks
 from ldae.models.layers import TimestepEmbed, patchify
 from ldae.registry import MODELS
 

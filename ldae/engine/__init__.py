@@ -20,19 +20,16 @@ from .resume.plain_checkpoint import PlainCheckpointHook
 from .resume.safe_checkpoint import SafeCheckpointHook
 from .resume.step_seed import StepSeedHook
 from .resume.stop_on_signal import StopOnSignalHook
-from .speed.activation_checkpoint import ActivationCheckpointHook
-from .speed.compile_blocks import CompileBlocksHook
+from .speed.blocks import ActivationCheckpointHook, CompileBlocksHook
 from .speed.precision import AutocastOptimWrapper, MatmulPrecisionHook
 from .speed.sharding import FullyShardedModel
-from .tokenizer.fit_tokenizer import FitTokenizerHook
+from .tokenizer.fit_hooks import FitTokenizerHook, WriteTokenizerHook
 from .tokenizer.latent_cache_hook import LatentCacheHook
 from .tokenizer.optim_constructors import AdversarialOptimWrapperConstructor
-from .tokenizer.write_tokenizer import WriteTokenizerHook
 from .watch.bad_images import BadImagesHook
 from .watch.deferred_logging import DeferredIterTimerHook, ReducedRuntimeInfoHook
 from .watch.health import HealthHook
 from .watch.online_evaluation import OnlineEvaluationHook
 from .watch.online_knn import OnlineKNNHook
 from .watch.pictures import DenoisingPicturesHook, ReconstructionPicturesHook
-from .watch.progress_bar import ProgressBarHook
-from .watch.run_summary import RunSummaryHook
+from .watch.progress import ProgressBarHook, RunSummaryHook

@@ -17,8 +17,8 @@ class AdversarialOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         model = unwrapped(model)
         if getattr(model, 'adversarial', None) is None:
             raise ConfigError(
-                f'optim_wrapper: AdversarialOptimWrapperConstructor is for models with an adversarial loss, which this '
-                f'{type(model).__name__} has not: set model.adversarial, or remove the constructor'
+                f'optim_wrapper: AdversarialOptimWrapperConstructor is for models with an adversarial loss, and this '
+                f'{type(model).__name__} has none: set model.adversarial, or remove the constructor'
             )
         return OptimWrapperDict(**{name: self._part(getattr(model, name)) for name in ('net', 'adversarial')})
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 from mmengine.hooks import Hook
 
-from ldae.engine.watch import progress_bar
-from ldae.engine.watch.progress_bar import ProgressBarHook
+from ldae.engine.watch import progress
+from ldae.engine.watch.progress import ProgressBarHook
 from ldae.utils import ConfigError
 
 
@@ -21,9 +21,9 @@ def terminal(monkeypatch):
     """Standard error as a terminal, and a bar that shows every step."""
     screen = Terminal()
     monkeypatch.setattr(sys, 'stderr', screen)
-    tqdm = progress_bar.tqdm
+    tqdm = progress.tqdm
     monkeypatch.setattr(
-        progress_bar, 'tqdm', lambda **kw: tqdm(**kw | dict(file=screen, mininterval=0, dynamic_ncols=False))
+        progress, 'tqdm', lambda **kw: tqdm(**kw | dict(file=screen, mininterval=0, dynamic_ncols=False))
     )
     return screen
 

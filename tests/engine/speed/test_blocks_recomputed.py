@@ -5,7 +5,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from ldae.engine import ActivationCheckpointHook, CompileBlocksHook
-from ldae.engine.speed.activation_checkpoint import draws_numbers
+from ldae.engine.speed.blocks import draws_numbers
 from ldae.utils import ConfigError
 
 

@@ -4,7 +4,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from ldae.engine import CompileBlocksHook
-from ldae.engine.speed.compile_blocks import check_cpp_compiler
+from ldae.engine.speed.blocks import check_cpp_compiler
 from ldae.utils import ConfigError
 
 

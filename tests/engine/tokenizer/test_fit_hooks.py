@@ -43,7 +43,7 @@ def test_fits_once_keeps_the_result_and_takes_it_from_the_work_dir(tmp_path, mon
     assert first.model.tokenizer.is_fitted
     assert len(list(tmp_path.glob('tokenizer_*.pth'))) == 1
     monkeypatch.setattr(
-        'ldae.engine.tokenizer.fit_tokenizer.fit_tokenizer', lambda *a: pytest.fail('fitted again')
+        'ldae.engine.tokenizer.fit_hooks.fit_tokenizer', lambda *a: pytest.fail('fitted again')
     )
     second = make_runner(tmp_path)
     FitTokenizerHook(num_images=150).before_train(second)

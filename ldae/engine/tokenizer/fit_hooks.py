@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit the tokenizer when training starts; write one that was trained to a file that pre-training configs name."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+from mmengine import dist
+from mmengine.runner import Runner
+
+from ldae.engine.hook import LDAEHook
+from ldae.models.tokenizers import BaseTokenizer
+from ldae.models.tokenizers.files import load_tokenizer_state, save_tokenizer
+from ldae.registry import HOOKS
+from ldae.utils import ConfigError, NaturalInt, PositiveInt, checked
+from ldae.utils.collective import from_main_process
+from ldae.utils.models import unwrapped
+
+from .fit import fit_tokenizer
+
+
+class FittingHook(LDAEHook):
+    """Fit a tokenizer to a sample of the training images.
+
+    Args:
+        num_images: Size of the random sample; None takes all images.
+        batch_size: Images per batch while fitting.
+        seed: Of the sample.
+    """
+
+    @checked
+    def __init__(
+        self, num_images: PositiveInt | None = 50_000, batch_size: PositiveInt = 256, seed: NaturalInt = 0
+    ) -> None:
+        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+
+    def fit(self, tokenizer: BaseTokenizer, runner: Runner) -> None:
+        """Fit it to images as the model sees them."""
+        preprocessor, loader = unwrapped(runner.model).data_preprocessor, runner.train_dataloader
+        sample = self.num_images, self.batch_size, loader.num_workers, self.seed
+        fit_tokenizer(tokenizer, loader.dataset, preprocessor, *sample)
+
+
+@HOOKS.register_module()
+class FitTokenizerHook(FittingHook):
+    """Fit the model's tokenizer on the training set before the first step.
+
+    The result is the same on all ranks, travels in checkpoints (a resumed run doesn't fit again), and is kept in the
+    work directory as ``tokenizer_<key>.pth``, the key being made of all that it depends on.
+
+    Args:
+        num_images, batch_size, seed: See :class:`FittingHook`.
+    """
+
+    # Before hooks that look at the model when training starts.
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        tokenizer = getattr(unwrapped(runner.model), 'tokenizer', None)
+        if tokenizer is None or not tokenizer.needs_fit or tokenizer.is_fitted:
+            return
+        # A Runner built from objects instead of a config has nothing to tell two tokenizers apart by: fit anew.
+        path = None
+        if 'model' in runner.cfg:
+            path = Path(runner.work_dir) / f'tokenizer_{self.key(runner.cfg)}.pth'
+        if path is None or not self._load(tokenizer, path, runner):
+            self._fit(tokenizer, path, runner)
+
+    def key(self, cfg: dict) -> str:
+        """Hash of the tokenizer's, data set's and normalisation's configs and of this hook's options."""
+        model, data = cfg['model'], cfg['train_dataloader']['dataset']
+        parts = [model['tokenizer'], model.get('data_preprocessor') or cfg.get('data_preprocessor'), data]
+        text = json.dumps([*parts, self.num_images, self.seed], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _load(self, tokenizer: BaseTokenizer, path: Path, runner: Runner) -> bool:
+        """Take the file that rank 0 finds, if there is one."""
+        if not from_main_process(path.is_file()):
+            return False
+        state = load_tokenizer_state(path) if dist.is_main_process() else None
+        tokenizer.load_state_dict(from_main_process(state))
+        runner.logger.info(f'Tokenizer taken from {path}')
+        return True
+
+    def _fit(self, tokenizer: BaseTokenizer, path: Path | None, runner: Runner) -> None:
+        total, start = len(runner.train_dataloader.dataset), time.perf_counter()
+        count = min(self.num_images or total, total)
+        runner.logger.info(f'Fitting {type(tokenizer).__name__} on {count} of {total} training images')
+        self.fit(tokenizer, runner)
+        if path is not None and dist.is_main_process():
+            save_tokenizer(tokenizer, path)
+        kept = tokenizer.kept_variance
+        share = '' if kept is None else f': {tokenizer.latent_dim} dimensions keep {kept:.1%} of the variance'
+        where = '' if path is None else f'; saved to {path}'
+        runner.logger.info(f'Fitted in {time.perf_counter() - start:.1f} s{share}{where}')
+
+
+@HOOKS.register_module()
+class WriteTokenizerHook(FittingHook):
+    """Measure what the trained tokenizer's latents are scaled by, and write it to ``<work_dir>/tokenizer.pth``.
+
+    Args:
+        num_images, batch_size, seed: See :class:`FittingHook`.
+        filename: In the work directory.
+    """
+
+    priority = 'LOW'
+
+    @checked
+    def __init__(
+        self,
+        num_images: PositiveInt | None = 50_000,
+        batch_size: PositiveInt = 64,
+        seed: NaturalInt = 0,
+        filename: str = 'tokenizer.pth',
+    ) -> None:
+        super().__init__(num_images, batch_size, seed)
+        self.filename = filename
+
+    def before_train(self, runner: Runner) -> None:
+        model = unwrapped(runner.model)
+        if not hasattr(model, 'export'):
+            raise ConfigError(
+                f'WriteTokenizerHook: {type(model).__name__} trains no tokenizer: remove the hook'
+            )
+
+    def after_train(self, runner: Runner) -> None:
+        tokenizer, path = unwrapped(runner.model).export(), Path(runner.work_dir, self.filename)
+        self.fit(tokenizer, runner)
+        if dist.is_main_process():
+            save_tokenizer(tokenizer, path)
+        scale, name = float(tokenizer.scale.float().mean()), type(tokenizer).__name__
+        runner.logger.info(f'{name}, latents scaled by 1 / {scale:.4g}, written to {path}')
