@@ -138,8 +138,9 @@ def fits(value: object, hint: Any) -> bool:
     if kind is type(None):
         return value is None
     if kind in SEQUENCES:
-        parts = _of_items(value, inner, origin) if isinstance(value, list | tuple) else ()
-        return isinstance(value, list | tuple) and len(value) == len(parts) and all(map(fits, value, parts))
+        is_list = isinstance(value, list | tuple | range)
+        parts = _of_items(value, inner, origin) if is_list else ()
+        return is_list and len(value) == len(parts) and all(map(fits, value, parts))
     if kind is not Any and isinstance(kind, type):
         # Of classes, a config has names, or dicts to build them from.
         return not isinstance(value, PLAIN) or isinstance(value, kind)

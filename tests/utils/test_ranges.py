@@ -148,6 +148,7 @@ def test_long_values_are_cut_to_one_line():
         ('x', int | None, False),
         ([1, 2], Sequence[int], True),
         ((1, 2), Sequence[int], True),
+        (range(2), Sequence[int], True),
         ([1, 'x'], Sequence[int], False),
         ('ab', Sequence[str], False),
         ([1], tuple[int, int], False),
