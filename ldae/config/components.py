@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be known to be wrong with a config before any data are read: each raises one line."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import mmengine.registry
@@ -10,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 import ldae.registry  # noqa: F401  (its registries are children of the root from here on)
-from ldae.utils.errors import ConfigError, nearest
+from ldae.utils.errors import ConfigError
 from ldae.utils.signatures import check_arguments, is_ours
 
 from .reading import LOADERS, walk_dicts
@@ -42,6 +43,13 @@ SLOTS |= INNER
 # mmpretrain's LoRA model calls names of layers `type`, and its augmentations take options out of their policies; a noise
 # schedule is a function, which the noiser looks up.
 NOT_COMPONENTS = ('targets', 'policies', 'schedule', 'clip_grad')
+NESTING = (
+    'model',
+    'pipeline',
+    'dataset',
+    'optim_wrapper',
+    'visualizer',
+)  # whose components hold others of their kind
 
 
 def check_config(cfg: Config) -> None:
@@ -71,12 +79,7 @@ def check_normalization(where: str, mean: Sequence[float] | None, std: Sequence[
 def check_collate(cfg: Config, where: str, component: Callable) -> None:
     """What a data set of ldae puts together as a batch can't be put together once more."""
     loader, _, inner = where.partition('.')
-    if (
-        loader not in LOADERS
-        or inner != 'dataset'
-        or not is_ours(component)
-        or not hasattr(component, '__getitems__')
-    ):
+    if inner != 'dataset' or not is_ours(component) or not hasattr(component, '__getitems__'):
         return
     collate = (cfg[loader].get('collate_fn') or {}).get('type', 'pseudo_collate')
     if collate in ('pseudo_collate', 'default_collate'):
@@ -92,46 +95,40 @@ def check_types(cfg: Config) -> None:
 
 
 def _components(cfg: Config) -> Iterator[tuple[str, Callable, dict, str]]:
-    """(place, what it builds, options, slot) of each component."""
+    """(place, what it builds, options, slot) of each component that is given by its registered name."""
     scope = cfg.get('default_scope') or 'mmengine'
-    for root in ROOTS:
-        for where, node, slot in _types(cfg.get(root), root, root):
-            registries = [_registry(kind, scope) for kind in SLOTS[slot]]
-            found = next(filter(None, (_resolve(registry, node['type']) for registry in registries)), None)
-            if found is None:
-                raise ConfigError(_unknown_type(cfg, where, node['type'], registries))
-            yield where, found, node, slot
+    for where, node, slot in (found for root in ROOTS for found in typed_nodes(cfg.get(root), root, root)):
+        name = node['type']
+        if not isinstance(name, str):
+            continue
+        registries = [_registry(kind, scope) for kind in SLOTS[slot]]
+        component = next(filter(None, (_resolve(registry, name) for registry in registries)), None)
+        if component is None:
+            hint = next(filter(None, (nearest_type(registry, name) for registry in registries)), '')
+            if 'default_scope' not in cfg:
+                hint = "; the config sets no default_scope, which is 'mmpretrain' for its components and ours"
+            raise ConfigError(f"{where}.type='{name}' is not a registered {registries[0].name}{hint}")
+        yield where, component, node, slot
 
 
-def _unknown_type(cfg: Config, where: str, name: str, registries: list[Registry]) -> str:
-    hint = next(filter(None, (nearest_type(registry, name) for registry in registries)), '')
-    if 'default_scope' not in cfg:
-        hint = "; the config sets no default_scope, which is 'mmpretrain' for its components and ours"
-    return f"{where}.type='{name}' is not a registered {registries[0].name}{hint}"
-
-
-def _types(node: object, where: str, slot: str | None) -> Iterator[tuple[str, dict, str]]:
-    """(place, component, slot) of each ``type`` given as a string, under a slot that is known."""
+def typed_nodes(node: object, where: str, slot: str | None) -> Iterator[tuple[str, dict, str]]:
+    """(place, dict, slot) of each dict with a ``type``, under a slot that is known."""
     if isinstance(node, list | tuple):
         for i, child in enumerate(node):
-            yield from _types(child, f'{where}[{i}]', slot)
+            yield from typed_nodes(child, f'{where}[{i}]', slot)
     if not isinstance(node, dict):
         return
     if slot in SLOTS:
         check_spelling_of_type(where, node)
-    if isinstance(node.get('type'), str) and slot in SLOTS:
+    if 'type' in node and slot in SLOTS:
         yield where, node, slot
     for key, child in node.items():
         if key in NOT_COMPONENTS:
             continue
         inner = key if key in INNER and slot != 'model' else slot
         # What stands beside a hook's or metric's options is of a kind unknown here.
-        known = (
-            'type' not in node
-            or slot in ('model', 'pipeline', 'dataset', 'optim_wrapper', 'visualizer')
-            or inner != slot
-        )
-        yield from _types(child, f'{where}.{key}', inner if known else None)
+        is_known = 'type' not in node or slot in NESTING or inner != slot
+        yield from typed_nodes(child, f'{where}.{key}', inner if is_known else None)
 
 
 def _registry(kind: str, scope: str) -> Registry:
@@ -153,25 +150,14 @@ def _resolve(registry: Registry, name: str) -> Callable | None:
 
 def nearest_type(registry: Registry, name: str) -> str:
     """A hint with the registered name most like ``name``, our own prefixed by their scope, or an empty string."""
-    known = dict(_known_types(registry))
-    short = name.rpartition('.')[2]
-    if short in known:
-        return f"; did you mean '{known[short]}'?"
-    match = nearest(short, known)
-    for candidate in known:
-        if f"'{candidate}'" in match:
-            return match.replace(f"'{candidate}'", f"'{known[candidate]}'")
-    return match
-
-
-def _known_types(registry: Registry) -> Iterable[tuple[str, str]]:
-    stack = [registry._get_root_registry()]
-    while stack:
-        current = stack.pop()
+    known, registries = {}, [registry._get_root_registry()]
+    for current in registries:  # which grows
         current.import_from_location()
-        stack.extend(current._children.values())
+        registries += current._children.values()
         prefix = 'ldae.' if current.scope == 'ldae' else ''
-        yield from ((name, prefix + name) for name in current._module_dict)
+        known |= {short: prefix + short for short in current._module_dict}
+    match = get_close_matches(name.rpartition('.')[2], known, n=1)
+    return f"; did you mean '{known[match[0]]}'?" if match else ''
 
 
 def check_data_roots(cfg: Config) -> None:

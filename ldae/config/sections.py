@@ -89,31 +89,50 @@ def check_sections(cfg: Config) -> None:
     _check_top_level(cfg)
     for where, known in SECTIONS.items():
         _check_section(where, lookup(cfg, where), known)
-    _check_optimizer(cfg)
+    wrapper = cfg.get('optim_wrapper') or {}
+    for key in wrapper:
+        if hint := similar(key, OPTIMIZER_KEYS, CLOSE):
+            raise ConfigError(f'optim_wrapper has no option {key!r}{hint}')
+    if wrapper and 'constructor' not in wrapper:  # one of one's own may make several
+        optimizer = wrapper.get('optimizer')
+        _check_component('optim_wrapper.optimizer', optimizer, '; such as dict(type="AdamW", lr=1e-4)')
+        check_value('optim_wrapper.optimizer.lr', optimizer.get('lr', 0), NUMBER)
+        check_value('optim_wrapper.accumulative_counts', wrapper.get('accumulative_counts', 1), PositiveInt)
 
 
 def check_complete(cfg: Config) -> None:
     """Raise ConfigError for a section that lacks what it can't do without; of a config that is about to run."""
-    for loader in LOADERS:
-        section = cfg.get(loader)
-        if isinstance(section, Mapping) and 'dataset' not in section:
+    for loader in (name for name in LOADERS if isinstance(cfg.get(name), Mapping)):
+        if 'dataset' not in cfg[loader]:
             raise ConfigError(f'{loader} has no dataset: give it one, or set {loader}=None')
         for key in ('dataset', 'sampler', 'batch_sampler', 'collate_fn'):
-            part = lookup(cfg, f'{loader}.{key}')
-            if isinstance(part, str | int) or isinstance(part, Mapping) and 'type' not in part:
-                raise ConfigError(f'{loader}.{key}={part!r} names no component: give it a type')
-    if any(cfg.get(loader) for loader in LOADERS) and 'type' not in (cfg.get('model') or ()):
-        raise ConfigError('model names no component: give it a type')
-    _check_hooks(cfg)
+            part = cfg[loader].get(key)
+            if isinstance(part, Mapping | str | int):
+                _check_component(f'{loader}.{key}', part)
+    if any(cfg.get(loader) for loader in LOADERS):
+        _check_component('model', cfg.get('model'))
+    default = {key: hook for key, hook in (cfg.get('default_hooks') or {}).items() if hook is not None}
+    for key, hook in default.items():
+        hint = similar(key, default.keys() - {key}, cutoff=0.7)
+        _check_component(f'default_hooks.{key}', hook, hint)
+    for i, hook in enumerate(cfg.get('custom_hooks') or ()):
+        _check_component(f'custom_hooks[{i}]', hook)
     loop = cfg.get('train_cfg')
     if loop and 'type' not in loop:
-        by_epoch, length = loop.get('by_epoch'), 'max_epochs' if loop.get('by_epoch') else 'max_iters'
-        if by_epoch is None:
+        if 'by_epoch' not in loop:
             raise ConfigError(
                 'train_cfg has no by_epoch: set by_epoch=True with max_epochs, or False with max_iters'
             )
+        length = 'max_epochs' if loop.by_epoch else 'max_iters'
         if length not in loop:
-            raise ConfigError(f'train_cfg.by_epoch={by_epoch} needs {length}')
+            raise ConfigError(f'train_cfg.by_epoch={loop.by_epoch} needs {length}')
+
+
+def _check_component(where: str, part: object, hint: str = '') -> None:
+    """Raise ConfigError unless ``part`` is a dict that names a component, or one that is built already."""
+    is_plain = part is None or isinstance(part, str | int | float | list | tuple)
+    if is_plain or isinstance(part, Mapping) and 'type' not in part:
+        raise ConfigError(f'{where} must be a dict with a type, got {part!r}{hint}')
 
 
 def lookup(cfg: Config, where: str) -> object:
@@ -153,35 +172,3 @@ def _check_section(where: str, section: object, known: Mapping[str, Any]) -> Non
         elif not ('type' in section and where.endswith('_cfg')):  # whose own signature knows
             hint = nearest(key, known) or f'; it has {", ".join(sorted(known))}'
             raise ConfigError(f'{where} has no option {key!r}{hint}')
-
-
-def _check_hooks(cfg: Config) -> None:
-    default, custom = cfg.get('default_hooks') or {}, cfg.get('custom_hooks') or []
-    hooks = {f'default_hooks.{key}': hook for key, hook in default.items() if hook is not None}
-    hooks |= {f'custom_hooks[{i}]': hook for i, hook in enumerate(custom)}
-    for where, hook in hooks.items():
-        if hasattr(hook, 'before_run'):
-            continue  # one that is built already
-        if not isinstance(hook, Mapping):
-            raise ConfigError(f'{where} must be a dict with a type, got {hook!r}')
-        if 'type' not in hook:
-            name = where.rpartition('.')[2]
-            hint = similar(name, [key for key in default if key != name], cutoff=0.7)
-            raise ConfigError(f'{where} names no hook: give it a type{hint}')
-
-
-def _check_optimizer(cfg: Config) -> None:
-    wrapper = cfg.get('optim_wrapper')
-    for key in wrapper or ():
-        if hint := similar(key, OPTIMIZER_KEYS, CLOSE):
-            raise ConfigError(f'optim_wrapper has no option {key!r}{hint}')
-    if not wrapper or 'constructor' in wrapper:
-        return  # a constructor of one's own may make several
-    optimizer = wrapper.get('optimizer')
-    if not isinstance(optimizer, Mapping) or 'type' not in optimizer:
-        raise ConfigError(
-            f'optim_wrapper.optimizer must be a dict with a type, such as dict(type="AdamW", lr=1e-4), got {optimizer!r}'
-        )
-    if 'lr' in optimizer:
-        check_value('optim_wrapper.optimizer.lr', optimizer['lr'], NUMBER)
-    check_value('optim_wrapper.accumulative_counts', wrapper.get('accumulative_counts', 1), PositiveInt)

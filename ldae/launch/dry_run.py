@@ -3,7 +3,7 @@
 
 import copy
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,7 +19,8 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ldae.config import walk_dicts
-from ldae.config.sections import LOADERS
+from ldae.config.components import typed_nodes
+from ldae.config.reading import LOADERS
 from ldae.engine.speed.sharding import FullyShardedModel, check_optimizer
 from ldae.utils import ConfigError
 from ldae.utils.models import evaluating, unwrapped
@@ -67,7 +68,7 @@ def _component(error: Exception) -> str | None:
 
 
 def dry_run(runner: Runner) -> None:
-    """Everything that a built Runner will build later, apart from its data sets."""
+    """Build everything that a built Runner will build later, apart from its data sets."""
     training = runner.cfg.get('train_dataloader') is not None
     used = [name for name in LOADERS if not (training and name.startswith('test'))]
     shapes: set[tuple[int, ...]] = set()
@@ -75,15 +76,14 @@ def dry_run(runner: Runner) -> None:
         for loader in used:
             for image in _try_pipelines(loader, runner.cfg):
                 if image.shape not in shapes:  # training, validation and test mostly give the same
-                    _try_model(
-                        f'{loader} gives images of {tuple(image.shape)}', image, unwrapped(runner.model)
-                    )
+                    _try_model(loader, image, unwrapped(runner.model))
                 shapes.add(image.shape)
         if isinstance(runner.optim_wrapper, Mapping):
             _try_optimizer(runner)
-        for loader in used:
-            name = loader.replace('dataloader', 'evaluator')
-            _try_metrics(name, runner.cfg.get(name))
+        for name in (loader.replace('dataloader', 'evaluator') for loader in used):
+            for where, metric, _ in typed_nodes(runner.cfg.get(name), name, name):
+                with explain_errors(where):
+                    METRICS.build(copy.deepcopy(metric))
 
 
 def _try_optimizer(runner: Runner) -> None:
@@ -93,29 +93,12 @@ def _try_optimizer(runner: Runner) -> None:
         check_optimizer(wrapper)
     if isinstance(wrapper, OptimWrapperDict):
         wrapper = next(iter(wrapper.values()))
-    for where, scheduler in _schedulers(runner.cfg.get('param_scheduler')):
+    schedulers = runner.cfg.get('param_scheduler')
+    for where, scheduler, _ in typed_nodes(schedulers, 'param_scheduler', 'param_scheduler'):
         given = dict(optimizer=wrapper, epoch_length=1)
         with explain_errors(where):
             # What convert_to_iter_based does needs the number of steps, which the data know.
             PARAM_SCHEDULERS.build(dict(copy.deepcopy(scheduler)), default_args=given)
-
-
-def _schedulers(node: object, where: str = 'param_scheduler') -> Iterator[tuple[str, Mapping]]:
-    if isinstance(node, list | tuple):
-        for i, child in enumerate(node):
-            yield from _schedulers(child, f'{where}[{i}]')
-    elif isinstance(node, Mapping) and 'type' in node:
-        yield where, node
-    elif isinstance(node, Mapping):
-        for key, child in node.items():
-            yield from _schedulers(child, f'{where}.{key}')
-
-
-def _try_metrics(where: str, metrics: object) -> None:
-    for metric in metrics if isinstance(metrics, list | tuple) else [metrics]:
-        if isinstance(metric, Mapping) and 'type' in metric:
-            with explain_errors(where):
-                METRICS.build(copy.deepcopy(metric))
 
 
 def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
@@ -127,7 +110,10 @@ def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
         if not isinstance(steps, list | tuple) or not all(isinstance(step, Mapping) for step in steps):
             continue
         where = f'{loader}.dataset.pipeline'
-        transforms = [_build_step(f'{where}[{i}]', step) for i, step in enumerate(steps)]
+        transforms = []
+        for i, step in enumerate(steps):
+            with explain_errors(f'{where}[{i}]'):
+                transforms.append(TRANSFORMS.build(copy.deepcopy(step)))
         if not transforms or steps[0].get('type') not in READERS:
             continue
         sample = _made_up_sample()
@@ -138,28 +124,18 @@ def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
             yield sample['inputs']
 
 
-def _build_step(where: str, step: Mapping) -> Callable:
-    with explain_errors(where):
-        return TRANSFORMS.build(copy.deepcopy(step))
-
-
 def _made_up_sample() -> dict:
     """What a reader makes of a file, for the steps after it."""
     image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-    return dict(
-        img_path='made-up.jpg',
-        sample_idx=0,
-        gt_label=0,
-        img=image,
-        img_shape=image.shape[:2],
-        ori_shape=image.shape[:2],
-    )
+    shapes = dict(img_shape=image.shape[:2], ori_shape=image.shape[:2])
+    return dict(img_path='made-up.jpg', sample_idx=0, gt_label=0, img=image, **shapes)
 
 
 @torch.no_grad()
-def _try_model(where: str, image: Tensor, model: nn.Module) -> None:
+def _try_model(loader: str, image: Tensor, model: nn.Module) -> None:
     """Normalise one image (C, H, W) as the model does, and let what reads images have it."""
-    with evaluating(model), explain_errors(f'{where}, which do not fit the model:'):
+    where = f'{loader} gives images of {tuple(image.shape)}, which do not fit the model:'
+    with evaluating(model), explain_errors(where):
         sample = DataSample().set_gt_label(0)
         batch = model.data_preprocessor(dict(inputs=image[None], data_samples=[sample]), False)
         for module in _front(model):

@@ -22,18 +22,12 @@ SLOT_OPTIONS = {
     'optim_wrapper': {'optimizer', 'paramwise_cfg', 'constructor'},
 }
 # What classes of mmengine and mmpretrain, and their children, don't look at, or only when it is too late.
+AVERAGE = dict(momentum=Share, interval=PositiveInt, gamma=PositiveInt, update_buffers=bool)
 TOPK = dict(topk=PositiveInt | list[PositiveInt])
 FOREIGN_OPTIONS = {
     'BaseDataset': dict(indices=PositiveInt | list[int] | None),
     'MAEViT': dict(mask_ratio=Share),
-    'EMAHook': dict(
-        momentum=Share,
-        interval=PositiveInt,
-        gamma=PositiveInt,
-        update_buffers=bool,
-        begin_iter=NaturalInt,
-        begin_epoch=NaturalInt,
-    ),
+    'EMAHook': dict(begin_iter=NaturalInt, begin_epoch=NaturalInt, **AVERAGE),
     'ClsHead': TOPK,
     'Accuracy': TOPK,
     'LoggerHook': dict(interval=PositiveInt),
@@ -61,7 +55,8 @@ class Signature:
         self.required: set[str] = set()
         self.is_open = self._collect(component)
         for cls in getattr(component, '__mro__', ()):
-            self.hints.update(FOREIGN_OPTIONS.get(cls.__name__, {}))
+            foreign = FOREIGN_OPTIONS.get(cls.__name__, {})
+            self.hints |= {k: hint for k, hint in foreign.items() if k in self.hints or self.is_open}
 
     @property
     def types(self) -> dict[str, Any]:
@@ -110,10 +105,12 @@ def passed_on(constructor: Callable, rest: str) -> set[str] | None:
         tree = ast.parse(textwrap.dedent(inspect.getsource(constructor)))
     except (OSError, TypeError, SyntaxError):
         return None
+    named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and re.match(r'super\(.*\)\.__init__$', ast.unparse(call.func)):
             given = {keyword.arg or ast.unparse(keyword.value) for keyword in call.keywords}
-            return given - {rest} if rest in given else None
+            # What it names as a string, it takes out of `rest` itself.
+            return given - {rest, *named} if rest in given else None
     return None
 
 

@@ -48,8 +48,8 @@ def line(**fields: object) -> str:
         (dict(custom_hooks=['EMAHook']), "custom_hooks[0] must be a dict with a type, got 'EMAHook'"),
         (dict(val_cfg=dict(tpye='ValLoop')), "did you mean 'type'?"),
         (dict(**MODEL, train_dataloader=dict(batch_size=1)), 'train_dataloader has no dataset'),
-        (dict(**MODEL, train_dataloader=dict(dataset=dict(data_root='x'))), 'names no component'),
-        (dict(train_dataloader=dict(dataset=dict(type='X'))), 'model names no component'),
+        (dict(**MODEL, train_dataloader=dict(dataset=dict(data_root='x'))), 'train_dataloader.dataset must be a dict with a type'),
+        (dict(train_dataloader=dict(dataset=dict(type='X'))), 'model must be a dict with a type, got None'),
     ],
 )  # fmt: skip
 def test_each_mistake_is_one_line(fields: dict, message: str):

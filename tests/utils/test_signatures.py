@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 from mmengine.hooks import CheckpointHook, EMAHook
-from mmpretrain.models import ImageClassifier
+from mmpretrain.models import ArcFaceClsHead, ImageClassifier, LinearClsHead
 from torch.optim import AdamW
 
 from ldae.datasets import ImageFolder
@@ -24,6 +24,12 @@ class Keeps(Base):
         self.others = others
 
 
+class Fixes(Base):
+    def __init__(self, **kwargs) -> None:
+        size = kwargs.pop('size', 2)
+        super().__init__(size=size, depth=3, **kwargs)
+
+
 class Inherits(Passes):
     pass
 
@@ -34,6 +40,17 @@ def test_options_that_are_passed_on_are_those_of_the_next_class():
         assert set(signature.types) == {'width', 'size', 'depth'}
         assert not signature.is_open
         assert not signature.required  # `size` is given by the child
+
+
+def test_an_option_that_a_class_sets_for_its_parent_is_none_of_its_own():
+    signature = signature_of(Fixes)
+    assert set(signature.types) == {'size'}
+    with pytest.raises(TypeError, match='multiple values'):
+        Fixes(depth=1)
+    Fixes(size=1)
+    assert 'data_prefix' in signature_of(ImageFolder).types
+    assert 'topk' not in signature_of(ArcFaceClsHead).types
+    assert 'topk' in signature_of(LinearClsHead).types
 
 
 def test_options_that_are_kept_may_be_anything():
