@@ -3,6 +3,7 @@
 
 import time
 from pathlib import Path
+from typing import Annotated
 
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from ldae.datasets.latents import DTYPES, LatentDataset
 from ldae.engine.hook import LDAEHook
 from ldae.registry import HOOKS
-from ldae.utils import ConfigError, check_choice, check_range
+from ldae.utils import Choice, ConfigError, PositiveInt, checked
 from ldae.utils.collective import from_main_process
 from ldae.utils.models import unwrapped
 
@@ -49,9 +50,13 @@ class LatentCacheHook(LDAEHook):
     # After the tokenizer is fitted, before hooks that look at the data.
     priority = 'HIGH'
 
-    def __init__(self, file: str | None = None, dtype: str = 'float16', batch_size: int = 256) -> None:
-        check_choice('LatentCacheHook: dtype', dtype, DTYPES)
-        check_range('LatentCacheHook: batch_size', batch_size, 1, kind=int)
+    @checked
+    def __init__(
+        self,
+        file: str | None = None,
+        dtype: Annotated[str, Choice(DTYPES)] = 'float16',
+        batch_size: PositiveInt = 256,
+    ) -> None:
         self.file, self.dtype, self.batch_size = file, dtype, batch_size
 
     def before_run(self, runner: Runner) -> None:
