@@ -167,7 +167,7 @@ def test_augmentation_is_refused(losses, tmp_path):
 
 def test_a_model_without_latents_and_wrong_options_are_one_line():
     for options in (dict(dtype='int8'), dict(batch_size=0)):
-        with pytest.raises(ConfigError, match='LatentCacheHook: '):
+        with pytest.raises(ConfigError, match='LatentCacheHook.(dtype|batch_size)='):
             LatentCacheHook(**options)
     with pytest.raises(ConfigError, match='Linear is not an l-DAE: remove the hook'):
         check_model(torch.nn.Linear(1, 1))
