@@ -45,7 +45,8 @@ SCALES_INTRO = """\
 A scale is one small file that the command names; the rows have no second copy. It replaces the data, the geometry of the
 tokenizer, the named sizes of the network, latent dimensions and epochs; targets, noise, augmentation and labels stay the row's.
 One's own scale is a file like these, named by its path. At the smallest scales two rows can become the same: the convolutional
-VAE's d = 8 and d = 16, and neighbouring cuts of appendix A.
+VAE's d = 8 and d = 16, and neighbouring cuts of appendix A. Of several t, `tools/ablate.py` takes each row's best on
+held-out training images.
 """
 
 TOKENIZERS = """\
@@ -93,6 +94,7 @@ def scales() -> str:
     cells = [head]
     for path in sorted((configs_root() / 'scales').glob('*.py')):
         rules = load_config(path).scale
+        steps = rules.get('timestep', 10)
         arch, tokens = rules.archs['half-large'], (rules.img_size // rules.patch_size) ** 2
         cells.append(
             [
@@ -103,7 +105,7 @@ def scales() -> str:
                 ' / '.join(str(d) for d in rules.latent_dims.values()),
                 f'{arch.num_layers} + {arch.num_layers} blocks of {arch.embed_dims}',
                 f'{rules.epochs}',
-                f'{rules.get("timestep", 10)}',
+                ' / '.join(map(str, steps if isinstance(steps, list) else [steps])),
             ]
         )
     return '\n'.join([SCALES_INTRO, markdown_table(cells, len(head)), ''])
