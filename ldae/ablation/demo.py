@@ -40,7 +40,7 @@ def demo(
         quick: A few hundred images and 2 epochs, to see it run.
 
     Returns:
-        What ``results.json`` holds.
+        The content of ``results.json``.
     """
     check_range('--seed', seed, 0, 2**31 - 1, kind=int)
     if epochs is not None:
@@ -101,7 +101,7 @@ def draw(folder: Path, work_dir: Path) -> None:
 
 
 def make_results(rows: dict[str, dict], seed: int) -> dict:
-    """What ``results.json`` holds, from the rows of the comparison."""
+    """The content of ``results.json``, from the rows of the comparison."""
     entries = {name: row['entries'][seed] for name, row in rows.items()}
     encoders, extra = (
         {key: {metric: entries[name][metric] for metric in METRICS} for key, name in names.items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes two runs the same: a hash of what can change their outcome, and of nothing else."""
+"""Hashes by which two runs are the same: of all that can change their outcome, and of nothing else."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ def fingerprint(*parts: object) -> str:
 
 
 def training_part(cfg: Config) -> dict:
-    """What of a config decides which weights come out of training."""
+    """The part of a config that decides which weights come out of training."""
     part = {key: cfg.get(key) for key in TRAINING_KEYS}
     part['fit_tokenizer'] = cfg.get('default_hooks', {}).get('fit_tokenizer')
     return relevant(part)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has to be run: one job a pre-training, with the rows that are scored on it; and the tokenizers it waits for."""
+"""Jobs: one a pre-training, with the rows that are scored on it; and one a tokenizer that it waits for."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def small_steps(cfg: Config, few: Quick | None) -> Config:
 
 
 def read_json(path: Path) -> dict:
-    """What a file holds; nothing if it isn't there or was cut short."""
+    """The content of a file; nothing if it isn't there or was cut short."""
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):

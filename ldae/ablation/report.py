@@ -68,7 +68,8 @@ def summarise(rows: Sequence[Row], entries: Sequence[dict]) -> list[Summary]:
 
 def scored_by(entries: Sequence[dict]) -> str:
     """A line for below a table: the protocol, and which choices are still at the edge of what was tried."""
-    protocols = sorted({str(Protocol.of_dict(entry['protocol'])) for entry in entries})
+    known = [Protocol.of_dict(entry['protocol']) for entry in entries if 'protocol' in entry]
+    protocols = sorted(set(map(str, known))) or ['of an earlier version']
     at_edge = sorted(
         {f'{entry["row"]} ({", ".join(entry["at_edge"])})' for entry in entries if entry.get('at_edge')}
     )
@@ -141,7 +142,8 @@ def row_table(summaries: Sequence[Summary]) -> str:
 
 
 def _header(group: Sequence[Summary]) -> list[str]:
-    k = group[0].entry['protocol']['k']
+    entry = group[0].entry
+    k = (entry.get('protocol') or entry['probe'])['k']
     ours = [f'ours: {k}-NN', 'ours: linear', 'seeds']
     return ['row', '', 'd', 't', *ours, "the paper's: linear, ImageNet"]
 

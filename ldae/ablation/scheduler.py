@@ -124,7 +124,7 @@ class Scheduler:
 
 
 def worker_command(folder: Path) -> list[str]:
-    """What a job's process runs."""
+    """The command of a job's process."""
     return [sys.executable, '-m', 'ldae.ablation.worker', str(folder)]
 
 

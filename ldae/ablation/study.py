@@ -17,7 +17,7 @@ from .scheduler import Failure, Scheduler
 
 
 class Outcome(NamedTuple):
-    """What came out of a study: the rows of its table, what failed, and the folder of each run by its name."""
+    """Of a study: the rows of its table, what failed, and the folder of each run by its name."""
 
     rows: Any
     failures: list[Failure]
@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
 
 
 class Study:
-    """What runs in ``root``, and what came out of it in ``results.jsonl`` there.
+    """Runs in a folder, and their results in ``results.jsonl`` there.
 
     Args:
         root: Folder of all runs; two studies at a time don't share it.

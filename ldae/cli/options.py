@@ -83,7 +83,7 @@ def export_local_rank(args: argparse.Namespace) -> None:
 
 
 def launch_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What of the arguments is an option of :class:`ldae.launch.LaunchOptions`."""
+    """The arguments that are options of :class:`ldae.launch.LaunchOptions`."""
     from ldae.launch import LaunchOptions
 
     export_local_rank(args)
@@ -91,7 +91,7 @@ def launch_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_study_options(parser: argparse.ArgumentParser, seeds: Sequence[int], folder: str, runs: str) -> None:
-    """What ``ablate`` and ``compare`` share: what is run, and how it is scored."""
+    """Options of ``ablate`` and ``compare``: what is run, and how it is scored."""
     shown = ' '.join(map(str, seeds))
     add = parser.add_argument
     add('--seeds', type=int, nargs='+', default=seeds, metavar='N', help=f'one run each ({shown})')
