@@ -19,14 +19,8 @@ from ldae.evaluation import PROTOCOL, linear_probe
 from ldae.utils.tables import text_table
 
 LRS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-#: Classes, training images a class, channels, and the noise that makes a task about as hard as the others.
-MIXTURES = (
-    (10, 500, 96, 1.5),
-    (10, 500, 384, 1.5),
-    (200, 50, 192, 1.8),
-    (200, 50, 384, 1.8),
-    (1000, 20, 192, 1.2),
-)
+#: Classes, training images a class, channels.
+MIXTURES = ((10, 500, 96), (10, 500, 384), (200, 30, 96), (200, 30, 192), (1000, 12, 96))
 
 
 def pixels() -> tuple[Tensor, ...]:
@@ -38,16 +32,17 @@ def pixels() -> tuple[Tensor, ...]:
     return tuple(sets)
 
 
-def mixture(classes: int, images: int, channels: int, noise: float) -> tuple[Tensor, ...]:
+def mixture(classes: int, images: int, channels: int) -> tuple[Tensor, ...]:
     """Training and test features (n, channels) with their labels."""
     generator = torch.Generator().manual_seed(0)
+    scale = 1 / torch.arange(1, 33)  # a few directions hold most of the variance, as in features of images
     centres = torch.randn(classes, 32, generator=generator)
     layer = torch.randn(32, channels, generator=generator) / 32**0.5
     sets = []
     for count in (images, max(2, images // 5)):
         labels = torch.arange(classes).repeat(count)
-        x = centres[labels] + noise * torch.randn(len(labels), 32, generator=generator)
-        sets += [torch.relu(x @ layer + 0.3 * torch.randn(len(x), channels, generator=generator)), labels]
+        x = (centres[labels] + torch.randn(len(labels), 32, generator=generator)) * scale
+        sets += [torch.relu(x @ layer + 0.01 * torch.randn(len(x), channels, generator=generator)), labels]
     return tuple(sets)
 
 

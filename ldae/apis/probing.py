@@ -3,6 +3,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,8 @@ def probe(
     if is_main_process():
         own = getattr(model, '_config', None)
         config = getattr(config, 'filename', config) or (own and own.filename) or None
-        write_probe(folder, scores, _made_with(model, config, checkpoint, data, seed, scores))
+        made_with = _made_with(model, config, checkpoint, data, seed, scores)
+        scores = replace(scores, files=write_probe(folder, scores, made_with))
     return scores
 
 
@@ -144,7 +146,7 @@ def _made_with(
     seed: int,
     scores: ProbeScores,
 ) -> dict[str, Any]:
-    """What the figures depend on."""
+    """The things that the figures depend on."""
     return dict(
         model=type(model).__name__,
         config=None if config is None else str(config),

@@ -102,9 +102,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     start_processes(args.launcher)
     scores = probe(**options)
     if is_main_process():
-        print(
-            f'\n{report(scores)}\n{", ".join(f"{name} {value} s" for name, value in scores.seconds.items())}'
-        )
+        seconds = ', '.join(f'{name} {value} s' for name, value in scores.seconds.items())
+        written = ', '.join(path.name for path in scores.files)
+        print(f'\n{report(scores)}\n\n{seconds}. Wrote {written} to {scores.files[0].parent}')
 
 
 def start_processes(launcher: str) -> None:

@@ -14,7 +14,7 @@ RUN = 64
 
 
 class Features(Protocol):
-    """What is asked of features (n, C): a tensor is some, and so are those of a cache."""
+    """Features (n, C): a tensor is some, and so are those of a cache."""
 
     shape: torch.Size
 

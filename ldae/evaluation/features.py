@@ -165,7 +165,7 @@ def resolve_block_numbers(depth: int, blocks: Sequence[int] | None) -> list[int]
     for block in blocks:
         if isinstance(block, bool) or not isinstance(block, int) or not 1 <= abs(block) <= depth:
             raise ConfigError(
-                f'blocks: {block!r} is none: the encoder has blocks 1 to {depth}, or -1 to -{depth}'
+                f'blocks: {block!r} is not one: the encoder has blocks 1 to {depth}, or -1 to -{depth}'
             )
     resolved = [block if block > 0 else depth + 1 + block for block in blocks]
     if not resolved or len(set(resolved)) < len(resolved):
@@ -223,7 +223,7 @@ def _is_channels_last(backbone: nn.Module) -> bool:
 def _forward_unmasked(
     model: nn.Module, backbone: nn.Module, images: Tensor, pooled: bool = True
 ) -> Tensor | tuple[Tensor, ...]:
-    """What the encoder gives; all tokens where it would pick the class token, or average and ``pooled`` is off."""
+    """The encoder's output; all tokens where it would pick the class token, or average and ``pooled`` is off."""
     own = getattr(backbone, 'out_type', None)
     if own == 'cls_token' or (not pooled and own == 'avg_featmap'):
         backbone.out_type = 'raw'

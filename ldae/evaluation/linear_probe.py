@@ -277,7 +277,7 @@ def values_beyond(tried: Mapping[Setting, float]) -> dict[str, float]:
 
 
 def settings_beyond(tried: Mapping[Setting, float]) -> list[Setting]:
-    """What :func:`values_beyond` adds to the product of learning rates and weight decays."""
+    """The settings that :func:`values_beyond` adds to the product of learning rates and weight decays."""
     beyond = values_beyond(tried)
     lrs, decays = (
         [

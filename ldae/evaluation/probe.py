@@ -66,14 +66,15 @@ class ProbeRow:
 
 @dataclass(frozen=True)
 class ProbeScores:
-    """What a probe has found.
+    """The result of a probe.
 
     Attributes:
         rows: One a set of features.
         chosen: The row that is best on held-out training images; None where nothing was held out.
         protocol: How they were scored.
         data: Numbers of images and classes.
-        seconds: What the steps took.
+        seconds: Of the steps.
+        files: Those that were written.
     """
 
     rows: list[ProbeRow]
@@ -81,6 +82,7 @@ class ProbeScores:
     protocol: Protocol
     data: dict[str, int]
     seconds: dict[str, float]
+    files: Sequence[Path] = ()
 
 
 def probe_encoder(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a probe has found: as a table, as JSON, as a page and as pictures."""
+"""The result of a probe: as a table, as JSON, as a page and as pictures."""
 
 from __future__ import annotations
 

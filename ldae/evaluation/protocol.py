@@ -20,7 +20,7 @@ from .linear_probe import LinearOptions, ProbeResult, linear_probes
 @checked
 @dataclass(frozen=True, kw_only=True)
 class Protocol(LinearOptions):
-    """What an accuracy depends on beside the encoder, the data and the seed, which is that of the linear layers.
+    """All that an accuracy depends on beside the encoder, the data and the seed, which is that of the linear layers.
 
     Args:
         name: Of these values; what differs from them is said beside it.
@@ -70,7 +70,7 @@ PROTOCOL = Protocol()
 
 @dataclass(frozen=True)
 class Score:
-    """What one set of features scores: k-NN accuracy in percent by number of neighbours, and the linear layer's result."""
+    """Scores of one set of features: k-NN accuracy in percent by number of neighbours, and the linear layer's result."""
 
     knn: dict[int, float]
     linear: ProbeResult

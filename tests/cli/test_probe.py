@@ -138,7 +138,9 @@ def test_features_are_used_again_and_pictures_of_another_probe_go(probed, ldae_c
     assert run_tool('probe', list(map(str, [ldae_checkpoint, *options, '--force']))) == 0
     assert files == {path: path.stat().st_mtime_ns for path in (probed / 'features').rglob('*.npy')}
     assert not (tmp_path / 'probe' / 'accuracy_over_block.png').exists()
-    assert ' 300  clean ' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert ' 300  clean ' in out
+    assert f'Wrote probe.json, probe.md to {tmp_path / "probe"}' in out
 
 
 def test_what_exists_is_kept_without_force(probed, ldae_checkpoint, capsys):
@@ -266,3 +268,24 @@ def test_unknown_blocks_are_refused(word):
 def test_each_checkpoint_has_a_work_dir_of_its_own():
     assert default_work_dir('runs/vit-b_pca/epoch_4.pth', None) == 'work_dirs/probe/vit-b_pca_epoch_4'
     assert default_work_dir(None, 'timm::vit_tiny') == 'work_dirs/probe/timm_vit_tiny'
+
+
+def test_classes_that_a_limit_leaves_out_are_said_before_the_pass(
+    monkeypatch, ldae_checkpoint, tmp_path, capsys
+):
+    passes = []
+    monkeypatch.setattr('ldae.evaluation.probe.cache_features', lambda *args, **options: passes.append(args))
+    line = error_of(capsys, ldae_checkpoint, *FEW, '--max-train-images', 9, '--work-dir', tmp_path, '--k', 1)
+    assert '9 leaves no image of some of the 10 classes' in line
+    assert not passes
+
+
+def test_a_class_that_training_lacks_is_said_before_the_pass(
+    monkeypatch, own_images, tiny_image_folder, capsys
+):
+    passes = []
+    monkeypatch.setattr('ldae.evaluation.probe.cache_features', lambda *args, **options: passes.append(args))
+    for path in (tiny_image_folder / 'train' / 'b').iterdir():
+        path.unlink()
+    assert 'no training image of class [1]' in error_of(capsys, *own_images)
+    assert not passes
