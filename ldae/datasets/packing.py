@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ from mmcv.transforms import Compose
 from tqdm import tqdm
 
 from ldae.registry import TRANSFORMS
-from ldae.utils import ConfigError, check_choice, check_range
+from ldae.utils import Choice, ConfigError, PositiveInt, Range, check_range, checked
 from ldae.utils.files import atomic_write_text
 
 from .image_folder import ImageFolder, describe_bad
@@ -30,9 +30,9 @@ from .packed import IMAGES, LABELS, NAMES, OFFSETS, PACKED, packed_pipeline, res
 from .store import ArrayFile, damaged_files, entries_of, new_shard, shard_name, write_manifest
 
 PLAN = 'plan.json'
-CROPS, FORMATS = ('center', 'none'), ('uint8', 'jpeg')
 
 
+@checked
 @dataclass(frozen=True)
 class PackOptions:
     """How images are packed.
@@ -46,19 +46,14 @@ class PackOptions:
         shard_size: Images a shard.
     """
 
-    crop: str = 'center'
-    edge: int = 256
+    crop: Annotated[str, Choice('center', 'none')] = 'center'
+    edge: Annotated[int, Range(8)] = 256
     size: int | None = None
-    format: str = 'uint8'
-    quality: int = 95
-    shard_size: int = 4096
+    format: Annotated[str, Choice('uint8', 'jpeg')] = 'uint8'
+    quality: Annotated[int, Range(1, 100)] = 95
+    shard_size: PositiveInt = 4096
 
     def __post_init__(self) -> None:
-        check_choice('crop', self.crop, CROPS)
-        check_choice('format', self.format, FORMATS)
-        check_range('edge', self.edge, 8, kind=int)
-        check_range('quality', self.quality, 1, 100, kind=int)
-        check_range('shard_size', self.shard_size, 1, kind=int)
         if self.crop == 'none' and (self.format != 'jpeg' or self.size is not None):
             raise ConfigError(
                 "crop='none' keeps images of different sizes: it needs format='jpeg' and no size"
