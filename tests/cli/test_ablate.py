@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tool from its command line to its table; the processes it starts are tested in tests/ablation."""
 
+import contextlib
 import fcntl
+import io
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,10 +29,16 @@ def command(work_dir, *rows):
 def ran(tmp_path_factory):
     """Two rows of one pre-training, one of another, and one that cannot be built; what the tool printed."""
     work_dir = tmp_path_factory.mktemp('ablate')
-    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
     options = command(work_dir, 'a_t10_clean', 'a_t80_noisy', 'f5_pixel_32', '--jobs', '2')
-    tool = [sys.executable, ROOT / 'tools' / 'ablate.py', *options]
-    result = subprocess.run(tool, env=env, capture_output=True, text=True, timeout=300)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        patch.setenv('PYTHONPATH', str(ROOT))
+        patch.setattr(sys, 'argv', ['tools/ablate.py', *options])
+        status = run_tool('ablate')
+    result = SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=err.getvalue())
     return work_dir / 'fashion-mnist_subset-quick', result, options
 
 
