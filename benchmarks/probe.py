@@ -85,7 +85,7 @@ def main() -> None:
         again, _ = timed(partial(run_pass, folder), args.device)
         probe = partial(linear_probes, train, train.labels, test, test.labels, device=args.device)
         heads, results = timed(
-            partial(probe, lrs=lrs, weight_decays=WEIGHT_DECAYS, epochs=args.epochs), args.device
+            partial(probe, lrs=lrs, weight_decays=WEIGHT_DECAYS, epochs=args.epochs, widen=0), args.device
         )
     count = len(results) * len(lrs) * len(WEIGHT_DECAYS)
     images = train.num_images + test.num_images

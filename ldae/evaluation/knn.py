@@ -2,26 +2,28 @@
 """k-nearest-neighbour classification of frozen features, in blocks, on any device."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from mmengine.dist import all_reduce, get_dist_info
 from torch import Tensor
 from torch.nn import functional as F
 
-from ldae.utils import ConfigError, check_choice, check_range
+from ldae.utils import Choice, ConfigError, PositiveInt, checked
 
 from .feature_stack import Features, mean_and_scale
 
-METRICS = ('cosine', 'euclidean')
+Metric = Annotated[str, Choice('cosine', 'euclidean')]
 
 
+@checked
 def knn_classify(
     train_x: Features,
     train_y: Tensor,
     test_x: Features,
-    k: int = 20,
+    k: PositiveInt = 20,
     temperature: float | None = 0.07,
-    metric: str = 'cosine',
+    metric: Metric = 'cosine',
     block_size: int = 256,
 ) -> Tensor:
     """Predict labels (m,) for ``test_x`` (m, C) from the k nearest of ``train_x`` (n, C), ``train_y`` (n,).
@@ -49,14 +51,15 @@ def knn_accuracy(train_x: Features, train_y: Tensor, test_x: Features, test_y: T
     return accuracy(predicted, test_y)
 
 
+@checked
 def knn_accuracies(
     train_x: Features,
     train_y: Tensor,
     test_x: Features,
     test_y: Tensor,
-    ks: Sequence[int] = (10, 20, 100, 200),
+    ks: Sequence[PositiveInt] = (10, 20, 100, 200),
     temperature: float | None = 0.07,
-    metric: str = 'cosine',
+    metric: Metric = 'cosine',
     block_size: int = 256,
     device: str | torch.device | None = None,
 ) -> dict[int, float]:
@@ -76,8 +79,6 @@ def knn_accuracies(
     """
     if not ks:
         raise ConfigError('knn_accuracies: ks needs at least one number of neighbours')
-    for k in ks:
-        check_range('k', k, 1, kind=int)
     _check(train_x, train_y, test_x, max(ks), temperature, metric)
     check_classes(train_y, test_y)
     rank, world = get_dist_info()
@@ -198,8 +199,6 @@ def check_classes(train_y: Tensor, test_y: Tensor) -> None:
 def _check(
     train_x: Features, train_y: Tensor, test_x: Features, k: int, temperature: float | None, metric: str
 ) -> None:
-    check_choice('metric', metric, METRICS)
-    check_range('k', k, 1, kind=int)
     check_features('train_x', train_x, train_y)
     check_features('test_x', test_x)
     if k > train_x.shape[0]:

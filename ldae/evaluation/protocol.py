@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ldae.utils import Choice, ConfigError, PositiveInt, Range, checked
 
-from .feature_stack import Features, mean_and_scale
-from .knn import METRICS, knn_accuracies
-from .linear_probe import LinearOptions, ProbeResult, linear_probes
+from .feature_stack import Features
+from .knn import Metric, knn_accuracies
+from .linear_probe import LinearOptions, ProbeResult, linear_probes, standardise
 
 
 @checked
@@ -39,7 +39,7 @@ class Protocol(LinearOptions):
     precision: Annotated[str, Choice('float16', 'float32')] = 'float16'
     k: PositiveInt = 20
     temperature: Annotated[float, Range(1e-6)] | None = 0.07
-    metric: Annotated[str, Choice(METRICS)] = 'cosine'
+    metric: Metric = 'cosine'
     standardised_knn: bool = False
 
     def replace(self, **overrides: Any) -> 'Protocol':
@@ -134,7 +134,7 @@ def score_sets(
     """
     sets = {key: (train[key], train_y, test[key], test_y) for key in train}
     knn = {key: score_knn(protocol, *one, ks=ks, device=device) for key, one in sets.items()}
-    linear = score_linear(protocol, train, train_y, test, test_y, seed, device, memory)
+    linear = score_linear(protocol, train, train_y, test, test_y, seed=seed, device=device, memory=memory)
     return {key: Score(knn[key], linear[key]) for key in train}
 
 
@@ -150,8 +150,7 @@ def score_knn(
     """The k-NN half of :func:`score_sets`, of one set."""
     train_x, test_x = _rounded(protocol, train_x), _rounded(protocol, test_x)
     if protocol.standardised_knn:
-        mean, scale = mean_and_scale(train_x)
-        train_x, test_x = (train_x[:] - mean) * scale, (test_x[:] - mean) * scale
+        train_x, test_x = standardise(train_x[:], test_x[:])
     options = dict(temperature=protocol.temperature, metric=protocol.metric, device=device)
     return knn_accuracies(train_x, train_y, test_x, test_y, tuple(ks) or (protocol.k,), **options)
 
@@ -162,14 +161,12 @@ def score_linear(
     train_y: Tensor,
     test: Mapping[Hashable, Features],
     test_y: Tensor,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    memory: float = 4.0,
+    **options: Any,
 ) -> dict[Hashable, ProbeResult]:
-    """The linear half of :func:`score_sets`."""
+    """The linear half of :func:`score_sets`; ``options`` are ``seed``, ``device`` and ``memory``."""
     train, test = ({key: _rounded(protocol, x) for key, x in sets.items()} for sets in (train, test))
-    options = {field.name: getattr(protocol, field.name) for field in fields(LinearOptions)}
-    linear = linear_probes(train, train_y, test, test_y, **options, seed=seed, device=device, memory=memory)
+    options |= {field.name: getattr(protocol, field.name) for field in fields(LinearOptions)}
+    linear = linear_probes(train, train_y, test, test_y, **options)
     _warn_of_edges(linear, protocol.widen)
     return linear
 

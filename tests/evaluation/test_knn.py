@@ -119,7 +119,7 @@ def test_half_precision_features_are_searched_in_float32(blobs):
 
 
 @pytest.mark.parametrize(
-    ('ks', 'message'), [((), 'at least one'), ((5, 0), 'k=0'), ((5, 401), 'k=401: there are only 400')]
+    ('ks', 'message'), [((), 'at least one'), ((5, 0), r'ks\[1\]=0'), ((5, 401), 'k=401: there are only 400')]
 )
 def test_bad_numbers_of_neighbours_are_one_clear_line(blobs, ks, message):
     with pytest.raises(ConfigError, match=message):
