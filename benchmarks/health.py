@@ -94,14 +94,14 @@ def watching(runner: SimpleNamespace, batch: dict, args: argparse.Namespace) -> 
     def per_step() -> None:
         with watched:
             hook.before_train_iter(runner, 0, batch)
-            hook.after_train_iter(runner, 0, batch)
+            hook.after_train_iter(runner, 0, data_batch=batch)
 
     def report() -> None:
         runner.iter = args.interval - 1
         hook.before_train_iter(runner, 0, batch)  # the next update takes the norm
         step()
         hook._batches.extend([batch] * -(-args.num_images // args.batch_size))
-        hook.after_train_iter(runner, 0, batch)
+        hook.after_train_iter(runner, 0, data_batch=batch)
         runner.iter = 0
 
     return dict(step=step, per_step=per_step, report=report)
@@ -115,7 +115,7 @@ def guarding(runner: SimpleNamespace, batch: dict, args: argparse.Namespace) -> 
         with watched:
             hook.before_train_iter(runner, 0, batch)
             hook._guards[0].before_step()
-            hook.after_train_iter(runner, 0, batch)
+            hook.after_train_iter(runner, 0, data_batch=batch)
 
     def with_gradients() -> None:
         hook.before_train(runner)

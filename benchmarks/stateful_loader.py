@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether torchdata's StatefulDataLoader gives what ldae's order of the data gives, and what either costs a step.
 
-    pip install --no-deps torchdata==0.11.0
+    pip install --no-deps torchdata==0.11.0            # without it, only ldae's is looked at
     python benchmarks/stateful_loader.py
 
 A pass with two workers is broken off and gone on from with other numbers of workers, and by two processes instead of one.
@@ -15,17 +15,23 @@ import statistics
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import islice
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.dataset import sampler as mmengine_sampler
 from torch.utils.data import DataLoader, Dataset
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from ldae.engine.resume import data_order
 from ldae.utils.rng import seed_everything
+
+try:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+except ImportError:
+    StatefulDataLoader = None
 
 IMAGES, BATCH, TAKEN, WORKERS = 240, 4, 13, 2
 
@@ -101,10 +107,13 @@ class Ours(Plain):
         self.order.move_to(state)
 
 
-def as_process(rank: int, world: int) -> None:
+@contextmanager
+def as_process(rank: int, world: int) -> Iterator[None]:
     """Let samplers and orders believe that this is one of several processes."""
-    for module in (mmengine_sampler, data_order):
-        module.get_dist_info = lambda: (rank, world)
+    with ExitStack() as stack:
+        for module in (mmengine_sampler, data_order):
+            stack.enter_context(patch.object(module, 'get_dist_info', lambda: (rank, world)))
+        yield
 
 
 def samples(reader: Plain) -> list[tuple]:
@@ -113,19 +122,18 @@ def samples(reader: Plain) -> list[tuple]:
 
 def resumed(kind: type, workers: int, world: int) -> str:
     """What comes of going on after :data:`TAKEN` batches, in a few words."""
-    as_process(0, 1)
     whole = samples(kind(Drawing(), BATCH, WORKERS))[TAKEN * BATCH :]
     broken = kind(Drawing(), BATCH, WORKERS)
     batches = iter(broken)
     list(islice(batches, TAKEN))
     state, found, reads = broken.state(), [None] * len(whole), 0
     for rank in range(world):
-        as_process(rank, world)
         data = Drawing()
-        reader = kind(data, BATCH // world, workers)
         try:
-            reader.restore(state)
-            mine = samples(reader)
+            with as_process(rank, world):
+                reader = kind(data, BATCH // world, workers)
+                reader.restore(state)
+                mine = samples(reader)
         except Exception as error:
             return f'refused: {type(error).__name__} {error}'.strip()
         reads += int(data.reads.sum())
@@ -155,25 +163,31 @@ def main() -> None:
     )
     parser.add_argument('--rounds', type=int, default=15)
     parser.add_argument('--batch-size', type=int, default=64)
+    parser.add_argument('--batches', type=int, default=100, help='that a round is timed over')
     parser.add_argument('--step-ms', type=float, default=30, help='step that the cost is a share of')
     args = parser.parse_args()
     warnings.filterwarnings('ignore', message='This DataLoader will create')
-    for kind in (Stateful, StatefulOfSeeds, Ours):
+    theirs = (Stateful, StatefulOfSeeds) if StatefulDataLoader else ()
+    for kind in (*theirs, Ours):
         print(f'{kind.__doc__.splitlines()[0]} Broken off with {WORKERS} workers, gone on from with')
         for workers in (2, 0, 1, 3):
             print(f'  {workers} workers, one process: {resumed(kind, workers, 1)}')
         print(f'  {WORKERS} workers, two processes: {resumed(kind, WORKERS, 2)}')
-    as_process(0, 1)
     for workers in (0, WORKERS):
-        times = {kind: [] for kind in (Plain, Stateful, StatefulOfSeeds, Ours)}
+        times = {kind: [] for kind in (Plain, *theirs, Ours)}
         for _ in range(args.rounds):
             for kind, values in times.items():
-                values.append(1e3 * seconds_a_batch(kind, workers, 100 * args.batch_size, args.batch_size))
+                values.append(
+                    1e3 * seconds_a_batch(kind, workers, args.batches * args.batch_size, args.batch_size)
+                )
         plain = statistics.median(times[Plain])
-        print(f'{workers} workers: ms a batch of {args.batch_size}, and more than plain as share of a step')
+        print(f'{workers} workers, a batch of {args.batch_size}')
         for kind, values in times.items():
             median = statistics.median(values)
-            print(f'  {kind.__name__:16} {median:6.3f}  {(median - plain) / args.step_ms:+.2%}')
+            share = (median - plain) / args.step_ms
+            print(
+                f"  {kind.__name__:16} {median:6.3f} ms; more than torch's own loader: {share:+.2%} of a step"
+            )
 
 
 if __name__ == '__main__':

@@ -20,10 +20,12 @@ TINY = {
     'runner_overhead.py': '--batch-sizes 4 --steps 2',
     'scaling.py': '--processes 1 --batch-size 4 --rounds 1 --steps 1 --warm-up 1',
     'stores.py': '--scale 0.01 --batch-size 4 --rounds 1 --only safetensors',
+    'stateful_loader.py': '--rounds 1 --batch-size 2 --batches 3',
     'train_step.py': '--masked --size tiny --img-size 32 --batch-size 2 --steps 1',
 }
 PEERS = 'float32 products|plain loop of timm layers|training time|bare product|feature pass|a step of MAE'
 PEERS += "|encoding images|mmpretrain's pipeline"
+PEERS += "|torch's own loader"
 PEERS += '|bare loop|bare copy|processes that do not talk'
 
 
