@@ -123,7 +123,7 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
         transfer_noise=bool(transfer['transfer_noise']),
         tokenizer=type(tokenizer).__name__ if tokenizer else None,
         latent_dim=tokenizer.geometry.latent_dim if tokenizer else None,
-        epochs=cfg.train_cfg.get('max_epochs'),
+        epochs=cfg.train_cfg.get('max_epochs') if member['encoder'] == 'trained' else None,
         images=dict(train_images=len(train_y), test_images=len(test_y)),
         protocol=scoring['protocol'],
     )

@@ -18,6 +18,8 @@ from ldae.config.packed import use_packed_data
 from ldae.evaluation.probe import ProbeScores, probe_encoder
 from ldae.evaluation.probe_figures import FILES, write_probe
 from ldae.evaluation.protocol import PROTOCOL, Protocol
+from ldae.models.tokenizers.fit import fit_tokenizer
+from ldae.registry import DATASETS
 from ldae.utils import ConfigError, PositiveInt, Seed, checked, provenance
 from ldae.utils.collective import failing_together
 
@@ -82,6 +84,7 @@ def probe(
     torch.manual_seed(seed)  # untrained weights are the same on all processes
     model = get_model(config, checkpoint, scale=scale, cfg_options=cfg_options, pretrained=pretrained)
     images = _data_config(model, data, data_root, scale)
+    _fit_tokenizer(model, images)
     scores = probe_encoder(
         model,
         images,
@@ -136,6 +139,18 @@ def _data_config(
     use_packed_data(cfg)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     return cfg
+
+
+def _fit_tokenizer(model: nn.Module, data: Config) -> None:
+    """Fit the tokenizer of an untrained l-DAE, as its training does before the first step."""
+    tokenizer = getattr(model, 'tokenizer', None)
+    if tokenizer is None or not tokenizer.needs_fit or tokenizer.is_fitted:
+        return
+    hook = (data.get('default_hooks') or {}).get('fit_tokenizer') or {}
+    options = {name: hook[name] for name in ('num_images', 'batch_size', 'seed') if name in hook}
+    fit_tokenizer(
+        tokenizer, DATASETS.build(data.train_dataloader.dataset), model.data_preprocessor, **options
+    )
 
 
 def _made_with(

@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``ldae fit-pca`` and ``tools/fit_pca.py``."""
     args = parse_args(argv)
     from ldae.config import load_config
-    from ldae.engine.tokenizer.fit import fit_tokenizer_of
     from ldae.models.tokenizers.files import save_tokenizer
+    from ldae.models.tokenizers.fit import fit_tokenizer_of
     from ldae.visualization import filter_grid, save_figure
 
     cfg = load_config(args.config, args.cfg_options, args.scale, args.data_root)

@@ -12,12 +12,11 @@ from mmengine.runner import Runner
 from ldae.engine.hook import LDAEHook
 from ldae.models.tokenizers import BaseTokenizer
 from ldae.models.tokenizers.files import load_tokenizer_state, save_tokenizer
+from ldae.models.tokenizers.fit import fit_tokenizer
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, checked
 from ldae.utils.collective import from_main_process
 from ldae.utils.models import unwrapped
-
-from .fit import fit_tokenizer
 
 
 class FittingHook(LDAEHook):

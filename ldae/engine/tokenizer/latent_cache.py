@@ -16,12 +16,11 @@ from tqdm import tqdm
 
 from ldae.datasets import batch_collate
 from ldae.datasets.latents import LatentDataset, new_latents, shards_of, write_shard
+from ldae.models.tokenizers.fit import collate
 from ldae.utils import ConfigError
 from ldae.utils.collective import failing_together
 from ldae.utils.models import hash_tensors
 from ldae.utils.rng import preserved_rng, seed_cpu
-
-from .fit import collate
 
 #: Images that are read twice, and encoded again when latents are used that were there before.
 NUM_SAMPLES = 32

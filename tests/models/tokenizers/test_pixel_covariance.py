@@ -5,10 +5,10 @@ import torch
 from mmpretrain.models.utils import SelfSupDataPreprocessor
 from torch.nn import functional as F
 
-from ldae.engine.tokenizer.fit import fit_tokenizer
 from ldae.models import PatchPCATokenizer
 from ldae.models.layers import patch_view
 from ldae.models.tokenizers import PixelCovariance, PixelNormalization, pixel_covariance
+from ldae.models.tokenizers.fit import fit_tokenizer
 
 
 def images(count: int = 40, channels: int = 3) -> torch.Tensor:

@@ -5,9 +5,9 @@ from mmpretrain.models.utils import SelfSupDataPreprocessor
 from torch.utils.data import Dataset
 
 from ldae.datasets import IDXDataset
-from ldae.engine.tokenizer.fit import fit_tokenizer, sample_indices
 from ldae.models import PatchPCATokenizer
 from ldae.models.tokenizers.files import load_tokenizer_state, save_tokenizer
+from ldae.models.tokenizers.fit import fit_tokenizer, sample_indices
 from ldae.utils import ConfigError
 
 
