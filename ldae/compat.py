@@ -26,15 +26,15 @@ LOG_HISTORY = 10_000
 RESTARTED = 'ldae-restarted'
 
 
-def installed(package: str, below: str) -> bool:
-    """Whether an installed package is older than ``below``."""
-    return digit_version(version(package)) < digit_version(below)
+def is_older(package: str, than: str) -> bool:
+    """Whether the installed version of a package is older than another."""
+    return digit_version(version(package)) < digit_version(than)
 
 
 def wrap_once(owner: object, name: str, wrapper: Callable[[Callable], Callable]) -> None:
     """Put ``wrapper(original)`` in the place of a function of mmengine < 0.11, unless that was done."""
     original = getattr(owner, name)
-    if not installed('mmengine', '0.11') or hasattr(original, '__wrapped__'):
+    if not is_older('mmengine', '0.11') or hasattr(original, '__wrapped__'):
         return
     is_static = isinstance(vars(owner)[name], staticmethod)
     replacement = functools.wraps(original)(wrapper(original))
@@ -122,7 +122,7 @@ def bound_log_history() -> None:
 
     The last 10 000 are kept, which no step notices; a mean over more steps than that is one over the last 10 000.
     """
-    if installed('mmengine', '0.11'):
+    if is_older('mmengine', '0.11'):
         HistoryBuffer.__init__.__defaults__ = ([], [], LOG_HISTORY)
 
 
