@@ -25,7 +25,7 @@ AUTOCAST_TYPES = ('AutocastOptimWrapper', 'AmpOptimWrapper')
 
 @dataclass
 class Findings:
-    """Names of whatever is not finite in one batch's step, in the order of the computation."""
+    """Names of all that is not finite in one batch's step, in the order of the computation."""
 
     iter: int
     images: list[str] = field(default_factory=list)

@@ -21,11 +21,10 @@ STEP_FILE = 'iter_{}.pth'
 
 @HOOKS.register_module()
 class SafeCheckpointHook(LDAEHook, CheckpointHook):
-    """mmengine's CheckpointHook, which deletes the oldest checkpoint before it writes a new one: with
-    ``max_keep_ckpts=1``, being killed in between loses all. Here the new one comes first, also the best one's;
-    ``last_checkpoint`` holds a name, not an absolute path.
+    """mmengine's CheckpointHook, but a new checkpoint, also the best one, is written before the one before is deleted.
 
-    While gradients accumulate, a checkpoint waits for the step that uses them.
+    mmengine deletes first: with ``max_keep_ckpts=1``, being killed in between loses all. ``last_checkpoint`` holds a name
+    here, not an absolute path. While gradients accumulate, a checkpoint waits for the step that uses them.
 
     Args:
         interval: Epochs between checkpoints, or steps with ``by_epoch=False``; -1: none.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nothing has to be run before training from latents either: the images are encoded when training starts."""
+"""Encode the images when training from latents starts, so that nothing has to be run before it."""
 
 import time
 from pathlib import Path

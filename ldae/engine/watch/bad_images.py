@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Say which images could not be read."""
+"""Report images that could not be read."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good are the features so far? Asked while pre-training runs."""
+"""Score the features while pre-training runs."""
 
 import time
 from collections.abc import Sequence

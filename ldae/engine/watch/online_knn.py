@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cheaper half of the online evaluation."""
+"""Score the features by k-NN alone while pre-training runs."""
 
 from ldae.evaluation.protocol import PROTOCOL
 from ldae.registry import HOOKS
