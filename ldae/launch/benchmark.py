@@ -7,7 +7,6 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.runner import Runner
 
 from ldae.apis.models import load_config_of
 from ldae.config import load_config
@@ -57,13 +56,13 @@ def benchmark(
         raise ConfigError(f'{path} exists: pass --force to replace it, or another --work-dir')
     runner = build_runner(cfg)
     runner.train()
-    result = _scores(runner, name) | dict(
-        config=name,
-        checkpoint=checkpoint,
-        scale=runner.cfg.get('scale'),
-        seed=runner.seed,
-        batch=runner.cfg.get('batch_arithmetic'),
-    )
+    history = runner.message_hub.log_scalars.get(f'val/{TOP1}')
+    if history is None:
+        raise ConfigError(f'{name} has measured no {TOP1}: its val_evaluator must be Accuracy')
+    values = [float(value) for value in history.data[0]]
+    result = dict(top1=values[-1], best_top1=max(values), epochs=runner.epoch, config=name)
+    result |= dict(checkpoint=checkpoint, scale=runner.cfg.get('scale'), seed=runner.seed)
+    result['batch'] = runner.cfg.get('batch_arithmetic')
     if is_main_process():
         atomic_write_text(path, json.dumps(result, indent=2) + '\n')
     return result | dict(file=str(path))
@@ -86,19 +85,15 @@ def benchmark_config(
     if not any(key.startswith('backbone.') for key in content['state_dict']):
         raise ConfigError(f'{checkpoint} has no encoder (backbone.*): name a checkpoint of pre-training')
     if pretrained is not None:
-        _check_method(full, pretrained, name, checkpoint)
+        kind = pretrained.get('model', {}).get('type')
+        wanted = 'ldae' if full.model.backbone.type.endswith('LDAEViT') else 'mae'
+        if METHODS.get(kind, wanted) != wanted:
+            raise ConfigError(
+                f'{name} does not fit {checkpoint}, which holds {kind}: take {_suggestion(pretrained)}'
+            )
         if scale is None and 'scale' not in full:
             scale = pretrained.get('scale')
     return name, load_config(name, {CHECKPOINT: checkpoint, **(cfg_options or {})}, scale)
-
-
-def _check_method(cfg: Config, pretrained: Config, name: str, checkpoint: str) -> None:
-    kind = pretrained.get('model', {}).get('type')
-    wanted = 'ldae' if cfg.model.backbone.type.endswith('LDAEViT') else 'mae'
-    if METHODS.get(kind, wanted) != wanted:
-        raise ConfigError(
-            f'{name} does not fit {checkpoint}, which holds {kind}: take {_suggestion(pretrained)}'
-        )
 
 
 def _stored_config(checkpoint: str, content: dict, needed: bool) -> Config | None:
@@ -149,11 +144,3 @@ def _suggestion(cfg: Config) -> str:
     except ConfigError:
         return 'one of configs/benchmarks'
     return ' or '.join(f'configs/benchmarks/{name}_{kind}.py' for kind in KINDS[:2])
-
-
-def _scores(runner: Runner, name: str) -> dict:
-    history = runner.message_hub.log_scalars.get(f'val/{TOP1}')
-    if history is None:
-        raise ConfigError(f'{name} has measured no {TOP1}: its val_evaluator must be Accuracy')
-    values = [float(value) for value in history.data[0]]
-    return dict(top1=values[-1], best_top1=max(values), epochs=runner.epoch)
