@@ -261,18 +261,18 @@ class LinearProbe(LinearOptions):
 
 
 def values_beyond(tried: Mapping[Setting, float]) -> dict[str, float]:
-    """By option of which the best setting has the largest or smallest value that was tried: the next value there.
+    """By option that is best at the largest or smallest value that was tried, and nowhere else: the next value there.
 
     The grid goes on in the ratio of its last two values, or by 10 from 0, below which there is nothing. An option of which
     a single value was tried is not searched.
     """
-    found = {}
-    for name in ('lr', 'weight_decay') if tried else ():
+    found, top = {}, max(tried.values(), default=None)
+    for name in ('lr', 'weight_decay'):
         values = sorted({getattr(setting, name) for setting in tried} - {None})
-        best = getattr(max(tried, key=tried.get), name)
-        if len(values) > 1 and best and best in (values[0], values[-1]):
-            near = values[1] if best == values[0] else values[-2]
-            found[name] = float(f'{best * best / near:.2g}') if near else 10 * best
+        best = {getattr(setting, name) for setting, accuracy in tried.items() if accuracy == top}
+        if len(values) > 1 and best <= {values[0], values[-1]} and 0 not in best:
+            end, near = (values[-1], values[-2]) if values[-1] in best else (values[0], values[1])
+            found[name] = float(f'{end * end / near:.2g}') if near else 10 * end
     return found
 
 

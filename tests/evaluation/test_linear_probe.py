@@ -219,6 +219,14 @@ def test_the_grid_goes_on_in_its_own_ratio(best, lrs, decays, beyond):
     assert values_beyond(tried(best, lrs, decays)) == {key: pytest.approx(v) for key, v in beyond.items()}
 
 
+@pytest.mark.parametrize(
+    ('equals', 'beyond'), [((0.1, 0.3), {}), ((0.1, 1.0), dict(lr=3.3)), ((0.1,), dict(lr=0.033))]
+)
+def test_of_equal_rates_one_inside_the_grid_is_enough(equals, beyond):
+    grid = {Setting(0.0, lr): 60.0 if lr in equals else 50.0 for lr in (0.1, 0.3, 1.0)}
+    assert values_beyond(grid) == {key: pytest.approx(value) for key, value in beyond.items()}
+
+
 def test_the_grid_stays_a_product():
     found = settings_beyond(tried(Setting(1e-3, 0.3)))
     assert set(found) == {Setting(wd, lr) for wd in (0.0, 1e-3, 1e-2) for lr in (0.1, 0.3, 0.9)} - set(
