@@ -3,7 +3,6 @@
 
 import io
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +11,9 @@ import torch
 from torch import Tensor
 
 from ldae.registry import DATASETS
-from ldae.utils import Choice, ConfigError, NaturalInt, PositiveInt, Seed, checked
+from ldae.utils import Choice, ConfigError, checked
 
-from .in_memory import CropScale, InMemoryDataset
-from .low_shot import Fraction
+from .in_memory import InMemoryDataset
 
 BATCHES = dict(train=tuple(f'data_batch_{i}' for i in range(1, 6)), test=('test_batch',))
 FOLDERS = ('.', 'cifar-10-batches-bin', 'cifar-10-batches-py')
@@ -55,7 +53,7 @@ def read_batch(path: Path) -> tuple[Tensor, Tensor]:
         return images.view(-1, *SHAPE), labels
     except Exception as error:  # a damaged pickle can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f'{path} is no batch of CIFAR-10 ({reason}): fetch it again') from error
+        raise ConfigError(f'{path} is not a batch of CIFAR-10 ({reason}): fetch it again') from error
 
 
 def _parse_binary(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -77,27 +75,16 @@ class CIFAR10(InMemoryDataset):
         data_root: Folder with the five training batches and the test batch, binary or Python version, or the folder in
             which the archive was unpacked.
         split: 'train' or 'test'.
-        indices, with_label, pad, crop_scale, fraction, fraction_seed: As :class:`InMemoryDataset` has them.
+        **kwargs: As in :class:`InMemoryDataset` (``indices``, ``with_label``, ``crop_scale``, ...).
 
     Raises:
         ConfigError: A file is missing or damaged.
     """
 
     @checked
-    def __init__(
-        self,
-        data_root: str,
-        split: Annotated[str, Choice(BATCHES)] = 'train',
-        indices: PositiveInt | Sequence[int] | None = None,
-        with_label: bool = True,
-        pad: NaturalInt = 0,
-        crop_scale: CropScale | None = None,
-        fraction: Fraction | None = None,
-        fraction_seed: Seed = 0,
-    ) -> None:
+    def __init__(self, data_root: str, split: Annotated[str, Choice(BATCHES)] = 'train', **kwargs) -> None:
         images, labels = zip(*map(read_batch, find_batches(data_root, split)), strict=True)
-        part = dict(fraction=fraction, fraction_seed=fraction_seed)
-        super().__init__(torch.cat(images), torch.cat(labels), indices, with_label, pad, crop_scale, **part)
+        super().__init__(images=torch.cat(images), labels=torch.cat(labels), **kwargs)
         self.metainfo = dict(classes=CLASSES)
 
 

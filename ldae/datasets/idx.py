@@ -4,7 +4,6 @@
 import gzip
 import math
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +13,9 @@ from mmengine.dist import barrier, is_main_process
 from torch import Tensor
 
 from ldae.registry import DATASETS, FUNCTIONS
-from ldae.utils import Choice, ConfigError, NaturalInt, PositiveInt, Seed, checked
+from ldae.utils import Choice, ConfigError, checked
 
-from .in_memory import CropScale, InMemoryDataset
-from .low_shot import Fraction
+from .in_memory import InMemoryDataset
 
 SUBSET_ROOT = Path(__file__).parent / 'fashion_mnist_subset'
 SPLIT_PREFIX = dict(train='train', test='t10k')
@@ -100,9 +98,9 @@ class IDXDataset(InMemoryDataset):
     Args:
         data_root: Folder with the four IDX files, gzipped or not. None: the Fashion-MNIST subset that ships with ldae.
         split: 'train' or 'test'.
-        indices, with_label, pad, crop_scale, fraction, fraction_seed: As :class:`InMemoryDataset` has them.
         download: Whether torchvision may fetch the full data set into ``data_root`` when it isn't there.
         name: What to download and how classes are called: 'FashionMNIST' or 'MNIST'.
+        **kwargs: As in :class:`InMemoryDataset` (``indices``, ``with_label``, ``crop_scale``, ...).
 
     Raises:
         ConfigError: A file is missing, damaged or of another kind, or counts don't match.
@@ -113,14 +111,9 @@ class IDXDataset(InMemoryDataset):
         self,
         data_root: str | None = None,
         split: Annotated[str, Choice(SPLIT_PREFIX)] = 'train',
-        indices: PositiveInt | Sequence[int] | None = None,
-        with_label: bool = True,
         download: bool = False,
         name: Annotated[str, Choice('FashionMNIST', 'MNIST')] = 'FashionMNIST',
-        pad: NaturalInt = 0,
-        crop_scale: CropScale | None = None,
-        fraction: Fraction | None = None,
-        fraction_seed: Seed = 0,
+        **kwargs,
     ) -> None:
         self.data_root = SUBSET_ROOT if data_root is None else Path(data_root).expanduser()
         if download:
@@ -128,8 +121,7 @@ class IDXDataset(InMemoryDataset):
         images, labels = (read_idx(self.data_root, split, kind) for kind in ('images', 'labels'))
         if len(images) != len(labels):
             raise ConfigError(f'{self.data_root} has {len(images)} {split} images but {len(labels)} labels')
-        part = dict(fraction=fraction, fraction_seed=fraction_seed)
-        super().__init__(images.unsqueeze(1), labels, indices, with_label, pad, crop_scale, **part)
+        super().__init__(images=images.unsqueeze(1), labels=labels, **kwargs)
         self.metainfo = dict(classes=FASHION_MNIST_CLASSES if name == 'FashionMNIST' else DIGITS)
 
     def _fetch(self, name: str, split: str) -> None:

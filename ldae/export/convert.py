@@ -22,7 +22,7 @@ from ldae.utils import ConfigError, check_choice
 from ldae.utils.optional import import_extra
 from ldae.version import __version__
 
-from .plain_vit import PlainViT, plain_vit, source_features
+from .plain_vit import Features, PlainViT, plain_vit, source_features
 from .preprocessing import preprocessing_of, read_pictures
 
 #: Format -> the module that writes and reads it.
@@ -33,7 +33,7 @@ NUM_RANDOM, NUM_PICTURES = 2, 4
 
 
 class Exported(NamedTuple):
-    """What was written, and how far from the source it is: largest error over largest feature, by kind of images."""
+    """An export, and how far from the source it is: largest error over largest feature, by kind of images."""
 
     path: Path
     vit: PlainViT
@@ -174,7 +174,7 @@ def _check_errors(errors: dict[str, float], to: str) -> None:
         )
 
 
-def _write_example(features, images: dict[str, Tensor], path: Path) -> None:
+def _write_example(features: Features, images: dict[str, Tensor], path: Path) -> None:
     batch = list(images.values())[-1]
     tokens, pooled = features(batch)
     path.parent.mkdir(parents=True, exist_ok=True)

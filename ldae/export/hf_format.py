@@ -7,19 +7,15 @@ its own: it holds timm's model, so its features are exact, and it comes with an 
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ldae.utils.optional import import_extra
 
-from .plain_vit import PlainViT
+from .plain_vit import Features, PlainViT
 from .preprocessing import Preprocessing
 from .timm_format import names, timm_config, write_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ['EXTRA', 'SUFFIX', 'hint', 'names', 'read', 'write']
 
@@ -45,8 +41,8 @@ def write(vit: PlainViT, preprocessing: Preprocessing, about: dict, out: Path) -
     (out / PREPROCESSOR).write_text(json.dumps(processor, indent=2) + '\n')
 
 
-def read(out: Path) -> 'Callable[[Tensor], tuple[Tensor, Tensor]]':
-    """What transformers makes of the folder: images -> (tokens, feature)."""
+def read(out: Path) -> Features:
+    """The model that transformers makes of the folder: images -> (tokens, feature)."""
     transformers = import_extra('transformers', 'hf', 'export to Hugging Face')
     shown = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()

@@ -2,7 +2,6 @@
 """A checkpoint for mmpretrain's ``VisionTransformer``, and beside it the config that it belongs to."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,11 +10,8 @@ from ldae.models.layers.dit_block import NORM_CFG
 from ldae.utils.checkpoints import read_checkpoint
 from ldae.utils.files import atomic_save
 
-from .plain_vit import PlainViT
+from .plain_vit import Features, PlainViT
 from .preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SUFFIX = '.pth'
 EXTRA = None
@@ -91,8 +87,8 @@ def write(vit: PlainViT, preprocessing: Preprocessing, about: dict, out: Path) -
     atomic_save(dict(meta=dict(about, cfg=config.pretty_text), state_dict=state), out)
 
 
-def read(out: Path) -> 'Callable[[Tensor], tuple[Tensor, Tensor]]':
-    """What mmpretrain makes of the files: images -> (tokens, feature)."""
+def read(out: Path) -> Features:
+    """The model that mmpretrain makes of the files: images -> (tokens, feature)."""
     from mmengine.config import Config
     from mmpretrain.registry import MODELS
 

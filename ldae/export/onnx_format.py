@@ -5,19 +5,15 @@ import json
 import logging
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ldae.utils.optional import import_extra
 
-from .plain_vit import PlainViT
+from .plain_vit import Features, PlainViT
 from .preprocessing import Preprocessing
 from .timm_format import build
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SUFFIX = '.onnx'
 EXTRA = ('onnx', 'onnxruntime')
@@ -82,8 +78,8 @@ def _export(model: nn.Module, example: Tensor, out: Path) -> None:
             logging.disable(before)
 
 
-def read(out: Path) -> 'Callable[[Tensor], tuple[Tensor, Tensor]]':
-    """What onnxruntime makes of the file on the CPU: images -> (tokens, feature)."""
+def read(out: Path) -> Features:
+    """The session that onnxruntime makes of the file on the CPU: images -> (tokens, feature)."""
     runtime = import_extra('onnxruntime', 'onnx', 'export to ONNX')
     session = runtime.InferenceSession(str(out), providers=['CPUExecutionProvider'])
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The encoder of a checkpoint as a plain ViT: what of it other libraries know."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +16,9 @@ from ldae.models import LDAEViT
 from ldae.models.layers import AffinePatchMap
 from ldae.models.tokenizers import BaseTokenizer, PixelTokenizer
 from ldae.utils import ConfigError, check_range
+
+#: A model of another library as a function: images (B, C, H, W) -> tokens (B, L, C) and features (B, C).
+Features = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def encoder_of(model: nn.Module, where: str = 'the model') -> VisionTransformer:
 
 
 def _obstacle(model: nn.Module, backbone: VisionTransformer) -> str | None:
-    """What keeps an encoder from being a plain ViT."""
+    """The reason why an encoder cannot be a plain ViT, if there is one."""
     if getattr(model, 'transfer_noise', False) or getattr(backbone, 'noiser', None) is not None:
         return 'its features are those of noisy latents; set transfer_noise=False, or remove the noiser'
     tokenizer = _tokenizer_of(model)
@@ -227,7 +230,7 @@ def _fold(
 
 @torch.no_grad()
 def source_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What the source itself makes of images (B, C, H, W): tokens (B, L, C) after the last block, and the feature (B, C).
+    """The source's own result for images (B, C, H, W): tokens (B, L, C) after the last block, and the feature (B, C).
 
     Images of another size than the model's go to its encoder as they are: its tokenizer knows one size only.
     """

@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a picture to what an encoder takes, as numbers that any library can follow."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from itertools import islice
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 
+from ldae.apis.images import read_images
 from ldae.config import pipeline_of
 from ldae.utils import ConfigError
 
 #: Whose steps count, the first that has any.
 LOADERS = ('val_dataloader', 'test_dataloader', 'train_dataloader')
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming')
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.pgm', '.tif', '.tiff')
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Preprocessing:
 
 
 def preprocessing_of(model: nn.Module, img_size: int, in_channels: int) -> Preprocessing:
-    """What a model's data preprocessor and validation pipeline do.
+    """A model's data preprocessor and validation pipeline in these numbers.
 
     Raises:
         ConfigError: What they do can't be said in these numbers.
@@ -104,28 +103,10 @@ def read_pictures(paths: list[str], preprocessing: Preprocessing, count: int) ->
     """The first ``count`` pictures of files and folders, as (n, C, H, W).
 
     Raises:
-        ConfigError: A path that doesn't exist, holds no picture, or isn't one.
+        ConfigError: A path that doesn't exist, a folder without pictures, or a file that isn't one.
     """
-    images = []
-    for path in _picture_files(paths):
-        try:
-            with Image.open(path) as image:
-                images.append(preprocessing(image))
-        except (UnidentifiedImageError, OSError) as error:
-            raise ConfigError(f'--check: {path} is not a readable image: name another') from error
-        if len(images) == count:
-            break
-    return torch.stack(images)
-
-
-def _picture_files(paths: list[str]) -> Iterator[Path]:
-    for path in map(Path, paths):
-        if not path.exists():
-            raise ConfigError(f'--check: {path} does not exist')
-        if not path.is_dir():
-            yield path
-            continue
-        files = [file for file in sorted(path.rglob('*')) if file.suffix.lower() in SUFFIXES]
-        if not files:
-            raise ConfigError(f'--check: {path} holds no pictures ({", ".join(SUFFIXES)})')
-        yield from files
+    try:
+        pictures = list(islice(read_images(paths), count))
+    except ConfigError as error:
+        raise ConfigError(f'--check: {error}') from error
+    return torch.stack([preprocessing(Image.fromarray(bgr[..., ::-1])) for bgr in pictures])

@@ -3,21 +3,15 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldae.utils import ConfigError
 from ldae.utils.optional import import_extra
 
-from .plain_vit import PlainViT
+from .plain_vit import Features, PlainViT
 from .preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import nn
 
 SUFFIX = ''
 EXTRA = ('export', 'safetensors')
@@ -114,7 +108,7 @@ def timm_config(vit: PlainViT, preprocessing: Preprocessing, about: dict) -> dic
     )
 
 
-def build(vit: PlainViT) -> 'nn.Module':
+def build(vit: PlainViT) -> nn.Module:
     """timm's model with these weights, without a file."""
     import timm
 
@@ -143,14 +137,14 @@ def write_folder(vit: PlainViT, config: dict, about: dict, out: Path) -> None:
     save_file(timm_state(vit), out / WEIGHTS, metadata=dict(text, format='pt', **settings))
 
 
-def read(out: Path) -> 'Callable[[Tensor], tuple[Tensor, Tensor]]':
-    """What timm makes of the folder: images -> (tokens, feature)."""
+def read(out: Path) -> Features:
+    """The model that timm makes of the folder: images -> (tokens, feature)."""
     import timm
 
     return features_of(timm.create_model(f'local-dir:{out}', pretrained=True).eval())
 
 
-def features_of(model: 'nn.Module') -> 'Callable[[Tensor], tuple[Tensor, Tensor]]':
+def features_of(model: nn.Module) -> Features:
     """A timm model as images -> (tokens, feature)."""
 
     @torch.no_grad()

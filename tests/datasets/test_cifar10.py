@@ -92,7 +92,7 @@ def test_a_pickle_cannot_run_anything(tmp_path: Path):
 @pytest.mark.parametrize('name', ['test_batch', 'test_batch.bin'])
 def test_damaged_file_is_one_line(tmp_path: Path, raw, name):
     (tmp_path / name).write_bytes(raw)
-    with pytest.raises(ConfigError, match='is no batch of CIFAR-10') as caught:
+    with pytest.raises(ConfigError, match='is not a batch of CIFAR-10') as caught:
         CIFAR10(tmp_path, 'test')
     assert '\n' not in str(caught.value)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +46,7 @@ from ldae.registry import (
     OPTIM_WRAPPERS,
     TRANSFORMS,
 )
+from ldae.utils.signatures import is_ours, passed_on
 
 HOW_TO_ADD = ROOT / 'docs' / 'how_to_add.md'
 TINY = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
@@ -137,16 +139,15 @@ def write_images(folder: Path, count: int = 4) -> Path:
 
 
 def documented() -> list:
-    """(signature, section) of each heading that names a registered type or a function of ldae.evaluation."""
+    """(options, section) of each heading that names a registered type or a function of ldae.evaluation."""
     found = []
     for page in PAGES:
         for title, text in sections(page, 2).items():
             if match := re.fullmatch(r'`(ldae\.[A-Z]\w+)`', title):
-                found.append(pytest.param(inspect.signature(resolve(match[1])), text, id=match[1]))
+                found.append(pytest.param(options_of(resolve(match[1])), text, id=match[1]))
         for title, text in sections(page, 3).items():
             if match := re.match(r'`(\w+)\(.*\.\.\.\)`', title):
-                signature = inspect.signature(getattr(ldae.evaluation, match[1]))
-                found.append(pytest.param(signature, text, id=match[1]))
+                found.append(pytest.param(options_of(getattr(ldae.evaluation, match[1])), text, id=match[1]))
     return found
 
 
@@ -155,11 +156,34 @@ def resolve(name: str) -> type | None:
     return next(filter(None, (registry.get(name) for registry in registries)), None)
 
 
-@pytest.mark.parametrize(('signature', 'section'), documented())
-def test_options_and_defaults_are_those_of_the_code(signature: inspect.Signature, section: str):
-    parameters = {
-        '**' * (p.kind is p.VAR_KEYWORD) + name: p.default for name, p in signature.parameters.items()
+def options_of(component: Callable) -> dict[str, Any]:
+    """Option -> default, those included that ``**kwargs`` passes on to a parent of ours."""
+    options = {
+        '**' * (p.kind is p.VAR_KEYWORD) + name: p.default
+        for name, p in inspect.signature(component).parameters.items()
+        if p.kind is not p.VAR_POSITIONAL
     }
+    constructors = [
+        vars(cls)['__init__'] for cls in getattr(component, '__mro__', ()) if '__init__' in vars(cls)
+    ]
+    fixed = {'self'}
+    for child, parent in zip(constructors, constructors[1:], strict=False):
+        given = passed_on(child, 'kwargs') if '**kwargs' in options and is_ours(parent) else None
+        if given is None:
+            break
+        fixed |= given
+        passed = inspect.signature(parent).parameters.values()
+        del options['**kwargs']
+        options |= {
+            '**' * (p.kind is p.VAR_KEYWORD) + p.name: p.default
+            for p in passed
+            if p.name not in {*options, *fixed} and p.kind is not p.VAR_POSITIONAL
+        }
+    return options
+
+
+@pytest.mark.parametrize(('parameters', 'section'), documented())
+def test_options_and_defaults_are_those_of_the_code(parameters: dict[str, Any], section: str):
     table = option_table(section)
     if table is None:
         assert 'No options' in section

@@ -80,5 +80,5 @@ def test_pictures_are_found_in_folders_and_bad_ones_named(tmp_path):
     with pytest.raises(ConfigError, match='nowhere does not exist'):
         read_pictures([str(tmp_path / 'nowhere')], preprocessing, 2)
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(ConfigError, match='empty holds no pictures'):
+    with pytest.raises(ConfigError, match='empty holds no images'):
         read_pictures([str(tmp_path / 'empty')], preprocessing, 2)

@@ -2,7 +2,7 @@
 """The contract of a tokenizer."""
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from mmengine.model import BaseModule
@@ -11,9 +11,11 @@ from torch import Tensor
 from ldae.models.layers import AffinePatchMap
 from ldae.utils import ConfigError, PositiveInt, check_range, checked
 
+from .streaming_covariance import StreamingCovariance
+
 
 class Geometry(NamedTuple):
-    """What a tokenizer's config says of shapes; the other components are built from it or checked against it."""
+    """The shapes that a tokenizer's config gives; the other components are built from it or checked against it."""
 
     img_size: int
     patch_size: int
@@ -62,6 +64,7 @@ class BaseTokenizer(BaseModule, metaclass=ABCMeta):
         super().__init__()
         # Set by tokenizers that are linear per patch: lets the encoder work without going through pixels.
         self.patch_map: AffinePatchMap | None = None
+        self._known_fitted = False
         where = type(self).__name__
         if img_size % patch_size:
             raise ConfigError(
@@ -84,8 +87,12 @@ class BaseTokenizer(BaseModule, metaclass=ABCMeta):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether :meth:`encode` may be called."""
-        return True
+        """Whether :meth:`encode` may be called: what has a buffer ``fitted`` says so there."""
+        # The buffer is read (a device sync) until it says yes, then never again.
+        if not self._known_fitted:
+            fitted = getattr(self, 'fitted', None)
+            self._known_fitted = fitted is None or (not fitted.is_meta and bool(fitted))
+        return self._known_fitted
 
     @property
     def basis(self) -> Tensor | None:
@@ -108,6 +115,25 @@ class BaseTokenizer(BaseModule, metaclass=ABCMeta):
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Fit to batches of images (B, C, H, W); only where ``needs_fit``."""
         raise NotImplementedError(f'{type(self).__name__} needs no fitting')
+
+    def _scalar_statistics(
+        self, values: Callable[[Tensor], Tensor], batches: Iterable[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and variance of all numbers of ``values(images)`` over the batches of all ranks."""
+        statistics = None
+        for images in batches:
+            self._check_images(images)
+            numbers = values(images).reshape(-1, 1)
+            statistics = statistics or StreamingCovariance(1, numbers.device)
+            statistics.update(numbers)
+        if statistics is None:
+            raise ConfigError(f'{type(self).__name__} has no images to be fitted on: check the training data')
+        mean, variance, _ = statistics.finalize()
+        return mean.squeeze(), variance.squeeze()
+
+    def _load_from_state_dict(self, *args) -> None:
+        self._known_fitted = False
+        super()._load_from_state_dict(*args)
 
     def _check_images(self, images: Tensor) -> None:
         g = self.geometry

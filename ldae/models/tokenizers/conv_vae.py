@@ -15,7 +15,6 @@ from ldae.utils.optional import import_extra
 from ldae.utils.precision import full_precision
 
 from .learned import Gaussian, LearnedTokenizer, Reconstruction, TrainableNet
-from .streaming_covariance import StreamingCovariance
 
 #: Mean and deviation of 8-bit pixels, as the image-folder configs normalise.
 IMAGENET_PIXELS = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -90,7 +89,6 @@ class ConvVAETokenizer(LearnedTokenizer):
         self.register_buffer('shift', torch.zeros(()))
         self.register_buffer('scale', torch.ones(()))
         self.register_buffer('fitted', torch.tensor(0))
-        self._known_fitted = False
         self._set_pixels(pixel_mean, pixel_std)
         if checkpoint is not None and Path(checkpoint).is_dir():
             self.vae = self._load_folder(checkpoint)
@@ -135,11 +133,6 @@ class ConvVAETokenizer(LearnedTokenizer):
         """Channels of the latent map."""
         return self.latent_dim // self.cells**2
 
-    @property
-    def is_fitted(self) -> bool:
-        self._known_fitted = self._known_fitted or (not self.fitted.is_meta and bool(self.fitted))
-        return self._known_fitted
-
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         self._check_images(images)
@@ -175,28 +168,16 @@ class ConvVAETokenizer(LearnedTokenizer):
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Measure the latents' standard deviation over this rank's batches (B, C, H, W); the same on all ranks."""
-        statistics = None
-        for images in batches:
-            self._check_images(images)
-            latents = self._map(images)
-            statistics = statistics or StreamingCovariance(1, latents.device)
-            statistics.update(latents.reshape(-1, 1))
-        if statistics is None:
-            raise ConfigError('ConvVAETokenizer has no images to be measured on: check the training data')
-        _, variance, _ = statistics.finalize()
-        self.scale.copy_(variance.squeeze().sqrt().clamp(min=1e-8))
+        _, variance = self._scalar_statistics(self._map, batches)
+        self.scale.copy_(variance.sqrt().clamp(min=1e-8))
         self.fitted.fill_(1)
-
-    def _load_from_state_dict(self, *args) -> None:
-        self._known_fitted = False
-        super()._load_from_state_dict(*args)
 
     def _load_folder(self, path: str) -> nn.Module:
         """diffusers' network from a local folder, that of a pipeline or of the VAE itself."""
         folder = Path(path, 'vae') if Path(path, 'vae', 'config.json').is_file() else Path(path)
         if not (folder / 'config.json').is_file():
             raise ConfigError(
-                f"{path} is no folder in diffusers' format: it has no config.json of an AutoencoderKL"
+                f"{path} is not a folder in diffusers' format: it has no config.json of an AutoencoderKL"
             )
         try:
             vae = autoencoder_class().from_pretrained(

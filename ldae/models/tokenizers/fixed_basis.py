@@ -10,7 +10,7 @@ from ldae.registry import MODELS
 from ldae.utils import NaturalInt, checked
 
 from .base import Geometry
-from .patch_linear import LatentNorm, PatchLinearTokenizer
+from .patch_linear import PatchLinearTokenizer
 
 
 class FixedBasisTokenizer(PatchLinearTokenizer):
@@ -26,23 +26,15 @@ class FixedBasisTokenizer(PatchLinearTokenizer):
 
     needs_fit = True
 
-    def __init__(
-        self,
-        img_size: int = 256,
-        patch_size: int = 16,
-        in_channels: int = 3,
-        latent_dim: int = 32,
-        latent_norm: LatentNorm = 'global',
-        checkpoint: str | None = None,
-    ) -> None:
-        super().__init__(img_size, patch_size, in_channels, latent_dim, latent_norm)
-        self.register_buffer('variances', torch.zeros(latent_dim))
+    def __init__(self, *args, checkpoint: str | None = None, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_buffer('variances', torch.zeros(self.latent_dim))
         self.register_buffer('total_variance', torch.zeros(()))
-        self.needs_fit = latent_norm != 'none'
+        self.needs_fit = self.latent_norm != 'none'
         rows = self._rows(self.geometry)
         self.components.copy_(rows)
         if not self.needs_fit:
-            self._set_maps(torch.zeros(rows.shape[1]), rows, rows, torch.ones(latent_dim))
+            self._set_maps(torch.zeros(rows.shape[1]), rows, rows, torch.ones(self.latent_dim))
         if checkpoint is not None:
             self._load_file(checkpoint)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tokenizers have in common that are trained by gradients, before the model that uses them."""
+"""Tokenizers that are trained by gradients, before the model that uses them."""
 
 from abc import abstractmethod
 from pathlib import Path
@@ -32,7 +32,7 @@ class Gaussian(NamedTuple):
 
 
 class Reconstruction(NamedTuple):
-    """What a network in training returns.
+    """The result of a network in training.
 
     ``target`` and ``output`` are images (B, C, H, W) in the range that the network works in; ``posterior`` is None for
     an autoencoder without noise.

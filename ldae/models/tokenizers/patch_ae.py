@@ -10,7 +10,7 @@ from ldae.registry import MODELS
 
 from .base import Geometry
 from .learned import Gaussian, LearnedTokenizer, Reconstruction, TrainableNet
-from .patch_linear import LatentNorm, PatchLinearTokenizer
+from .patch_linear import PatchLinearTokenizer
 
 LATENT_DIMS = (8, 16, 32, 64, 128)
 
@@ -55,7 +55,7 @@ class PatchAutoencoder(TrainableNet):
 
 
 class LearnedPatchTokenizer(LearnedTokenizer, PatchLinearTokenizer):
-    """What the patch-wise AE and VAE share: ``z = V (x - mean) / scale``, ``x' = U^T (z * scale) + mean``.
+    """A patch-wise AE or VAE: ``z = V (x - mean) / scale``, ``x' = U^T (z * scale) + mean``.
 
     ``basis`` holds orthonormal rows that span what ``decode`` can give, from a QR decomposition of U.
 
@@ -70,17 +70,9 @@ class LearnedPatchTokenizer(LearnedTokenizer, PatchLinearTokenizer):
 
     variational = False
 
-    def __init__(
-        self,
-        img_size: int = 256,
-        patch_size: int = 16,
-        in_channels: int = 3,
-        latent_dim: int = 32,
-        latent_norm: LatentNorm = 'global',
-        checkpoint: str | None = None,
-    ) -> None:
-        super().__init__(img_size, patch_size, in_channels, latent_dim, latent_norm)
-        self.register_buffer('variances', torch.zeros(latent_dim))
+    def __init__(self, *args, checkpoint: str | None = None, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_buffer('variances', torch.zeros(self.latent_dim))
         if checkpoint is not None:
             self._load_trained(checkpoint)
 

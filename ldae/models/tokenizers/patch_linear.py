@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tokenizers have in common that are linear per patch."""
+"""Tokenizers that are linear per patch."""
 
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -72,13 +72,6 @@ class PatchLinearTokenizer(BaseTokenizer):
         # Which normalisation a checkpoint was made with, as a tensor since state dicts hold nothing else.
         self.register_buffer('norm_id', torch.tensor(LATENT_NORMS.index(latent_norm)))
         self.register_buffer('fitted', torch.tensor(0))
-        self._known_fitted = False
-
-    @property
-    def is_fitted(self) -> bool:
-        # The buffer is read (a device sync) until it says yes, then never again.
-        self._known_fitted = self._known_fitted or (not self.fitted.is_meta and bool(self.fitted))
-        return self._known_fitted
 
     @property
     def basis(self) -> Tensor:
@@ -152,7 +145,6 @@ class PatchLinearTokenizer(BaseTokenizer):
         self.patch_map.decoder.copy_(decoder * scale[:, None])
         self.patch_map.mean.copy_(mean)
         self.fitted.fill_(1)
-        self._known_fitted = True
 
     def _check_rank(self, variances: Tensor) -> None:
         """Each latent dimension must vary: its scale divides."""
@@ -175,7 +167,6 @@ class PatchLinearTokenizer(BaseTokenizer):
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         self._check_state(state_dict, prefix)
-        self._known_fitted = False
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _check_state(self, state_dict: dict, prefix: str) -> None:

@@ -6,10 +6,10 @@ from mmengine import dist
 from torch import Tensor
 
 from ldae.registry import MODELS
-from ldae.utils import ConfigError
+from ldae.utils import ConfigError, checked
 
 from .files import load_tokenizer_state
-from .patch_linear import LatentNorm, PatchLinearTokenizer
+from .patch_linear import PatchLinearTokenizer
 
 
 @MODELS.register_module()
@@ -30,17 +30,9 @@ class PatchPCATokenizer(PatchLinearTokenizer):
 
     needs_fit = True
 
-    def __init__(
-        self,
-        img_size: int = 256,
-        patch_size: int = 16,
-        in_channels: int = 3,
-        latent_dim: int = 32,
-        latent_norm: LatentNorm = 'global',
-        full_basis: bool = False,
-        checkpoint: str | None = None,
-    ) -> None:
-        super().__init__(img_size, patch_size, in_channels, latent_dim, latent_norm)
+    @checked
+    def __init__(self, *args, full_basis: bool = False, checkpoint: str | None = None, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
         dim = self.geometry.patch_dim
         self.register_buffer('variances', torch.zeros(dim))
         self.register_buffer('full_basis', torch.zeros(dim, dim) if full_basis else None)

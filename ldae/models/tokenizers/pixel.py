@@ -14,7 +14,6 @@ from ldae.utils import Choice, ConfigError, checked
 from ldae.utils.precision import full_precision
 
 from .base import BaseTokenizer
-from .streaming_covariance import StreamingCovariance
 
 
 @MODELS.register_module()
@@ -57,17 +56,11 @@ class PixelTokenizer(BaseTokenizer):
         self.register_buffer('shift', torch.zeros(()))
         self.register_buffer('scale', torch.ones(()))
         self.register_buffer('fitted', torch.tensor(int(not self.needs_fit)))
-        self._known_fitted = False
         if resized == img_size and not self.needs_fit:
             # Resized, a token depends on pixels outside of its patch.
             self.patch_map = AffinePatchMap(self.latent_dim, self.geometry.patch_dim)
             torch.nn.init.eye_(self.patch_map.encoder)
             torch.nn.init.eye_(self.patch_map.decoder)
-
-    @property
-    def is_fitted(self) -> bool:
-        self._known_fitted = self._known_fitted or (not self.fitted.is_meta and bool(self.fitted))
-        return self._known_fitted
 
     @property
     def basis(self) -> Tensor | None:
@@ -94,16 +87,9 @@ class PixelTokenizer(BaseTokenizer):
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Mean and variance over all pixels of this rank's batches (B, C, H, W); the result is the same on all ranks."""
-        statistics = None
-        for images in batches:
-            self._check_images(images)
-            statistics = statistics or StreamingCovariance(1, images.device)
-            statistics.update(self._pixels(images).reshape(-1, 1))
-        if statistics is None:
-            raise ConfigError('PixelTokenizer has no images to be fitted on: check the training data')
-        mean, covariance, _ = statistics.finalize()
-        self.shift.copy_(mean.squeeze())
-        self.scale.copy_(covariance.squeeze().sqrt().clamp(min=1e-6))
+        mean, variance = self._scalar_statistics(self._pixels, batches)
+        self.shift.copy_(mean)
+        self.scale.copy_(variance.sqrt().clamp(min=1e-6))
         self.fitted.fill_(1)
 
     def _check_fitted(self) -> None:
