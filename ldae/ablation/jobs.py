@@ -189,10 +189,9 @@ def training_key(cfg: Config, tokenizer: Job | None = None, checkpoint: Path | N
     if tokenizer is not None:
         # What is in the file counts, not where it lies.
         part['model']['tokenizer']['checkpoint'] = tokenizer.key
-    key = fingerprint(part)
-    return (
-        key if checkpoint is None else fingerprint(key, hashlib.sha256(checkpoint.read_bytes()).hexdigest())
-    )
+    if checkpoint is None:
+        return fingerprint(part)
+    return fingerprint(fingerprint(part), hashlib.sha256(checkpoint.read_bytes()).hexdigest())
 
 
 def _hash_of(encoder: str, key: str, cfg: Config, transfer: dict, scoring: Scoring) -> str:

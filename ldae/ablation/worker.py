@@ -39,9 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path((argv or sys.argv[1:])[0])
     job = read_json(folder / JOB_FILE)
     if job['members']:
-        labelled_images(
-            Config.fromfile(folder / CONFIG_FILE), job['scoring']
-        )  # what is missing is said before training
+        # What is missing is said before training.
+        labelled_images(Config.fromfile(folder / CONFIG_FILE), job['scoring'])
     done = read_json(folder / DONE_FILE) or train(folder, job['watched'])
     if job['members']:
         scores = [score_member(folder, job, member, done) for member in job['members']]
