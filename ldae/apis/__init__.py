@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a newcomer calls from Python."""
+"""Calls from Python that a newcomer begins with."""
 
 from .denoising import Denoised, denoise
 from .feature_extractor import FeatureExtractor

@@ -42,7 +42,7 @@ def read_images(images: Any) -> Iterator[np.ndarray]:
 
 
 def _flat(images: Any) -> Iterator[tuple[str, Any]]:
-    """What it is, and one picture: a file, a PIL image, an array (H, W[, C]) or a tensor ([C, ]H, W)."""
+    """The kind of an input, and one picture: a file, a PIL image, an array (H, W[, C]) or a tensor ([C, ]H, W)."""
     if isinstance(images, str | os.PathLike):
         yield from ((str(path), path) for path in _files(Path(images).expanduser()))
     elif isinstance(images, Image.Image):

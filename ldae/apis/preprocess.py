@@ -23,7 +23,7 @@ READERS = ('LoadImageFromFile', 'LoadImage')
 
 
 class Preprocess:
-    """What a model's test images go through: :meth:`transform` for one, :meth:`batch` for several.
+    """The preparation of a model's test images: :meth:`transform` for one, :meth:`batch` for several.
 
     That is the pipeline of ``test_dataloader`` (or ``val_dataloader``) in the model's config and its data preprocessor;
     for timm's models, what timm says of them. Where a config has no such pipeline (MAE's pre-training, images in

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be known to be wrong with a config before any data are read: each raises one line."""
+"""Checks of a config before any data are read: each raises one line."""
 
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
@@ -77,7 +77,7 @@ def check_normalization(where: str, mean: Sequence[float] | None, std: Sequence[
 
 
 def check_collate(cfg: Config, where: str, component: Callable) -> None:
-    """What a data set of ldae puts together as a batch can't be put together once more."""
+    """Check that a batch which a data set of ldae puts together isn't put together once more."""
     loader, _, inner = where.partition('.')
     if inner != 'dataset' or not is_ours(component) or not hasattr(component, '__getitems__'):
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What mmpretrain's datasets lack: small images served in whole batches, and folders with any classes, or none."""
+"""Data sets that mmpretrain lacks: small images served in whole batches, and folders with any classes, or none."""
 
 from .cifar10 import CIFAR10
 from .idx import IDXDataset, batch_collate

@@ -147,7 +147,7 @@ class ImageFolder(ImageNet):
         return dict(info, gt_label=int(label)) if self.with_label else info
 
     def filter_data(self) -> list[dict]:
-        """What mmengine keeps of the list of images, before ``indices``."""
+        """Keep the list of images in the form that mmengine keeps it in, before ``indices``."""
         data_list = super().filter_data()
         if self.fraction is None:
             return data_list

@@ -50,7 +50,7 @@ class Kind:
     settings: tuple[str, ...] = ()
 
     def fix(self, folder: Path, part: str | None = None) -> str:
-        """What to do if a shard, or without ``part`` the manifest, is damaged."""
+        """Advice for when a shard, or without ``part`` the manifest, is damaged."""
         return self.remedy.format(folder=folder, part=folder / (part or self.manifest))
 
 
@@ -128,7 +128,7 @@ def damaged_files(
     num_workers: int = 1,
     progress: bool = False,
 ) -> list[str]:
-    """What is wrong with the files of all shards or of those of some numbers, by their checksums: 'path reason'."""
+    """Errors in the files of all shards or of those of some numbers, by their checksums: 'path reason'."""
     shards = read_manifest(folder, kind)['shards']
     files = _files(folder, shards if numbers is None else [shards[number] for number in numbers])
     bar = dict(total=len(files), desc='verify', unit='file', disable=None if progress else True)
@@ -296,7 +296,7 @@ def new_store(
 
 @contextmanager
 def _failing_together(folder: Path, kind: Kind) -> Iterator[None]:
-    """What fails in one process fails in all, and is one line."""
+    """Make what fails in one process fail in all, in one line."""
     with failing_together():
         try:
             yield

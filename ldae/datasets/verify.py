@@ -28,7 +28,7 @@ COMPLAINTS = ('Corrupt', 'Premature', 'Invalid', 'error', 'extraneous')
 
 @dataclass
 class Verdict:
-    """What is wrong with one path; ``listed`` is False where a data set would not have tried to read it."""
+    """The error in one path; ``listed`` is False where a data set would not have tried to read it."""
 
     path: str
     reason: str
@@ -57,7 +57,7 @@ class Verification(NamedTuple):
 
 
 class _Messages:
-    """What the decoders' C libraries print, kept from the terminal and readable file by file."""
+    """Lines that the decoders' C libraries print, kept from the terminal and readable file by file."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the process)
@@ -173,7 +173,7 @@ def verify_files(
 
 
 def unlisted(folder: str, extensions: Sequence[str]) -> Iterator[Verdict]:
-    """What is named like an image but is no file, so that a data set passes over it in silence."""
+    """Paths named like an image that aren't files, so that a data set passes over them in silence."""
     for root, dirs, names in os.walk(folder):
         for name in sorted(dirs + names):
             path = os.path.join(root, name)

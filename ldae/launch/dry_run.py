@@ -125,7 +125,7 @@ def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
 
 
 def _made_up_sample() -> dict:
-    """What a reader makes of a file, for the steps after it."""
+    """The result of a reader for a file, for the steps after it."""
     image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     shapes = dict(img_shape=image.shape[:2], ori_shape=image.shape[:2])
     return dict(img_path='made-up.jpg', sample_idx=0, gt_label=0, img=image, **shapes)

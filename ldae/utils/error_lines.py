@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong on a user's side, in one line each."""
+"""Errors on a user's side, in one line each."""
 
 import errno
 import gc

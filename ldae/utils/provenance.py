@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a result was measured with."""
+"""Commit, versions and device that a result was measured with."""
 
 import platform
 import subprocess

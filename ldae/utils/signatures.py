@@ -100,7 +100,7 @@ class Signature:
 
 
 def passed_on(constructor: Callable, rest: str) -> set[str] | None:
-    """What a constructor sets by itself where it gives its ``**rest`` to the next class's; None if it doesn't."""
+    """Arguments that a constructor sets by itself where it gives its ``**rest`` to the next class's; None if it doesn't."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(constructor)))
     except (OSError, TypeError, SyntaxError):

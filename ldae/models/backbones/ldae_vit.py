@@ -121,9 +121,12 @@ class LDAEViT(VisionTransformer):
             self._register_load_state_dict_pre_hook(self._merge_checkpoint)
         self._set_positions()
         self._add_front(tokenizer, noiser)
-        check_range('LDAEViT.frozen_stages', frozen_stages, -1, self.num_layers, kind=int)
-        self.frozen_stages = frozen_stages
-        if self.frozen_stages > 0:
+        self._freeze(frozen_stages)
+
+    def _freeze(self, stages: int) -> None:
+        check_range('LDAEViT.frozen_stages', stages, -1, self.num_layers, kind=int)
+        self.frozen_stages = stages
+        if stages > 0:
             self._freeze_stages()
 
     def _add_conditioning(self, cond_ratio: float, drop_path_rate: float) -> None:

@@ -14,7 +14,7 @@ from .base import DenoisingHead
 
 
 class ImageHead(DenoisingHead):
-    """What image targets share: a prediction is the patches of an image."""
+    """Base of image targets: a prediction is the patches of an image."""
 
     space = 'image'
 
