@@ -16,6 +16,8 @@ from .feature_stack import Features
 from .knn import Metric, knn_accuracies
 from .linear_probe import LinearOptions, ProbeResult, linear_probes, standardise
 
+Temperature = Annotated[float, Range(1e-6)] | None
+
 
 @checked
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class Protocol(LinearOptions):
     pooling: Annotated[str, Choice('mean')] = 'mean'
     precision: Annotated[str, Choice('float16', 'float32')] = 'float16'
     k: PositiveInt = 20
-    temperature: Annotated[float, Range(1e-6)] | None = 0.07
+    temperature: Temperature = 0.07
     metric: Metric = 'cosine'
     standardised_knn: bool = False
 

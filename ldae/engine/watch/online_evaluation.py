@@ -4,7 +4,6 @@
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated
 
 import torch
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -15,9 +14,9 @@ from ldae.engine.hook import Batch, LDAEHook
 from ldae.evaluation.features import extract_features, pooled_features
 from ldae.evaluation.knn import check_classes
 from ldae.evaluation.probe_data import build_bounded_dataloader
-from ldae.evaluation.protocol import PROTOCOL, score_knn, score_linear
+from ldae.evaluation.protocol import PROTOCOL, Temperature, score_knn, score_linear
 from ldae.registry import HOOKS
-from ldae.utils import ConfigError, PositiveInt, Range, checked
+from ldae.utils import ConfigError, PositiveInt, checked
 from ldae.utils.models import evaluating, unwrapped
 from ldae.utils.rng import preserved_rng
 
@@ -61,7 +60,7 @@ class OnlineEvaluationHook(LDAEHook):
         train_dataloader: dict,
         test_dataloader: dict,
         k: PositiveInt | None = PROTOCOL.k,
-        temperature: Annotated[float, Range(1e-6)] | None = PROTOCOL.temperature,
+        temperature: Temperature = PROTOCOL.temperature,
         linear_epochs: PositiveInt | None = PROTOCOL.epochs,
         lrs: Sequence[float] = PROTOCOL.lrs,
         interval: PositiveInt = 1,
@@ -81,8 +80,8 @@ class OnlineEvaluationHook(LDAEHook):
             k=k or PROTOCOL.k,
             temperature=temperature,
             epochs=linear_epochs or PROTOCOL.epochs,
-            lrs=tuple(lrs),
-            weight_decays=tuple(weight_decays),
+            lrs=lrs,
+            weight_decays=weight_decays,
         )
         self.interval, self.by_epoch = interval, by_epoch
         self.dataloaders: list[DataLoader] | None = None
