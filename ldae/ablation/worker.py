@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,7 +105,8 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
     candidates, encode = [Candidate(None, None)], REFERENCES.get(member['encoder'])
     if encode is None:
         encoder = model if member['encoder'] == 'trained' else untrained_twin(model, cfg, transfer, seed)
-        candidates = [Candidate(t, block) for t in transfer['timesteps'] for block in scoring['blocks']]
+        pairs = product(dict.fromkeys(transfer['timesteps']), dict.fromkeys(scoring['blocks']))
+        candidates = [Candidate(*pair) for pair in pairs]
         encode = partial(encode_candidates, encoder=encoder, candidates=candidates)
     (train, train_y), (test, test_y) = (
         extract(model, loader, encode) for loader in labelled_images(cfg, scoring)

@@ -17,6 +17,7 @@ from ldae.apis import get_model
 from ldae.cli import run_tool
 from ldae.config import load_config
 from ldae.config.rows import list_rows
+from ldae.evaluation import block_features
 from ldae.evaluation.protocol import PROTOCOL
 from ldae.utils import ConfigError
 
@@ -229,3 +230,18 @@ def test_what_the_images_lack_is_said_before_training(many_classes, tmp_path, mo
         job.write()
         with pytest.raises(ConfigError, match=says):
             worker.main([str(job.folder)])
+
+
+def test_candidates_are_chunks_of_one_pass():
+    model = get_model('ldae/demo_fashion-mnist')
+    model.tokenizer.fit([torch.randn(64, 1, 28, 28)])
+    for parameter in model.backbone.parameters():  # which are zero where the time step comes in
+        torch.nn.init.normal_(parameter, std=0.1)
+    images = torch.randn(3, 1, 28, 28)
+    candidates = [worker.Candidate(t, block) for t in (300, 10) for block in (-1, 1)]
+    with torch.no_grad():
+        together = worker.encode_candidates(model, images, model, candidates).chunk(4, dim=1)
+        for candidate, features in zip(candidates, together, strict=True):
+            model.backbone.timestep = candidate.timestep
+            torch.testing.assert_close(features, block_features(model, images, [candidate.block])[:, 0])
+    assert not any(torch.allclose(together[0], other) for other in together[1:])
