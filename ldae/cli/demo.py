@@ -4,7 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
-from .options import make_parser
+from .options import make_parser, sigterm_interrupts
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -28,4 +28,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from ldae.ablation import demo
 
-    demo(args.work_dir, args.epochs, args.seed, args.quick)
+    with sigterm_interrupts():
+        demo(args.work_dir, args.epochs, args.seed, args.quick)

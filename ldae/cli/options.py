@@ -6,7 +6,8 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import DictAction
@@ -143,13 +144,23 @@ def shown_command(argv: Sequence[str], tool: str = 'ablate') -> str:
 
 
 def run_study(study: Callable[..., Any], *args: Any, **options: Any) -> int:
-    """Call what a notebook calls: exit status 1 if a run has failed; SIGTERM stops it as Ctrl-C does."""
+    """Call what a notebook calls: exit status 1 if a run has failed."""
+    with sigterm_interrupts():
+        return FAILED if study(*args, **options).failures else 0
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM stops what is called, and the processes that it has started, as Ctrl-C does."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
-    return FAILED if study(*args, **options).failures else 0
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def add_protocol_options(parser: argparse.ArgumentParser, *names: str, prefix: str = '') -> Any:

@@ -125,10 +125,8 @@ def test_an_interrupt_is_answered_with_how_to_go_on(tmp_path, monkeypatch, capsy
         'ldae.ablation.scheduler.worker_command', lambda folder: [sys.executable, '-c', script]
     )
     before, start = signal.getsignal(signal.SIGTERM), time.monotonic()
-    try:
-        assert run_tool('ablate', command(tmp_path, 't3_5*')) == 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    assert run_tool('ablate', command(tmp_path, 't3_5*')) == 130
+    assert signal.getsignal(signal.SIGTERM) == before
     assert time.monotonic() - start < 30
     assert 'the same command goes on from here' in capsys.readouterr().out
 
@@ -170,7 +168,6 @@ def test_what_differs_from_the_protocol_is_said(monkeypatch):
     monkeypatch.setattr(
         'ldae.ablation.ablate', lambda rows, **options: taken.update(options) or Outcome([], [], {})
     )
-    before = signal.getsignal(signal.SIGTERM)
     options = [
         '--probe-lrs',
         '1',
@@ -184,10 +181,7 @@ def test_what_differs_from_the_protocol_is_said(monkeypatch):
         '-2',
         '-1',
     ]
-    try:
-        assert run_tool('ablate', ['table3', *SCALE, *options, '--max-test-images', '9']) == 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    assert run_tool('ablate', ['table3', *SCALE, *options, '--max-test-images', '9']) == 0
     scoring = taken['scoring']
     assert str(scoring.protocol) == 'ldae-1 (lrs=(1.0, 3.0), epochs=7)'
     assert (taken['timesteps'], scoring.blocks, scoring.test_images) == ([10, 20], (-2, -1), 9)

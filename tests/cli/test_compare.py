@@ -2,7 +2,6 @@
 """From the command line to the call; what the call does is tested in tests/ablation."""
 
 import inspect
-import signal
 
 import pytest
 
@@ -14,12 +13,10 @@ from ldae.cli import run_tool
 def taken(monkeypatch):
     """What the tool calls ``ldae.compare`` with."""
     taken = {}
-    before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(
         'ldae.ablation.compare', lambda **options: taken.update(options) or Outcome({}, [], {})
     )
-    yield taken
-    signal.signal(signal.SIGTERM, before)
+    return taken
 
 
 def test_the_tool_calls_what_a_notebook_calls(taken):
