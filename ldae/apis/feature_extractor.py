@@ -4,7 +4,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import islice
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ldae.evaluation import features
 from ldae.utils import Choice, ConfigError, NaturalInt, PositiveInt, checked
-from ldae.utils.models import evaluating
+from ldae.utils.models import changed, evaluating
 
 from .images import read_images
 from .models import get_model, to_device
@@ -89,7 +89,10 @@ class FeatureExtractor:
 
     @torch.no_grad()
     def _encode(self, images: Sequence[Tensor]) -> Tensor:
-        with evaluating(self.model), self._at_timestep():
+        at_timestep = nullcontext()
+        if self.timestep is not None:
+            at_timestep = changed(features.backbone_of(self.model), timestep=self.timestep)
+        with evaluating(self.model), at_timestep:
             return self._features(self.preprocess.batch(images)).float().cpu()
 
     def _features(self, inputs: Tensor) -> Tensor:
@@ -102,18 +105,6 @@ class FeatureExtractor:
 
     def _block_list(self) -> list[int]:
         return [self.blocks] if isinstance(self.blocks, int) else list(self.blocks)
-
-    @contextmanager
-    def _at_timestep(self) -> Iterator[None]:
-        if self.timestep is None:
-            yield
-            return
-        backbone = features.backbone_of(self.model)
-        own, backbone.timestep = backbone.timestep, self.timestep
-        try:
-            yield
-        finally:
-            backbone.timestep = own
 
 
 def resolve_model(

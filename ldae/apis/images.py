@@ -57,7 +57,7 @@ def _flat(images: Any) -> Iterator[tuple[str, Any]]:
             yield from _flat(part)
     else:
         raise ConfigError(
-            f'{type(images).__name__} is no image: give a path, a PIL image, a numpy array, a tensor, or a list of them'
+            f'{type(images).__name__} is not an image: give a path, a PIL image, a numpy array, a tensor, or a list of them'
         )
 
 

@@ -164,7 +164,7 @@ def parse_config(text: str) -> dict[str, Any]:
     values = {}
     for statement in ast.parse(text).body:
         if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
-            raise ValueError(f'line {statement.lineno} is no assignment to a name')
+            raise ValueError(f'line {statement.lineno} is not an assignment to a name')
         values[statement.targets[0].id] = _value(statement.value)
     return values
 

@@ -13,13 +13,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ldae.config import pipeline_of
+from ldae.datasets.load_image import reads_files
 from ldae.registry import TRANSFORMS
 from ldae.utils import ConfigError
 from ldae.utils.models import unwrapped
 
-LOADERS = ('test_dataloader', 'val_dataloader')
-#: Steps that read what is there already.
-READERS = ('LoadImageFromFile', 'LoadImage')
+TEST_LOADERS = ('test_dataloader', 'val_dataloader')
 
 
 class Preprocess:
@@ -91,8 +90,8 @@ class Preprocess:
 
 def _test_pipeline(cfg: Config | None) -> list[dict] | None:
     """Steps of the test images after reading; None where images don't go through any."""
-    steps = pipeline_of(cfg or Config(), LOADERS)
-    return steps and [step for step in steps if step['type'].rpartition('.')[2] not in READERS]
+    steps = pipeline_of(cfg or Config(), TEST_LOADERS)
+    return steps and [step for step in steps if not reads_files(step)]
 
 
 def _centre_crop(size: int) -> list[dict]:

@@ -147,7 +147,7 @@ class ImageFolder(ImageNet):
         return dict(info, gt_label=int(label)) if self.with_label else info
 
     def filter_data(self) -> list[dict]:
-        """Keep the list of images in the form that mmengine keeps it in, before ``indices``."""
+        """The list of images, of each class the part that is asked for; ``indices`` come later."""
         data_list = super().filter_data()
         if self.fraction is None:
             return data_list

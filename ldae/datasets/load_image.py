@@ -7,6 +7,7 @@ import os
 import stat
 import warnings
 import zlib
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
@@ -53,8 +54,17 @@ REDUCED = {
 MACHINE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
+#: Steps of a pipeline that read files, in whatever scope.
+READERS = ('LoadImage', 'LoadImageFromFile')
+
+
+def reads_files(step: Mapping) -> bool:
+    """Whether a step of a pipeline, as a config has it, reads the image."""
+    return str(step.get('type')).rpartition('.')[2] in READERS
+
+
 class BadImageError(ConfigError):
-    """A file that is no image, or only a part of one; its text is ``path reason``, of :data:`REASONS`."""
+    """A file that is not an image, or only a part of one; its text is ``path reason``, of :data:`REASONS`."""
 
     reason = ''
 
@@ -105,7 +115,7 @@ def decode(
         min_edge: Decode a JPEG at 1/2, 1/4 or 1/8 of its size, the least that leaves its short edge at least so long.
 
     Raises:
-        BadImageError: It is no image, a truncated one, or one beyond ``max_pixels`` or :data:`MAX_ASPECT`.
+        BadImageError: It is not an image, a truncated one, or one beyond ``max_pixels`` or :data:`MAX_ASPECT`.
     """
     if not data:
         raise bad_image(path, 'is empty')
@@ -224,7 +234,7 @@ class LoadImage(BaseTransform):
             pixels; faster, and other pixels after resizing. None: at full size.
 
     Raises:
-        BadImageError: The file is no image, see :data:`REASONS`.
+        BadImageError: The file is not an image, see :data:`REASONS`.
     """
 
     @checked

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from ldae.registry import DATASETS, TRANSFORMS
 from ldae.utils import ConfigError, PositiveInt, Seed, checked
 
-from .load_image import BadImageError, decode
+from .load_image import BadImageError, decode, reads_files
 from .low_shot import Fraction, Split, part_of_each_class
 from .resize import with_faster_steps
 from .store import Kind, Shard, Store
@@ -33,7 +33,6 @@ PACKED = Kind(
     'remove {part} and run `ldae pack-dataset` again',
     ('crop', 'format', 'edge', 'with_label'),
 )
-READERS = ('LoadImage', 'LoadImageFromFile')
 
 
 def find_packed(data_root: str | Path, split: str) -> Path:
@@ -62,7 +61,7 @@ def resize_edge(edge: int) -> dict:
 def remaining(pipeline: Sequence[Mapping], settings: Mapping[str, Any]) -> list[Mapping]:
     """The part of a pipeline that packing has left to do; raise ConfigError if it asks for other images."""
     steps = [dict(step) for step in pipeline]
-    if not steps or str(steps[0].get('type')).rpartition('.')[2] not in READERS:
+    if not steps or not reads_files(steps[0]):
         return steps
     done = packed_pipeline(settings)
     if steps[1 : 1 + len(done)] != done:

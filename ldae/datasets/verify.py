@@ -52,7 +52,7 @@ class Verification(NamedTuple):
         if self.bad:
             text = f'{describe_bad(reasons, count)} cannot be read'
         if self.passed_over:
-            text += f'; {len(self.passed_over)} names of no file are passed over'
+            text += f'; {len(self.passed_over)} names that are not files are passed over'
         return f'{self.dataset.img_prefix}: {text}'
 
 

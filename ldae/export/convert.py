@@ -25,7 +25,8 @@ from ldae.version import __version__
 from .plain_vit import Features, PlainViT, plain_vit, source_features
 from .preprocessing import preprocessing_of, read_pictures
 
-#: Format -> the module that writes and reads it.
+#: Format -> the module that writes and reads it: its SUFFIX ('' for a folder), that of a file BESIDE, and the EXTRA
+#: and library that it needs.
 FORMATS = {name: f'ldae.export.{name}_format' for name in ('mmpretrain', 'timm', 'hf', 'onnx')}
 #: Largest error that a converted model may have, relative to the largest feature.
 TOLERANCE = 1e-4
@@ -88,7 +89,7 @@ def export_encoder(
         _check_errors(errors, to)
         if example is not None:
             _write_example(features, images, Path(example))
-        _publish(Path(folder), library.names(out), out.parent)
+        _publish(Path(folder), _names(library, out), out.parent)
     return Exported(out, vit, errors, library.hint(out))
 
 
@@ -102,12 +103,19 @@ def _check_out(
         raise ConfigError(f'--out {out} must end in {library.SUFFIX} for --to {to}')
     if example is not None and Path(example).suffix != '.npz':
         raise ConfigError(f'--save-example {example} must end in .npz')
-    files = [out.parent / name for name in library.names(out)] + ([] if example is None else [Path(example)])
+    files = [out.parent / name for name in _names(library, out)] + (
+        [] if example is None else [Path(example)]
+    )
     for path in files:
         if path.exists() and not force:
             raise ConfigError(f'{path} exists: give --force to replace it, or another name')
         if path == out and path.exists() and not _may_replace(path, is_folder=not library.SUFFIX):
             raise ConfigError(f'{path} is not what --to {to} writes, and is not replaced: give another name')
+
+
+def _names(library: ModuleType, out: Path) -> list[str]:
+    """The file or folder that is asked for, and the file that a format writes beside it."""
+    return [out.name, *([f'{out.stem}{library.BESIDE}'] if library.BESIDE else [])]
 
 
 def _may_replace(path: Path, is_folder: bool) -> bool:

@@ -15,11 +15,9 @@ from ldae.utils.optional import import_extra
 
 from .plain_vit import Features, PlainViT
 from .preprocessing import Preprocessing
-from .timm_format import names, timm_config, write_folder
+from .timm_format import timm_config, write_folder
 
-__all__ = ['EXTRA', 'SUFFIX', 'hint', 'names', 'read', 'write']
-
-SUFFIX = ''
+SUFFIX, BESIDE = '', None
 EXTRA = ('hf', 'transformers')
 PREPROCESSOR = 'preprocessor_config.json'
 

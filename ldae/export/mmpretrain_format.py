@@ -9,21 +9,17 @@ from torch import Tensor
 from ldae.models.layers.dit_block import NORM_CFG
 from ldae.utils.checkpoints import read_checkpoint
 from ldae.utils.files import atomic_save
+from ldae.utils.models import changed
 
 from .plain_vit import Features, PlainViT
 from .preprocessing import Preprocessing
 
-SUFFIX = '.pth'
+SUFFIX, BESIDE = '.pth', '.py'
 EXTRA = None
 HEADER = """# An encoder exported by ldae, for mmpretrain {version} and nothing else of ldae's:
 #   mmpretrain.get_model('{name}.py', pretrained='{name}.pth').extract_feat(images)
 # or, as a backbone: init_cfg=dict(type='Pretrained', checkpoint='{name}.pth', prefix='backbone.')
 """
-
-
-def names(out: Path) -> list[str]:
-    """Files that are written, the one asked for first."""
-    return [out.name, f'{out.stem}.py']
 
 
 def hint(out: Path) -> str:
@@ -100,9 +96,7 @@ def read(out: Path) -> Features:
     @torch.no_grad()
     def features(images: Tensor) -> tuple[Tensor, Tensor]:
         feature = model.extract_feat(images, stage='neck')[-1]
-        out_type, model.backbone.out_type = model.backbone.out_type, 'raw'
-        tokens = model.backbone(images)[-1]
-        model.backbone.out_type = out_type
-        return tokens, feature
+        with changed(model.backbone, out_type='raw'):
+            return model.backbone(images)[-1], feature
 
     return features

@@ -15,7 +15,7 @@ from .plain_vit import Features, PlainViT
 from .preprocessing import Preprocessing
 from .timm_format import build
 
-SUFFIX = '.onnx'
+SUFFIX, BESIDE = '.onnx', None
 EXTRA = ('onnx', 'onnxruntime')
 #: LayerNormalization came with opset 17; 18 is the first that torch's exporter writes.
 OPSET = 18
@@ -29,11 +29,6 @@ class _FeaturesAndTokens(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.model.forward_features(images)
         return self.model.forward_head(tokens, pre_logits=True), tokens
-
-
-def names(out: Path) -> list[str]:
-    """The file that is written."""
-    return [out.name]
 
 
 def hint(out: Path) -> str:

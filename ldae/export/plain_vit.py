@@ -16,6 +16,7 @@ from ldae.models import LDAEViT
 from ldae.models.layers import AffinePatchMap
 from ldae.models.tokenizers import BaseTokenizer, PixelTokenizer
 from ldae.utils import ConfigError, check_range
+from ldae.utils.models import changed
 
 #: A model of another library as a function: images (B, C, H, W) -> tokens (B, L, C) and features (B, C).
 Features = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -236,11 +237,11 @@ def source_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """
     backbone = encoder_of(model)
     last = [backbone.num_layers - 1]
-    with _changed(backbone, out_indices=last), _taking(model, images) as encoder:
+    with changed(backbone, out_indices=last), _taking(model, images) as encoder:
         # Where a class token is the feature, pooled_features would average the others.
         is_token = backbone.out_type == 'cls_token'
         pooled = _output(encoder, images) if is_token else pooled_features(encoder, images)
-        with _changed(backbone, out_type='raw'):
+        with changed(backbone, out_type='raw'):
             return _output(encoder, images), pooled
 
 
@@ -264,20 +265,7 @@ def _taking(model: nn.Module, images: Tensor) -> Iterator[nn.Module]:
         yield backbone
         return
     with (
-        _changed(backbone, tokenizer=None),
-        _changed(backbone.patch_embed, patch_map=patch_map_of(tokenizer)),
+        changed(backbone, tokenizer=None),
+        changed(backbone.patch_embed, patch_map=patch_map_of(tokenizer)),
     ):
         yield backbone
-
-
-@contextmanager
-def _changed(module: nn.Module, **attributes: object) -> Iterator[None]:
-    """A module with other attributes for a while."""
-    before = {name: getattr(module, name) for name in attributes}
-    for name, value in attributes.items():
-        setattr(module, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(module, name, value)

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from ldae.apis.images import read_images
 from ldae.config import pipeline_of
+from ldae.datasets.load_image import reads_files
 from ldae.utils import ConfigError
 
 #: Whose steps count, the first that has any.
-LOADERS = ('val_dataloader', 'test_dataloader', 'train_dataloader')
+SOURCES = ('val_dataloader', 'test_dataloader', 'train_dataloader')
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming')
 
 
@@ -71,7 +72,7 @@ def preprocessing_of(model: nn.Module, img_size: int, in_channels: int) -> Prepr
         raise ConfigError(
             f'an encoder of {in_channels} channels takes no pictures: only grey and RGB are exported'
         )
-    steps = pipeline_of(cfg, LOADERS) or []
+    steps = pipeline_of(cfg, SOURCES) or []
     if in_channels == 3 and _is_bgr(preprocessor, steps):
         raise ConfigError(
             'the model takes BGR images (data_preprocessor.to_rgb=False), which other libraries do not'
@@ -82,7 +83,7 @@ def preprocessing_of(model: nn.Module, img_size: int, in_channels: int) -> Prepr
 
 def _is_bgr(preprocessor: nn.Module, steps: list[dict]) -> bool:
     """mmcv reads pictures as BGR, and the data preprocessor turns them."""
-    reads = any(step['type'] in ('LoadImageFromFile', 'ldae.LoadImage') for step in steps)
+    reads = any(map(reads_files, steps))
     # The name differs between mmpretrain's preprocessors.
     return reads and not any(getattr(preprocessor, name, False) for name in ('to_rgb', '_channel_conversion'))
 

@@ -13,7 +13,7 @@ from ldae.utils.optional import import_extra
 from .plain_vit import Features, PlainViT
 from .preprocessing import Preprocessing
 
-SUFFIX = ''
+SUFFIX, BESIDE = '', None
 EXTRA = ('export', 'safetensors')
 WEIGHTS = 'model.safetensors'
 CONFIG = 'config.json'
@@ -27,11 +27,6 @@ ENTRIES = {
 # mmpretrain's names and timm's.
 INNER = {'.ln': '.norm', '.ffn.layers.0.0.': '.mlp.fc1.', '.ffn.layers.1.': '.mlp.fc2.'}
 OUTER = {'ln1.': 'norm.', 'ln2.': 'fc_norm.', 'patch_embed.projection.': 'patch_embed.proj.'}
-
-
-def names(out: Path) -> list[str]:
-    """The folder that is written."""
-    return [out.name]
 
 
 def hint(out: Path) -> str:

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from ldae.config import walk_dicts
 from ldae.config.components import typed_nodes
 from ldae.config.reading import LOADERS
+from ldae.datasets.load_image import reads_files
 from ldae.engine.speed.sharding import FullyShardedModel, check_optimizer
 from ldae.utils import ConfigError
 from ldae.utils.models import evaluating, unwrapped
 from ldae.utils.rng import preserved_rng
 
-READERS = ('LoadImageFromFile', 'mmpretrain.LoadImageFromFile', 'ldae.LoadImage')
 BUILDER, RUNNER = 'mmengine/registry/build_functions.py', 'mmengine/runner/runner.py'
 MACHINE_ERRORS = (MemoryError, torch.OutOfMemoryError, OSError)
 
@@ -114,7 +114,7 @@ def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
         for i, step in enumerate(steps):
             with explain_errors(f'{where}[{i}]'):
                 transforms.append(TRANSFORMS.build(copy.deepcopy(step)))
-        if not transforms or steps[0].get('type') not in READERS:
+        if not transforms or not reads_files(steps[0]):
             continue
         sample = _made_up_sample()
         for i, transform in enumerate(transforms[1:], 1):

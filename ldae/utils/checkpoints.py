@@ -30,7 +30,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     if isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values()):
         return dict(state_dict=content)
     raise ConfigError(
-        f'{path} is no checkpoint of a model: it has no state_dict; name the .pth file that training wrote'
+        f'{path} is not a checkpoint of a model: it has no state_dict; name the .pth file that training wrote'
     )
 
 

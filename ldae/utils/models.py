@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Models of any library: as they are in training, for a while otherwise, and their parts."""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +27,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def changed(module: nn.Module, **attributes: Any) -> Iterator[None]:
+    """A module with other attributes while the context is open."""
+    before = {name: getattr(module, name) for name in attributes}
+    try:
+        for name, value in attributes.items():
+            setattr(module, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)
 
 
 def hash_tensors(digest: Any, module: nn.Module) -> None:

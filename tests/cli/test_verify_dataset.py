@@ -37,7 +37,7 @@ def test_bad_images_are_listed_and_status_is_1(dirty: Path, capsys: pytest.Captu
         ('link.jpg', 'is a broken link'),
     ]
     assert (
-        '2 of 16 images (1 is empty, 1 is truncated) cannot be read; 2 names of no file are passed over'
+        '2 of 16 images (1 is empty, 1 is truncated) cannot be read; 2 names that are not files are passed over'
         in err
     )
 
