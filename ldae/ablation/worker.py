@@ -101,7 +101,7 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
     cfg = Config.fromfile(folder / CONFIG_FILE)
     transfer, scoring, seed = member['transfer'], job['scoring'], job['seed']
     protocol = Protocol.of_dict(scoring['protocol'])
-    model = load_model(cfg, transfer, folder / done['checkpoint'])
+    model = model_for_transfer(cfg, transfer, folder / done['checkpoint'])
     candidates, encode = [Candidate(None, None)], REFERENCES.get(member['encoder'])
     if encode is None:
         encoder = model if member['encoder'] == 'trained' else untrained_twin(model, cfg, transfer, seed)
@@ -190,13 +190,13 @@ REFERENCES = dict(latents=encode_latents, pixels=encode_pixels)
 def untrained_twin(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> nn.Module:
     """The model as it was before training, with the tokenizer of the trained one."""
     torch.manual_seed(seed)
-    untrained = load_model(cfg, transfer)
+    untrained = model_for_transfer(cfg, transfer)
     if hasattr(model, 'tokenizer'):
         untrained.tokenizer.load_state_dict(model.tokenizer.state_dict())
     return untrained
 
 
-def load_model(cfg: Config, transfer: dict, checkpoint: Path | None = None) -> nn.Module:
+def model_for_transfer(cfg: Config, transfer: dict, checkpoint: Path | None = None) -> nn.Module:
     """The pre-training model as a row's transfer settings want it, with the weights of a checkpoint or those of the start;
     without a checkpoint, its tokenizer needs no file."""
     backbone = {} if transfer['timestep'] is None else dict(timestep=transfer['timestep'])

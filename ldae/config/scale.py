@@ -172,7 +172,7 @@ def _check_scalable(cfg: Config, path: Path) -> None:
     known = cfg.get('model', {}).get('tokenizer') is not None or is_benchmark(cfg)
     if not known or 'pipeline' not in cfg.train_dataloader.dataset:
         raise ConfigError(
-            f'{cfg.filename} cannot be brought to scale {path.stem}: it is no l-DAE, tokenizer or benchmark config of the '
+            f'{cfg.filename} cannot be brought to scale {path.stem}: it is not an l-DAE, tokenizer or benchmark config of the '
             "paper's scale"
         )
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import cv2
 from tqdm import tqdm
 
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, PositiveInt, checked
 
 from .image_folder import ImageFolder, describe_bad
 from .load_image import MAX_PIXELS, BadImageError, decode, read_file
@@ -138,9 +138,10 @@ def _open(data_root: str, split: str, ann_file: str) -> tuple[ImageFolder, str |
             raise labelled from None
 
 
+@checked
 def verify_files(
     paths: Sequence[str],
-    num_workers: int = 1,
+    num_workers: PositiveInt = 1,
     max_pixels: int = MAX_PIXELS,
     strict: bool = False,
     progress: bool = False,
@@ -153,7 +154,6 @@ def verify_files(
     Raises:
         ConfigError: A process died, as for want of memory.
     """
-    check_range('num_workers', num_workers, 1, kind=int)
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
     found: dict[str, str] = {}
     try:
