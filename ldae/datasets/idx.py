@@ -118,7 +118,7 @@ class IDXDataset(InMemoryDataset):
         self.data_root = SUBSET_ROOT if data_root is None else Path(data_root).expanduser()
         if download:
             self._fetch(name, split)
-        images, labels = (read_idx(self.data_root, split, kind) for kind in ('images', 'labels'))
+        images, labels = (read_idx(self.data_root, split, kind) for kind in MAGIC)
         if len(images) != len(labels):
             raise ConfigError(f'{self.data_root} has {len(images)} {split} images but {len(labels)} labels')
         super().__init__(images=images.unsqueeze(1), labels=labels, **kwargs)
