@@ -30,7 +30,7 @@ PEERS += '|bare loop|bare copy|processes that do not talk'
 
 
 def test_every_program_is_run_here():
-    assert {path.name for path in FOLDER.glob('[!_]*.py')} == set(TINY)
+    assert {path.name for path in FOLDER.glob('[!_]*.py')} == {*TINY, 'learning_rates.py'}
 
 
 @pytest.mark.parametrize('name', TINY)
@@ -39,3 +39,12 @@ def test_program_prints_a_ratio_against_a_named_peer(name, monkeypatch, capsys):
     runpy.run_path(str(FOLDER / name), run_name='__main__')
     out = capsys.readouterr().out
     assert re.search(rf'({PEERS}).*(ldae / it = [\d.]+|[\d.]+%)', out)
+
+
+def test_the_program_on_learning_rates_says_which_is_best(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['learning_rates.py', '--epochs', '1', '--only', '200'])
+    runpy.run_path(str(FOLDER / 'learning_rates.py'), run_name='__main__')
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split()[0] == 'task'
+    assert header.split()[-2:] == ['chosen', 'test']
+    assert any(row.startswith('200 classes, 96 channels') for row in rows)
