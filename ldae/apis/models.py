@@ -92,6 +92,7 @@ def get_model(
 def to_device(model: nn.Module, device: str | torch.device) -> nn.Module:
     """Move a model; raise ConfigError if there is no such device."""
     try:
+        torch.empty(0, device=device)  # first, since mmengine's models note a device before they are moved
         return model.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
         if 'out of memory' in str(error):

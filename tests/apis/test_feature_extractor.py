@@ -231,3 +231,10 @@ def test_all_that_is_named_is_there():
     assert all(callable(getattr(ldae, name)) for name in ldae.__all__ if not name.startswith('__'))
     with pytest.raises(AttributeError, match="no attribute 'get_modle'"):
         ldae.get_modle  # noqa: B018
+
+
+def test_a_device_that_is_not_there_leaves_the_model_where_it_was(small_ldae):
+    before = small_ldae.data_preprocessor.images.device
+    with pytest.raises(ConfigError, match="device 'cuda:99' can't be used"):
+        ldae.FeatureExtractor(small_ldae, device='cuda:99')
+    assert small_ldae.data_preprocessor.images.device == before

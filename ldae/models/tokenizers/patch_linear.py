@@ -145,6 +145,7 @@ class PatchLinearTokenizer(BaseTokenizer):
         self.patch_map.decoder.copy_(decoder * scale[:, None])
         self.patch_map.mean.copy_(mean)
         self.fitted.fill_(1)
+        self._known_fitted = True
 
     def _check_rank(self, variances: Tensor) -> None:
         """Each latent dimension must vary: its scale divides."""
