@@ -31,7 +31,7 @@ def demo(
 ) -> dict:
     """Pre-train l-DAE and MAE on the Fashion-MNIST subset that ships with ldae, compare them, and draw.
 
-    Takes 4 to 5 minutes of one core. Beside what :func:`compare` writes, ``results.json``, ``denoising.png`` of one test
+    Takes about 5 minutes of one core. Beside what :func:`compare` writes, ``results.json``, ``denoising.png`` of one test
     image a class and ``pca_filters.png``.
 
     Args:
