@@ -3,7 +3,7 @@
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from .probe_data import (
     preprocessor_of,
     probe_dataloaders,
 )
-from .protocol import PROTOCOL, Protocol, Score, choose, score_knn, score_linear
+from .protocol import PROTOCOL, Protocol, Score, choose, score_sets
 
 RANGE = re.compile(r'(\d+)-(\d+)')
 
@@ -131,7 +131,8 @@ def probe_encoder(
     _check_classes(train.labels, test.labels, all_test_images=limits[1] is None)
     seconds = dict(features=time.perf_counter() - start)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    scores = _score(protocol, train, test, sorted(set(k)), seconds, seed=seed, device=device, memory=memory)
+    options = dict(ks=sorted(set(k)), seed=seed, device=device, memory=memory, seconds=seconds)
+    scores = score_sets(protocol, train, train.labels, test, test.labels, **options)
     rows = {setting: ProbeRow.of(setting, score) for setting, score in scores.items()}
     held_out = all(score.held_out is not None for score in scores.values())
     return ProbeScores(
@@ -201,20 +202,3 @@ def _cached(
             raise ConfigError('out of memory: lower the batch_size of the data loaders') from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"the model can't take these images ({reason}): name others with --data") from error
-
-
-def _score(
-    protocol: Protocol,
-    train: FeatureCache,
-    test: FeatureCache,
-    ks: Sequence[int],
-    seconds: dict[str, float],
-    **options: Any,
-) -> Mapping[FeatureSetting, Score]:
-    """Scores of each set of features; notes down what both halves took."""
-    start, labels, device = time.perf_counter(), (train.labels, test.labels), options['device']
-    knn = {one: score_knn(protocol, train[one], labels[0], test[one], labels[1], ks, device) for one in train}
-    between = time.perf_counter()
-    linear = score_linear(protocol, train, labels[0], test, labels[1], **options)
-    seconds |= dict(knn=between - start, linear=time.perf_counter() - between)
-    return {one: Score(knn[one], linear[one]) for one in train}

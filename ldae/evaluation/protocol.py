@@ -2,6 +2,7 @@
 """How frozen features are scored: one protocol, which each tool takes and names beside its figures."""
 
 import logging
+import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any
@@ -119,6 +120,7 @@ def score_sets(
     ks: Sequence[int] = (),
     device: str | torch.device | None = None,
     memory: float = 4.0,
+    seconds: dict[str, float] | None = None,
 ) -> dict[Hashable, Score]:
     """Score sets of features of the same images by k-NN and linear layers; each has the score that it has alone.
 
@@ -130,13 +132,18 @@ def score_sets(
         seed: Of the linear layers.
         ks: Numbers of neighbours; the protocol's alone by default.
         device, memory: As of :func:`ldae.evaluation.linear_probes`.
+        seconds: Is given the time that each half took, as ``knn`` and ``linear``.
 
     Raises:
         ConfigError: Features that aren't finite, fewer images than neighbours, a test class that training lacks.
     """
     sets = {key: (train[key], train_y, test[key], test_y) for key in train}
+    start = time.perf_counter()
     knn = {key: score_knn(protocol, *one, ks=ks, device=device) for key, one in sets.items()}
+    between = time.perf_counter()
     linear = score_linear(protocol, train, train_y, test, test_y, seed=seed, device=device, memory=memory)
+    if seconds is not None:
+        seconds |= dict(knn=between - start, linear=time.perf_counter() - between)
     return {key: Score(knn[key], linear[key]) for key in train}
 
 
