@@ -24,12 +24,11 @@ from .speed.blocks import ActivationCheckpointHook, CompileBlocksHook
 from .speed.precision import AutocastOptimWrapper, MatmulPrecisionHook
 from .speed.sharding import FullyShardedModel
 from .tokenizer.fit_hooks import FitTokenizerHook, WriteTokenizerHook
-from .tokenizer.latent_cache_hook import LatentCacheHook
+from .tokenizer.latent_cache import LatentCacheHook
 from .tokenizer.optim_constructors import AdversarialOptimWrapperConstructor
 from .watch.bad_images import BadImagesHook
 from .watch.deferred_logging import DeferredIterTimerHook, ReducedRuntimeInfoHook
 from .watch.health import HealthHook
-from .watch.online_evaluation import OnlineEvaluationHook
-from .watch.online_knn import OnlineKNNHook
+from .watch.online_evaluation import OnlineEvaluationHook, OnlineKNNHook
 from .watch.pictures import DenoisingPicturesHook, ReconstructionPicturesHook
 from .watch.progress import ProgressBarHook, RunSummaryHook

@@ -10,7 +10,9 @@ from mmengine.hooks import EMAHook
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Optimizer
 
 from ldae.engine.hook import Batch, LDAEHook, parts_of
@@ -19,10 +21,10 @@ from ldae.registry import HOOKS
 from ldae.utils import NaturalInt, PositiveInt, TrainingStopped, checked
 from ldae.utils.models import unwrapped
 
-from .gradients import is_not_finite
 from .step_snapshots import StepSnapshot, recent_losses, save_snapshots, save_state
 
 FOLDER = 'non_finite'
+ONE = torch.ones(())
 
 
 @HOOKS.register_module()
@@ -243,3 +245,32 @@ def to_host(flag: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     event = torch.cuda.Event()
     event.record()
     return host, event
+
+
+def gradients_of(optimizer: Optimizer) -> list[Tensor]:
+    """Gradients of the parameters that have one."""
+    gradients = [param.grad for group in optimizer.param_groups for param in group['params']]
+    return [gradient for gradient in gradients if gradient is not None]
+
+
+def gradient_norm(optimizer: Optimizer) -> Tensor:
+    """2-norm of all gradients together, on their device: nothing is read back. 0 where there are none. Of shards, it is the
+    norm of the whole, and all processes must come here."""
+    gradients = gradients_of(optimizer)
+    if not gradients:
+        return torch.zeros((), device=optimizer.param_groups[0]['params'][0].device)
+    norm = get_total_norm(gradients)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def is_not_finite(optimizer: Optimizer) -> Tensor:
+    """Whether a gradient isn't finite: a bool on their device, which isn't read."""
+    gradients = gradients_of(optimizer)
+    first = gradients[0] if gradients else None
+    if first is None or first.device.type != 'cpu' or isinstance(first, DTensor):
+        return ~torch.isfinite(gradient_norm(optimizer))
+    # A norm is a loop over tensors on a CPU, milliseconds for small models. This is one call, that of GradScaler, which
+    # takes any mixture of types there; a product with one changes nothing.
+    found = torch.zeros(())
+    torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, ONE)
+    return found.bool()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order of the training images, from any place in it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 
 import torch
@@ -54,7 +54,10 @@ class DataOrder(Sampler):
         if type(self.batch_sampler) is not BatchSampler:
             yield from islice(self.batch_sampler, self.start // self.batch_size, None)
             return
-        indices = iter(indices_from(self.sampler, self.start))
+        if self.is_infinite:
+            indices = infinite_from(self.sampler, self.start)
+        else:
+            indices = islice(self.sampler, self.start, None)
         while batch := list(islice(indices, self.batch_size)):
             if len(batch) == self.batch_size or not self.batch_sampler.drop_last:
                 yield batch
@@ -111,15 +114,6 @@ def order_of(loader: DataLoader) -> DataOrder | None:
     """The order that :func:`install_order` has given a loader."""
     order = getattr(loader, 'batch_sampler', None)
     return order if isinstance(order, DataOrder) else None
-
-
-def indices_from(sampler: Iterable[int], start: int) -> Iterator[int]:
-    """Indices of a sampler after its first ``start``."""
-    return (
-        infinite_from(sampler, start)
-        if isinstance(sampler, InfiniteSampler)
-        else islice(sampler, start, None)
-    )
 
 
 def infinite_from(sampler: InfiniteSampler, start: int) -> Iterator[int]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ldae.engine.hook import Batch, LDAEHook, parts_of
-from ldae.engine.non_finite.gradients import gradient_norm
+from ldae.engine.non_finite.skip_non_finite import gradient_norm
 from ldae.engine.non_finite.step_snapshots import recent_losses
 from ldae.evaluation.feature_statistics import FeatureStatistics
 from ldae.evaluation.features import pooled_features

@@ -8,7 +8,7 @@ import torch
 from mmengine.hooks import Hook
 
 from ldae.engine import HealthHook
-from ldae.engine.non_finite.gradients import gradient_norm
+from ldae.engine.non_finite.skip_non_finite import gradient_norm
 from ldae.engine.watch.health import loss_by_level
 from ldae.evaluation import FeatureStatistics, pooled_features
 from ldae.utils import ConfigError

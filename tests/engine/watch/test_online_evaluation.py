@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ldae.engine.watch.online_evaluation import OnlineEvaluationHook, build_bounded_dataloader
+from ldae.engine.watch.online_evaluation import OnlineEvaluationHook, OnlineKNNHook, build_bounded_dataloader
 from ldae.evaluation import extract_features, knn_accuracy, linear_probe, pooled_features
 from ldae.evaluation.protocol import score_knn
 from ldae.utils import ConfigError
@@ -161,3 +161,15 @@ def test_data_without_labels_is_one_clear_line(make_runner, make_dataloader):
     hook = OnlineEvaluationHook(make_dataloader(20, with_label=False), make_dataloader(10, 'test'), k=5)
     with pytest.raises(ConfigError, match='with_label=True'):
         make_runner([hook], epochs=1).train()
+
+
+def test_the_knn_hook_is_the_online_evaluation_without_linear_layers(make_runner, make_dataloader, tmp_path):
+    make_runner([OnlineKNNHook(make_dataloader(100), make_dataloader(50, 'test'), k=5)], epochs=1).train()
+    lines = [json.loads(line) for line in next(tmp_path.rglob('scalars.json')).read_text().splitlines()]
+    (line,) = [line for line in lines if 'knn/top1' in line]
+    assert set(line) == {'knn/top1', 'knn/seconds', 'knn/share', 'step'}
+
+
+def test_bad_options_of_the_knn_hook_name_it(make_dataloader):
+    with pytest.raises(ConfigError, match='OnlineKNNHook.k=0'):
+        OnlineKNNHook(make_dataloader(10), make_dataloader(10), k=0)

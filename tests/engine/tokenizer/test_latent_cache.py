@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 
 from ldae.engine import LatentCacheHook
 from ldae.engine.tokenizer import latent_cache
-from ldae.engine.tokenizer.latent_cache_hook import check_model
+from ldae.engine.tokenizer.latent_cache import check_model
 from ldae.models.data_preprocessor import LatentsPass
 from ldae.utils import ConfigError
 
@@ -97,7 +97,7 @@ def test_the_file_is_used_again_and_holds_what_the_tokenizer_makes(losses, tmp_p
     assert rows.shape == (64, 16, 4)
     assert rows.std() == pytest.approx(1, abs=0.2)
     monkeypatch.setattr(
-        'ldae.engine.tokenizer.latent_cache_hook.write_latents', lambda *_, **__: pytest.fail('encoded again')
+        'ldae.engine.tokenizer.latent_cache.write_latents', lambda *_, **__: pytest.fail('encoded again')
     )
     again, _, _ = losses([LatentCacheHook(dtype='float32')])
     np.testing.assert_array_equal(again, first)
@@ -148,7 +148,7 @@ def test_other_images_under_the_same_description_are_noticed(losses, monkeypatch
         numbers, batch = original(dataset)
         return numbers, dict(batch, inputs=batch['inputs'].flip(0))
 
-    monkeypatch.setattr('ldae.engine.tokenizer.latent_cache_hook.read_samples', other_order)
+    monkeypatch.setattr('ldae.engine.tokenizer.latent_cache.read_samples', other_order)
     with pytest.raises(ConfigError, match='latents of other images than the data set has by now'):
         losses([LatentCacheHook()])
 
