@@ -63,7 +63,7 @@ class FeatureExtractor:
         self.blocks, self.timestep = blocks, timestep
         self.preprocess = Preprocess(self.model)
         if blocks is not None:
-            features.resolve_blocks(self.model, self._block_list())
+            features.resolve_blocks(features.num_blocks(self.model), self._block_list())
         if timestep is not None:
             features.resolve_inputs(self.model, [timestep], [False])
 

@@ -56,28 +56,19 @@ class Verification(NamedTuple):
         return f'{self.dataset.img_prefix}: {text}'
 
 
-class _Messages:
-    """Lines that the decoders' C libraries print, kept from the terminal and readable file by file."""
-
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the process)
-        os.dup2(self._file.fileno(), 2)
-
-    def take(self) -> str:
-        self._file.seek(0)
-        text = self._file.read().decode(errors='replace')
-        self._file.seek(0)
-        self._file.truncate()
-        return text
-
-
-_messages: _Messages | None = None
-
-
 def _start_worker() -> None:
-    global _messages
+    """Keep what the decoders' C libraries print from the terminal, for :func:`_take_messages`."""
     cv2.setNumThreads(1)
-    _messages = _Messages()
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+
+
+def _take_messages() -> str:
+    """What a worker's libraries have printed since the last call."""
+    text = os.pread(2, os.fstat(2).st_size, 0).decode(errors='replace')
+    os.lseek(2, 0, os.SEEK_SET)
+    os.ftruncate(2, 0)
+    return text.strip()
 
 
 def judge(path: str, max_pixels: int = MAX_PIXELS) -> str:
@@ -95,7 +86,7 @@ def _judge_chunk(paths: Sequence[str], max_pixels: int, strict: bool) -> list[tu
     found = []
     for path in paths:
         reason = judge(path, max_pixels)
-        said = _messages.take().strip() if _messages else ''
+        said = _take_messages()
         if strict and not reason and any(word in said for word in COMPLAINTS):
             reason = DAMAGED + said.splitlines()[-1]
         if reason:
@@ -190,11 +181,7 @@ def annotation_lines(dataset: ImageFolder, bad: Sequence[Verdict]) -> list[str]:
     excluded = {verdict.path for verdict in bad}
     infos = (dataset.get_data_info(i) for i in range(len(dataset)))
     return [
-        ' '.join([str(Path(info['img_path']).relative_to(dataset.img_prefix)), *map(str, _label(info))])
+        f'{Path(info["img_path"]).relative_to(dataset.img_prefix)} {info.get("gt_label", "")}'.rstrip()
         for info in infos
         if info['img_path'] not in excluded
     ]
-
-
-def _label(info: dict) -> list[int]:
-    return [info['gt_label']] if 'gt_label' in info else []

@@ -26,14 +26,7 @@ from ldae.utils.collective import from_main_process
 from ldae.utils.models import hash_tensors, unwrapped
 from ldae.version import __version__
 
-from .features import (
-    features_of_settings,
-    labels_of,
-    num_blocks,
-    resolve_block_numbers,
-    resolve_blocks,
-    resolve_inputs,
-)
+from .features import features_of_settings, labels_of, num_blocks, resolve_blocks, resolve_inputs
 
 #: A part of each cache's name, raised when those written before can't be used any more.
 FORMAT = 2
@@ -140,7 +133,7 @@ class FeatureCache(Mapping):
         Raises:
             ConfigError: The cache holds no such setting.
         """
-        (block,) = resolve_block_numbers(self._layout['depth'], None if block is None else [block])
+        (block,) = resolve_blocks(self._layout['depth'], None if block is None else [block])
         timesteps = {setting.timestep for setting in self.settings}
         if timestep is None and len(timesteps) == 1:
             (timestep,) = timesteps
@@ -188,7 +181,7 @@ def cache_features(
             or time step, a disk that is full.
     """
     _check_sampler(dataloader)
-    numbers = resolve_blocks(model, blocks)
+    numbers = resolve_blocks(num_blocks(model), blocks)
     timesteps, noisy = resolve_inputs(model, timesteps, noisy)
     base = cache_key(model, data_preprocessor, len(dataloader.dataset), data)
     wanted = [FeatureSetting(*s) for s in product(numbers, timesteps, noisy)]

@@ -52,7 +52,7 @@ def block_features(model: nn.Module, images: Tensor, blocks: Sequence[int] | Non
     Raises:
         ConfigError: A number out of range, or blocks of different widths, which don't fit into one tensor.
     """
-    features = features_of_blocks(model, images, resolve_blocks(model, blocks))
+    features = features_of_blocks(model, images, resolve_blocks(num_blocks(model), blocks))
     widths = {rows.shape[1] for rows in features}
     if len(widths) > 1:
         raise ConfigError(f'blocks={blocks} have {sorted(widths)} channels: ask for one of them at a time')
@@ -150,17 +150,12 @@ def num_blocks(model: nn.Module) -> int:
     return max(1, len(_blocks(backbone_of(model))))
 
 
-def resolve_blocks(model: nn.Module, blocks: Sequence[int] | None) -> list[int]:
-    """Positive block numbers, of which None is the last.
+def resolve_blocks(depth: int, blocks: Sequence[int] | None) -> list[int]:
+    """Positive numbers of an encoder's blocks, of which None is the last.
 
     Raises:
         ConfigError: For a number out of range, none, or one given twice.
     """
-    return resolve_block_numbers(num_blocks(model), blocks)
-
-
-def resolve_block_numbers(depth: int, blocks: Sequence[int] | None) -> list[int]:
-    """As :func:`resolve_blocks`, for an encoder of so many blocks."""
     blocks = [depth] if blocks is None else list(blocks)
     for block in blocks:
         if isinstance(block, bool) or not isinstance(block, int) or not 1 <= abs(block) <= depth:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from ldae.utils import ConfigError
 
 from .cache import FeatureCache, FeatureSetting, cache_features
-from .features import num_blocks, resolve_block_numbers, resolve_inputs
+from .features import num_blocks, resolve_blocks, resolve_inputs
 from .knn import check_classes
 from .probe_data import (
     check_class_names,
@@ -162,7 +162,7 @@ def parse_blocks(words: Sequence[str | int], depth: int) -> list[int]:
             numbers.append(int(word))
         else:
             raise ConfigError(f"blocks {word}: give numbers, ranges from small to large as in 6-12, or 'all'")
-    resolved = [resolve_block_numbers(depth, [number])[0] for number in numbers]
+    resolved = [resolve_blocks(depth, [number])[0] for number in numbers]
     return sorted(set(resolved))
 
 

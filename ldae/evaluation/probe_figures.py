@@ -18,13 +18,8 @@ from .probe import ProbeRow, ProbeScores
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-JSON_FILE, PAGE_FILE, TIMESTEP_FILE, BLOCK_FILE = (
-    'probe.json',
-    'probe.md',
-    'accuracy_over_timestep.png',
-    'accuracy_over_block.png',
-)
-FILES = (JSON_FILE, PAGE_FILE, TIMESTEP_FILE, BLOCK_FILE)
+FILES = ('probe.json', 'probe.md', 'accuracy_over_timestep.png', 'accuracy_over_block.png')
+JSON_FILE, PAGE_FILE, TIMESTEP_FILE, BLOCK_FILE = FILES
 
 
 def table_rows(scores: ProbeScores) -> list[list[str]]:

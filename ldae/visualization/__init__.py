@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from .ablations import accuracy_by_encoder, accuracy_by_row, accuracy_over_dimension
+from .accuracies import accuracy_by_encoder, accuracy_by_row, accuracy_curves, accuracy_over_dimension
 from .figures import (
     denoising_grid,
     explained_variance,
@@ -9,5 +9,4 @@ from .figures import (
     reconstruction_grid,
     save_figure,
 )
-from .probes import accuracy_curves
 from .tiles import filters_to_uint8, tile

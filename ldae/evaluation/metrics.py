@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Validation while a tokenizer is trained: how well images are reconstructed."""
+"""Validation: how well images are denoised while pre-training, reconstructed while a tokenizer is trained."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -8,6 +9,31 @@ from mmengine.evaluator import BaseMetric
 
 from ldae.registry import METRICS
 from ldae.utils.optional import import_extra
+
+
+@METRICS.register_module()
+class DenoisingMetric(BaseMetric):
+    """Mean loss and PSNR (dB) of denoised validation images, over all noise levels and for each time step.
+
+    Reported as ``denoising/weighted_error`` (the loss, under a name that mmengine's logger doesn't smooth),
+    ``denoising/psnr`` and ``denoising/psnr_t<timestep>``.
+    """
+
+    default_prefix = 'denoising'
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep three numbers of each sample that :meth:`LDAE.predict` returned."""
+        for sample in data_samples:
+            self.results.append(tuple(float(sample[key]) for key in ('timestep', 'denoising_loss', 'psnr')))
+
+    def compute_metrics(self, results: list[tuple[float, float, float]]) -> dict[str, float]:
+        levels = defaultdict(list)
+        for timestep, _, psnr in results:
+            levels[int(timestep)].append(psnr)
+        metrics = dict(
+            weighted_error=mean([loss for _, loss, _ in results]), psnr=mean([psnr for _, _, psnr in results])
+        )
+        return metrics | {f'psnr_t{t}': mean(levels[t]) for t in sorted(levels)}
 
 
 @METRICS.register_module()
@@ -34,3 +60,7 @@ class ReconstructionMetric(BaseMetric):
     def compute_metrics(self, results: list[tuple[float, float]]) -> dict[str, float]:
         psnr, ssim = torch.tensor(results, dtype=torch.float64).mean(dim=0).tolist()
         return dict(psnr=psnr, ssim=ssim)
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
