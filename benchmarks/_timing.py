@@ -91,11 +91,6 @@ def machine(device: str = 'cpu') -> str:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:
         lines = []
-    model = next(
-        (line.split(':')[1].strip() for line in lines if line.startswith('model name')), 'unknown CPU'
-    )
+    model = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), 'unknown CPU')
     load = os.getloadavg()[0]
-    return (
-        f'{model}, {torch.get_num_threads()} of {os.cpu_count()} threads, torch {torch.__version__}, '
-        f'load {load:.1f}'
-    )
+    return f'{model}, {torch.get_num_threads()} of {os.cpu_count()} threads, torch {torch.__version__}, load {load:.1f}'

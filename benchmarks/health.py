@@ -33,9 +33,7 @@ SIZES = dict(
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--size', choices=list(SIZES), default='small')
     parser.add_argument('--batch-size', type=int, default=16)
     parser.add_argument('--img-size', type=int, default=256)
@@ -164,13 +162,9 @@ def main() -> None:
     args = parse_args()
     torch.manual_seed(0)
     times = measure(args)
-    name = (
-        torch.cuda.get_device_name() if args.device == 'cuda' else f'cpu, {torch.get_num_threads()} threads'
-    )
+    name = torch.cuda.get_device_name() if args.device == 'cuda' else f'cpu, {torch.get_num_threads()} threads'
     precision = 'bf16' if args.bf16 else 'fp32'
-    print(
-        f'{args.size}, batch {args.batch_size}, {args.img_size} px, {precision}, {name}, torch {torch.__version__}'
-    )
+    print(f'{args.size}, batch {args.batch_size}, {args.img_size} px, {precision}, {name}, torch {torch.__version__}')
     print(f'{"a step of ldae":>32}: {times["step"] * 1e3:10.2f} ms')
     print(f'{"HealthHook in a step":>32}: {times["per_step"] * 1e3:10.3f} ms')
     print(f'{f"its report on {args.num_images} images":>32}: {times["report"] * 1e3:10.2f} ms')

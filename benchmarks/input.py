@@ -33,18 +33,14 @@ PEER = "mmpretrain's pipeline"
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--images', type=int, default=256)
     parser.add_argument('--height', type=int, default=375)
     parser.add_argument('--width', type=int, default=500)
     parser.add_argument('--size', type=int, default=256, help='of the crops')
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--runs', type=int, default=7)
-    parser.add_argument(
-        '--grain', type=float, default=9, help='noise on the images; sets the size of the files'
-    )
+    parser.add_argument('--grain', type=float, default=9, help='noise on the images; sets the size of the files')
     return parser.parse_args()
 
 
@@ -68,10 +64,7 @@ def pipeline(size: int, crop: str, loader: str = 'ldae.LoadImage') -> list[dict]
     """That of our configs."""
     pillow = dict(backend='pillow', interpolation='bicubic')
     steps = dict(
-        center=[
-            dict(type='ResizeEdge', scale=size, edge='short', **pillow),
-            dict(type='CenterCrop', crop_size=size),
-        ],
+        center=[dict(type='ResizeEdge', scale=size, edge='short', **pillow), dict(type='CenterCrop', crop_size=size)],
         random=[dict(type='RandomResizedCrop', scale=size, crop_ratio_range=(0.2, 1.0), **pillow)],
     )
     return [dict(type=loader), *steps[crop], dict(type='PackInputs')]
@@ -87,9 +80,7 @@ def torchvision_folder(folder: Path, size: int, crop: str) -> TorchvisionFolder:
     return TorchvisionFolder(str(folder / 'train'), v2.Compose([*steps[crop], v2.PILToTensor()]))
 
 
-def batched(
-    dataset: torch.utils.data.Dataset, collate: Callable = default_collate
-) -> Callable[[list[int]], object]:
+def batched(dataset: torch.utils.data.Dataset, collate: Callable = default_collate) -> Callable[[list[int]], object]:
     """What a DataLoader's worker does for a batch."""
     if hasattr(dataset, '__getitems__'):
         return dataset.__getitems__
@@ -113,9 +104,7 @@ def readers(folder: Path, args: argparse.Namespace, crop: str) -> dict[str, Call
         found['packed JPEG'] = batched(PackedImages(f'{root}-jpeg', pipeline=steps))
     else:
         found['packed JPEG'] = batched(PackedImages(f'{root}-whole', pipeline=steps))
-        found['packed JPEG, fast_resize'] = batched(
-            PackedImages(f'{root}-whole', pipeline=steps, fast_resize=True)
-        )
+        found['packed JPEG, fast_resize'] = batched(PackedImages(f'{root}-whole', pipeline=steps, fast_resize=True))
     return found
 
 

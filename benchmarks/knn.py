@@ -22,9 +22,7 @@ from ldae.evaluation import knn_accuracies
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--train', type=int, default=60_000, help='training rows')
     parser.add_argument('--test', type=int, default=10_000, help='test rows')
     parser.add_argument('--width', type=int, default=384)

@@ -43,9 +43,7 @@ IMAGENET = 1_281_167
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--size', choices=list(SIZES), default='small')
     parser.add_argument('--batch-size', type=int, default=16)
     parser.add_argument('--images', type=int, default=128)
@@ -68,9 +66,7 @@ def make_images(folder: Path, count: int) -> None:
             rng.integers(0, 256, (20, 25, 3)).astype(np.float32), (500, 400), interpolation=cv2.INTER_CUBIC
         )
         image += rng.normal(0, 12, image.shape)
-        cv2.imwrite(
-            str(folder / f'{i:05d}.jpg'), image.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92]
-        )
+        cv2.imwrite(str(folder / f'{i:05d}.jpg'), image.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92])
 
 
 def make_model(args: argparse.Namespace) -> nn.Module:
@@ -110,9 +106,7 @@ class Parts:
         self.latents = endless(DataLoader(latents, collate_fn=batch_collate, **options))
         params = [param for param in self.model.parameters() if param.requires_grad]
         wrapper = dict(type='OptimWrapper') if not args.bf16 else dict(type=AutocastOptimWrapper)
-        self.wrapper = OPTIM_WRAPPERS.build(
-            wrapper | dict(optimizer=torch.optim.AdamW(params, lr=1e-4, fused=True))
-        )
+        self.wrapper = OPTIM_WRAPPERS.build(wrapper | dict(optimizer=torch.optim.AdamW(params, lr=1e-4, fused=True)))
         self.batch, self.cached = next(self.images), next(self.latents)
 
     def read(self) -> None:
@@ -147,25 +141,18 @@ def report(args: argparse.Namespace, times: dict[str, float], size: float) -> No
     print(f'{args.size}, batch {args.batch_size}, 256 px, {kind}, d = {args.latent_dim}, {args.dtype}')
     print(machine(args.device))
     names = dict(
-        read='read an image',
-        encode='encode it',
-        take='take its latents',
-        step='a training step, for an image',
+        read='read an image', encode='encode it', take='take its latents', step='a training step, for an image'
     )
     for part, words in names.items():
         print(f'{words:>32}: {times[part] * 1e3 / args.batch_size:9.3f} ms')
     before, after = times['read'] + times['encode'], times['take']
     print(f'latents against reading and encoding images: ldae / it = {after / before:.4f} of the time')
     shares = [100 * value / (value + times['step']) for value in (before, after)]
-    print(
-        f'share of a step on one core, reading and encoding images: {shares[0]:.1f}%, latents: {shares[1]:.1f}%'
-    )
+    print(f'share of a step on one core, reading and encoding images: {shares[0]:.1f}%, latents: {shares[1]:.1f}%')
     saved = (before - after) / (before + times['step'])
     print(f'an epoch takes, of that with reading and encoding images: {1 - saved:.1%}')
     cores = [args.rate * times[part] / args.batch_size for part in ('read', 'take')]
-    print(
-        f'cores for {args.rate:g} images a second: {cores[0]:.1f} reading images, {cores[1]:.2f} taking latents'
-    )
+    print(f'cores for {args.rate:g} images a second: {cores[0]:.1f} reading images, {cores[1]:.2f} taking latents')
     print(f'ImageNet takes {IMAGENET * size / 1e9:.1f} GB')
 
 

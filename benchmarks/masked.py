@@ -50,9 +50,7 @@ TRAIN_IMAGES = 10_000
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--methods', nargs='+', choices=list(METHODS), default=list(METHODS))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--epochs', type=int, default=10, help='of MAE: the others get its time')
@@ -124,24 +122,18 @@ def train(cfg: Config, folder: Path, images: int) -> tuple[nn.Module, float]:
     return model.eval(), time.process_time() - start
 
 
-def scores(
-    model: nn.Module, cfg: Config, images: int, held_out: int, seed: int, timestep: int | None
-) -> dict:
+def scores(model: nn.Module, cfg: Config, images: int, held_out: int, seed: int, timestep: int | None) -> dict:
     """20-NN and linear accuracy of an encoder, on the test images or on those held out."""
     cfg = Config(dict(cfg._cfg_dict))
     cfg.test_dataloader = cfg.test_dataloader or cfg.val_dataloader_of_scores
     train_cfg, test_cfg = (dict(part) for part in probe_dataloaders(cfg))
     train_cfg['dataset'] = dict(train_cfg['dataset'], indices=list(range(images)))
     if held_out:
-        test_cfg = dict(
-            train_cfg, dataset=dict(train_cfg['dataset'], indices=list(range(images, images + held_out)))
-        )
+        test_cfg = dict(train_cfg, dataset=dict(train_cfg['dataset'], indices=list(range(images, images + held_out))))
     if timestep is not None:
         model.backbone.timestep = timestep
     features = [
-        extract_features(
-            partial(pooled_features, model), labelled_dataloader(part, None), model.data_preprocessor
-        )
+        extract_features(partial(pooled_features, model), labelled_dataloader(part, None), model.data_preprocessor)
         for part in (train_cfg, test_cfg)
     ]
     found = score(PROTOCOL, *features[0], *features[1], seed=seed).as_dict()
@@ -229,9 +221,7 @@ def main() -> None:
     cost = found['seconds'] if found else costs(args.steps)
     print(f'the demo, batch 64, one thread, torch {torch.__version__}')
     for method, seconds in cost.items():
-        print(
-            f'{method:>16}: {seconds * 1e3:7.2f} ms a step, against a step of MAE {seconds / cost["MAE"]:.0%}'
-        )
+        print(f'{method:>16}: {seconds * 1e3:7.2f} ms a step, against a step of MAE {seconds / cost["MAE"]:.0%}')
     if args.cost_only:
         return
     if not found:

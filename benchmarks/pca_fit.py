@@ -26,9 +26,7 @@ SKLEARN_PATCHES = 4096
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--img-size', type=int, default=256)
     parser.add_argument('--patch-size', type=int, default=16)
     parser.add_argument('--images', type=int, default=1024, help='images per fit (of 256 patches by default)')

@@ -28,18 +28,12 @@ WEIGHT_DECAYS = (0.0, 1e-3)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        '--model', default='ldae/demo_fashion-mnist', help='an l-DAE that takes 28 x 28 grey images'
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--model', default='ldae/demo_fashion-mnist', help='an l-DAE that takes 28 x 28 grey images')
     parser.add_argument('--images', type=int, help='per split; all by default')
     parser.add_argument('--batch-size', type=int, default=256, help='of the pass')
     parser.add_argument('--timesteps', type=int, nargs='+', default=[10, 100, 300, 500])
-    parser.add_argument(
-        '--settings', type=int, default=40, help='heads, over time steps, rates and weight decays'
-    )
+    parser.add_argument('--settings', type=int, default=40, help='heads, over time steps, rates and weight decays')
     parser.add_argument('--epochs', type=int, default=90, help='of the heads')
     parser.add_argument('--device', default='cpu')
     return parser.parse_args()
@@ -89,9 +83,7 @@ def main() -> None:
         )
     count = len(results) * len(lrs) * len(WEIGHT_DECAYS)
     images = train.num_images + test.num_images
-    print(
-        f'{images} images x {len(args.timesteps)} time steps, {args.model}, {args.device}, torch {torch.__version__}'
-    )
+    print(f'{images} images x {len(args.timesteps)} time steps, {args.model}, {args.device}, torch {torch.__version__}')
     for name, value in (('feature pass', forward), ('pass found in the cache', again), ('heads', heads)):
         print(f'{name:>24}: {value:8.2f} s')
     print(f'{count} settings for {args.epochs} epochs / feature pass: ldae / it = {heads / forward:.2f}')

@@ -31,9 +31,7 @@ STAGES = ('before_train_iter', 'after_train_iter')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', default='ldae::ldae/demo_fashion-mnist.py')
     parser.add_argument('--width', type=int, help="of the encoder, instead of the config's")
     parser.add_argument('--layers', type=int, help="instead of the config's")
@@ -50,9 +48,7 @@ def start_runner(args: argparse.Namespace, batch_size: int, work_dir: str) -> Ru
         layers = args.layers or cfg.model.backbone.arch.num_layers
         arch = dict(num_layers=layers, num_heads=args.width // 64, feedforward_channels=4 * args.width)
         cfg.model.backbone.arch = dict(arch, embed_dims=args.width)
-    cfg.param_scheduler = dict(
-        type='CosineAnnealingLR', T_max=1000, by_epoch=True, convert_to_iter_based=True
-    )
+    cfg.param_scheduler = dict(type='CosineAnnealingLR', T_max=1000, by_epoch=True, convert_to_iter_based=True)
     cfg.auto_scale_lr = None
     runner = build_runner(prepare(cfg, LaunchOptions(work_dir=work_dir)))
     # What Runner.train does before its first step.

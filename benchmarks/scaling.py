@@ -26,9 +26,7 @@ APART = 'processes that do not talk'
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', default='ldae::ldae/demo_fashion-mnist.py')
     parser.add_argument('--data-root')
     parser.add_argument('--processes', type=int, nargs='+', default=[1, 2])
@@ -71,9 +69,7 @@ def train(args: argparse.Namespace) -> None:
     cfg = load_config(args.config)
     cfg.train_dataloader.batch_size, cfg.auto_scale_lr, cfg.log_level = args.batch_size, None, 'ERROR'
     launcher = 'pytorch' if int(os.environ['WORLD_SIZE']) > 1 else 'none'
-    options = LaunchOptions(
-        work_dir=str(Path(args.rank_file).parent), data_root=args.data_root, launcher=launcher
-    )
+    options = LaunchOptions(work_dir=str(Path(args.rank_file).parent), data_root=args.data_root, launcher=launcher)
     runner = build_runner(prepare(cfg, options))
     runner.register_hook(StopwatchHook(args))
     runner.train()

@@ -158,9 +158,7 @@ def seconds_a_batch(kind: type, workers: int, size: int, batch_size: int) -> flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=15)
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--batches', type=int, default=100, help='that a round is timed over')
@@ -177,17 +175,13 @@ def main() -> None:
         times = {kind: [] for kind in (Plain, *theirs, Ours)}
         for _ in range(args.rounds):
             for kind, values in times.items():
-                values.append(
-                    1e3 * seconds_a_batch(kind, workers, args.batches * args.batch_size, args.batch_size)
-                )
+                values.append(1e3 * seconds_a_batch(kind, workers, args.batches * args.batch_size, args.batch_size))
         plain = statistics.median(times[Plain])
         print(f'{workers} workers, a batch of {args.batch_size}')
         for kind, values in times.items():
             median = statistics.median(values)
             share = (median - plain) / args.step_ms
-            print(
-                f"  {kind.__name__:16} {median:6.3f} ms; more than torch's own loader: {share:+.2%} of a step"
-            )
+            print(f"  {kind.__name__:16} {median:6.3f} ms; more than torch's own loader: {share:+.2%} of a step")
 
 
 if __name__ == '__main__':

@@ -31,9 +31,7 @@ Rows = np.ndarray | list[bytes]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--scale', type=float, default=1.0, help='rows, as a multiple of the default')
     parser.add_argument('--batch-size', type=int, default=256)
     parser.add_argument('--rounds', type=int, default=5)
@@ -87,8 +85,7 @@ class Mapped:
         if self.arrays[0].ndim > 1:
             return take(self.arrays, *places)
         return [
-            self.arrays[s][self.offsets[s][i] : self.offsets[s][i + 1]].tobytes()
-            for s, i in zip(*places, strict=True)
+            self.arrays[s][self.offsets[s][i] : self.offsets[s][i + 1]].tobytes() for s, i in zip(*places, strict=True)
         ]
 
 
@@ -107,9 +104,7 @@ class Ours(Mapped):
 
     def open(self) -> None:
         shards = Store(self.folder, KIND).shards
-        self.arrays, self.offsets = (
-            [shard[name] for shard in shards] for name in ('rows.npy', 'offsets.npy')
-        )
+        self.arrays, self.offsets = ([shard[name] for shard in shards] for name in ('rows.npy', 'offsets.npy'))
 
 
 class Safetensors(Mapped):
@@ -144,9 +139,7 @@ class Arrow(Mapped):
                 column = pa.array(part, pa.large_binary())
             else:
                 width = part[0].nbytes
-                column = pa.FixedSizeBinaryArray.from_buffers(
-                    pa.binary(width), len(part), [None, pa.py_buffer(part)]
-                )
+                column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(part), [None, pa.py_buffer(part)])
             table = pa.record_batch([column], ['rows'])
             with (
                 pa.OSFile(str(folder / f'{number}.arrow'), 'wb') as sink,
@@ -261,9 +254,7 @@ def measure(stores: dict[str, Callable], rows: Rows, args: argparse.Namespace) -
             built[store] = stores[store](folders[store], rows)
 
         writing = medians(times_in_turn({store: partial(write, store) for store in stores}, 1, warm_up=0))
-        batches = dict(
-            random=rng.permutation(len(rows))[: args.batch_size], sequence=np.arange(args.batch_size)
-        )
+        batches = dict(random=rng.permutation(len(rows))[: args.batch_size], sequence=np.arange(args.batch_size))
         for store in built.values():
             store.open()
         result = dict(write={store: value / len(rows) for store, value in writing.items()})

@@ -44,11 +44,7 @@ COLLECTIONS = {
         'Deconstructing Denoising Diffusion Models for Self-Supervised Learning',
         'https://arxiv.org/abs/2401.14404',
     ),
-    'mae': (
-        'MAE',
-        'Masked Autoencoders Are Scalable Vision Learners',
-        'https://arxiv.org/abs/2111.06377',
-    ),
+    'mae': ('MAE', 'Masked Autoencoders Are Scalable Vision Learners', 'https://arxiv.org/abs/2111.06377'),
 }
 
 

@@ -69,9 +69,7 @@ def write_checkpoints_by(save: Callable[[object, str], None]) -> None:
     from mmengine.runner import runner
 
     def saving(original: Callable) -> Callable:
-        def save_checkpoint(
-            checkpoint: dict, filename: str, file_client_args=None, backend_args=None
-        ) -> None:
+        def save_checkpoint(checkpoint: dict, filename: str, file_client_args=None, backend_args=None) -> None:
             if '://' in str(filename) or file_client_args or backend_args:
                 original(checkpoint, filename, file_client_args, backend_args)
             else:
@@ -144,11 +142,7 @@ def format_configs_once() -> None:
     wrap_once(config, 'FormatCode', caching)
 
 
-AT_IMPORT = (
-    silence_missing_mmcv_operators,
-    bound_log_history,
-    format_configs_once,
-)
+AT_IMPORT = (silence_missing_mmcv_operators, bound_log_history, format_configs_once)
 
 
 def apply(find_config: Callable[[str], Path]) -> None:

@@ -18,22 +18,15 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.registry import TRANSFORMS as MMPRETRAIN_TRANSFORMS
 
 MODELS = Registry('model', parent=MMPRETRAIN_MODELS, scope='ldae', locations=['ldae.models'])
-MODEL_WRAPPERS = Registry(
-    'model_wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope='ldae', locations=['ldae.engine']
-)
+MODEL_WRAPPERS = Registry('model_wrapper', parent=MMENGINE_MODEL_WRAPPERS, scope='ldae', locations=['ldae.engine'])
 DATASETS = Registry('dataset', parent=MMPRETRAIN_DATASETS, scope='ldae', locations=['ldae.datasets'])
 TRANSFORMS = Registry('transform', parent=MMPRETRAIN_TRANSFORMS, scope='ldae', locations=['ldae.datasets'])
 HOOKS = Registry('hook', parent=MMPRETRAIN_HOOKS, scope='ldae', locations=['ldae.engine'])
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='ldae', locations=['ldae.engine'])
 METRICS = Registry('metric', parent=MMPRETRAIN_METRICS, scope='ldae', locations=['ldae.evaluation'])
-OPTIM_WRAPPERS = Registry(
-    'optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='ldae', locations=['ldae.engine']
-)
+OPTIM_WRAPPERS = Registry('optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='ldae', locations=['ldae.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
-    'optimizer wrapper constructor',
-    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
-    scope='ldae',
-    locations=['ldae.engine'],
+    'optimizer wrapper constructor', parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, scope='ldae', locations=['ldae.engine']
 )
 FUNCTIONS = Registry('function', parent=MMENGINE_FUNCTIONS, scope='ldae', locations=['ldae.datasets'])
 

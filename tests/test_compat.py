@@ -111,10 +111,7 @@ def test_the_missing_operator_of_mmcv_lite_is_not_reported():
     [
         ('pytorch', dict(RANK='0', WORLD_SIZE='1', LOCAL_RANK='0')),
         ('slurm', dict(SLURM_PROCID='0', SLURM_NTASKS='1', SLURM_LOCALID='0')),
-        (
-            'mpi',
-            dict(OMPI_COMM_WORLD_RANK='0', OMPI_COMM_WORLD_SIZE='1', OMPI_COMM_WORLD_LOCAL_RANK='0'),
-        ),
+        ('mpi', dict(OMPI_COMM_WORLD_RANK='0', OMPI_COMM_WORLD_SIZE='1', OMPI_COMM_WORLD_LOCAL_RANK='0')),
     ],
 )
 def test_gloo_starts_under_each_launcher(launcher: str, variables: dict, monkeypatch: pytest.MonkeyPatch):
@@ -178,9 +175,7 @@ def build_groups(constructor: str, **paramwise_cfg) -> tuple[list[dict], list[tu
     model = MODELS.build(
         dict(
             type='ImageClassifier',
-            backbone=dict(
-                type='ldae.LDAEViT', arch=arch, img_size=32, conditioned=False, out_type='avg_featmap'
-            ),
+            backbone=dict(type='ldae.LDAEViT', arch=arch, img_size=32, conditioned=False, out_type='avg_featmap'),
             head=dict(type='LinearClsHead', num_classes=3, in_channels=8),
         )
     )
@@ -202,9 +197,7 @@ def build_groups(constructor: str, **paramwise_cfg) -> tuple[list[dict], list[tu
 def test_equal_groups_of_parameters_are_one_and_every_parameter_keeps_its_options(
     monkeypatch, constructor, paramwise_cfg, count
 ):
-    original = getattr(
-        DefaultOptimWrapperConstructor.__call__, '__wrapped__', DefaultOptimWrapperConstructor.__call__
-    )
+    original = getattr(DefaultOptimWrapperConstructor.__call__, '__wrapped__', DefaultOptimWrapperConstructor.__call__)
     monkeypatch.setattr(DefaultOptimWrapperConstructor, '__call__', original)
     groups, options = build_groups(constructor, **paramwise_cfg)
     assert len(groups) == len(options) > count

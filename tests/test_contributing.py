@@ -57,9 +57,7 @@ def apply(diff: str, path: Path) -> None:
     lines, text = diff.splitlines(keepends=True), path.read_text()
     old, new = (''.join(line[1:] or '\n' for line in lines if line[0] != sign) for sign in '+-')
     if text.count(old) != 1:
-        pytest.fail(
-            f'CONTRIBUTING.md changes lines of {path.name} that are not there once:\n{old}', pytrace=False
-        )
+        pytest.fail(f'CONTRIBUTING.md changes lines of {path.name} that are not there once:\n{old}', pytrace=False)
     path.write_text(text.replace(old, new))
 
 

@@ -32,9 +32,7 @@ def nodes(kind: object, only: str = '') -> Iterator[tuple[str, ast.AST]]:
     for name, tree in trees().items():
         if name.startswith(only):
             yield from (
-                (f'{name}:{getattr(node, "lineno", 1)}', node)
-                for node in ast.walk(tree)
-                if isinstance(node, kind)
+                (f'{name}:{getattr(node, "lineno", 1)}', node) for node in ast.walk(tree) if isinstance(node, kind)
             )
 
 

@@ -27,9 +27,7 @@ def imports_of(module: str, path: Path) -> Iterator[tuple[str, bool]]:
     """(name of ours that a module imports, whether inside a function), wherever in the module it stands."""
     package = module.split('.')[:-1]
     tree = ast.parse(path.read_text())
-    functions = [
-        n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-    ]
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)]
     inside = {id(node) for function in functions for node in ast.walk(function)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -74,9 +72,7 @@ def test_no_module_imports_itself_by_way_of_others():
         for module, path in known.items()
     }
     # A package's __init__ shows what its modules hold, and they import each other past it.
-    graph = {
-        module: {name for name in names if not name.endswith('__init__')} for module, names in graph.items()
-    }
+    graph = {module: {name for name in names if not name.endswith('__init__')} for module, names in graph.items()}
     TopologicalSorter(graph).prepare()  # raises CycleError with the circle
 
 

@@ -40,10 +40,7 @@ TOKENIZERS = dict(
     ConvVAETokenizer=(254.47566817, 1019.52579785),
 )
 #: ... and of features, with their spread over images.
-FEATURES = {
-    'ldae/iter_3.pth': (42.12428284, 5.50757599),
-    'mae/epoch_1.pth': (27.21560287, 4.05292368),
-}
+FEATURES = {'ldae/iter_3.pth': (42.12428284, 5.50757599), 'mae/epoch_1.pth': (27.21560287, 4.05292368)}
 #: Means of clean, noisy and denoised pixels.
 DENOISED = (115.7727051, 117.3228353, 114.6666667)
 METRICS = dict(weighted_error=0.86676469, psnr=11.98169804, psnr_t100=12.35180950, psnr_t700=11.41681767)

@@ -32,9 +32,7 @@ def write_idx(path: Path, array: Tensor) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', help='folder with the four IDX files of Fashion-MNIST, gzipped or not')
     parser.add_argument('--out', required=True, type=Path, help='folder to write to')
     args = parser.parse_args()

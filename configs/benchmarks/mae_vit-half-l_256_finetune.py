@@ -14,7 +14,7 @@ _base_ = './mae_vit-b_256_finetune.py'
 model = dict(
     backbone=dict(
         # A name is replaced by a dict.
-        arch=dict(_delete_=True, embed_dims=1024, num_layers=12, num_heads=16, feedforward_channels=4096),
+        arch=dict(_delete_=True, embed_dims=1024, num_layers=12, num_heads=16, feedforward_channels=4096)
     ),
     head=dict(in_channels=1024),
 )

@@ -10,6 +10,4 @@ Ours:      not yet measured
 
 _base_ = './mae_vit-b_linear.py'
 
-model = dict(
-    backbone=dict(arch='large', frozen_stages=24), neck=dict(input_features=1024), head=dict(in_channels=1024)
-)
+model = dict(backbone=dict(arch='large', frozen_stages=24), neck=dict(input_features=1024), head=dict(in_channels=1024))

@@ -10,7 +10,4 @@ Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 
 _base_ = './a_cut9.py'
 
-model = dict(
-    backbone=dict(arch=dict(num_layers=10)),
-    neck=dict(arch=dict(num_layers=14)),
-)
+model = dict(backbone=dict(arch=dict(num_layers=10)), neck=dict(arch=dict(num_layers=14)))

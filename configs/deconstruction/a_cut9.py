@@ -11,10 +11,6 @@ Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 _base_ = './t3_5_original-image.py'
 
 model = dict(
-    backbone=dict(
-        arch=dict(_delete_=True, embed_dims=1024, num_layers=9, num_heads=16, feedforward_channels=4096),
-    ),
-    neck=dict(
-        arch=dict(embed_dims=1024, num_layers=15, num_heads=16, feedforward_channels=4096),
-    ),
+    backbone=dict(arch=dict(_delete_=True, embed_dims=1024, num_layers=9, num_heads=16, feedforward_channels=4096)),
+    neck=dict(arch=dict(embed_dims=1024, num_layers=15, num_heads=16, feedforward_channels=4096)),
 )

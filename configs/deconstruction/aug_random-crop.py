@@ -13,13 +13,7 @@ _base_ = './t3_5_original-image.py'
 train_pipeline = [
     dict(type='ldae.LoadImage'),
     # The paper doesn't print the range of the crop; (0.2, 1) is MAE's.
-    dict(
-        type='RandomResizedCrop',
-        scale=256,
-        crop_ratio_range=(0.2, 1.0),
-        backend='pillow',
-        interpolation='bicubic',
-    ),
+    dict(type='RandomResizedCrop', scale=256, crop_ratio_range=(0.2, 1.0), backend='pillow', interpolation='bicubic'),
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

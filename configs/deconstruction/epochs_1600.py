@@ -12,8 +12,6 @@ _base_ = './epochs_400.py'
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-9, by_epoch=True, begin=0, end=100, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR', T_max=1500, by_epoch=True, begin=100, end=1600, convert_to_iter_based=True
-    ),
+    dict(type='CosineAnnealingLR', T_max=1500, by_epoch=True, begin=100, end=1600, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=1600)

@@ -11,12 +11,5 @@ Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 _base_ = './t2_pca_d32.py'
 
 model = dict(
-    tokenizer=dict(
-        _delete_=True,
-        type='ldae.PixelTokenizer',
-        img_size=256,
-        patch_size=16,
-        in_channels=3,
-        resized=256,
-    )
+    tokenizer=dict(_delete_=True, type='ldae.PixelTokenizer', img_size=256, patch_size=16, in_channels=3, resized=256)
 )

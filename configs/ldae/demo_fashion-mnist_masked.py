@@ -11,10 +11,7 @@ Ours:      20-NN 72.2, linear 79.9 at t = 10, seed 0 (docs/results_masked.md)
 _base_ = './demo_fashion-mnist.py'
 
 # With the noisy latents in the place of a mask token: 65.0 and 76.2.
-model = dict(
-    backbone=dict(timestep=10),
-    masking=dict(type='ldae.RandomMasking', ratio=0.75, fill='mask'),
-)
+model = dict(backbone=dict(timestep=10), masking=dict(type='ldae.RandomMasking', ratio=0.75, fill='mask'))
 
 # The better of 2e-3 and 4e-3, for fill='noisy' on held-out training images.
 optim_wrapper = dict(optimizer=dict(lr=2e-3))

@@ -6,9 +6,7 @@ Batch:     1 process x 128 images = 128; lr = 1e-3
 """
 
 data_root = 'data/cifar10'
-data_preprocessor = dict(
-    type='SelfSupDataPreprocessor', mean=[125.31, 122.95, 113.87], std=[62.99, 62.09, 66.70]
-)
+data_preprocessor = dict(type='SelfSupDataPreprocessor', mean=[125.31, 122.95, 113.87], std=[62.99, 62.09, 66.70])
 
 scale = dict(
     img_size=32,
@@ -19,9 +17,7 @@ scale = dict(
     latent_dims={8: 2, 16: 4, 32: 8, 64: 16, 128: 32},
     tokenizers={
         # A token is 2 x 2 cells of the map, as in the paper: multiples of 4.
-        'ldae.ConvVAETokenizer': dict(
-            downsample=4, base_channels=32, latent_dims={8: 4, 16: 4, 32: 8, 64: 16, 128: 32}
-        ),
+        'ldae.ConvVAETokenizer': dict(downsample=4, base_channels=32, latent_dims={8: 4, 16: 4, 32: 8, 64: 16, 128: 32})
     },
     archs={
         'base': dict(embed_dims=144, num_layers=4, num_heads=3, feedforward_channels=576),
@@ -31,16 +27,10 @@ scale = dict(
     epochs=40,
     # Of the probe's 90 epochs and fine-tuning's 100. LARS is for batches of thousands: its rate is too low for few steps.
     benchmarks=dict(
-        linear=dict(
-            batch_size=1024, epochs=30, optimizer=dict(type='SGD', lr=0.4, momentum=0.9, weight_decay=0.0)
-        ),
+        linear=dict(batch_size=1024, epochs=30, optimizer=dict(type='SGD', lr=0.4, momentum=0.9, weight_decay=0.0)),
         finetune=dict(batch_size=128, epochs=30, lr=1e-3, ema_momentum=1e-3),
     ),
-    tokenizer_epochs={
-        'ldae.ConvVAETokenizer': 20,
-        'ldae.PatchAETokenizer': 20,
-        'ldae.PatchVAETokenizer': 20,
-    },
+    tokenizer_epochs={'ldae.ConvVAETokenizer': 20, 'ldae.PatchAETokenizer': 20, 'ldae.PatchVAETokenizer': 20},
     adversarial_start_step=1500,
 )
 
@@ -65,11 +55,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 )
 auto_scale_lr = dict(enable=True, base_batch_size=128)
-default_hooks = dict(
-    checkpoint=dict(interval=10),
-    fit_tokenizer=dict(type='ldae.FitTokenizerHook', num_images=None),
-)
+default_hooks = dict(checkpoint=dict(interval=10), fit_tokenizer=dict(type='ldae.FitTokenizerHook', num_images=None))

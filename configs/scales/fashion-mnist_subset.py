@@ -17,11 +17,8 @@ scale = dict(
     tokenizers={
         # A token is 2 x 2 cells of the map, as in the paper: multiples of 4.
         'ldae.ConvVAETokenizer': dict(
-            downsample=4,
-            base_channels=16,
-            layers_per_block=1,
-            latent_dims={8: 4, 16: 4, 32: 8, 64: 16, 128: 32},
-        ),
+            downsample=4, base_channels=16, layers_per_block=1, latent_dims={8: 4, 16: 4, 32: 8, 64: 16, 128: 32}
+        )
     },
     archs={
         'base': dict(embed_dims=72, num_layers=3, num_heads=3, feedforward_channels=288),
@@ -38,16 +35,10 @@ scale = dict(
     # The paper's average over 10 000 of 125 000 steps becomes one over 100 of 1560.
     # At batch 256 the batches' own statistics, by which the probe normalises, cost up to 0.5 points.
     benchmarks=dict(
-        linear=dict(
-            batch_size=1024, epochs=60, optimizer=dict(type='SGD', lr=0.4, momentum=0.9, weight_decay=0.0)
-        ),
+        linear=dict(batch_size=1024, epochs=60, optimizer=dict(type='SGD', lr=0.4, momentum=0.9, weight_decay=0.0)),
         finetune=dict(batch_size=64, epochs=10, lr=1e-3, ema_momentum=0.01),
     ),
-    tokenizer_epochs={
-        'ldae.ConvVAETokenizer': 4,
-        'ldae.PatchAETokenizer': 40,
-        'ldae.PatchVAETokenizer': 40,
-    },
+    tokenizer_epochs={'ldae.ConvVAETokenizer': 4, 'ldae.PatchAETokenizer': 40, 'ldae.PatchVAETokenizer': 40},
     adversarial_start_step=120,
 )
 
@@ -58,11 +49,7 @@ val_dataloader = dict(dataset=dict(pad=2))
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 )
 auto_scale_lr = dict(enable=True, base_batch_size=64)
-default_hooks = dict(
-    checkpoint=dict(interval=4),
-    fit_tokenizer=dict(type='ldae.FitTokenizerHook', num_images=None),
-)
+default_hooks = dict(checkpoint=dict(interval=4), fit_tokenizer=dict(type='ldae.FitTokenizerHook', num_images=None))

@@ -18,9 +18,7 @@ scale = dict(
     latent_dims={8: 2, 16: 4, 32: 8, 64: 16, 128: 32},
     tokenizers={
         # A token is 2 x 2 cells of the map, as in the paper: multiples of 4.
-        'ldae.ConvVAETokenizer': dict(
-            downsample=4, base_channels=32, latent_dims={8: 4, 16: 4, 32: 8, 64: 16, 128: 32}
-        ),
+        'ldae.ConvVAETokenizer': dict(downsample=4, base_channels=32, latent_dims={8: 4, 16: 4, 32: 8, 64: 16, 128: 32})
     },
     archs={
         'base': dict(embed_dims=192, num_layers=6, num_heads=4, feedforward_channels=768),
@@ -30,16 +28,10 @@ scale = dict(
     epochs=100,
     # Of the probe's 90 epochs and fine-tuning's 100. LARS is for batches of thousands: its rate is too low for few steps.
     benchmarks=dict(
-        linear=dict(
-            batch_size=1024, epochs=30, optimizer=dict(type='SGD', lr=0.4, momentum=0.9, weight_decay=0.0)
-        ),
+        linear=dict(batch_size=1024, epochs=30, optimizer=dict(type='SGD', lr=0.4, momentum=0.9, weight_decay=0.0)),
         finetune=dict(batch_size=256, epochs=50, lr=1e-3, ema_momentum=1e-3),
     ),
-    tokenizer_epochs={
-        'ldae.ConvVAETokenizer': 20,
-        'ldae.PatchAETokenizer': 20,
-        'ldae.PatchVAETokenizer': 20,
-    },
+    tokenizer_epochs={'ldae.ConvVAETokenizer': 20, 'ldae.PatchAETokenizer': 20, 'ldae.PatchVAETokenizer': 20},
     adversarial_start_step=10000,
 )
 

@@ -19,12 +19,7 @@ _base_ = [
 model = dict(
     type='ldae.TokenizerTrainer',
     tokenizer=dict(
-        type='ldae.ConvVAETokenizer',
-        img_size=256,
-        patch_size=16,
-        in_channels=3,
-        latent_dim=16,
-        downsample=8,
+        type='ldae.ConvVAETokenizer', img_size=256, patch_size=16, in_channels=3, latent_dim=16, downsample=8
     ),
     reconstruction='l1',
     kl_weight=1e-6,

@@ -18,12 +18,7 @@ _base_ = [
 model = dict(
     type='ldae.TokenizerTrainer',
     tokenizer=dict(
-        type='ldae.PatchAETokenizer',
-        img_size=256,
-        patch_size=16,
-        in_channels=3,
-        latent_dim=16,
-        latent_norm='global',
+        type='ldae.PatchAETokenizer', img_size=256, patch_size=16, in_channels=3, latent_dim=16, latent_norm='global'
     ),
     reconstruction='l2',
 )

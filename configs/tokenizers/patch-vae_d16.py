@@ -18,12 +18,7 @@ _base_ = [
 model = dict(
     type='ldae.TokenizerTrainer',
     tokenizer=dict(
-        type='ldae.PatchVAETokenizer',
-        img_size=256,
-        patch_size=16,
-        in_channels=3,
-        latent_dim=16,
-        latent_norm='global',
+        type='ldae.PatchVAETokenizer', img_size=256, patch_size=16, in_channels=3, latent_dim=16, latent_norm='global'
     ),
     reconstruction='l2',
     # Per image, errors and KL summed: the weight of LDM's autoencoders. The paper states none.

@@ -162,9 +162,7 @@ def summarise_comparison(entries: Sequence[dict], configs: Mapping[str, set[str]
     return rows
 
 
-def write_comparison(
-    folder: Path, rows: Mapping[str, dict], command: str, configs: Mapping[str, str]
-) -> list[Path]:
+def write_comparison(folder: Path, rows: Mapping[str, dict], command: str, configs: Mapping[str, str]) -> list[Path]:
     """``comparison.json``, ``comparison.md`` and ``comparison.png``."""
     files = [folder / f'comparison.{suffix}' for suffix in ('json', 'md', 'png')]
     atomic_write_text(files[0], json.dumps(comparison_json(rows, command, configs), indent=2) + '\n')

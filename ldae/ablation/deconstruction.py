@@ -67,10 +67,7 @@ def ablate(
             return []
         written = write_report(study.root, summaries, name, command)
         mine = [summary for summary in summaries if summary.row in selected]
-        print(
-            f'\n{row_table(mine)}\n\nWrote {", ".join(path.name for path in written)} to {study.root}',
-            flush=True,
-        )
+        print(f'\n{row_table(mine)}\n\nWrote {", ".join(path.name for path in written)} to {study.root}', flush=True)
         return mine
 
     return study.run(lambda: plan_jobs(selected, seeds, study.root, load, quick, scoring), report)

@@ -19,15 +19,7 @@ TRAINING_KEYS = (
     'load_from',
 )
 # How data are fetched and when a run is looked at; and the seed, which stands beside the hash.
-IRRELEVANT = (
-    'num_workers',
-    'persistent_workers',
-    'pin_memory',
-    'prefetch_factor',
-    'val_interval',
-    'val_begin',
-    'seed',
-)
+IRRELEVANT = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'val_interval', 'val_begin', 'seed')
 
 
 def fingerprint(*parts: object) -> str:
@@ -57,6 +49,4 @@ def pop_transfer(cfg: Config) -> dict:
     row names none, and whether images are noised."""
     timestep = cfg.model.get('backbone', {}).pop('timestep', None)
     candidates = cfg.pop('timesteps', None) or [timestep]
-    return dict(
-        timestep=timestep, timesteps=list(candidates), transfer_noise=cfg.model.pop('transfer_noise', False)
-    )
+    return dict(timestep=timestep, timesteps=list(candidates), transfer_noise=cfg.model.pop('transfer_noise', False))

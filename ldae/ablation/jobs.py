@@ -167,9 +167,7 @@ def plan(
             key = training_key(shared, after, checkpoint)
             if (seed, key) not in jobs:
                 folder, own = folder_of(root, name, seed, key), run_config(shared, seed, watched)
-                job = Job(
-                    f'{name} seed {seed}', folder, key, seed, own, scoring, [], after, checkpoint, watched
-                )
+                job = Job(f'{name} seed {seed}', folder, key, seed, own, scoring, [], after, checkpoint, watched)
                 jobs[seed, key] = job
                 if checkpoint is not None:
                     folder.mkdir(parents=True, exist_ok=True)
@@ -202,12 +200,7 @@ def _hash_of(encoder: str, key: str, cfg: Config, transfer: dict, scoring: Scori
 
 
 def _tokenizer_job(
-    cfg: Config,
-    known: dict[str, Job],
-    root: Path,
-    load: Callable[[Path], Config],
-    few: Quick | None,
-    scoring: Scoring,
+    cfg: Config, known: dict[str, Job], root: Path, load: Callable[[Path], Config], few: Quick | None, scoring: Scoring
 ) -> Job | None:
     """The job that trains the tokenizer a config names, whose file the config is pointed to."""
     match = TOKENIZER_FILE.fullmatch(str(cfg.model.get('tokenizer', {}).get('checkpoint') or ''))

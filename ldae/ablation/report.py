@@ -70,9 +70,7 @@ def scored_by(entries: Sequence[dict]) -> str:
     """A line for below a table: the protocol, and which choices are still at the edge of what was tried."""
     known = [Protocol.of_dict(entry['protocol']) for entry in entries if 'protocol' in entry]
     protocols = sorted(set(map(str, known))) or ['of an earlier version']
-    at_edge = sorted(
-        {f'{entry["row"]} ({", ".join(entry["at_edge"])})' for entry in entries if entry.get('at_edge')}
-    )
+    at_edge = sorted({f'{entry["row"]} ({", ".join(entry["at_edge"])})' for entry in entries if entry.get('at_edge')})
     edge = f' At the edge of the values that were tried: {", ".join(at_edge)}.' if at_edge else ''
     return f'Scored by protocol {", ".join(protocols)}.{edge}'
 

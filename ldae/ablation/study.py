@@ -78,9 +78,7 @@ class Study:
         kept = [entry for entry in entries if 'protocol' in entry]
         if len(kept) < len(entries):
             count = len(entries) - len(kept)
-            print(
-                f'{self.results.path}: {count} results of an older version are left out; their rows are run anew'
-            )
+            print(f'{self.results.path}: {count} results of an older version are left out; their rows are run anew')
         return kept
 
     @contextmanager
@@ -153,7 +151,9 @@ class Progress:
         elapsed = time.monotonic() - self.start
         left = elapsed * (self.weight / self.done_weight - 1)
         text = f'k-NN / linear: {", ".join(parts)}' if parts else 'trained'
-        return f'[{self.done_rows}/{self.rows}] {job.name}: {text}; {minutes(elapsed)} so far, about {minutes(left)} left'
+        return (
+            f'[{self.done_rows}/{self.rows}] {job.name}: {text}; {minutes(elapsed)} so far, about {minutes(left)} left'
+        )
 
 
 def minutes(seconds: float) -> str:

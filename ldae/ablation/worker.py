@@ -108,9 +108,7 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
         pairs = product(dict.fromkeys(transfer['timesteps']), dict.fromkeys(scoring['blocks']))
         candidates = [Candidate(*pair) for pair in pairs]
         encode = partial(encode_candidates, encoder=encoder, candidates=candidates)
-    (train, train_y), (test, test_y) = (
-        extract(model, loader, encode) for loader in labelled_images(cfg, scoring)
-    )
+    (train, train_y), (test, test_y) = (extract(model, loader, encode) for loader in labelled_images(cfg, scoring))
     if not torch.isfinite(train).all():
         raise ConfigError('the features are not finite: pre-training has diverged; lower its learning rate')
     sets = [dict(zip(candidates, x.chunk(len(candidates), dim=1), strict=True)) for x in (train, test)]
@@ -160,9 +158,7 @@ def extract(model: nn.Module, loader: DataLoader, encode: Encode) -> tuple[Tenso
     return extract_features(partial(encode, model), loader, preprocess)
 
 
-def encode_candidates(
-    model: nn.Module, images: Tensor, encoder: nn.Module, candidates: Sequence[Candidate]
-) -> Tensor:
+def encode_candidates(model: nn.Module, images: Tensor, encoder: nn.Module, candidates: Sequence[Candidate]) -> Tensor:
     """Average-pooled features of each candidate, side by side: (B, C, H, W) -> (B, candidates x embed_dims)."""
     parts, blocks = [], list(dict.fromkeys(candidate.block for candidate in candidates))
     for timestep in dict.fromkeys(candidate.timestep for candidate in candidates):

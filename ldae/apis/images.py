@@ -73,10 +73,7 @@ def _files(path: Path) -> list[Path]:
 def _to_bgr(image: Any, name: str) -> np.ndarray:
     if isinstance(image, Path):
         return decode(read_file(str(image)), str(image))
-    if isinstance(image, Image.Image):
-        rgb = _from_pil(image, name)
-    else:
-        rgb = _to_uint8(_channels_last(image, name), name)
+    rgb = (_from_pil if isinstance(image, Image.Image) else _from_array)(image, name)
     height, width = rgb.shape[:2]
     if not height * width:
         raise ConfigError(f'{name} is empty')
@@ -100,8 +97,8 @@ def _from_pil(image: Image.Image, name: str) -> np.ndarray:
         raise ConfigError(f'{name} cannot be read: {" ".join(str(error).split())}') from error
 
 
-def _channels_last(image: np.ndarray | Tensor, name: str) -> np.ndarray:
-    """(H, W), (H, W, C) of an array and (C, H, W) of a tensor -> (H, W, C)."""
+def _from_array(image: np.ndarray | Tensor, name: str) -> np.ndarray:
+    """(H, W), (H, W, C) of an array and (C, H, W) of a tensor -> uint8 (H, W, C)."""
     kind = Tensor if isinstance(image, Tensor) else np.ndarray
     if kind is Tensor:
         image = image.detach().cpu()
@@ -110,7 +107,7 @@ def _channels_last(image: np.ndarray | Tensor, name: str) -> np.ndarray:
     image = image[..., None] if image.ndim == 2 else image
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
         raise ConfigError(f'{name}: {kind.__name__}s must be {SHAPES[kind]}')
-    return image
+    return _to_uint8(image, name)
 
 
 def _to_uint8(image: np.ndarray, name: str) -> np.ndarray:

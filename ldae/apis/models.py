@@ -133,9 +133,7 @@ def _config_path(name: str) -> str:
     if name.startswith(PREFIX) or name.endswith('.py'):
         return str(find_config(name))
     names = list_models()
-    found = [full for full in names if full == name] or [
-        full for full in names if full.rpartition('/')[2] == name
-    ]
+    found = [full for full in names if full == name] or [full for full in names if full.rpartition('/')[2] == name]
     if len(found) == 1:
         return str(configs_root() / f'{found[0]}.py')
     if found:
@@ -225,11 +223,7 @@ def _quiet() -> Iterator[None]:
 def forget_files(node: dict, has_weights: bool) -> None:
     """Files that a checkpoint replaces, or that the config leaves to the command line."""
     init = node.get('init_cfg')
-    if (
-        isinstance(init, dict)
-        and init.get('type') == 'Pretrained'
-        and (has_weights or not init['checkpoint'])
-    ):
+    if isinstance(init, dict) and init.get('type') == 'Pretrained' and (has_weights or not init['checkpoint']):
         node['init_cfg'] = None
     if has_weights and str(node.get('type')).endswith('Tokenizer') and 'checkpoint' in node:
         node['checkpoint'] = None
@@ -256,17 +250,13 @@ def _load(model: nn.Module, content: dict | None, checkpoint: str | os.PathLike 
     model.load_state_dict(loaded)
 
 
-def _timm_model(
-    name: str, content: dict | None, checkpoint: str | os.PathLike | None, pretrained: bool
-) -> nn.Module:
+def _timm_model(name: str, content: dict | None, checkpoint: str | os.PathLike | None, pretrained: bool) -> nn.Module:
     import timm
 
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except RuntimeError as error:
-        raise ConfigError(
-            f'timm has no model {name!r}{nearest(name.partition(".")[0], timm.list_models())}'
-        ) from error
+        raise ConfigError(f'timm has no model {name!r}{nearest(name.partition(".")[0], timm.list_models())}') from error
     if content is not None:
         heads = (model.pretrained_cfg or {}).get('classifier') or 'head'
         heads = (heads,) if isinstance(heads, str) else tuple(heads)
@@ -284,7 +274,5 @@ def _mmpretrain_model(name: str, pretrained: bool) -> nn.Module:
         with _quiet():
             model = mmpretrain.get_model(name, pretrained=pretrained)
     except ValueError as error:
-        raise ConfigError(
-            f'mmpretrain has no model {name!r}{nearest(name, mmpretrain.list_models())}'
-        ) from error
+        raise ConfigError(f'mmpretrain has no model {name!r}{nearest(name, mmpretrain.list_models())}') from error
     return model

@@ -69,9 +69,7 @@ class Preprocess:
         size, channels = geometry_of(self.model)
         pipeline = _test_pipeline(getattr(self.model, '_config', None))
         preprocessor = self.model.data_preprocessor
-        converts = getattr(preprocessor, '_channel_conversion', False) or getattr(
-            preprocessor, 'to_rgb', False
-        )
+        converts = getattr(preprocessor, '_channel_conversion', False) or getattr(preprocessor, 'to_rgb', False)
         # Without a pipeline, data sets hand over RGB unless the data preprocessor is told to turn it.
         gives_bgr = pipeline is not None or converts
         self.is_bgr = channels == 3 and gives_bgr != bool(converts)

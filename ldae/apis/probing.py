@@ -76,9 +76,7 @@ def probe(
     if checkpoint is None and config is None:
         raise ConfigError('name a checkpoint, or a model with --config, or both')
     if pretrained and checkpoint is not None:
-        raise ConfigError(
-            '--pretrained downloads weights, which the checkpoint would replace: leave one of them out'
-        )
+        raise ConfigError('--pretrained downloads weights, which the checkpoint would replace: leave one of them out')
     folder = Path(work_dir or default_work_dir(checkpoint, config))
     _check_output(folder, force)
     torch.manual_seed(seed)  # untrained weights are the same on all processes
@@ -125,9 +123,7 @@ def _check_output(folder: Path, force: bool) -> None:
     barrier()
 
 
-def _data_config(
-    model: nn.Module, data: str | Path | None, data_root: str | Path | None, scale: str | None
-) -> Config:
+def _data_config(model: nn.Module, data: str | Path | None, data_root: str | Path | None, scale: str | None) -> Config:
     """The config that names the images."""
     cfg = getattr(model, '_config', None)
     if data is not None:
@@ -148,9 +144,7 @@ def _fit_tokenizer(model: nn.Module, data: Config) -> None:
         return
     hook = (data.get('default_hooks') or {}).get('fit_tokenizer') or {}
     options = {name: hook[name] for name in ('num_images', 'batch_size', 'seed') if name in hook}
-    fit_tokenizer(
-        tokenizer, DATASETS.build(data.train_dataloader.dataset), model.data_preprocessor, **options
-    )
+    fit_tokenizer(tokenizer, DATASETS.build(data.train_dataloader.dataset), model.data_preprocessor, **options)
 
 
 def _made_with(

@@ -20,12 +20,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add('checkpoint', help='of pre-training (l-DAE, MAE), a probe or fine-tuning')
     add('--to', required=True, choices=FORMATS, help='library or format')
-    add(
-        '--out',
-        required=True,
-        metavar='PATH',
-        help='file to write (.pth for mmpretrain, .onnx), or folder (timm, hf)',
-    )
+    add('--out', required=True, metavar='PATH', help='file to write (.pth for mmpretrain, .onnx), or folder (timm, hf)')
     add('--config', metavar='FILE', help="the checkpoint's config (the one that it holds)")
     add('--timestep', type=int, metavar='T', help="t to merge (the config's, 10 by default)")
     add('--img-size', type=int, metavar='N', help="height and width in pixels (the config's)")

@@ -42,11 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     cfg = load_config(args.config, args.cfg_options, args.scale, args.data_root)
     tokenizer = fit_tokenizer_of(
-        cfg,
-        num_images=args.num_images,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        seed=args.seed,
+        cfg, num_images=args.num_images, batch_size=args.batch_size, num_workers=args.num_workers, seed=args.seed
     )
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, args.out)

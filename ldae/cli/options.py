@@ -53,9 +53,7 @@ def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
 
 def add_data_root(parser: argparse.ArgumentParser, whose: str) -> None:
     """``--data-root``."""
-    parser.add_argument(
-        '--data-root', metavar='DIR', help=f"folder of the data, instead of the {whose}'s data_root"
-    )
+    parser.add_argument('--data-root', metavar='DIR', help=f"folder of the data, instead of the {whose}'s data_root")
 
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
@@ -71,9 +69,7 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
 
 def add_launcher_options(parser: argparse.ArgumentParser) -> None:
     """``--launcher`` and ``--local_rank``."""
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher'
-    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     # Older launchers pass the rank as an option; torchrun sets the variable.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
@@ -110,9 +106,7 @@ def add_study_options(parser: argparse.ArgumentParser, seeds: Sequence[int], fol
         metavar='T',
         help="of l-DAE's features: the best on held-out training images is taken, row by row",
     )
-    scoring.add_argument(
-        '--blocks', type=int, nargs='+', default=[-1], metavar='N', help='likewise (-1, the last)'
-    )
+    scoring.add_argument('--blocks', type=int, nargs='+', default=[-1], metavar='N', help='likewise (-1, the last)')
     for split in ('train', 'test'):
         scoring.add_argument(
             f'--max-{split}-images', type=int, metavar='N', help='at most so many, sampled by class (all)'

@@ -69,9 +69,7 @@ def check(folder: Path, workers: int) -> int:
 
     found = verify(folder, workers, progress=True)
     print(*found, sep='\n', end='\n' if found else '')
-    advice = (
-        'remove their shards and pack again, which writes only those' if found else 'all is as it was written'
-    )
+    advice = 'remove their shards and pack again, which writes only those' if found else 'all is as it was written'
     print(f'{folder}: {len(found)} damaged files; {advice}', file=sys.stderr)
     return FOUND_BAD if found else 0
 

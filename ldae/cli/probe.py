@@ -55,23 +55,12 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     add('--data', metavar='CONFIG', help="config whose images are used (the model's own)")
     add('--data-root', metavar='DIR', help="folder of the images, instead of the config's")
     for split in ('train', 'test'):
-        add(
-            f'--max-{split}-images',
-            type=int,
-            metavar='N',
-            help='at most so many, of each class in proportion (all)',
-        )
+        add(f'--max-{split}-images', type=int, metavar='N', help='at most so many, of each class in proportion (all)')
 
 
 def _add_feature_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        '--blocks',
-        nargs='+',
-        default=['-1'],
-        metavar='N',
-        help="numbers, ranges as in 6-12, or 'all' (-1, the last)",
-    )
+    add('--blocks', nargs='+', default=['-1'], metavar='N', help="numbers, ranges as in 6-12, or 'all' (-1, the last)")
     add('--timesteps', type=int, nargs='+', metavar='T', help="of an l-DAE (the encoder's own)")
     add(
         '--input',
@@ -94,9 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ldae.evaluation.probe_figures import report
 
     check_arguments(args, probe)
-    options = {
-        name: value for name, value in vars(args).items() if name in inspect.signature(probe).parameters
-    }
+    options = {name: value for name, value in vars(args).items() if name in inspect.signature(probe).parameters}
     options['protocol'] = protocol_of(args, *SCORING)
     export_local_rank(args)
     start_processes(args.launcher)

@@ -41,9 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     pictures = None
     if args.show or args.show_dir:
-        pictures = dict(
-            show=args.show, wait_time=args.wait_time, out_dir=args.show_dir, interval=args.interval
-        )
+        pictures = dict(show=args.show, wait_time=args.wait_time, out_dir=args.show_dir, interval=args.interval)
     evaluate(
         args.config,
         args.checkpoint,

@@ -43,13 +43,7 @@ SLOTS |= INNER
 # mmpretrain's LoRA model calls names of layers `type`, and its augmentations take options out of their policies; a noise
 # schedule is a function, which the noiser looks up.
 NOT_COMPONENTS = ('targets', 'policies', 'schedule', 'clip_grad')
-NESTING = (
-    'model',
-    'pipeline',
-    'dataset',
-    'optim_wrapper',
-    'visualizer',
-)  # whose components hold others of their kind
+NESTING = ('model', 'pipeline', 'dataset', 'optim_wrapper', 'visualizer')  # whose components hold others of their kind
 
 
 def check_config(cfg: Config) -> None:

@@ -13,10 +13,7 @@ from .sections import TOP_LEVEL
 
 
 def load_config(
-    filename: str | Path,
-    cfg_options: dict | None = None,
-    scale: str | Path | None = None,
-    data_root: str | None = None,
+    filename: str | Path, cfg_options: dict | None = None, scale: str | Path | None = None, data_root: str | None = None
 ) -> Config:
     """Read a config and merge options into it.
 

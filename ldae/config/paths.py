@@ -24,9 +24,7 @@ def find_config(filename: str | Path) -> Path:
     if path.is_file():
         return path
     if is_ours:
-        known = [
-            PREFIX + file.relative_to(configs_root()).as_posix() for file in configs_root().rglob('*.py')
-        ]
+        known = [PREFIX + file.relative_to(configs_root()).as_posix() for file in configs_root().rglob('*.py')]
         raise ConfigError(f'config {name} does not exist in {configs_root()}{nearest(name, known)}')
     siblings = [str(file) for file in path.parent.glob('*.py')] if path.parent.is_dir() else []
     raise ConfigError(f'config {name} does not exist{nearest(name, siblings)}')

@@ -63,9 +63,7 @@ def read_row(path: Path) -> Row:
         )
     figures = {kind: float(value) for kind, value in re.findall(r'(linear|FID) ([\d.]+)', fields['Paper'])}
     about = text.splitlines()[0]
-    return Row(
-        path.stem, path, fields['Table'], fields['Row'], about, figures.get('linear'), figures.get('FID')
-    )
+    return Row(path.stem, path, fields['Table'], fields['Row'], about, figures.get('linear'), figures.get('FID'))
 
 
 def _order(row: Row) -> tuple:

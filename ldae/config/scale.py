@@ -18,16 +18,7 @@ PAPER_SIZE, PAPER_EPOCHS = 256, 400
 NAME_OF_WIDTH = {768: ('base', 12), 1024: ('half-large', 12)}
 # What a scale's file and its dict `scale` must hold.
 REQUIRED = ('scale', *LOADERS, 'optim_wrapper', 'auto_scale_lr')
-RULES = (
-    'img_size',
-    'patch_size',
-    'in_channels',
-    'num_classes',
-    'latent_dims',
-    'archs',
-    'epochs',
-    'tokenizer_epochs',
-)
+RULES = ('img_size', 'patch_size', 'in_channels', 'num_classes', 'latent_dims', 'archs', 'epochs', 'tokenizer_epochs')
 # A scale gives its own values for these.
 DATA = ('data_root', 'data_preprocessor', *LOADERS)
 
@@ -166,9 +157,7 @@ def read_scale(path: Path) -> Config:
 
 def _check_scalable(cfg: Config, path: Path) -> None:
     if 'scale' in cfg:
-        raise ConfigError(
-            f'{cfg.filename} is of scale {cfg.scale} already: it cannot be brought to {path.stem} too'
-        )
+        raise ConfigError(f'{cfg.filename} is of scale {cfg.scale} already: it cannot be brought to {path.stem} too')
     known = cfg.get('model', {}).get('tokenizer') is not None or is_benchmark(cfg)
     if not known or 'pipeline' not in cfg.train_dataloader.dataset:
         raise ConfigError(
@@ -227,9 +216,7 @@ def _scale_tokenizer(node: dict, rules: ConfigDict, path: Path) -> None:
         node['resized'] = node['resized'] * rules.img_size // PAPER_SIZE
     if node.get('checkpoint'):
         node['checkpoint'] = tokenizer_checkpoint(Path(node['checkpoint']).parent.name, path.stem)
-    node.update(
-        img_size=rules.img_size, patch_size=rules.patch_size, in_channels=rules.in_channels, **options
-    )
+    node.update(img_size=rules.img_size, patch_size=rules.patch_size, in_channels=rules.in_channels, **options)
 
 
 def _lookup(table: Mapping, key: str | int, where: str) -> object:

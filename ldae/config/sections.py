@@ -69,9 +69,7 @@ PARAMWISE = (DefaultOptimWrapperConstructor, LearningRateDecayOptimWrapperConstr
 # Sections with a fixed set of keys, by their place.
 SECTIONS = {
     **dict.fromkeys(LOADERS, _options(DataLoader.__init__, num_workers=NaturalInt, timeout=NUMBER, **SOME)),
-    'train_cfg': _options(
-        EpochBasedTrainLoop, IterBasedTrainLoop, by_epoch=bool, val_begin=NaturalInt, **LENGTH
-    ),
+    'train_cfg': _options(EpochBasedTrainLoop, IterBasedTrainLoop, by_epoch=bool, val_begin=NaturalInt, **LENGTH),
     'val_cfg': _options(ValLoop),
     'test_cfg': _options(TestLoop),
     'optim_wrapper.clip_grad': _options(clip_grad_norm_, clip_grad_value_, type=str, max_norm=NUMBER),
@@ -120,9 +118,7 @@ def check_complete(cfg: Config) -> None:
     loop = cfg.get('train_cfg')
     if loop and 'type' not in loop:
         if 'by_epoch' not in loop:
-            raise ConfigError(
-                'train_cfg has no by_epoch: set by_epoch=True with max_epochs, or False with max_iters'
-            )
+            raise ConfigError('train_cfg has no by_epoch: set by_epoch=True with max_epochs, or False with max_iters')
         length = 'max_epochs' if loop.by_epoch else 'max_iters'
         if length not in loop:
             raise ConfigError(f'train_cfg.by_epoch={loop.by_epoch} needs {length}')

@@ -70,9 +70,7 @@ def _parse_idx(path: Path, raw: bytes, magic: int) -> Tensor:
     body = np.frombuffer(raw, np.uint8, offset=4 + 4 * num_dims)
     if body.size != math.prod(shape):
         wanted = ' x '.join(map(str, shape))
-        raise ConfigError(
-            f'{path} is damaged: its header says {wanted} bytes, it holds {body.size}; fetch it again'
-        )
+        raise ConfigError(f'{path} is damaged: its header says {wanted} bytes, it holds {body.size}; fetch it again')
     return torch.from_numpy(body.copy()).reshape(shape)
 
 

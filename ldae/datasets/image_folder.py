@@ -82,21 +82,14 @@ class ImageFolder(ImageNet):
         local = not is_remote(data_root)
         if local:
             if not root.is_dir():
-                raise ConfigError(
-                    f'data_root={data_root!r} is not a folder: pass --data-root with a folder of images'
-                )
+                raise ConfigError(f'data_root={data_root!r} is not a folder: pass --data-root with a folder of images')
             if ann_file and not (root / ann_file).is_file():
                 raise ConfigError(f'ann_file={ann_file!r} is not a file in {root}')
             data_root = str(root)
         kwargs['pipeline'] = with_faster_steps(kwargs.get('pipeline', ()), by_torch=fast_resize)
         prefix = kwargs.pop('data_prefix', '') or (_folder_of(root, split, ann_file) if local else split)
         super().__init__(
-            data_root=data_root,
-            split=split,
-            data_prefix=prefix,
-            ann_file=ann_file,
-            with_label=with_label,
-            **kwargs,
+            data_root=data_root, split=split, data_prefix=prefix, ann_file=ann_file, with_label=with_label, **kwargs
         )
 
     def _find_samples(self) -> list:
@@ -105,7 +98,9 @@ class ImageFolder(ImageNet):
         except RuntimeError as error:
             hint = '; unlabelled images need with_label=False' if self.with_label else ''
             if (Path(self.img_prefix) / 'packed.json').is_file():
-                hint = '; it holds packed ones: set dataset.type=ldae.PackedImages and collate_fn.type=ldae.batch_collate'
+                hint = (
+                    '; it holds packed ones: set dataset.type=ldae.PackedImages and collate_fn.type=ldae.batch_collate'
+                )
             layout = 'one folder a class' if self.with_label else 'at any depth'
             raise ConfigError(
                 f'{self.img_prefix} holds no images ({layout}; {", ".join(sorted(self.extensions))}){hint}'

@@ -104,9 +104,7 @@ class InMemoryDataset(Dataset):
     def _samples(self, keep: Tensor) -> list[DataSample]:
         labels = self.labels[keep]
         indices = keep.tolist()
-        return [
-            DataSample(metainfo=dict(sample_idx=i)).set_gt_label(labels[n]) for n, i in enumerate(indices)
-        ]
+        return [DataSample(metainfo=dict(sample_idx=i)).set_gt_label(labels[n]) for n, i in enumerate(indices)]
 
 
 def random_boxes(count: int, height: int, width: int, scale: Sequence[float]) -> Tensor:

@@ -59,9 +59,7 @@ class LatentDataset(Dataset):
         self.made_of: Mapping[str, str] = store.settings
         self.shape, self.dtype = tuple(store.settings['shape']), store.settings['dtype']
         if with_label and not store.settings['with_label']:
-            raise ConfigError(
-                f'{self.file} holds no labels, which the model asks for: {LATENTS.fix(self.file)}'
-            )
+            raise ConfigError(f'{self.file} holds no labels, which the model asks for: {LATENTS.fix(self.file)}')
         self.labels = torch.from_numpy(store.whole(LABELS)) if with_label else None
         self.shards = store.shards
         self.metainfo: dict = {}
@@ -122,11 +120,7 @@ def new_latents(
 
 
 def write_shard(
-    folder: Path,
-    number: int,
-    shape: Sequence[int],
-    dtype: str,
-    batches: Iterable[tuple[Tensor, Tensor | None]],
+    folder: Path, number: int, shape: Sequence[int], dtype: str, batches: Iterable[tuple[Tensor, Tensor | None]]
 ) -> None:
     """Write latents (B, N, d) and labels (B,) or None of the images of a shard, batch by batch."""
     images, labels = shards_of(shape[0])[number], []

@@ -71,9 +71,7 @@ class BadImageError(ConfigError):
 
 def bad_image(path: str, reason: str) -> BadImageError:
     """The error of a file for one of :data:`REASONS`."""
-    error = BadImageError(
-        f'{path} {reason}'
-    )  # one argument: errors of workers are built again from their text
+    error = BadImageError(f'{path} {reason}')  # one argument: errors of workers are built again from their text
     error.reason = reason
     return error
 
@@ -102,9 +100,7 @@ def read_file(path: str, backend_args: dict | None = None) -> bytes:
         raise bad_image(path, 'cannot be read') from error
 
 
-def decode(
-    data: bytes, path: str = '', max_pixels: int = MAX_PIXELS, min_edge: int | None = None
-) -> np.ndarray:
+def decode(data: bytes, path: str = '', max_pixels: int = MAX_PIXELS, min_edge: int | None = None) -> np.ndarray:
     """The image that the bytes of a file hold, as uint8 BGR (H, W, 3), upright by its EXIF orientation.
 
     Grey is repeated, 16 bits are scaled to 8, CMYK is converted, transparency is dropped, of an animation the first frame
@@ -199,9 +195,7 @@ def _check_chunks(png: bytes, path: str) -> None:
         end = start + 8 + int.from_bytes(head[:4], 'big')
         if end + 4 > len(png):
             raise bad_image(path, 'is truncated')
-        if head[4:] in CHECKED and zlib.crc32(png[start + 4 : end]) != int.from_bytes(
-            png[end : end + 4], 'big'
-        ):
+        if head[4:] in CHECKED and zlib.crc32(png[start + 4 : end]) != int.from_bytes(png[end : end + 4], 'big'):
             raise bad_image(path, 'is damaged')
         if head[4:] == b'IEND':
             return

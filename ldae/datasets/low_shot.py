@@ -52,9 +52,7 @@ def some_of_each_class(labels: Tensor, count: int, seed: int, where: str) -> Ten
     """
     _, labels, sizes = labels.unique(return_inverse=True, return_counts=True)
     if count < len(sizes):
-        raise ConfigError(
-            f'{where}={count} leaves no image of some of the {len(sizes)} classes: allow {len(sizes)}'
-        )
+        raise ConfigError(f'{where}={count} leaves no image of some of the {len(sizes)} classes: allow {len(sizes)}')
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     order = order[labels[order].argsort(stable=True)]  # by class, shuffled inside each
     first = (sizes.cumsum(0) - sizes)[labels[order]]

@@ -124,9 +124,7 @@ class PackedImages(Dataset):
             raise ConfigError(f'{self.folder} was packed without labels: set with_label=False')
         steps = with_faster_steps(remaining(pipeline, self.settings), by_torch=fast_resize)
         if not steps and self.settings['crop'] == 'none':
-            raise ConfigError(
-                f'PackedImages: {self.folder} has images of different sizes: it needs a pipeline'
-            )
+            raise ConfigError(f'PackedImages: {self.folder} has images of different sizes: it needs a pipeline')
         self.pipeline = Compose([TRANSFORMS.build(step) for step in steps]) if steps else None
         classes = store.manifest.get('classes')
         self.metainfo = dict(classes=tuple(classes)) if classes else {}
@@ -135,9 +133,7 @@ class PackedImages(Dataset):
         self._is_jpeg = self.settings['format'] == 'jpeg'
         self._keep = self._subset(indices, fraction, fraction_seed)
 
-    def _subset(
-        self, indices: int | Sequence[int] | None, fraction: float | None, seed: int
-    ) -> Tensor | None:
+    def _subset(self, indices: int | Sequence[int] | None, fraction: float | None, seed: int) -> Tensor | None:
         """Numbers of the images that are kept, or None for all."""
         if indices is None and fraction is None:
             return None

@@ -55,9 +55,7 @@ class PackOptions:
 
     def __post_init__(self) -> None:
         if self.crop == 'none' and (self.format != 'jpeg' or self.size is not None):
-            raise ConfigError(
-                "crop='none' keeps images of different sizes: it needs format='jpeg' and no size"
-            )
+            raise ConfigError("crop='none' keeps images of different sizes: it needs format='jpeg' and no size")
         if self.size is not None:
             check_range('size', self.size, 8, self.edge, kind=int)
 
@@ -107,9 +105,7 @@ def pack(
         count = -(-len(dataset) // options.shard_size)
         todo = [number for number in range(count) if not (folder / shard_name(number)).is_dir()]
         if not todo and (folder / PACKED.manifest).is_file():
-            raise ConfigError(
-                f'{folder} is packed already: pass --force to write it again, or --verify to check it'
-            )
+            raise ConfigError(f'{folder} is packed already: pass --force to write it again, or --verify to check it')
         _write_shards(dataset, folder, settings, todo, num_workers, progress)
         return _finish(dataset, folder, settings, count)
 
@@ -259,9 +255,7 @@ def _write_images(
     return names, labels, skipped
 
 
-def _images(
-    dataset: ImageFolder, settings: dict, indices: Sequence[int]
-) -> Iterator[tuple[int, np.ndarray | str]]:
+def _images(dataset: ImageFolder, settings: dict, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray | str]]:
     """(index, image uint8 BGR (H, W, 3) or why it can't be read)."""
     load, shrink = LoadImage(), TRANSFORMS.build(resize_edge(settings['edge']))
     pipeline = Compose([TRANSFORMS.build(step) for step in packed_pipeline(settings)])

@@ -69,9 +69,7 @@ class PillowRandomResizedCrop(transforms.RandomResizedCrop):
     it copies pixel by pixel; here that part's copy, whose rows follow each other."""
 
     @checked
-    def __init__(
-        self, *args, backend: str = 'pillow', interpolation: PillowFilter = 'bilinear', **kwargs
-    ) -> None:
+    def __init__(self, *args, backend: str = 'pillow', interpolation: PillowFilter = 'bilinear', **kwargs) -> None:
         super().__init__(*args, backend='pillow', interpolation=interpolation, **kwargs)
         self._filter = Image.Resampling[interpolation.upper()]
 
@@ -88,10 +86,7 @@ def with_faster_steps(pipeline: Iterable[Mapping], by_torch: bool = False) -> li
     """A pipeline whose ``ResizeEdge`` and ``RandomResizedCrop`` by Pillow are those of this module: where there is one
     that gives the same pixels, or all of them by torch."""
     kinds = {name: f'ldae.Fast{name}' for name in SLOW} if by_torch else {SLOW[1]: f'ldae.Pillow{SLOW[1]}'}
-    return [
-        dict(step, type=kinds.get(step['type'], step['type'])) if _is_slow(step) else step
-        for step in pipeline
-    ]
+    return [dict(step, type=kinds.get(step['type'], step['type'])) if _is_slow(step) else step for step in pipeline]
 
 
 def _is_slow(step: Mapping) -> bool:

@@ -92,9 +92,7 @@ def read_manifest(folder: Path, kind: Kind) -> dict[str, Any]:
 
 
 def _check_manifest(manifest: Mapping[str, Any], kind: Kind) -> None:
-    if (
-        found := manifest.get('kind', kind.name)
-    ) != kind.name:  # the first stores had one kind, and didn't say so
+    if (found := manifest.get('kind', kind.name)) != kind.name:  # the first stores had one kind, and didn't say so
         raise ValueError(f'it describes {found}, not {kind.name}')
     for key in kind.settings:
         manifest['settings'][key]
@@ -122,11 +120,7 @@ def _problem(path: Path, told: Sequence, by_checksum: bool = True) -> str:
 
 
 def damaged_files(
-    folder: Path,
-    kind: Kind,
-    numbers: Sequence[int] | None = None,
-    num_workers: int = 1,
-    progress: bool = False,
+    folder: Path, kind: Kind, numbers: Sequence[int] | None = None, num_workers: int = 1, progress: bool = False
 ) -> list[str]:
     """Errors in the files of all shards or of those of some numbers, by their checksums: 'path reason'."""
     shards = read_manifest(folder, kind)['shards']
@@ -225,9 +219,7 @@ def new_shard(folder: Path, number: int) -> Iterator[tuple[Path, dict[str, Any]]
     unfinished.mkdir()
     entry: dict[str, Any] = dict(name=shard_name(number))
     yield unfinished, entry
-    entry['files'] = {
-        path.name: [path.stat().st_size, sha256_of(path)] for path in sorted(unfinished.iterdir())
-    }
+    entry['files'] = {path.name: [path.stat().st_size, sha256_of(path)] for path in sorted(unfinished.iterdir())}
     (unfinished / SHARD).write_text(json.dumps(entry) + '\n')
     for path in (*unfinished.iterdir(), unfinished):
         flush(path)
@@ -256,12 +248,7 @@ def write_manifest(
 
 @contextmanager
 def new_store(
-    folder: Path,
-    kind: Kind,
-    settings: Mapping[str, Any],
-    count: int,
-    size: int = 0,
-    replace: bool = False,
+    folder: Path, kind: Kind, settings: Mapping[str, Any], count: int, size: int = 0, replace: bool = False
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """A folder that all processes write shards into, ``count`` in all, and entries of the manifest to add to; when all have
     left the block, it gets its name. If one fails, nothing is left.
@@ -301,9 +288,7 @@ def _failing_together(folder: Path, kind: Kind) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise ConfigError(
-                f'{folder}: {kind.name} cannot be written ({error.strerror or error})'
-            ) from error
+            raise ConfigError(f'{folder}: {kind.name} cannot be written ({error.strerror or error})') from error
 
 
 def _check_room(folder: Path, kind: Kind, size: int, replace: bool) -> None:

@@ -64,7 +64,7 @@ def _start_worker() -> None:
 
 
 def _take_messages() -> str:
-    """What a worker's libraries have printed since the last call."""
+    """Text that a worker's libraries have printed since the last call."""
     text = os.pread(2, os.fstat(2).st_size, 0).decode(errors='replace')
     os.lseek(2, 0, os.SEEK_SET)
     os.ftruncate(2, 0)
@@ -157,9 +157,7 @@ def verify_files(
                     bar.update(sizes[done])
                     bar.set_postfix(bad=len(found))
     except BrokenProcessPool as error:
-        raise ConfigError(
-            'a process that read images died (for want of memory?): use fewer --workers'
-        ) from error
+        raise ConfigError('a process that read images died (for want of memory?): use fewer --workers') from error
     return [Verdict(path, found[path]) for path in paths if path in found]
 
 

@@ -214,9 +214,7 @@ def cache_key(model: nn.Module, data_preprocessor: Callable | None, num_images: 
 def _hash_module(digest: Any, module: nn.Module) -> None:
     """Types, plain options such as the number of heads, parameters and buffers."""
     for name, part in module.named_modules():
-        options = {
-            key: value for key, value in vars(part).items() if key not in NOTED_OPTIONS and _is_plain(value)
-        }
+        options = {key: value for key, value in vars(part).items() if key not in NOTED_OPTIONS and _is_plain(value)}
         digest.update(repr((name, type(part).__name__, sorted(options.items()))).encode())
     hash_tensors(digest, module)
 
@@ -292,9 +290,7 @@ def _write_shard(
                     files[block].write(_to_half(rows, block).contiguous().numpy(), place)
             filled += len(index)
         if filled < len(numbers):
-            raise ConfigError(
-                f'features: the data loader gave {filled} of {len(numbers)} images: set drop_last=False'
-            )
+            raise ConfigError(f'features: the data loader gave {filled} of {len(numbers)} images: set drop_last=False')
         np.save(shard / LABELS, labels)
 
 
@@ -314,6 +310,4 @@ def _check_sampler(dataloader: DataLoader) -> None:
     if isinstance(sampler, RandomSampler) or getattr(sampler, 'shuffle', False):
         raise ConfigError('features: the sampler shuffles: set shuffle=False')
     if getattr(sampler, 'world_size', 1) != world:
-        raise ConfigError(
-            f'features: the sampler must deal out images to {world} processes: use DefaultSampler'
-        )
+        raise ConfigError(f'features: the sampler must deal out images to {world} processes: use DefaultSampler')

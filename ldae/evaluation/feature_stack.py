@@ -95,9 +95,7 @@ class FeatureStack:
                     yield held[places], batch, (epoch + step / steps) / epochs
                     step += 1
 
-    def _buffers(
-        self, numbers: Tensor, capacity: int, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _buffers(self, numbers: Tensor, capacity: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows once: numbers (R,) and rows (G, R, C), from all over the data set."""
         runs = numbers.sort().values.split(RUN)
         order = torch.randperm(len(runs), generator=generator).tolist()

@@ -110,9 +110,7 @@ def features_of_settings(
 def noise_of_images(index: Sequence[int], like: Tensor) -> Tensor:
     """Standard normal noise shaped and placed as ``like`` (B, N, d), that of an image given by its number: the same in
     any batch, on any device and on any number of processes."""
-    rows = [
-        torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(int(number))) for number in index
-    ]
+    rows = [torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(int(number))) for number in index]
     return torch.stack(rows).to(like)
 
 
@@ -159,9 +157,7 @@ def resolve_blocks(depth: int, blocks: Sequence[int] | None) -> list[int]:
     blocks = [depth] if blocks is None else list(blocks)
     for block in blocks:
         if isinstance(block, bool) or not isinstance(block, int) or not 1 <= abs(block) <= depth:
-            raise ConfigError(
-                f'blocks: {block!r} is not one: the encoder has blocks 1 to {depth}, or -1 to -{depth}'
-            )
+            raise ConfigError(f'blocks: {block!r} is not one: the encoder has blocks 1 to {depth}, or -1 to -{depth}')
     resolved = [block if block > 0 else depth + 1 + block for block in blocks]
     if not resolved or len(set(resolved)) < len(resolved):
         raise ConfigError(f'blocks={blocks} must name at least one block, and none twice')

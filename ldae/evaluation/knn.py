@@ -86,9 +86,7 @@ def knn_accuracies(
     mine = test_y[rank::world]
     counts = torch.zeros(len(ks), dtype=torch.int64, device=device)
     if len(mine):
-        similarity, index = nearest_neighbours(
-            train_x, test_x[rank::world], max(ks), metric, block_size, device
-        )
+        similarity, index = nearest_neighbours(train_x, test_x[rank::world], max(ks), metric, block_size, device)
         labels, mine = train_y.to(index.device)[index], mine.to(index.device)
         votes = [vote(similarity[:, :k], labels[:, :k], temperature) for k in ks]
         counts = torch.stack([(predicted == mine).sum() for predicted in votes])
@@ -173,24 +171,18 @@ def check_features(name: str, features: Features, labels: Tensor | None = None) 
     """Raise :class:`ConfigError` unless features are a finite (n, C) with one label each."""
     if len(features.shape) != 2 or (labels is not None and len(labels) != features.shape[0]):
         shape = None if labels is None else tuple(labels.shape)
-        raise ConfigError(
-            f'{name}: features {tuple(features.shape)}, labels {shape}: expected (n, C) and (n,)'
-        )
+        raise ConfigError(f'{name}: features {tuple(features.shape)}, labels {shape}: expected (n, C) and (n,)')
     # Those of a cache were checked when they were written.
     if isinstance(features, Tensor) and not torch.isfinite(features).all():
         bad = int((~torch.isfinite(features)).any(dim=1).sum())
-        raise ConfigError(
-            f'{name}: {bad} of {len(features)} feature rows hold NaN or infinity: check the checkpoint'
-        )
+        raise ConfigError(f'{name}: {bad} of {len(features)} feature rows hold NaN or infinity: check the checkpoint')
 
 
 def check_classes(train_y: Tensor, test_y: Tensor) -> None:
     """Raise :class:`ConfigError` if a class of the test set can never be predicted."""
     missing = sorted(set(test_y.unique().tolist()) - set(train_y.unique().tolist()))
     if missing:
-        raise ConfigError(
-            f'train_y: no training image of class {missing[:10]}, which the test set has: add some'
-        )
+        raise ConfigError(f'train_y: no training image of class {missing[:10]}, which the test set has: add some')
 
 
 def _check(
@@ -203,6 +195,4 @@ def _check(
     if train_x.shape[1] != test_x.shape[1]:
         raise ConfigError(f'test_x: {test_x.shape[1]} features a row, but train_x has {train_x.shape[1]}')
     if temperature is not None and (metric != 'cosine' or temperature <= 0):
-        raise ConfigError(
-            f"temperature={temperature}: weighted votes need metric='cosine' and a positive temperature"
-        )
+        raise ConfigError(f"temperature={temperature}: weighted votes need metric='cosine' and a positive temperature")

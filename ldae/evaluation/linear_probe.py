@@ -72,9 +72,7 @@ class LinearOptions:
             raise ConfigError('linear_probe: lrs and weight_decays need at least one value each')
 
 
-def linear_probe(
-    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, **options: Any
-) -> ProbeResult:
+def linear_probe(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, **options: Any) -> ProbeResult:
     """Score features (n, C) by linear classification.
 
     The setting (learning rate x weight decay) is chosen on a held-out part of the training set; the chosen head is then
@@ -159,9 +157,7 @@ class LinearProbe(LinearOptions):
         stack = FeatureStack(train, device=self.device)
         for features in test:
             if features.shape[1] != stack.width:
-                raise ConfigError(
-                    f'linear_probe: {features.shape[1]} test features a row, {stack.width} in training'
-                )
+                raise ConfigError(f'linear_probe: {features.shape[1]} test features a row, {stack.width} in training')
         generator = torch.Generator().manual_seed(self.seed)
         tried, best = self._choose(stack, generator)
         numbers = torch.arange(len(self.train_y))
@@ -227,15 +223,12 @@ class LinearProbe(LinearOptions):
         capacity = max(1, int(left / (4 * stack.width)))
         if self.solver == 'lbfgs':
             heads = [
-                self._fit_lbfgs(stack.only(i), numbers, row, capacity * len(stack))
-                for i, row in enumerate(settings)
+                self._fit_lbfgs(stack.only(i), numbers, row, capacity * len(stack)) for i, row in enumerate(settings)
             ]
             return tuple(torch.stack(parts) for parts in zip(*heads, strict=True))
         batches = (
             (rows, self.train_y[part].to(rows.device), progress)
-            for part, rows, progress in stack.batches(
-                numbers, self.epochs, self.batch_size, generator, capacity
-            )
+            for part, rows, progress in stack.batches(numbers, self.epochs, self.batch_size, generator, capacity)
         )
         return fit_sgd(batches, self.num_classes, settings)
 
@@ -280,10 +273,7 @@ def settings_beyond(tried: Mapping[Setting, float]) -> list[Setting]:
     """The settings that :func:`values_beyond` adds to the product of learning rates and weight decays."""
     beyond = values_beyond(tried)
     lrs, decays = (
-        [
-            *dict.fromkeys(getattr(setting, name) for setting in tried),
-            *([beyond[name]] if name in beyond else []),
-        ]
+        [*dict.fromkeys(getattr(setting, name) for setting in tried), *([beyond[name]] if name in beyond else [])]
         for name in ('lr', 'weight_decay')
     )
     return [s for s in (Setting(decay, lr) for lr, decay in product(lrs, decays)) if s not in tried]

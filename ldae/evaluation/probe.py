@@ -168,9 +168,7 @@ def parse_blocks(words: Sequence[str | int], depth: int) -> list[int]:
 
 def _dataloaders(data: Config, limits: Sequence[int | None], max_k: int) -> list[DataLoader]:
     """Of training and test images; what can be known to be wrong with them is found now, before the pass."""
-    train, test = (
-        labelled_dataloader(cfg, limit) for cfg, limit in zip(probe_dataloaders(data), limits, strict=True)
-    )
+    train, test = (labelled_dataloader(cfg, limit) for cfg, limit in zip(probe_dataloaders(data), limits, strict=True))
     check_class_names(train, test)
     if max_k > len(train.dataset):
         raise ConfigError(f'k={max_k}: there are only {len(train.dataset)} training images: lower k')
@@ -191,9 +189,7 @@ def _check_classes(train_y: Tensor, test_y: Tensor, all_test_images: bool) -> No
         )
 
 
-def _cached(
-    model: nn.Module, loader: DataLoader, preprocess: partial, cache: Path, **settings: Any
-) -> FeatureCache:
+def _cached(model: nn.Module, loader: DataLoader, preprocess: partial, cache: Path, **settings: Any) -> FeatureCache:
     """Features of one split; what the model says of images that it can't take becomes one line."""
     try:
         return cache_features(model, loader, preprocess, cache, data=data_description(loader), **settings)

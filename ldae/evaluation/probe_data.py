@@ -30,9 +30,7 @@ def probe_dataloaders(cfg: Config) -> tuple[dict, dict]:
     held_out = cfg.get('val_dataloader') or cfg.get('test_dataloader')
     for split, loader in (('training', cfg.get('train_dataloader')), ('test', held_out)):
         if not loader:
-            raise ConfigError(
-                f'{cfg.filename or "the config"} names no {split} images: name data that do (--data)'
-            )
+            raise ConfigError(f'{cfg.filename or "the config"} names no {split} images: name data that do (--data)')
     test = dict(held_out)
     test['dataset'] = dict(test['dataset'], with_label=True)
     dataset = dict(cfg.train_dataloader['dataset'], with_label=True)
@@ -104,9 +102,7 @@ def check_class_names(train: DataLoader, test: DataLoader) -> None:
     names = [_all_images(loader).metainfo.get('classes') for loader in (train, test)]
     differ = sorted(set(names[0]) ^ set(names[1])) if all(names) else []
     if differ:
-        raise ConfigError(
-            f'training and test images have different classes: {differ[:5]} is in one of them only'
-        )
+        raise ConfigError(f'training and test images have different classes: {differ[:5]} is in one of them only')
 
 
 def data_description(loader: DataLoader) -> list:

@@ -93,9 +93,7 @@ def export_encoder(
     return Exported(out, vit, errors, library.hint(out))
 
 
-def _check_out(
-    library: ModuleType, out: Path, to: str, force: bool, example: str | os.PathLike | None
-) -> None:
+def _check_out(library: ModuleType, out: Path, to: str, force: bool, example: str | os.PathLike | None) -> None:
     if library.EXTRA is not None:
         extra, needed = library.EXTRA
         import_extra(needed, extra, f'--to {to}')
@@ -103,9 +101,7 @@ def _check_out(
         raise ConfigError(f'--out {out} must end in {library.SUFFIX} for --to {to}')
     if example is not None and Path(example).suffix != '.npz':
         raise ConfigError(f'--save-example {example} must end in .npz')
-    files = [out.parent / name for name in _names(library, out)] + (
-        [] if example is None else [Path(example)]
-    )
+    files = [out.parent / name for name in _names(library, out)] + ([] if example is None else [Path(example)])
     for path in files:
         if path.exists() and not force:
             raise ConfigError(f'{path} exists: give --force to replace it, or another name')
@@ -143,9 +139,7 @@ def validation_images(model: nn.Module, img_size: int, count: int = NUM_PICTURES
         inputs = [dataset[i * step]['inputs'] for i in range(min(count, len(dataset)))]
     except Exception:  # whatever keeps a data set from being read here is not the encoder's
         return None
-    inputs = torch.cat(
-        [image.reshape(-1, *image.shape[-3:]) for image in inputs]
-    )  # ours in memory come as batches
+    inputs = torch.cat([image.reshape(-1, *image.shape[-3:]) for image in inputs])  # ours in memory come as batches
     images = model.data_preprocessor(dict(inputs=inputs, data_samples=None))['inputs']
     if images.shape[-1] == img_size:
         return images
@@ -160,9 +154,7 @@ def compare(model: nn.Module, features: Callable[[Tensor], tuple[Tensor, Tensor]
     """
     expected = source_features(model, images)
     if not all(values.isfinite().all() for values in expected):
-        raise ConfigError(
-            "the checkpoint's own features are NaN or infinite: use one from before training went wrong"
-        )
+        raise ConfigError("the checkpoint's own features are NaN or infinite: use one from before training went wrong")
     return max(_relative_error(*pair) for pair in zip(features(images), expected, strict=True))
 
 

@@ -30,9 +30,7 @@ def model_config(vit: PlainViT) -> dict:
     """mmpretrain's model: ``'avg_featmap'`` would put a LayerNorm on the average, so an average without is a neck."""
     averages = vit.pool == 'avg'
     out_type = 'cls_token' if not averages else 'avg_featmap' if vit.pool_norm else 'featmap'
-    arch = {
-        key: getattr(vit, key) for key in ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
-    }
+    arch = {key: getattr(vit, key) for key in ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')}
     backbone = dict(
         type='VisionTransformer',
         arch=arch,
@@ -50,9 +48,7 @@ def model_config(vit: PlainViT) -> dict:
 
 def full_config(vit: PlainViT, preprocessing: Preprocessing) -> dict:
     """The model with its data preprocessor, and the pipeline of its pictures."""
-    values = {
-        name: [round(255 * value, 5) for value in getattr(preprocessing, name)] for name in ('mean', 'std')
-    }
+    values = {name: [round(255 * value, 5) for value in getattr(preprocessing, name)] for name in ('mean', 'std')}
     grey = preprocessing.in_channels == 1
     load = dict(type='LoadImageFromFile', **(dict(color_type='grayscale') if grey else {}))
     resize = dict(type='ResizeEdge', scale=preprocessing.resize, edge='short', backend='pillow')

@@ -92,9 +92,7 @@ def _obstacle(model: nn.Module, backbone: VisionTransformer) -> str | None:
         return 'it takes latents, and has no tokenizer that makes them of images'
     if backbone.final_norm and _has_pool_norm(backbone):
         return 'it has both final_norm and pool_norm, which other libraries have no place for'
-    if not isinstance(backbone.pre_norm, nn.Identity) or any(
-        '.gamma' in name for name in backbone.state_dict()
-    ):
+    if not isinstance(backbone.pre_norm, nn.Identity) or any('.gamma' in name for name in backbone.state_dict()):
         return "it has a pre_norm or layer scale, which ldae's converter doesn't know"
     return None
 
@@ -163,9 +161,7 @@ def _sizes(backbone: VisionTransformer, img_size: int | None, where: str) -> tup
     size, patch = rows if img_size is None else img_size, rows // backbone.patch_resolution[0]
     check_range('--img-size', size, patch, kind=int)
     if size % patch:
-        raise ConfigError(
-            f'--img-size {size} does not divide into patches of {patch} pixels: give a multiple of it'
-        )
+        raise ConfigError(f'--img-size {size} does not divide into patches of {patch} pixels: give a multiple of it')
     return size, patch
 
 
@@ -205,13 +201,9 @@ def _merged_state(model: nn.Module, backbone: VisionTransformer, side: int) -> d
     return _fold(state, backbone, side, tokenizer)
 
 
-def _fold(
-    state: dict[str, Tensor], backbone: LDAEViT, side: int, tokenizer: BaseTokenizer | None
-) -> dict[str, Tensor]:
+def _fold(state: dict[str, Tensor], backbone: LDAEViT, side: int, tokenizer: BaseTokenizer | None) -> dict[str, Tensor]:
     """Load conditioning and patch map into an encoder that has neither, which takes them in as in transfer."""
-    channels = (
-        tokenizer.geometry.in_channels if tokenizer else backbone.patch_embed.projection.weight.shape[1]
-    )
+    channels = tokenizer.geometry.in_channels if tokenizer else backbone.patch_embed.projection.weight.shape[1]
     patch = backbone.patch_embed.patch_size
     plain = LDAEViT(
         backbone.arch_settings,
@@ -264,8 +256,5 @@ def _taking(model: nn.Module, images: Tensor) -> Iterator[nn.Module]:
     if tokenizer is None:
         yield backbone
         return
-    with (
-        changed(backbone, tokenizer=None),
-        changed(backbone.patch_embed, patch_map=patch_map_of(tokenizer)),
-    ):
+    with changed(backbone, tokenizer=None), changed(backbone.patch_embed, patch_map=patch_map_of(tokenizer)):
         yield backbone

@@ -69,14 +69,10 @@ def preprocessing_of(model: nn.Module, img_size: int, in_channels: int) -> Prepr
     if getattr(preprocessor, '_enable_normalize', False):
         mean, std = (getattr(preprocessor, name).flatten().double().numpy() for name in ('mean', 'std'))
     if in_channels not in (1, 3):
-        raise ConfigError(
-            f'an encoder of {in_channels} channels takes no pictures: only grey and RGB are exported'
-        )
+        raise ConfigError(f'an encoder of {in_channels} channels takes no pictures: only grey and RGB are exported')
     steps = pipeline_of(cfg, SOURCES) or []
     if in_channels == 3 and _is_bgr(preprocessor, steps):
-        raise ConfigError(
-            'the model takes BGR images (data_preprocessor.to_rgb=False), which other libraries do not'
-        )
+        raise ConfigError('the model takes BGR images (data_preprocessor.to_rgb=False), which other libraries do not')
     mean, std = (np.broadcast_to(values / 255, in_channels).round(9).tolist() for values in (mean, std))
     return Preprocessing(img_size, in_channels, tuple(mean), tuple(std), *_geometry(steps))
 

@@ -16,9 +16,7 @@ def world_size(launcher: str) -> int:
     if variable is None:
         return 1
     if variable not in os.environ:
-        raise ConfigError(
-            f'--launcher {launcher} needs {variable}: start with tools/dist_train.sh or slurm_train.sh'
-        )
+        raise ConfigError(f'--launcher {launcher} needs {variable}: start with tools/dist_train.sh or slurm_train.sh')
     return int(os.environ[variable])
 
 
@@ -69,9 +67,7 @@ def _scale_lr(optimizer: ConfigDict, ratio: float, scale: bool) -> str:
     if scale:
         optimizer.lr = old * ratio
         return f'lr {old:.3g} -> {optimizer.lr:.3g}'
-    return f'lr {old:.3g}' + (
-        '' if ratio == 1 else ' unchanged (--auto-scale-lr scales it, --keep-batch accumulates)'
-    )
+    return f'lr {old:.3g}' + ('' if ratio == 1 else ' unchanged (--auto-scale-lr scales it, --keep-batch accumulates)')
 
 
 def check_size(images: int, steps: int, world: int, batch_size: int | None) -> None:

@@ -88,9 +88,7 @@ def benchmark_config(
         kind = pretrained.get('model', {}).get('type')
         wanted = 'ldae' if full.model.backbone.type.endswith('LDAEViT') else 'mae'
         if METHODS.get(kind, wanted) != wanted:
-            raise ConfigError(
-                f'{name} does not fit {checkpoint}, which holds {kind}: take {_suggestion(pretrained)}'
-            )
+            raise ConfigError(f'{name} does not fit {checkpoint}, which holds {kind}: take {_suggestion(pretrained)}')
         if scale is None and 'scale' not in full:
             scale = pretrained.get('scale')
     return name, load_config(name, {CHECKPOINT: checkpoint, **(cfg_options or {})}, scale)

@@ -103,8 +103,6 @@ def _find_checkpoint(cfg: Config) -> None:
 def _build_train_data(runner: Runner) -> None:
     # Here rather than in Runner.train, whose schedulers fail on an epoch without steps before any hook is called.
     diff_rank_seed = runner._randomness_cfg.get('diff_rank_seed', False)
-    loader = runner.build_dataloader(
-        runner._train_dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed
-    )
+    loader = runner.build_dataloader(runner._train_dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed)
     check_size(len(loader.dataset), len(loader), runner.world_size, loader.batch_size)
     runner._train_dataloader = loader

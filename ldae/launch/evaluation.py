@@ -74,9 +74,7 @@ def _use_validation_data(cfg: Config) -> None:
     if cfg.get('test_dataloader') is not None:
         return
     if cfg.get('val_dataloader') is None:
-        raise ConfigError(
-            f'{cfg.filename} has neither test_dataloader nor val_dataloader: nothing to evaluate on'
-        )
+        raise ConfigError(f'{cfg.filename} has neither test_dataloader nor val_dataloader: nothing to evaluate on')
     cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
     cfg.test_cfg = {key: value for key, value in (cfg.val_cfg or {}).items() if key == 'fp16'}
 

@@ -65,9 +65,7 @@ class LDAE(BaseSelfSupervisor):
         given = dict(tokenizer.geometry._asdict(), num_classes=num_classes)
         backbone = MODELS.build(complete('backbone', backbone, given))
         check_range('LDAE: backbone.timestep', backbone.timestep, 0, noiser.num_timesteps - 1, kind=int)
-        neck = MODELS.build(
-            self._complete_neck(neck or dict(type='ldae.LDAEDecoder'), tokenizer, backbone, head)
-        )
+        neck = MODELS.build(self._complete_neck(neck or dict(type='ldae.LDAEDecoder'), tokenizer, backbone, head))
         super().__init__(backbone, neck, head, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.data_preprocessor = LatentsPass(self.data_preprocessor)
         self.tokenizer, self.noiser = tokenizer, noiser
@@ -78,11 +76,7 @@ class LDAE(BaseSelfSupervisor):
         for t in val_timesteps:
             check_range('LDAE.val_timesteps', t, 0, noiser.num_timesteps - 1, kind=int)
         self.val_timesteps = tuple(val_timesteps)
-        self.num_classes, self.label_drop_prob, self.transfer_noise = (
-            num_classes,
-            label_drop_prob,
-            transfer_noise,
-        )
+        self.num_classes, self.label_drop_prob, self.transfer_noise = (num_classes, label_drop_prob, transfer_noise)
 
     @staticmethod
     def _complete_neck(neck: dict, tokenizer, backbone, head) -> dict:

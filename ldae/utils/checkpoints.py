@@ -54,14 +54,10 @@ def _read_pth(path: Path) -> Any:
                 f'{path} holds pickled Python objects, which loading could run as code; if you trust where it comes from, '
                 f'set {UNSAFE_VARIABLE}=1'
             ) from error
-        raise ConfigError(
-            f'{path} is not a checkpoint file: name the .pth file that training wrote'
-        ) from error
+        raise ConfigError(f'{path} is not a checkpoint file: name the .pth file that training wrote') from error
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f'{path} is damaged or truncated ({reason}): use the checkpoint before it'
-        ) from error
+        raise ConfigError(f'{path} is damaged or truncated ({reason}): use the checkpoint before it') from error
 
 
 def _is_pickle(path: Path) -> bool:

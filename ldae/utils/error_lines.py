@@ -28,9 +28,7 @@ DEAD_WORKER = re.compile(
 RAISED = re.compile(r'^(?:[\w.]+\.)?(?:Config|BadImage)Error: (.*)$', re.MULTILINE)
 
 
-def run_explained(
-    main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None
-) -> int:
+def run_explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Call ``main(argv)``; print a known error as ``error: <one line>`` and return 2, or the status it has, let the
     others through.
 

@@ -31,14 +31,10 @@ def check_choice(where: str, value: object, choices: Iterable[str]) -> None:
     """Raise :class:`ConfigError` unless ``value`` is one of ``choices``."""
     choices = sorted(choices)
     if value not in choices:
-        raise ConfigError(
-            f'{where}={value!r} is unknown: choose one of {choices}{nearest(str(value), choices)}'
-        )
+        raise ConfigError(f'{where}={value!r} is unknown: choose one of {choices}{nearest(str(value), choices)}')
 
 
-def check_range(
-    where: str, value: object, low: float, high: float = float('inf'), kind: type = float
-) -> None:
+def check_range(where: str, value: object, low: float, high: float = float('inf'), kind: type = float) -> None:
     """Raise :class:`ConfigError` unless ``value`` is a number of ``kind`` in ``[low, high]``."""
     is_number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:

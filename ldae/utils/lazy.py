@@ -6,9 +6,7 @@ from importlib import import_module
 from typing import Any
 
 
-def lazy_names(
-    package: str, names: Mapping[str, str]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy_names(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` of a package that shows ``names``: name -> the module that owns it."""
 
     def get(name: str) -> Any:

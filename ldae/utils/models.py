@@ -50,9 +50,7 @@ def hash_tensors(digest: Any, module: nn.Module) -> None:
         digest.update(value.flatten().view(torch.uint8).numpy().data)
 
 
-def transformer_blocks(
-    model: nn.Module, user: str, remedy: str = 'remove the hook, or --fast'
-) -> list[nn.Module]:
+def transformer_blocks(model: nn.Module, user: str, remedy: str = 'remove the hook, or --fast') -> list[nn.Module]:
     """The Transformer blocks of a model, in order; raise ConfigError, naming the user that needs them, if it has none."""
     from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 

@@ -12,16 +12,7 @@ from .files import PACKAGE
 
 def commit() -> str | None:
     """The clone's commit, with ``-dirty`` if tracked files differ from it; None for an installed package."""
-    command = [
-        'git',
-        '-C',
-        str(PACKAGE.parent),
-        'describe',
-        '--always',
-        '--dirty',
-        '--abbrev=12',
-        '--exclude=*',
-    ]
+    command = ['git', '-C', str(PACKAGE.parent), 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*']
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):

@@ -32,9 +32,7 @@ FOREIGN_OPTIONS = {
     'Accuracy': TOPK,
     'LoggerHook': dict(interval=PositiveInt),
 }
-CLOSE = (
-    0.8  # how like a known option one must be to be a mistake, where others may be meant for something else
-)
+CLOSE = 0.8  # how like a known option one must be to be a mistake, where others may be meant for something else
 # mmcv's builders of these parts of a layer take options out too.
 PARTS = re.compile(r'\.(norm|act|conv|upsample|dropout|pad|drop|ffn|attn)_cfgs?\b')
 # Only here are all options those of the config: elsewhere builders, or the component around, give some themselves.

@@ -63,9 +63,7 @@ def denoising_grid(
         timesteps, sigmas: For the captions.
     """
     if not len(noisy) == len(denoised) == len(timesteps):
-        raise ConfigError(
-            f'denoising_grid: {len(noisy)} noisy, {len(denoised)} denoised, {len(timesteps)} timesteps'
-        )
+        raise ConfigError(f'denoising_grid: {len(noisy)} noisy, {len(denoised)} denoised, {len(timesteps)} timesteps')
     sigmas = sigmas or [None] * len(timesteps)
     num_rows, _, height, width = clean.shape
     figure = new_figure(1.1 * (1 + 2 * len(timesteps)), 0.5 + 1.1 * num_rows * height / width)
@@ -83,9 +81,7 @@ def reconstruction_grid(clean: Sequence[Tensor], reconstructed: Sequence[Tensor]
     clean, reconstructed = torch.stack(list(clean)), torch.stack(list(reconstructed))
     count, _, height, width = clean.shape
     figure = new_figure(1.1 * count, 0.3 + 2.2 * height / width)
-    _show(
-        figure.subplots(), tile(torch.cat([clean, reconstructed]), count), 'images, and their reconstructions'
-    )
+    _show(figure.subplots(), tile(torch.cat([clean, reconstructed]), count), 'images, and their reconstructions')
     return figure
 
 

@@ -26,9 +26,7 @@ def filters_to_uint8(basis: Tensor, patch_size: int, in_channels: int) -> Tensor
     """Rows of V (d, C * p * p) as images (d, C, p, p) in [0, 255]: grey is 0, each filter spans its own range."""
     if basis.shape[1] != in_channels * patch_size**2:
         expected = f'{in_channels} x {patch_size} x {patch_size}'
-        raise ConfigError(
-            f'filters: rows of length {basis.shape[1]} are not {expected}: check patch_size, in_channels'
-        )
+        raise ConfigError(f'filters: rows of length {basis.shape[1]} are not {expected}: check patch_size, in_channels')
     filters = basis.detach().cpu().float().reshape(-1, in_channels, patch_size, patch_size)
     peak = filters.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
     return 127.5 * (1 + filters / peak)

@@ -29,10 +29,7 @@ def load_configs() -> dict:
 
 def make_entry(row: str, seed: int, linear: float, config: str = 'now') -> dict:
     made_with = dict(protocol=PROTOCOL.as_dict(), versions=dict(torch='2'), device='a machine', commit='abc')
-    return (
-        dict(row=row, seed=seed, config=config, knn=linear - 5, linear=linear, timestep=9, epochs=2)
-        | made_with
-    )
+    return dict(row=row, seed=seed, config=config, knn=linear - 5, linear=linear, timestep=9, epochs=2) | made_with
 
 
 def test_each_pretraining_is_run_once_a_seed_and_gives_all_its_rows(tmp_path):
@@ -74,9 +71,7 @@ def test_the_table_holds_mean_and_deviation_of_what_the_configs_give_now(tmp_pat
     rows = summarise_comparison(entries, dict(ldae={'now'}, mae={'now'}))
     assert list(rows) == ['ldae', 'mae']
     linear = f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}'
-    assert f'| l-DAE encoder, pre-trained | 3 | 9 | 68.0 ± 3.6 | {linear} |' in comparison_page(
-        rows, 'command'
-    )
+    assert f'| l-DAE encoder, pre-trained | 3 | 9 | 68.0 ± 3.6 | {linear} |' in comparison_page(rows, 'command')
     assert linear in comparison_table(rows)
     files = write_comparison(tmp_path, rows, 'command', dict(ldae='a', mae='b'))
     assert all(path.stat().st_size for path in files)

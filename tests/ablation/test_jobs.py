@@ -25,12 +25,7 @@ def test_rows_that_differ_in_transfer_share_a_pretraining(load, tmp_path):
 
 def test_the_first_seed_of_all_rows_comes_before_the_second_of_any(load, tmp_path):
     jobs = plan_jobs(named('a_t10', 'wide'), [3, 1], tmp_path, load)
-    assert [(job.members[0].row, job.seed) for job in jobs] == [
-        ('a_t10', 3),
-        ('wide', 3),
-        ('a_t10', 1),
-        ('wide', 1),
-    ]
+    assert [(job.members[0].row, job.seed) for job in jobs] == [('a_t10', 3), ('wide', 3), ('a_t10', 1), ('wide', 1)]
     assert [job.cfg.randomness.seed for job in jobs] == [3, 3, 1, 1]
     assert jobs[0].key == jobs[2].key
 

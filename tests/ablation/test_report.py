@@ -62,9 +62,7 @@ def test_rows_without_a_figure_in_the_paper_can_be_drawn(tmp_path, linear):
 
 
 def test_only_rows_with_a_spread_are_judged():
-    page = table_page(
-        summarise(ROWS[:2], [make_entry('up', 0, 60.0), make_entry('down', 0, 70.0)]), 'tiny', 'x'
-    )
+    page = table_page(summarise(ROWS[:2], [make_entry('up', 0, 60.0), make_entry('down', 0, 70.0)]), 'tiny', 'x')
     assert 'The order of rows is not judged: rows with one seed have no spread.' in page
     assert 'Reversed' not in page
     three = [make_row('third', linear=50.0), *ROWS[:2]]

@@ -14,9 +14,7 @@ from ldae.ablation import Scheduler, plan_jobs
 from ldae.ablation.scheduler import last_line, worker_environment
 
 GOOD = 'import json; json.dump([dict(row="r", linear=1)], open(f + "/scores.json", "w"))'
-HALF = (
-    'import json; json.dump([dict(row="r"), dict(row="s", error="too noisy")], open(f + "/scores.json", "w"))'
-)
+HALF = 'import json; json.dump([dict(row="r"), dict(row="s", error="too noisy")], open(f + "/scores.json", "w"))'
 BAD = 'print("noise"); print("error: no such patch"); print("later"); raise SystemExit(2)'
 CRASH = '1 / 0'
 SLOW = 'import time; open(f + "/started", "w"); time.sleep(60)'
@@ -27,9 +25,7 @@ def make(load, tmp_path, monkeypatch):
     """Jobs that run these scripts; ``f`` is a job's folder."""
 
     def make(*scripts):
-        jobs = [
-            plan_jobs([make_row(f'row{i}')], [0], tmp_path / str(i), load)[0] for i in range(len(scripts))
-        ]
+        jobs = [plan_jobs([make_row(f'row{i}')], [0], tmp_path / str(i), load)[0] for i in range(len(scripts))]
         by_folder = {str(job.folder): script for job, script in zip(jobs, scripts, strict=True)}
         monkeypatch.setattr(
             'ldae.ablation.scheduler.worker_command',

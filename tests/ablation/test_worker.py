@@ -68,9 +68,7 @@ def test_a_second_call_scores_again_without_training_and_finds_the_same(job):
     assert checkpoint.stat().st_mtime_ns == stamp
     again = json.loads((job.folder / 'scores.json').read_text())
     for old, new in zip(json.loads(before), again, strict=True):
-        assert {k: v for k, v in old.items() if k != 'seconds'} == {
-            k: v for k, v in new.items() if k != 'seconds'
-        }
+        assert {k: v for k, v in old.items() if k != 'seconds'} == {k: v for k, v in new.items() if k != 'seconds'}
 
 
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(job, tmp_path):
@@ -86,8 +84,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(job, tmp_path):
     assert worker.train(job.folder)['checkpoint'] == 'epoch_2.pth'
     assert 'resumed epoch: 1' in ''.join(path.read_text() for path in job.folder.glob('*/*.log'))
     ended, expected = (
-        torch.load(folder / 'epoch_2.pth', weights_only=True)['state_dict']
-        for folder in (job.folder, whole_run.folder)
+        torch.load(folder / 'epoch_2.pth', weights_only=True)['state_dict'] for folder in (job.folder, whole_run.folder)
     )
     assert all(torch.equal(ended[name], value) for name, value in expected.items())
 

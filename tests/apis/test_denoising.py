@@ -34,12 +34,10 @@ def test_a_picture_is_given_as_the_model_sees_it_with_noise_and_without(small_ld
 
 def test_the_images_are_those_of_the_model(small_ldae: LDAE, picture: Path):
     result = ldae.denoise(small_ldae, picture, t=300, seed=5)
-    inputs = small_ldae.data_preprocessor(
-        dict(inputs=torch.from_numpy(result.clean)[:, None], data_samples=None)
-    )['inputs']
-    for own, given in zip(
-        small_ldae.denoise(inputs, 300, torch.Generator().manual_seed(5)), result, strict=True
-    ):
+    inputs = small_ldae.data_preprocessor(dict(inputs=torch.from_numpy(result.clean)[:, None], data_samples=None))[
+        'inputs'
+    ]
+    for own, given in zip(small_ldae.denoise(inputs, 300, torch.Generator().manual_seed(5)), result, strict=True):
         assert np.array_equal(small_ldae.to_pixels(own).round().byte()[:, 0].numpy(), given)
 
 
@@ -89,11 +87,7 @@ def test_what_cannot_be_denoised_is_one_line(small_ldae: LDAE, rgb: np.ndarray, 
 
 def test_a_figure_shows_the_first_images(small_ldae: LDAE, rgb: np.ndarray):
     figure = denoising_figure(small_ldae, (rgb for _ in range(100)), [100, 600], limit=2)
-    assert [axes.get_title().split('\n')[0].split(',')[0] for axes in figure.axes] == [
-        'clean',
-        't = 100',
-        't = 600',
-    ]
+    assert [axes.get_title().split('\n')[0].split(',')[0] for axes in figure.axes] == ['clean', 't = 100', 't = 600']
 
 
 def test_the_command_draws_a_picture(small_checkpoint: Path, picture: Path, tmp_path: Path, capsys):
@@ -128,8 +122,7 @@ def test_bad_input_of_the_command_is_one_line(
     changed: dict, message: str, small_checkpoint: Path, picture: Path, tmp_path: Path, capsys
 ):
     given = dict(
-        dict(checkpoint=small_checkpoint, images=picture, t='10', out=tmp_path / 'x.png', number='8'),
-        **changed,
+        dict(checkpoint=small_checkpoint, images=picture, t='10', out=tmp_path / 'x.png', number='8'), **changed
     )
     assert (
         run_tool(

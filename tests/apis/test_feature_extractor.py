@@ -37,12 +37,7 @@ def by_dataloader(model: torch.nn.Module, loader: dict) -> torch.Tensor:
     """Features that the config's own data loader and data preprocessor give."""
     init_default_scope('mmpretrain')
     loader = Runner.build_dataloader(
-        dict(
-            loader,
-            num_workers=0,
-            persistent_workers=False,
-            sampler=dict(type='DefaultSampler', shuffle=False),
-        )
+        dict(loader, num_workers=0, persistent_workers=False, sampler=dict(type='DefaultSampler', shuffle=False))
     )
     features, _ = extract_features(lambda x: pooled_features(model, x), loader, model.data_preprocessor)
     return features

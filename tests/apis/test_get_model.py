@@ -47,9 +47,7 @@ def test_a_checkpoint_alone_gives_the_model_that_wrote_it(demo_checkpoint):
     images = torch.randn(2, 1, 28, 28)
     assert isinstance(model, LDAE)
     assert not model.training
-    torch.testing.assert_close(
-        model.extract_feat(images)[-1], source.extract_feat(images)[-1], rtol=0, atol=0
-    )
+    torch.testing.assert_close(model.extract_feat(images)[-1], source.extract_feat(images)[-1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -72,15 +70,8 @@ def test_a_name_at_another_scale_has_that_scales_geometry():
 
 
 def test_a_probe_is_built_without_the_checkpoint_that_training_would_ask_for():
-    options = {
-        'model.backbone.arch': 'deit-tiny',
-        'model.neck.input_features': 192,
-        'model.head.in_channels': 192,
-    }
-    assert (
-        get_model('benchmarks/ldae_vit-b_linear', cfg_options=options, device='cpu').backbone.embed_dims
-        == 192
-    )
+    options = {'model.backbone.arch': 'deit-tiny', 'model.neck.input_features': 192, 'model.head.in_channels': 192}
+    assert get_model('benchmarks/ldae_vit-b_linear', cfg_options=options, device='cpu').backbone.embed_dims == 192
 
 
 def test_timms_models_take_a_checkpoint_with_or_without_its_classifier(tmp_path):
@@ -92,10 +83,7 @@ def test_timms_models_take_a_checkpoint_with_or_without_its_classifier(tmp_path)
 
 
 def test_mmpretrains_models_are_built_by_name():
-    assert (
-        type(get_model('mmpretrain::deit-tiny_4xb256_in1k', device='cpu').backbone).__name__
-        == 'VisionTransformer'
-    )
+    assert type(get_model('mmpretrain::deit-tiny_4xb256_in1k', device='cpu').backbone).__name__ == 'VisionTransformer'
 
 
 @pytest.mark.parametrize(
@@ -151,19 +139,13 @@ def test_a_file_of_something_else_is_one_line(tmp_path):
 
 
 def test_the_text_of_every_config_reads_back_as_it_was():
-    for name in [
-        'ldae/vit-b_pca',
-        'benchmarks/mae_vit-l_finetune',
-        'tokenizers/conv-vae_f8_kl-lpips-gan',
-        DEMO,
-    ]:
+    for name in ['ldae/vit-b_pca', 'benchmarks/mae_vit-l_finetune', 'tokenizers/conv-vae_f8_kl-lpips-gan', DEMO]:
         cfg = load_config(f'ldae::{name}.py')
         assert parse_config(cfg.pretty_text) == cfg.to_dict()
 
 
 @pytest.mark.parametrize(
-    'text',
-    ['import os', 'a = open("x")', 'a = dict(b=print(1))', 'a.b = 1', 'a = [x for x in (1,)]', 'a = ('],
+    'text', ['import os', 'a = open("x")', 'a = dict(b=print(1))', 'a.b = 1', 'a = [x for x in (1,)]', 'a = (']
 )
 def test_a_stored_config_is_data_and_never_run(text, tmp_path):
     with pytest.raises((ValueError, SyntaxError)):

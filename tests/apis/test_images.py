@@ -74,9 +74,7 @@ def test_grey_is_repeated(grey, rgb: np.ndarray):
 def test_sixteen_bits_in_a_file_and_in_an_array_are_the_same(tmp_path: Path):
     pixels = np.random.default_rng(1).integers(0, 65536, (8, 9), dtype=np.uint16)
     assert cv2.imwrite(str(tmp_path / 'a.png'), pixels)
-    from_file, from_array, from_pil = read_images(
-        [tmp_path / 'a.png', pixels, Image.open(tmp_path / 'a.png')]
-    )
+    from_file, from_array, from_pil = read_images([tmp_path / 'a.png', pixels, Image.open(tmp_path / 'a.png')])
     assert np.array_equal(from_file, from_array)
     assert np.array_equal(from_file, from_pil)
 

@@ -110,9 +110,7 @@ def test_a_wrong_option_ends_in_one_line(rows, part, tmp_path, capsys):
 
 def test_failures_are_named_at_the_end_and_by_the_exit_status(tmp_path, capsys, monkeypatch):
     script = 'print("error: the disk is on fire"); raise SystemExit(2)'
-    monkeypatch.setattr(
-        'ldae.ablation.scheduler.worker_command', lambda folder: [sys.executable, '-c', script]
-    )
+    monkeypatch.setattr('ldae.ablation.scheduler.worker_command', lambda folder: [sys.executable, '-c', script])
     assert run_tool('ablate', command(tmp_path, 't3_5*', 't3_6*')) == 1
     out = capsys.readouterr().out
     assert 'FAILED t3_5_original-image seed 0: the disk is on fire' in out
@@ -121,9 +119,7 @@ def test_failures_are_named_at_the_end_and_by_the_exit_status(tmp_path, capsys, 
 
 def test_an_interrupt_is_answered_with_how_to_go_on(tmp_path, monkeypatch, capsys):
     script = 'import os, signal; os.kill(os.getppid(), signal.SIGTERM); import time; time.sleep(60)'
-    monkeypatch.setattr(
-        'ldae.ablation.scheduler.worker_command', lambda folder: [sys.executable, '-c', script]
-    )
+    monkeypatch.setattr('ldae.ablation.scheduler.worker_command', lambda folder: [sys.executable, '-c', script])
     before, start = signal.getsignal(signal.SIGTERM), time.monotonic()
     assert run_tool('ablate', command(tmp_path, 't3_5*')) == 130
     assert signal.getsignal(signal.SIGTERM) == before
@@ -134,9 +130,7 @@ def test_an_interrupt_is_answered_with_how_to_go_on(tmp_path, monkeypatch, capsy
 def test_force_runs_what_is_done_again(ran, monkeypatch, capsys):
     folder, _, options = ran
     script = 'raise SystemExit("stub")'
-    monkeypatch.setattr(
-        'ldae.ablation.scheduler.worker_command', lambda folder: [sys.executable, '-c', script]
-    )
+    monkeypatch.setattr('ldae.ablation.scheduler.worker_command', lambda folder: [sys.executable, '-c', script])
     checkpoint = folder / 'f5_pixel_32' / 'seed0' / 'epoch_2.pth'
     assert checkpoint.is_file()
     args = ['f5_pixel_32', *options[3:], '--force']
@@ -165,22 +159,8 @@ def test_time_left_follows_from_the_epochs_that_are_left(monkeypatch):
 
 def test_what_differs_from_the_protocol_is_said(monkeypatch):
     taken = {}
-    monkeypatch.setattr(
-        'ldae.ablation.ablate', lambda rows, **options: taken.update(options) or Outcome([], [], {})
-    )
-    options = [
-        '--probe-lrs',
-        '1',
-        '3',
-        '--probe-epochs',
-        '7',
-        '--timesteps',
-        '10',
-        '20',
-        '--blocks',
-        '-2',
-        '-1',
-    ]
+    monkeypatch.setattr('ldae.ablation.ablate', lambda rows, **options: taken.update(options) or Outcome([], [], {}))
+    options = ['--probe-lrs', '1', '3', '--probe-epochs', '7', '--timesteps', '10', '20', '--blocks', '-2', '-1']
     assert run_tool('ablate', ['table3', *SCALE, *options, '--max-test-images', '9']) == 0
     scoring = taken['scoring']
     assert str(scoring.protocol) == 'ldae-1 (lrs=(1.0, 3.0), epochs=7)'

@@ -19,11 +19,7 @@ from ldae.utils import ConfigError
 
 SUBSET = 'fashion-mnist_subset'
 FEW = [
-    *(
-        'train_dataloader.dataset.indices=128',
-        'val_dataloader.dataset.indices=64',
-        'val_dataloader.batch_size=64',
-    ),
+    *('train_dataloader.dataset.indices=128', 'val_dataloader.dataset.indices=64', 'val_dataloader.batch_size=64'),
     *('train_dataloader.batch_size=64', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1'),
 ]
 
@@ -156,10 +152,7 @@ def test_a_config_that_is_no_benchmark_names_those_that_fit(checkpoint, tmp_path
 
 @pytest.mark.parametrize(
     ('content', 'says'),
-    [
-        (dict(state_dict={'head.fc.weight': torch.zeros(2, 2)}), 'config'),
-        (dict(weights=1), 'state_dict'),
-    ],
+    [(dict(state_dict={'head.fc.weight': torch.zeros(2, 2)}), 'config'), (dict(weights=1), 'state_dict')],
 )
 def test_a_file_that_is_no_pre_training_is_one_line(content, says, tmp_path, capsys):
     path = tmp_path / 'other.pth'

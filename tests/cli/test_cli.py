@@ -52,15 +52,10 @@ def test_a_tool_is_a_program():
         (['--data-root', 'nowhere'], "data folder 'nowhere' of train_dataloader does not exist"),
         (['--cfg-options', 'model.type=LDEA'], "did you mean 'ldae.LDAE'?"),
         (['--cfg-options', 'data_root=.', '--resume', 'none.pth'], "checkpoint 'none.pth'"),
-        (
-            ['--keep-batch', '--cfg-options', 'train_dataloader.batch_size=100'],
-            'not a multiple of 1 processes x 100',
-        ),
+        (['--keep-batch', '--cfg-options', 'train_dataloader.batch_size=100'], 'not a multiple of 1 processes x 100'),
     ],
 )
-def test_wrong_input_ends_in_one_line(
-    options: list[str], part: str, capsys: pytest.CaptureFixture, tmp_path: Path
-):
+def test_wrong_input_ends_in_one_line(options: list[str], part: str, capsys: pytest.CaptureFixture, tmp_path: Path):
     assert run_tool('train', [CONFIG, '--work-dir', str(tmp_path), *options]) == 2
     err = capsys.readouterr().err
     assert err.startswith('error: ')
@@ -69,9 +64,7 @@ def test_wrong_input_ends_in_one_line(
 
 
 def test_print_config(capsys: pytest.CaptureFixture):
-    assert (
-        run_tool('print-config', [CONFIG, '--data-root', 'here', '--cfg-options', 'randomness.seed=3']) == 0
-    )
+    assert run_tool('print-config', [CONFIG, '--data-root', 'here', '--cfg-options', 'randomness.seed=3']) == 0
     out = capsys.readouterr().out
     assert "data_root='here'" in out
     assert 'seed=3' in out
@@ -79,21 +72,15 @@ def test_print_config(capsys: pytest.CaptureFixture):
 
 
 def test_print_config_diff(capsys: pytest.CaptureFixture):
-    assert (
-        run_tool('print-config', [CONFIG, '--diff', CONFIG, '--cfg-options', 'model.tokenizer.latent_dim=16'])
-        == 0
-    )
+    assert run_tool('print-config', [CONFIG, '--diff', CONFIG, '--cfg-options', 'model.tokenizer.latent_dim=16']) == 0
     changed = [
-        line
-        for line in capsys.readouterr().out.splitlines()
-        if line[0] in '+-' and line[:3] not in ('+++', '---')
+        line for line in capsys.readouterr().out.splitlines() if line[0] in '+-' and line[:3] not in ('+++', '---')
     ]
     assert [line.split()[-1] for line in changed] == ['latent_dim=32,', 'latent_dim=16,']
 
 
 @pytest.mark.parametrize(
-    'script',
-    ['dist_train.sh', 'dist_test.sh', 'dist_probe.sh', 'benchmark.sh', 'slurm_train.sh', 'slurm_test.sh'],
+    'script', ['dist_train.sh', 'dist_test.sh', 'dist_probe.sh', 'benchmark.sh', 'slurm_train.sh', 'slurm_test.sh']
 )
 def test_launchers_explain_themselves(script: str):
     path = ROOT / 'tools' / script
@@ -114,19 +101,11 @@ def stub(folder: Path, name: str) -> Path:
 
 
 def test_dist_train_passes_everything_on(tmp_path: Path):
-    env = dict(
-        PATH='/usr/bin:/bin', PYTHON=str(stub(tmp_path, 'python')), NNODES='2', NODE_RANK='1', PORT='7'
-    )
+    env = dict(PATH='/usr/bin:/bin', PYTHON=str(stub(tmp_path, 'python')), NNODES='2', NODE_RANK='1', PORT='7')
     env['MASTER_ADDR'] = 'host'
     command = [ROOT / 'tools' / 'dist_train.sh', 'my config.py', '1', '--cfg-options', 'a=[1, 2]']
     lines = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
-    for part in (
-        '--nnodes=2',
-        '--node-rank=1',
-        '--master-addr=host',
-        '--master-port=7',
-        '--nproc-per-node=1',
-    ):
+    for part in ('--nnodes=2', '--node-rank=1', '--master-addr=host', '--master-port=7', '--nproc-per-node=1'):
         assert part in lines
     after = lines[lines.index(str(ROOT / 'tools' / 'train.py')) + 1 :]
     assert after[:5] == ['my config.py', '--cfg-options', 'a=[1, 2]', '--launcher', 'pytorch']
@@ -137,11 +116,7 @@ def test_dist_train_passes_everything_on(tmp_path: Path):
 def test_threads_of_the_user_are_kept(tmp_path: Path):
     env = dict(PATH='/usr/bin:/bin', PYTHON=str(stub(tmp_path, 'python')), OMP_NUM_THREADS='3')
     run = subprocess.run(
-        [ROOT / 'tools' / 'dist_test.sh', 'c.py', 'a.pth', '2'],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=True,
+        [ROOT / 'tools' / 'dist_test.sh', 'c.py', 'a.pth', '2'], env=env, capture_output=True, text=True, check=True
     )
     assert 'threads 3' in run.stdout
     assert 'a.pth' in run.stdout
@@ -161,10 +136,7 @@ def test_slurm_train_passes_everything_on(tmp_path: Path):
 def fake_slurm(folder: Path, *statuses: int) -> None:
     """srun that ends with one status after the other, and an scontrol; both note their last arguments."""
     folder.joinpath('statuses').write_text('\n'.join(map(str, statuses)))
-    for name, end in (
-        ('srun', 'S=$(head -n1 statuses); sed -i 1d statuses; exit $S'),
-        ('scontrol', 'exit 0'),
-    ):
+    for name, end in (('srun', 'S=$(head -n1 statuses); sed -i 1d statuses; exit $S'), ('scontrol', 'exit 0')):
         path = folder / name
         path.write_text(f'#!/bin/bash\ncd {folder}\necho {name} "${{@: -3}}" >> calls\n{end}\n')
         path.chmod(0o755)

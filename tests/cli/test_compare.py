@@ -13,9 +13,7 @@ from ldae.cli import run_tool
 def taken(monkeypatch):
     """What the tool calls ``ldae.compare`` with."""
     taken = {}
-    monkeypatch.setattr(
-        'ldae.ablation.compare', lambda **options: taken.update(options) or Outcome({}, [], {})
-    )
+    monkeypatch.setattr('ldae.ablation.compare', lambda **options: taken.update(options) or Outcome({}, [], {}))
     return taken
 
 

@@ -119,9 +119,7 @@ def test_the_scores_are_those_of_the_cached_features(probed):
     )
     for row in json.loads((probed / 'probe.json').read_text())['results'][-2:]:
         where = (row['block'], row['timestep'], row['input'] == 'noisy')
-        scores = knn_accuracies(
-            train.select(*where), train.labels, test.select(*where), test.labels, ks=(5, 20)
-        )
+        scores = knn_accuracies(train.select(*where), train.labels, test.select(*where), test.labels, ks=(5, 20))
         assert row['knn'] == {str(k): round(value, 2) for k, value in scores.items()}
 
 
@@ -172,8 +170,7 @@ def test_wrong_options_are_one_clear_line(options, message, ldae_checkpoint, tmp
 
 
 @pytest.mark.parametrize(
-    ('options', 'message'),
-    [(['--timesteps', '10'], 'has no time step'), (['--input', 'noisy'], 'adds no noise')],
+    ('options', 'message'), [(['--timesteps', '10'], 'has no time step'), (['--input', 'noisy'], 'adds no noise')]
 )
 def test_mae_has_neither_time_nor_noise(options, message, tmp_path, capsys):
     assert message in error_of(capsys, *MAE, *FEW, '--work-dir', tmp_path / 'p', *options)
@@ -270,9 +267,7 @@ def test_each_checkpoint_has_a_work_dir_of_its_own():
     assert default_work_dir(None, 'timm::vit_tiny') == 'work_dirs/probe/timm_vit_tiny'
 
 
-def test_classes_that_a_limit_leaves_out_are_said_before_the_pass(
-    monkeypatch, ldae_checkpoint, tmp_path, capsys
-):
+def test_classes_that_a_limit_leaves_out_are_said_before_the_pass(monkeypatch, ldae_checkpoint, tmp_path, capsys):
     passes = []
     monkeypatch.setattr('ldae.evaluation.probe.cache_features', lambda *args, **options: passes.append(args))
     line = error_of(capsys, ldae_checkpoint, *FEW, '--max-train-images', 9, '--work-dir', tmp_path, '--k', 1)
@@ -280,9 +275,7 @@ def test_classes_that_a_limit_leaves_out_are_said_before_the_pass(
     assert not passes
 
 
-def test_a_class_that_training_lacks_is_said_before_the_pass(
-    monkeypatch, own_images, tiny_image_folder, capsys
-):
+def test_a_class_that_training_lacks_is_said_before_the_pass(monkeypatch, own_images, tiny_image_folder, capsys):
     passes = []
     monkeypatch.setattr('ldae.evaluation.probe.cache_features', lambda *args, **options: passes.append(args))
     for path in (tiny_image_folder / 'train' / 'b').iterdir():

@@ -54,22 +54,12 @@ def test_train_resume_and_test(
     assert (tmp_path / 'work' / 'epoch_2.pth').is_file()
 
     metrics = tmp_path / 'metrics.json'
-    args = [
-        str(tiny_config),
-        f'{work}/epoch_2.pth',
-        *common[1:],
-        '--out',
-        str(metrics),
-        '--out-item',
-        'metrics',
-    ]
+    args = [str(tiny_config), f'{work}/epoch_2.pth', *common[1:], '--out', str(metrics), '--out-item', 'metrics']
     assert run_tool('test', args) == 0
     assert json.loads(metrics.read_text())['denoising/psnr'] > 0
 
 
-def test_a_folder_in_imagenets_annotated_layout(
-    tiny_config: Path, tiny_annotated_folder: Path, tmp_path: Path
-):
+def test_a_folder_in_imagenets_annotated_layout(tiny_config: Path, tiny_annotated_folder: Path, tmp_path: Path):
     args = ['--cfg-options', f'data_root={tiny_annotated_folder}', '--work-dir', str(tmp_path / 'work')]
     assert run_tool('train', [str(tiny_config), *args]) == 0
 
@@ -94,15 +84,7 @@ def test_too_large_a_batch_is_said(
 
 def test_fit_pca(tiny_config: Path, tiny_image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     out, figure = tmp_path / 'pca.pth', tmp_path / 'filters.png'
-    args = [
-        str(tiny_config),
-        '--data-root',
-        str(tiny_image_folder),
-        '--out',
-        str(out),
-        '--figure',
-        str(figure),
-    ]
+    args = [str(tiny_config), '--data-root', str(tiny_image_folder), '--out', str(out), '--figure', str(figure)]
     assert run_tool('fit-pca', [*args, '--num-images', '10']) == 0
     assert '8 of 192 dimensions a patch keep' in capsys.readouterr().out
     assert figure.stat().st_size > 1000
@@ -112,30 +94,17 @@ def test_fit_pca(tiny_config: Path, tiny_image_folder: Path, tmp_path: Path, cap
 
 
 def test_fit_pca_needs_a_tokenizer(capsys: pytest.CaptureFixture, tiny_image_folder: Path, tmp_path: Path):
-    args = [
-        'ldae::mae/vit-b_400e.py',
-        '--data-root',
-        str(tiny_image_folder),
-        '--out',
-        str(tmp_path / 'pca.pth'),
-    ]
+    args = ['ldae::mae/vit-b_400e.py', '--data-root', str(tiny_image_folder), '--out', str(tmp_path / 'pca.pth')]
     assert run_tool('fit-pca', args) == 2
     assert 'has no model.tokenizer' in capsys.readouterr().err
 
 
 def test_a_config_without_our_hooks_can_be_tested_too(tiny_image_folder: Path, tmp_path: Path):
     backbone = dict(type='ResNet', depth=18, stem_channels=8, base_channels=8)
-    head = (
-        dict(type='GlobalAveragePooling'),
-        dict(type='LinearClsHead', num_classes=2, in_channels=64, topk=(1,)),
-    )
+    head = (dict(type='GlobalAveragePooling'), dict(type='LinearClsHead', num_classes=2, in_channels=64, topk=(1,)))
     pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=32), dict(type='PackInputs')]
-    dataset = dict(
-        type='ImageNet', data_root='data', split='val', metainfo=dict(classes='ab'), pipeline=pipeline
-    )
-    loader = dict(
-        batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dataset
-    )
+    dataset = dict(type='ImageNet', data_root='data', split='val', metainfo=dict(classes='ab'), pipeline=pipeline)
+    loader = dict(batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dataset)
     fields = dict(
         default_scope='mmpretrain',
         model=dict(type='ImageClassifier', backbone=backbone, neck=head[0], head=head[1]),

@@ -37,8 +37,7 @@ def test_bad_images_are_listed_and_status_is_1(dirty: Path, capsys: pytest.Captu
         ('link.jpg', 'is a broken link'),
     ]
     assert (
-        '2 of 16 images (1 is empty, 1 is truncated) cannot be read; 2 names that are not files are passed over'
-        in err
+        '2 of 16 images (1 is empty, 1 is truncated) cannot be read; 2 names that are not files are passed over' in err
     )
 
 
@@ -72,9 +71,7 @@ def test_files_are_not_overwritten_unasked(dirty: Path, tmp_path: Path, capsys: 
     assert run_tool('verify-dataset', [str(dirty), '--out', str(tmp_path / 'none' / 'a')]) == 2
 
 
-def test_unlabelled_and_annotated_folders(
-    tiny_annotated_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-):
+def test_unlabelled_and_annotated_folders(tiny_annotated_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     (tiny_annotated_folder / 'train' / 'image 3.jpg').write_bytes(b'')
     clean = tmp_path / 'clean.txt'
     assert run_tool('verify-dataset', [str(tiny_annotated_folder), '--write-ann', str(clean)]) == 1
@@ -88,11 +85,7 @@ def test_unlabelled_and_annotated_folders(
 
 
 def test_wrong_arguments_are_one_line(tiny_image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    for args in (
-        ['nowhere'],
-        [str(tiny_image_folder), '--workers', '0'],
-        [str(tiny_image_folder), '--split', 'test'],
-    ):
+    for args in (['nowhere'], [str(tiny_image_folder), '--workers', '0'], [str(tiny_image_folder), '--split', 'test']):
         assert run_tool('verify-dataset', args) == 2
         assert capsys.readouterr().err.startswith('error: ')
 

@@ -4,13 +4,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from ldae.config.components import (
-    check_components,
-    check_config,
-    check_data_roots,
-    check_types,
-    check_weights,
-)
+from ldae.config.components import check_components, check_config, check_data_roots, check_types, check_weights
 from ldae.utils import ConfigError
 
 
@@ -23,11 +17,7 @@ def config(**fields: object) -> Config:
     [
         (dict(model=dict(type='LDAE')), 'model', 'ldae.LDAE'),
         (dict(model=dict(type='ldea.LDAE')), 'model', 'ldae.LDAE'),
-        (
-            dict(model=dict(type='ldae.LDAE', backbone=dict(type='ldae.LDAEVit'))),
-            'model.backbone',
-            'ldae.LDAEViT',
-        ),
+        (dict(model=dict(type='ldae.LDAE', backbone=dict(type='ldae.LDAEVit'))), 'model.backbone', 'ldae.LDAEViT'),
         (dict(model=dict(type='ImageClassifer')), 'model', 'ImageClassifier'),
         (dict(train_dataloader=dict(dataset=dict(type='ImageNett'))), 'train_dataloader.dataset', 'ImageNet'),
         (
@@ -46,11 +36,7 @@ def config(**fields: object) -> Config:
             'AdamW',
         ),
         (dict(optim_wrapper=dict(type='AutocastOptimWrapper')), 'optim_wrapper', 'ldae.AutocastOptimWrapper'),
-        (
-            dict(model_wrapper_cfg=dict(type='FullyShardedModel')),
-            'model_wrapper_cfg',
-            'ldae.FullyShardedModel',
-        ),
+        (dict(model_wrapper_cfg=dict(type='FullyShardedModel')), 'model_wrapper_cfg', 'ldae.FullyShardedModel'),
         (dict(default_hooks=dict(x=dict(type='CheckpointHok'))), 'default_hooks.x', 'CheckpointHook'),
         (dict(custom_hooks=[dict(type='EMAHok')]), 'custom_hooks[0]', 'EMAHook'),
         (dict(val_evaluator=[dict(type='Acuracy')]), 'val_evaluator[0]', 'Accuracy'),
@@ -67,9 +53,7 @@ def test_an_unknown_component_is_named_with_its_nearest(fields: dict, where: str
 def test_components_of_other_kinds_inside_a_model_are_known():
     backbone = dict(type='VisionTransformer', init_cfg=[dict(type='Xavier', layer='Linear')])
     augments = [dict(type='Mixup', alpha=0.8)]
-    check_types(
-        config(model=dict(type='ImageClassifier', backbone=backbone, train_cfg=dict(augments=augments)))
-    )
+    check_types(config(model=dict(type='ImageClassifier', backbone=backbone, train_cfg=dict(augments=augments))))
 
 
 def test_options_of_hooks_that_are_called_type_are_left_alone():
@@ -123,9 +107,7 @@ def test_mean_and_std_go_together():
         check_components(config(data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[1, 2], std=[1])))
 
 
-@pytest.mark.parametrize(
-    'options', [dict(pad=-1), dict(crop_scale=(0.5, 2)), dict(split='trian'), dict(indices=0)]
-)
+@pytest.mark.parametrize('options', [dict(pad=-1), dict(crop_scale=(0.5, 2)), dict(split='trian'), dict(indices=0)])
 def test_options_of_data_sets_are_checked_before_they_read(options: dict):
     with pytest.raises(ConfigError, match=next(iter(options))):
         check_components(config(train_dataloader=dict(dataset=dict(type='ldae.IDXDataset', **options))))

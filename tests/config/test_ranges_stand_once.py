@@ -31,9 +31,7 @@ def restated(function: ast.FunctionDef) -> Iterator[str]:
     """Checks of an option, or of each of several, against bounds that are the same for every call."""
     options, found = parameters(function) - variables(function), variables(function)
     # What a loop gives a name to is an option, or an item of one.
-    options |= {
-        n.target.id for n in ast.walk(function) if isinstance(n, ast.For) and isinstance(n.target, ast.Name)
-    }
+    options |= {n.target.id for n in ast.walk(function) if isinstance(n, ast.For) and isinstance(n.target, ast.Name)}
     for call in ast.walk(function):
         if not isinstance(call, ast.Call) or getattr(call.func, 'id', '') not in CHECKS:
             continue
@@ -42,9 +40,7 @@ def restated(function: ast.FunctionDef) -> Iterator[str]:
             continue  # of a command, which says its own name
         is_option = ast.unparse(value) in options or ast.unparse(value).startswith('self.')
         depends = any(
-            isinstance(node, ast.Call)
-            or isinstance(node, ast.Name)
-            and node.id in parameters(function) | found
+            isinstance(node, ast.Call) or isinstance(node, ast.Name) and node.id in parameters(function) | found
             for bound in bounds
             for node in ast.walk(bound)
         )

@@ -6,9 +6,7 @@ import pytest
 from ldae.config.rows import TABLES, list_rows, read_row
 from ldae.utils import ConfigError
 
-DOCSTRING = (
-    '"""One thing.\n\nRow:    a thing\nTable:  {table}\nPaper:  {paper}\nRun:    tools/train.py x.py\n"""\n'
-)
+DOCSTRING = '"""One thing.\n\nRow:    a thing\nTable:  {table}\nPaper:  {paper}\nRun:    tools/train.py x.py\n"""\n'
 
 
 def write(path: Path, table: str = 'table1', paper: str = 'none') -> Path:

@@ -137,14 +137,10 @@ def test_training_of_a_tokenizer_is_scaled_and_keeps_its_optimizer(name, scale):
 
 
 @pytest.mark.parametrize('scale', [None, SUBSET])
-@pytest.mark.parametrize(
-    'name', ['t1_1_dit-baseline', 't1_3_no-perceptual', 't2_conv-vae_d32', 't2_patch-ae_d8']
-)
+@pytest.mark.parametrize('name', ['t1_1_dit-baseline', 't1_3_no-perceptual', 't2_conv-vae_d32', 't2_patch-ae_d8'])
 def test_a_row_has_the_tokenizer_that_its_config_trains(name, scale):
     used = row(name, scale).model.tokenizer
-    trained = load_config(
-        f'ldae::tokenizers/{Path(used.checkpoint).parent.name}.py', scale=scale
-    ).model.tokenizer
+    trained = load_config(f'ldae::tokenizers/{Path(used.checkpoint).parent.name}.py', scale=scale).model.tokenizer
     for key in ('checkpoint', 'latent_norm'):
         used.pop(key, None), trained.pop(key, None)
     assert used == trained
@@ -159,9 +155,9 @@ def test_options_of_the_command_come_after_the_scale():
 @pytest.mark.parametrize('scale', ['fashion-mnist', 'cifar10', 'image-folder'])
 def test_data_root_reaches_every_data_set(scale):
     cfg = row('t3_5_original-image', scale, data_root='here')
-    assert {
-        cfg[name].dataset.data_root for name in ('train_dataloader', 'val_dataloader', 'test_dataloader')
-    } == {'here'}
+    assert {cfg[name].dataset.data_root for name in ('train_dataloader', 'val_dataloader', 'test_dataloader')} == {
+        'here'
+    }
 
 
 def test_a_scale_of_ones_own_is_a_file(tmp_path: Path):

@@ -39,22 +39,14 @@ def test_each_kind_of_benchmark_builds_at_every_scale(name, scale):
         model = MODELS.build(dict(data_preprocessor=cfg.data_preprocessor, **cfg.model))
     frozen = [param for param in model.backbone.parameters() if param.requires_grad]
     assert ('linear' in name) is (not frozen)
-    assert (
-        model.head.num_classes
-        == cfg.data_preprocessor.num_classes
-        == (1000 if scale == 'image-folder' else 10)
-    )
+    assert model.head.num_classes == cfg.data_preprocessor.num_classes == (1000 if scale == 'image-folder' else 10)
 
 
 def test_sizes_and_recipes_keep_their_differences():
     small, half, large = (load(f'ldae_vit-{size}_finetune') for size in ('b', 'half-l', 'l'))
     assert small.model.backbone.arch.embed_dims < half.model.backbone.arch.embed_dims
     assert 2 * half.model.backbone.arch.num_layers == large.model.backbone.arch.num_layers
-    assert [cfg.optim_wrapper.paramwise_cfg.layer_decay_rate for cfg in (small, half, large)] == [
-        0.85,
-        0.85,
-        0.65,
-    ]
+    assert [cfg.optim_wrapper.paramwise_cfg.layer_decay_rate for cfg in (small, half, large)] == [0.85, 0.85, 0.65]
     assert load('mae_vit-half-l_256_linear').model.backbone.arch == half.model.backbone.arch
     # The paper's average over 10 000 steps would be the first weights still, after 1560.
     assert small.default_hooks.ema.momentum == 0.01

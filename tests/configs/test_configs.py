@@ -17,9 +17,7 @@ ROOT = configs_root()
 # A scale is half a config: it is run with a row (test_deconstruction.py, tests/test_scale.py).
 NOT_RUN = {'_base_', 'scales'}
 NAMES = sorted(
-    path.relative_to(ROOT).as_posix()
-    for path in ROOT.rglob('*.py')
-    if not NOT_RUN & set(path.relative_to(ROOT).parts)
+    path.relative_to(ROOT).as_posix() for path in ROOT.rglob('*.py') if not NOT_RUN & set(path.relative_to(ROOT).parts)
 )
 BENCHMARKS = [name for name in NAMES if name.startswith('benchmarks/')]
 # Rows take their steps at a scale, in test_deconstruction.py.

@@ -33,9 +33,7 @@ def resolved(cfg: Config) -> dict:
     # Our own hooks make checkpoints and logs safer; they change nothing that is learned. Two take the place of others.
     for hook in cfg['default_hooks'].values():
         hook['type'] = IN_PLACE_OF.get(hook['type'], hook['type'])
-    cfg['default_hooks'] = {
-        k: v for k, v in cfg['default_hooks'].items() if not v['type'].startswith('ldae.')
-    }
+    cfg['default_hooks'] = {k: v for k, v in cfg['default_hooks'].items() if not v['type'].startswith('ldae.')}
     cfg['train_cfg'].setdefault('val_interval', 1)
     if cfg['optim_wrapper']['optimizer']['type'] == 'LARS':
         # mmpretrain's probe keeps a base batch of 1024 from another schedule; its lr is that of 8 x 2048 images.
@@ -53,11 +51,7 @@ def _normalise_loader(loader: dict, name: str) -> None:
     assert dataset['type'] in ('ImageNet', 'ldae.ImageFolder')
     dataset.update(type='ImageNet', data_root='data/imagenet')
     dataset.pop('with_label', None)
-    for speed in (
-        'num_workers',
-        'persistent_workers',
-        *(() if name.startswith('train') else ('batch_size',)),
-    ):
+    for speed in ('num_workers', 'persistent_workers', *(() if name.startswith('train') else ('batch_size',))):
         loader.pop(speed, None)
     loader.setdefault('drop_last', False)
 

@@ -51,9 +51,7 @@ def learning_rates(name: str) -> list[float]:
 @pytest.mark.parametrize(('name', 'peak', 'warm_up', 'epochs', 'final'), SCHEDULES)
 def test_lr_warms_up_linearly_and_falls_by_half_a_cosine(name, peak, warm_up, epochs, final):
     lrs = learning_rates(name)
-    one_step = peak / (
-        warm_up * STEPS
-    )  # mmengine reaches the peak at the last step of the warm-up, not after it
+    one_step = peak / (warm_up * STEPS)  # mmengine reaches the peak at the last step of the warm-up, not after it
     assert len(lrs) == epochs * STEPS
     for epoch in (0, 1, warm_up / 2, warm_up, (warm_up + epochs) // 2, epochs - 1):
         if epoch < warm_up:
@@ -75,12 +73,7 @@ def test_paper_recipe_is_adam_without_decay_at_batch_2048():
     assert cfg.auto_scale_lr.enable
     assert cfg.model.tokenizer.latent_dim == 32
     assert (cfg.model.noiser.schedule, cfg.model.head.tail_weight) == ('linear_sigma', 0.1)
-    assert [step.type for step in cfg.train_pipeline] == [
-        'ldae.LoadImage',
-        'ResizeEdge',
-        'CenterCrop',
-        'PackInputs',
-    ]
+    assert [step.type for step in cfg.train_pipeline] == ['ldae.LoadImage', 'ResizeEdge', 'CenterCrop', 'PackInputs']
 
 
 def test_random_crop_changes_the_training_crop_and_nothing_else():
@@ -141,9 +134,7 @@ def test_fine_tuning_decays_lr_by_layer_and_not_the_weights_of_norms_and_biases(
     assert lr['backbone.layers.0.attn.qkv.weight'] == pytest.approx(0.85**12)
     assert lr['backbone.patch_embed.projection.weight'] == pytest.approx(0.85**13)
     decayed = {name for name, group in groups.items() if group['weight_decay']}
-    assert decayed == {
-        name for name, param in model.named_parameters() if param.ndim > 1 and param.requires_grad
-    }
+    assert decayed == {name for name, param in model.named_parameters() if param.ndim > 1 and param.requires_grad}
 
 
 @pytest.mark.parametrize('name', ['benchmarks/ldae_vit-b_linear.py', 'benchmarks/mae_vit-b_finetune.py'])

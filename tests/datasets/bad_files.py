@@ -37,9 +37,7 @@ def turned(orientation: int, kind: str = 'JPEG', **options: object) -> bytes:
 
 def with_alpha(mode: str) -> bytes:
     picture = PICTURE.convert('RGBA')
-    picture.putalpha(
-        Image.fromarray(np.linspace(0, 255, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint8))
-    )
+    picture.putalpha(Image.fromarray(np.linspace(0, 255, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint8)))
     return encoded(picture.convert(mode), 'PNG')
 
 
@@ -119,10 +117,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     'noise': (np.random.default_rng(1).bytes(5000), 'is not a readable image'),
     'only_a_signature.png': (PNG[:8], 'is truncated'),
     'zip': (b'PK\x03\x04' + bytes(100), 'is not a readable image'),
-    'float.tiff': (
-        encoded(Image.fromarray(PIXELS[..., 0] / np.float32(255)), 'TIFF'),
-        'is not a readable image',
-    ),
+    'float.tiff': (encoded(Image.fromarray(PIXELS[..., 0] / np.float32(255)), 'TIFF'), 'is not a readable image'),
     'bomb.png': (png_of_size(60_000, 60_000), 'has too many pixels'),
     'smaller_bomb.png': (png_of_size(10_000, 10_000), 'has too many pixels'),
     'lying.ppm': (b'P6\n100000 100000\n255\n', 'has too many pixels'),

@@ -121,9 +121,7 @@ def test_truncated_file(idx_folder: Path, keep: int):
         IDXDataset(idx_folder)
 
 
-@pytest.mark.parametrize(
-    'damage', [lambda raw: raw[:-20], lambda raw: b'no gzip', lambda raw: raw[:12] + b'x' * 40]
-)
+@pytest.mark.parametrize('damage', [lambda raw: raw[:-20], lambda raw: b'no gzip', lambda raw: raw[:12] + b'x' * 40])
 def test_damaged_gzip(idx_folder: Path, damage):
     raw = gzip.compress((idx_folder / 'train-images-idx3-ubyte').read_bytes())
     (idx_folder / 'train-images-idx3-ubyte.gz').write_bytes(damage(raw))

@@ -45,10 +45,7 @@ def test_random_boxes_lie_in_the_image_and_have_area_and_ratio_asked_for():
     # Large boxes of an extreme ratio don't fit and are drawn again, as torchvision does.
     from torchvision.transforms import RandomResizedCrop
 
-    params = [
-        RandomResizedCrop.get_params(torch.empty(1, size, size), [0.2, 1], [3 / 4, 4 / 3])
-        for _ in range(5000)
-    ]
+    params = [RandomResizedCrop.get_params(torch.empty(1, size, size), [0.2, 1], [3 / 4, 4 / 3]) for _ in range(5000)]
     theirs = torch.tensor(params, dtype=torch.float64).t()
     for ours, other in zip((top, left, height, width), theirs, strict=True):
         error = math.sqrt((ours.var() + other.var()) / 5000)

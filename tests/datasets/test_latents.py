@@ -136,9 +136,7 @@ def test_no_room_and_values_beyond_the_format_are_one_line(tmp_path, monkeypatch
     ):
         write_shard(folder, 0, (2, 1, 1), 'float16', too_large)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(
-        'ldae.datasets.store.shutil.disk_usage', lambda _: type('Usage', (), dict(free=10**9))
-    )
+    monkeypatch.setattr('ldae.datasets.store.shutil.disk_usage', lambda _: type('Usage', (), dict(free=10**9)))
     with (
         pytest.raises(ConfigError, match=r'take 21\.0 GB, 1\.0 GB are free'),
         new_latents(tmp_path / 'b', (1_281_167, 256, 32), 'bfloat16'),

@@ -38,10 +38,7 @@ def test_a_part_out_of_range_is_one_line(fraction, seed):
 
 
 def test_data_in_memory_keep_images_and_labels_together():
-    whole, part = (
-        IDXDataset(indices=500, pad=2),
-        IDXDataset(indices=500, pad=2, fraction=0.1, fraction_seed=1),
-    )
+    whole, part = (IDXDataset(indices=500, pad=2), IDXDataset(indices=500, pad=2, fraction=0.1, fraction_seed=1))
     keep = part_of_each_class(whole.labels, 0.1, 1, 'it')
     assert torch.equal(part.labels, whole.labels[keep])
     assert torch.equal(part.images, whole.images[keep])
@@ -76,9 +73,7 @@ def test_a_part_of_each_class_needs_labels(folder: Path):
 
 @pytest.mark.parametrize('count', [3, 4, 10, 57, 99, 100])
 def test_some_of_each_class_keeps_each_in_proportion(count):
-    labels = torch.tensor([5] * 70 + [0] * 29 + [9])[
-        torch.randperm(100, generator=torch.Generator().manual_seed(1))
-    ]
+    labels = torch.tensor([5] * 70 + [0] * 29 + [9])[torch.randperm(100, generator=torch.Generator().manual_seed(1))]
     keep = some_of_each_class(labels, count, 0, 'limit')
     assert len(keep) == count
     assert keep.tolist() == sorted(set(keep.tolist()))

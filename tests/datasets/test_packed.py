@@ -23,12 +23,7 @@ from ldae.utils.rng import Draws
 
 EDGE, SIZE = 32, 24
 RESIZE = dict(type='ResizeEdge', scale=EDGE, edge='short', backend='pillow', interpolation='bicubic')
-CENTER = [
-    dict(type='ldae.LoadImage'),
-    RESIZE,
-    dict(type='CenterCrop', crop_size=SIZE),
-    dict(type='PackInputs'),
-]
+CENTER = [dict(type='ldae.LoadImage'), RESIZE, dict(type='CenterCrop', crop_size=SIZE), dict(type='PackInputs')]
 RANDOM = [
     dict(type='ldae.LoadImage'),
     dict(type='RandomResizedCrop', scale=SIZE, backend='pillow', interpolation='bicubic'),
@@ -71,9 +66,7 @@ def test_uint8_under_centre_crop_is_exactly_the_unpacked_images(packed: Path):
     folder = unpacked(packed)
     assert len(dataset) == len(folder) == 16
     assert torch.equal(batch['inputs'], stacked(folder, BATCH))
-    assert [int(s.gt_label) for s in batch['data_samples']] == [
-        folder[i]['data_samples'].gt_label for i in BATCH
-    ]
+    assert [int(s.gt_label) for s in batch['data_samples']] == [folder[i]['data_samples'].gt_label for i in BATCH]
     assert [s.sample_idx for s in batch['data_samples']] == BATCH
     assert dataset.metainfo['classes'] == folder.CLASSES
     assert dataset.name(9) == 'b/1.jpg'
@@ -138,16 +131,8 @@ def test_a_config_for_a_folder_reads_what_was_packed_there(packed: Path):
     ('dataset', 'loader', 'line'),
     [
         (dict(pipeline=RANDOM), {}, 'pack-dataset IMAGES --out DIR --crop none'),
-        (
-            dict(pipeline=[CENTER[0], dict(RESIZE, scale=40), *CENTER[2:]]),
-            {},
-            '--out DIR --edge 40 --size 24',
-        ),
-        (
-            dict(ann_file='some.txt'),
-            {},
-            'train_dataloader sets ann_file, which is for unpacked ones: remove it',
-        ),
+        (dict(pipeline=[CENTER[0], dict(RESIZE, scale=40), *CENTER[2:]]), {}, '--out DIR --edge 40 --size 24'),
+        (dict(ann_file='some.txt'), {}, 'train_dataloader sets ann_file, which is for unpacked ones: remove it'),
         ({}, dict(collate_fn=dict(type='pseudo_collate')), 'collate_fn of its own, .*pseudo_collate'),
     ],
 )
@@ -164,9 +149,7 @@ def test_random_crops_of_whole_packed_images_and_options_that_say_nothing_are_ta
     cfg = Config(dict(train_dataloader=dict(collate_fn=dict(type='default_collate'), dataset=dataset)))
     use_packed_data(cfg)
     init_default_scope('mmpretrain')
-    batch = Runner.build_dataloader(
-        dict(cfg.train_dataloader, batch_size=2, sampler=dict(type='DefaultSampler'))
-    )
+    batch = Runner.build_dataloader(dict(cfg.train_dataloader, batch_size=2, sampler=dict(type='DefaultSampler')))
     assert next(iter(batch))['inputs'].shape == (2, 3, SIZE, SIZE)
     use_packed_data(cfg)  # as in a dumped config
     assert cfg.train_dataloader.dataset.type == 'ldae.PackedImages'
@@ -233,9 +216,7 @@ def test_parts_of_it(packed: Path):
     quarter = PackedImages(root, fraction=0.25)
     names = [quarter.name(i) for i in range(len(quarter))]
     folder = unpacked(packed, fraction=0.25)
-    assert names == [
-        str(Path(folder.get_data_info(i)['img_path']).relative_to(folder.img_prefix)) for i in range(4)
-    ]
+    assert names == [str(Path(folder.get_data_info(i)['img_path']).relative_to(folder.img_prefix)) for i in range(4)]
     with pytest.raises(ConfigError, match='lie below 16'):
         PackedImages(root, indices=[16])
     with pytest.raises(ConfigError, match='needs with_label=True'):
@@ -258,10 +239,7 @@ def _format(folder: Path) -> None:
     ('harm', 'line'),
     [
         (_cut, r'shard-00001/images\.npy has [\d,]+ bytes of [\d,]+: remove .*shard-00001 and run'),
-        (
-            lambda folder: (folder / 'shard-00002' / 'labels.npy').unlink(),
-            r'shard-00002/labels\.npy is missing',
-        ),
+        (lambda folder: (folder / 'shard-00002' / 'labels.npy').unlink(), r'shard-00002/labels\.npy is missing'),
         (lambda folder: shutil.rmtree(folder / 'shard-00000'), 'is missing'),
         (lambda folder: (folder / 'packed.json').unlink(), 'holds no packed images.*pack-dataset'),
         (lambda folder: (folder / 'packed.json').write_text('{'), r'packed\.json cannot be read'),

@@ -174,10 +174,7 @@ def test_options_are_checked(options: dict, line: str):
 
 def test_two_do_not_write_into_one_folder(dataset: ImageFolder, tmp_path: Path):
     (tmp_path / 'out').mkdir()
-    with (
-        packing._alone(tmp_path / 'out'),
-        pytest.raises(ConfigError, match='another process is packing into it'),
-    ):
+    with packing._alone(tmp_path / 'out'), pytest.raises(ConfigError, match='another process is packing into it'):
         pack(dataset, tmp_path / 'out', SMALL)
     assert len(pack(dataset, tmp_path / 'out', SMALL)['shards']) == 4
 

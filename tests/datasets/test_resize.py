@@ -35,8 +35,7 @@ def test_resizing_is_pillows_but_for_two_levels(interpolation: str, size: tuple)
 def test_resize_edge_takes_the_place_of_mmpretrains(shape: tuple):
     options = dict(scale=64, edge='short', backend='pillow', interpolation='bicubic')
     found, expected = (
-        kind(**options)(dict(img=np.resize(PIXELS, shape)))
-        for kind in (FastResizeEdge, transforms.ResizeEdge)
+        kind(**options)(dict(img=np.resize(PIXELS, shape))) for kind in (FastResizeEdge, transforms.ResizeEdge)
     )
     assert differences(found.pop('img'), expected.pop('img')).max() <= 2
     assert found == expected

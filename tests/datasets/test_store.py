@@ -95,10 +95,7 @@ def test_maps_are_for_reading_and_a_copy_for_another_process_carries_none(folder
         (lambda shard: shutil.rmtree(shard), 'rows.npy is missing'),
         (lambda shard: (shard / 'rows.npy').write_bytes(b'short'), 'has 5 bytes of 158: mend'),
         (lambda shard: (shard.parent / 'rows.json').unlink(), 'holds no finished rows, which a test writes'),
-        (
-            lambda shard: (shard.parent / 'rows.json').write_text('{'),
-            r'cannot be read \(JSONDecodeError\): mend',
-        ),
+        (lambda shard: (shard.parent / 'rows.json').write_text('{'), r'cannot be read \(JSONDecodeError\): mend'),
         (lambda shard: (shard.parent / 'rows.json').write_bytes(b'\xff'), 'cannot be read'),
         (lambda shard: (shard.parent / 'rows.json').write_text('[]'), 'cannot be read'),
         (lambda shard: edit(shard.parent, format=2), 'has format 2, and this version of ldae reads 1: use'),
@@ -198,9 +195,7 @@ def test_what_is_there_is_replaced_only_if_asked(folder: Path):
 
 def test_a_shard_that_nobody_wrote_is_one_line(tmp_path: Path):
     with (
-        pytest.raises(
-            ConfigError, match='shard-00001/shard.json is missing: all processes must write into the same'
-        ),
+        pytest.raises(ConfigError, match='shard-00001/shard.json is missing: all processes must write into the same'),
         new_store(tmp_path / 'a', KIND, {}, 2) as (unfinished, _),
     ):
         write_shard(unfinished, 0)

@@ -26,9 +26,7 @@ def test_a_signal_to_the_whole_job_leaves_the_workers_alive():
 
 
 def test_without_it_the_worker_is_dead():
-    before = signal.signal(
-        signal.SIGUSR1, signal.SIG_DFL
-    )  # whatever this process has made of the signal is inherited
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)  # whatever this process has made of the signal is inherited
     try:
         with pytest.raises(RuntimeError, match='DataLoader worker'):
             list(DataLoader(Signalled(), num_workers=1))

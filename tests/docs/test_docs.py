@@ -16,18 +16,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import init_default_scope
-from pages import (
-    PAGES,
-    ROOT,
-    Block,
-    blocks,
-    command_lines,
-    name_of,
-    option_table,
-    prose,
-    sections,
-    slugs,
-)
+from pages import PAGES, ROOT, Block, blocks, command_lines, name_of, option_table, prose, sections, slugs
 from PIL import Image
 
 import ldae.evaluation
@@ -65,9 +54,7 @@ def _own_components():
         registry._module_dict.clear()
         registry._module_dict.update(known)
     for name in set(sys.modules) - modules:
-        if not hasattr(sys.modules[name], '__file__') or 'site-packages' not in str(
-            sys.modules[name].__file__
-        ):
+        if not hasattr(sys.modules[name], '__file__') or 'site-packages' not in str(sys.modules[name].__file__):
             del sys.modules[name]
 
 
@@ -163,9 +150,7 @@ def options_of(component: Callable) -> dict[str, Any]:
         for name, p in inspect.signature(component).parameters.items()
         if p.kind is not p.VAR_POSITIONAL
     }
-    constructors = [
-        vars(cls)['__init__'] for cls in getattr(component, '__mro__', ()) if '__init__' in vars(cls)
-    ]
+    constructors = [vars(cls)['__init__'] for cls in getattr(component, '__mro__', ()) if '__init__' in vars(cls)]
     fixed = {'self'}
     for child, parent in zip(constructors, constructors[1:], strict=False):
         given = passed_on(child, 'kwargs') if '**kwargs' in options and is_ours(parent) else None
@@ -200,9 +185,7 @@ def test_options_and_defaults_are_those_of_the_code(parameters: dict[str, Any], 
             assert ast.literal_eval(default) == parameters[name], name
 
 
-@pytest.mark.parametrize(
-    ('heading', 'loss'), [('`perceptual`', PerceptualLoss), ('`adversarial`', AdversarialLoss)]
-)
+@pytest.mark.parametrize(('heading', 'loss'), [('`perceptual`', PerceptualLoss), ('`adversarial`', AdversarialLoss)])
 def test_options_of_losses_are_those_of_the_code(heading: str, loss: type):
     section = sections(ROOT / 'docs' / 'components' / 'tokenizer_training.md', 3)[heading]
     parameters = {name: p.default for name, p in inspect.signature(loss).parameters.items()}
@@ -234,9 +217,7 @@ def test_modules_and_functions_that_are_named_exist(page: Path):
 @all_pages
 def test_files_that_are_named_exist(page: Path):
     text = page.read_text()
-    paths = re.findall(
-        r'(?<![\w/.:-])((?:configs|tools|ldae|tests|docs|benchmarks)/[\w.-]+(?:/[\w.-]+)*)', text
-    )
+    paths = re.findall(r'(?<![\w/.:-])((?:configs|tools|ldae|tests|docs|benchmarks)/[\w.-]+(?:/[\w.-]+)*)', text)
     missing = {path.rstrip('.') for path in paths if not (ROOT / path.rstrip('.')).exists()}
     assert missing == set()
     for name in set(re.findall(r'ldae::[\w/.-]+\.py', text)):
@@ -294,7 +275,6 @@ def test_the_layout_is_that_of_the_repository():
 def test_every_page_is_on_the_map():
     index = ROOT / 'docs' / 'index.md'
     linked = {
-        (index.parent / target.partition('#')[0]).resolve()
-        for target in re.findall(r'\]\(([^)]+)\)', prose(index))
+        (index.parent / target.partition('#')[0]).resolve() for target in re.findall(r'\]\(([^)]+)\)', prose(index))
     }
     assert {page for page in PAGES if page.is_relative_to(index.parent)} - {index} <= linked

@@ -30,9 +30,7 @@ def test_the_files_are_up_to_date():
 
 def test_openmmlabs_loader_reads_all_configs(models: dict):
     assert {model.config for model in models.values()} == {
-        f'configs/{name}.py'
-        for name in list_models()
-        if name.partition('/')[0] in ('ldae', 'mae', 'benchmarks')
+        f'configs/{name}.py' for name in list_models() if name.partition('/')[0] in ('ldae', 'mae', 'benchmarks')
     }
     for model in models.values():
         assert (ROOT / model.config).is_file()

@@ -28,11 +28,7 @@ SMALL = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """A small l-DAE as pre-training leaves it, with weights that all matter."""
-    options = {
-        'backbone.arch': dict(_delete_=True, **SMALL),
-        'tokenizer.img_size': 32,
-        'tokenizer.latent_dim': 8,
-    }
+    options = {'backbone.arch': dict(_delete_=True, **SMALL), 'tokenizer.img_size': 32, 'tokenizer.latent_dim': 8}
     cfg = load_config(configs_root() / 'ldae/vit-b_pca.py', {f'model.{k}': v for k, v in options.items()})
     torch.manual_seed(0)
     model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
@@ -76,9 +72,7 @@ def test_there_is_a_config_for_each_of_the_two():
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_the_backbone_is_built_by_another_library_and_loads_a_checkpoint(
-    name, tmp_path, another_library, checkpoint
-):
+def test_the_backbone_is_built_by_another_library_and_loads_a_checkpoint(name, tmp_path, another_library, checkpoint):
     cfg = read(CONFIGS[name], tmp_path).model.backbone
     levels = len(cfg.get('out_indices', [11]))
     assert all(0 <= index < 12 for index in cfg.get('out_indices', []))
@@ -100,9 +94,7 @@ def test_the_named_size_of_the_configs_is_built():
 
 
 def test_the_exported_checkpoint_gives_the_same_maps(tmp_path, another_library, checkpoint):
-    (text,) = [
-        block.text for block in blocks(sections(PAGE, 2)['Without ldae: the exported checkpoint'], 'py')
-    ]
+    (text,) = [block.text for block in blocks(sections(PAGE, 2)['Without ldae: the exported checkpoint'], 'py')]
     backbone = read(text, tmp_path).backbone
     exported = tmp_path / 'vit-b_ldae.pth'
     export_encoder(checkpoint, 'mmpretrain', exported)
@@ -133,9 +125,7 @@ def test_learning_rates_fall_by_layer_and_norms_and_biases_do_not_decay(name, de
                     paramwise_cfg=paramwise)
     )  # fmt: skip
     names = {id(param): name for name, param in model.named_parameters()}
-    groups = {
-        names[id(param)]: group for group in wrapper.optimizer.param_groups for param in group['params']
-    }
+    groups = {names[id(param)]: group for group in wrapper.optimizer.param_groups for param in group['params']}
     trained = {name for name, param in model.named_parameters() if param.requires_grad}
     assert set(groups) >= trained
     for name in trained:
@@ -147,9 +137,7 @@ def test_learning_rates_fall_by_layer_and_norms_and_biases_do_not_decay(name, de
             assert groups[name]['weight_decay'] == (0.1 if decays else 0), name
 
 
-def test_a_checkpoint_of_another_width_leaves_a_fresh_encoder_without_an_error(
-    tmp_path, another_library, checkpoint
-):
+def test_a_checkpoint_of_another_width_leaves_a_fresh_encoder_without_an_error(tmp_path, another_library, checkpoint):
     cfg = read(CONFIGS['ldae_upernet.py'], tmp_path).model.backbone
     wider = dict(SMALL, embed_dims=64)
     model = build(cfg, another_library, checkpoint, arch=wider, img_size=64, out_indices=[1])

@@ -39,15 +39,7 @@ def test_an_empty_folder(run, tmp_path):
 
 def test_a_checkpoint_of_another_tokenizer(run):
     run('train.py', 'tiny.py', '--work-dir', 'w', '--cfg-options', 'train_cfg.max_epochs=1')
-    command = [
-        'train.py',
-        'tiny.py',
-        '--work-dir',
-        'w',
-        '--resume',
-        '--cfg-options',
-        'model.tokenizer.latent_dim=4',
-    ]
+    command = ['train.py', 'tiny.py', '--work-dir', 'w', '--resume', '--cfg-options', 'model.tokenizer.latent_dim=4']
     assert 'use the config that it was made with' in error_of(run(*command, status=2))
     command[-1] = 'model.tokenizer.latent_norm=whiten'
     assert "latent_norm='global'" in error_of(run(*command, status=2))

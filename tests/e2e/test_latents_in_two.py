@@ -31,13 +31,10 @@ def write(path, tokenizer, broken=False):
         dict(
             type='ldae.LDAE',
             data_preprocessor=dict(mean=[73.0], std=[90.0]),
-            tokenizer=dict(
-                type='ldae.PatchPCATokenizer', img_size=28, patch_size=7, in_channels=1, latent_dim=4
-            ),
+            tokenizer=dict(type='ldae.PatchPCATokenizer', img_size=28, patch_size=7, in_channels=1, latent_dim=4),
             noiser=dict(type='ldae.GaussianNoiser'),
             backbone=dict(
-                type='ldae.LDAEViT',
-                arch=dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32),
+                type='ldae.LDAEViT', arch=dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
             ),
             head=dict(type='ldae.NoiseHead'),
             num_classes=10,

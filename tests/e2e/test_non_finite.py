@@ -65,9 +65,7 @@ def test_a_run_that_goes_wrong_stops_with_its_own_status_and_resumes_from_before
     assert 'not finite in 3 steps in a row, the last being step 7' in line
     assert 'Traceback' not in result.stderr
     assert [path.name for path in (workspace / 'w').glob('iter_*.pth')] == ['iter_4.pth']
-    assert all(
-        value.isfinite().all() for value in checkpoint(workspace / 'w' / 'iter_4.pth')['state_dict'].values()
-    )
+    assert all(value.isfinite().all() for value in checkpoint(workspace / 'w' / 'iter_4.pth')['state_dict'].values())
     command = re.search(r'tools/(reproduce.py) (\S+)', line)
     run(*command.groups())
     run('train.py', broken([]), '--work-dir', 'w', '--resume')

@@ -29,12 +29,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(run, workspace):
     log = scalars(workspace / 'w')
     assert [line['step'] for line in log[:10]] == list(range(11, 21))
     final = checkpoint(workspace / 'w' / 'epoch_2.pth')
-    assert torch.equal(
-        final['state_dict']['tokenizer.components'], saved['state_dict']['tokenizer.components']
-    )
-    assert not torch.equal(
-        final['state_dict']['neck.predict.weight'], saved['state_dict']['neck.predict.weight']
-    )
+    assert torch.equal(final['state_dict']['tokenizer.components'], saved['state_dict']['tokenizer.components'])
+    assert not torch.equal(final['state_dict']['neck.predict.weight'], saved['state_dict']['neck.predict.weight'])
     history = final['message_hub']['log_scalars']['train/loss']['log']
     assert len(history) == 20
     # Bit for bit what an uninterrupted run ends with: weights, optimizer, schedule and the log of the loss.

@@ -79,9 +79,7 @@ def test_a_foreign_hook_is_called_after_a_failure_and_the_error_goes_on(make_run
     assert hook.calls == [('after_failure', 0)]
 
 
-def test_what_comes_after_a_checkpoint_is_done_once_more_by_a_run_that_is_resumed_from_it(
-    make_runner, tmp_path
-):
+def test_what_comes_after_a_checkpoint_is_done_once_more_by_a_run_that_is_resumed_from_it(make_runner, tmp_path):
     with pytest.raises(RuntimeError):
         runner_with(make_runner, Foreign(fail_at=3)).train()
     hook = Foreign()

@@ -79,9 +79,7 @@ def test_stages_of_convolutional_networks_have_widths_of_their_own():
     pictures = torch.randn(2, 3, 32, 32)
     resnet = ResNet(18, out_indices=(0, 1, 2, 3))
     resnet.train(False)
-    for found, stage in zip(
-        features_of_blocks(resnet, pictures, [1, 2, 3, 4]), resnet(pictures), strict=True
-    ):
+    for found, stage in zip(features_of_blocks(resnet, pictures, [1, 2, 3, 4]), resnet(pictures), strict=True):
         torch.testing.assert_close(found, stage.mean(dim=(2, 3)))
     with pytest.raises(ConfigError, match=r'\[64, 512\] channels'):
         block_features(resnet, pictures, [1, 4])

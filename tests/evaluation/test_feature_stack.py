@@ -46,9 +46,7 @@ def test_each_row_comes_once_an_epoch_whether_or_not_all_fit(features, capacity)
 def test_no_more_rows_are_read_at_once_than_fit(features, monkeypatch):
     stack, sizes = FeatureStack(features), []
     read = FeatureStack.rows
-    monkeypatch.setattr(
-        FeatureStack, 'rows', lambda self, numbers: sizes.append(len(numbers)) or read(self, numbers)
-    )
+    monkeypatch.setattr(FeatureStack, 'rows', lambda self, numbers: sizes.append(len(numbers)) or read(self, numbers))
     batches = list(stack.batches(torch.arange(1000), 1, 32, torch.Generator().manual_seed(0), 300))
     assert max(sizes) <= 300
     # Runs from all over the data set meet in a batch, though the rows of a run lie side by side.

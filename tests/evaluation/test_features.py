@@ -47,9 +47,7 @@ def test_no_gradient_is_kept():
 
 
 def test_the_data_preprocessor_comes_first():
-    rows, _ = extract_features(
-        lambda x: x.flatten(1), loader(3, 2), lambda b: b | dict(inputs=b['inputs'] + 100)
-    )
+    rows, _ = extract_features(lambda x: x.flatten(1), loader(3, 2), lambda b: b | dict(inputs=b['inputs'] + 100))
     assert rows[:, 0].tolist() == [100, 101, 102]
 
 
@@ -93,6 +91,4 @@ def test_any_backbone_of_mmpretrain_and_timm():
     convnet.eval()
     torch.testing.assert_close(pooled_features(convnet, images), convnet(images)[-1].mean(dim=(2, 3)))
     other = timm.create_model('vit_tiny_patch16_224', img_size=32, patch_size=8, depth=1).eval()
-    torch.testing.assert_close(
-        pooled_features(other, images), other.forward_features(images)[:, 1:].mean(dim=1)
-    )
+    torch.testing.assert_close(pooled_features(other, images), other.forward_features(images)[:, 1:].mean(dim=1))

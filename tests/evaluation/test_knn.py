@@ -24,9 +24,7 @@ def blobs():
 @pytest.mark.parametrize('k', [1, 4, 20, 400])
 def test_majority_votes_equal_scikit_learn(blobs, metric, k):
     train_x, train_y, test_x, _ = blobs
-    reference = (
-        KNeighborsClassifier(k, metric=metric, algorithm='brute').fit(train_x, train_y).predict(test_x)
-    )
+    reference = KNeighborsClassifier(k, metric=metric, algorithm='brute').fit(train_x, train_y).predict(test_x)
     predicted = knn_classify(train_x, train_y, test_x, k=k, temperature=None, metric=metric)
     assert predicted.tolist() == reference.tolist()
 
@@ -63,9 +61,7 @@ def test_a_small_temperature_is_the_nearest_neighbour_and_does_not_overflow(blob
 def test_accuracy_is_a_percentage(blobs):
     train_x, train_y, test_x, test_y = blobs
     predicted = knn_classify(train_x, train_y, test_x)
-    assert knn_accuracy(train_x, train_y, test_x, test_y) == pytest.approx(
-        100 * (predicted == test_y).float().mean()
-    )
+    assert knn_accuracy(train_x, train_y, test_x, test_y) == pytest.approx(100 * (predicted == test_y).float().mean())
 
 
 @pytest.mark.parametrize(

@@ -146,9 +146,7 @@ def test_a_set_that_does_not_fit_is_streamed_and_scores_as_well(pixels, sets):
 
 @pytest.mark.parametrize('memory', [4.0, 1e-5])
 def test_lbfgs_of_many_sets_agrees_with_scikit_learn(pixels, sets, memory):
-    found = linear_probes(
-        sets[0], pixels[1], sets[1], pixels[3], solver='lbfgs', weight_decays=[3e-3], memory=memory
-    )
+    found = linear_probes(sets[0], pixels[1], sets[1], pixels[3], solver='lbfgs', weight_decays=[3e-3], memory=memory)
     for key, result in found.items():
         x, x_test = standardise(sets[0][key], sets[1][key])
         reference = LogisticRegression(C=1 / (len(x) * 3e-3), max_iter=2000).fit(x, pixels[1])
@@ -219,9 +217,7 @@ def test_the_grid_goes_on_in_its_own_ratio(best, lrs, decays, beyond):
     assert values_beyond(tried(best, lrs, decays)) == {key: pytest.approx(v) for key, v in beyond.items()}
 
 
-@pytest.mark.parametrize(
-    ('equals', 'beyond'), [((0.1, 0.3), {}), ((0.1, 1.0), dict(lr=3.3)), ((0.1,), dict(lr=0.033))]
-)
+@pytest.mark.parametrize(('equals', 'beyond'), [((0.1, 0.3), {}), ((0.1, 1.0), dict(lr=3.3)), ((0.1,), dict(lr=0.033))])
 def test_of_equal_rates_one_inside_the_grid_is_enough(equals, beyond):
     grid = {Setting(0.0, lr): 60.0 if lr in equals else 50.0 for lr in (0.1, 0.3, 1.0)}
     assert values_beyond(grid) == {key: pytest.approx(value) for key, value in beyond.items()}

@@ -32,9 +32,7 @@ def test_reports_means_over_all_and_by_noise_level():
         samples = []
         for t, loss, psnr in values:
             sample = DataSample()
-            sample.set_data(
-                dict(timestep=torch.tensor(t), denoising_loss=torch.tensor(loss), psnr=torch.tensor(psnr))
-            )
+            sample.set_data(dict(timestep=torch.tensor(t), denoising_loss=torch.tensor(loss), psnr=torch.tensor(psnr)))
             samples.append(sample)
         evaluator.process(samples)
     assert evaluator.evaluate(3) == {

@@ -15,8 +15,7 @@ ROWS = [
 
 def curves(figure, panel: int) -> dict:
     return {
-        line.get_label(): (list(line.get_xdata()), list(line.get_ydata()))
-        for line in figure.axes[panel].get_lines()
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in figure.axes[panel].get_lines()
     }
 
 
@@ -36,9 +35,7 @@ def scores(chosen: int | None) -> ProbeScores:
     """Of four blocks, of which the second is best on held-out images, and the last on test images."""
     rows = [
         ProbeRow(block, 10, 'clean', {20: 50.0 + block}, 60.0 + block, 0.3, 1e-3, held_out)
-        for block, held_out in zip(
-            (1, 2, 3, 4), (70.0, 90.0, 80.0, None if chosen is None else 85.0), strict=True
-        )
+        for block, held_out in zip((1, 2, 3, 4), (70.0, 90.0, 80.0, None if chosen is None else 85.0), strict=True)
     ]
     mark = None if chosen is None else rows[chosen]
     return ProbeScores(rows, mark, PROTOCOL.replace(epochs=3), {}, {})
@@ -47,19 +44,7 @@ def scores(chosen: int | None) -> ProbeScores:
 def test_the_table_shows_held_out_beside_test_accuracy_and_marks_the_choice():
     lines = report(scores(1)).splitlines()
     assert lines[0].split() == ['block', 't', 'input', '20-NN', 'linear', 'held', 'out', 'setting']
-    assert lines[2].split() == [
-        '2',
-        '10',
-        'clean',
-        '52.0',
-        '62.0',
-        '90.0',
-        'lr',
-        '0.3,',
-        'wd',
-        '0.001',
-        'chosen',
-    ]
+    assert lines[2].split() == ['2', '10', 'clean', '52.0', '62.0', '90.0', 'lr', '0.3,', 'wd', '0.001', 'chosen']
     assert [line.endswith('chosen') for line in lines[1:5]] == [False, True, False, False]
     assert lines[-1] == (
         'chosen: block 2, t = 10 by held-out training images: 90.0 -> test 62.0 (protocol ldae-1 (epochs=3))'

@@ -8,12 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional as F
 
 from ldae.datasets import IDXDataset
-from ldae.evaluation.linear_probe import (
-    ProbeResult,
-    Setting,
-    linear_probe,
-    standardise,
-)
+from ldae.evaluation.linear_probe import ProbeResult, Setting, linear_probe, standardise
 from ldae.evaluation.protocol import PROTOCOL, Protocol, Score, choose, score, score_sets
 from ldae.utils import ConfigError
 
@@ -37,9 +32,7 @@ QUICK = PROTOCOL.replace(epochs=3, lrs=(0.01, 0.1), weight_decays=(0.0,), widen=
 def test_one_set_scores_alone_what_it_scores_beside_others(rows):
     train_x, train_y, test_x, test_y = rows
     alone = score(QUICK, *rows)
-    both = score_sets(
-        QUICK, dict(a=train_x, b=train_x.flip(1)), train_y, dict(a=test_x, b=test_x.flip(1)), test_y
-    )
+    both = score_sets(QUICK, dict(a=train_x, b=train_x.flip(1)), train_y, dict(a=test_x, b=test_x.flip(1)), test_y)
     assert both['a'] == alone
     assert alone.linear == linear_probe(*rows, lrs=(0.01, 0.1), weight_decays=(0.0,), epochs=3, widen=0)
 

@@ -40,11 +40,7 @@ def mae_config() -> dict:
                 decoder_depth=1,
                 decoder_num_heads=2,
             ),
-            head=dict(
-                type='MAEPretrainHead',
-                patch_size=4,
-                loss=dict(type='PixelReconstructionLoss', criterion='L2'),
-            ),
+            head=dict(type='MAEPretrainHead', patch_size=4, loss=dict(type='PixelReconstructionLoss', criterion='L2')),
         )
     )
 

@@ -17,15 +17,7 @@ from ldae.utils import ConfigError
 
 def test_the_command_writes_checks_and_says_how_to_load(saved, tmp_path, capsys):
     Image.fromarray(np.zeros((20, 30, 3), dtype=np.uint8)).save(tmp_path / 'black.png')
-    arguments = [
-        str(saved(ldae_config())),
-        '--to',
-        'timm',
-        '--out',
-        str(tmp_path / 'vit'),
-        '--timestep',
-        '25',
-    ]
+    arguments = [str(saved(ldae_config())), '--to', 'timm', '--out', str(tmp_path / 'vit'), '--timestep', '25']
     arguments += ['--img-size', '24', '--check', str(tmp_path / 'black.png')]
     assert run_tool('export', arguments) == 0
     printed = capsys.readouterr().out
@@ -42,9 +34,7 @@ def test_validation_images_are_compared_where_they_are_at_hand(saved, tmp_path):
     config['model']['data_preprocessor'] = dict(mean=[72.94], std=[90.02])
     config['val_dataloader'] = dict(dataset=dict(type='ldae.IDXDataset', data_root=None, split='test'))
     checkpoint = saved(config)
-    assert {'random images', 'validation images'} <= set(
-        export_encoder(checkpoint, 'timm', tmp_path / 'vit').errors
-    )
+    assert {'random images', 'validation images'} <= set(export_encoder(checkpoint, 'timm', tmp_path / 'vit').errors)
     assert {'random images', 'validation images'} <= set(
         export_encoder(checkpoint, 'timm', tmp_path / 'b', img_size=35).errors
     )
@@ -69,9 +59,7 @@ def test_what_exists_is_replaced_only_by_force(to, saved, tmp_path):
     assert out.exists()
 
 
-@pytest.mark.parametrize(
-    ('to', 'name'), [('timm', 'mine'), ('timm', 'mine/thesis.tex'), ('onnx', 'mine.onnx')]
-)
+@pytest.mark.parametrize(('to', 'name'), [('timm', 'mine'), ('timm', 'mine/thesis.tex'), ('onnx', 'mine.onnx')])
 def test_force_never_replaces_what_no_export_wrote(to, name, tmp_path):
     for folder in ('mine', 'mine.onnx'):
         (tmp_path / folder).mkdir()
@@ -147,17 +135,13 @@ def test_foreign_and_damaged_checkpoints_are_one_line(tmp_path, capsys):
 
 def test_a_config_of_another_model_is_one_line(saved, tmp_path, capsys):
     other = classifier_config(dict(type='VisionTransformer', arch='deit-tiny', img_size=16, patch_size=4))
-    Config(dict(default_scope='mmpretrain', data_preprocessor=PREPROCESSOR, **other)).dump(
-        tmp_path / 'other.py'
-    )
+    Config(dict(default_scope='mmpretrain', data_preprocessor=PREPROCESSOR, **other)).dump(tmp_path / 'other.py')
     arguments = [str(saved(ldae_config())), '--to', 'timm', '--out', str(tmp_path / 'vit')]
     assert run_tool('export', [*arguments, '--config', str(tmp_path / 'other.py')]) == 2
     assert capsys.readouterr().err.count('\n') == 1
 
 
-@pytest.mark.parametrize(
-    ('to', 'library'), [('timm', 'safetensors'), ('hf', 'transformers'), ('onnx', 'onnxruntime')]
-)
+@pytest.mark.parametrize(('to', 'library'), [('timm', 'safetensors'), ('hf', 'transformers'), ('onnx', 'onnxruntime')])
 def test_a_missing_library_is_named_with_its_extra(to, library, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
     out = Path(tmp_path / ('vit.onnx' if to == 'onnx' else 'vit'))

@@ -32,9 +32,7 @@ def assert_timm_agrees(model, vit):
 @pytest.mark.parametrize('img_size', [16, 24])
 @pytest.mark.parametrize('input_type', ['image', 'latent'])
 @pytest.mark.parametrize('tokenizer', TOKENIZERS)
-def test_every_tokenizer_that_is_linear_per_patch_folds_into_the_embedding(
-    tokenizer, input_type, img_size, built
-):
+def test_every_tokenizer_that_is_linear_per_patch_folds_into_the_embedding(tokenizer, input_type, img_size, built):
     model = built(ldae_config(TOKENIZERS[tokenizer], dict(input_type=input_type)))
     vit = plain_vit(model, img_size)
     assert vit.state['patch_embed.projection.weight'].shape == (32, 3, 4, 4)
@@ -65,18 +63,7 @@ def test_the_time_step_asked_for_is_merged(timestep, built):
         classifier_config(dict(VIT, out_type='avg_featmap', final_norm=False)),
         classifier_config(dict(VIT, out_type='cls_token')),
     ],
-    ids=[
-        'class-conditional',
-        'grey',
-        'norm',
-        'mae',
-        'probe',
-        'fine-tuned',
-        'front',
-        'early',
-        'mae-tuned',
-        'cls-token',
-    ],
+    ids=['class-conditional', 'grey', 'norm', 'mae', 'probe', 'fine-tuned', 'front', 'early', 'mae-tuned', 'cls-token'],
 )
 @pytest.mark.parametrize('img_size', [16, 32])
 def test_other_encoders_agree_at_their_own_and_at_another_size(config, img_size, built):
@@ -109,11 +96,7 @@ def test_the_source_is_left_as_it_was(built):
     [
         (ldae_config(dict(type='ldae.PixelTokenizer', resized=8)), {}, "PixelTokenizer isn't a linear map"),
         (ldae_config(transfer_noise=True), {}, 'noisy latents'),
-        (
-            classifier_config(dict(LDAE_VIT, final_norm=True, pool_norm=True)),
-            {},
-            'both final_norm and pool_norm',
-        ),
+        (classifier_config(dict(LDAE_VIT, final_norm=True, pool_norm=True)), {}, 'both final_norm and pool_norm'),
         (classifier_config(dict(VIT, layer_scale_init_value=0.1)), {}, 'layer scale'),
         (classifier_config(dict(type='ResNet', depth=18)), {}, 'backbone ResNet: only LDAEViT'),
         (ldae_config(), dict(img_size=18), '--img-size 18 does not divide into patches of 4'),

@@ -13,13 +13,7 @@ from ldae.export.plain_vit import PlainViT
 from ldae.export.timm_format import model_args
 
 TUNED = dict(
-    type='ldae.LDAEViT',
-    arch=ARCH,
-    img_size=16,
-    patch_size=4,
-    out_type='avg_featmap',
-    conditioned=False,
-    pool_norm=True,
+    type='ldae.LDAEViT', arch=ARCH, img_size=16, patch_size=4, out_type='avg_featmap', conditioned=False, pool_norm=True
 )
 CONFIGS = dict(ldae=ldae_config(), mae=mae_config(), tuned=classifier_config(TUNED))
 
@@ -31,10 +25,7 @@ def test_timm_alone_gives_the_source_s_features_in_both_ways_of_loading(name, sa
     config = json.loads((out / 'config.json').read_text())
     by_folder = timm.create_model(f'local-dir:{out}', pretrained=True)
     by_arguments = timm.create_model(
-        config['architecture'],
-        num_classes=0,
-        checkpoint_path=str(out / 'model.safetensors'),
-        **config['model_args'],
+        config['architecture'], num_classes=0, checkpoint_path=str(out / 'model.safetensors'), **config['model_args']
     )
     images = torch.randn(3, 3, 16, 16)
     expected = source_features(get_model(checkpoint=checkpoint, device='cpu'), images)[1]

@@ -81,12 +81,7 @@ class Runs:
         return int(self.server.stdout.readline())
 
     def start(
-        self,
-        *argv: object,
-        tool: str = 'train',
-        env: dict | None = None,
-        log: str = 'log',
-        **options: object,
+        self, *argv: object, tool: str = 'train', env: dict | None = None, log: str = 'log', **options: object
     ) -> int:
         """The process id of a run of tiny.py, or of another tool, with further arguments."""
         argv = [tool, *(['tiny.py'] if tool == 'train' else []), *map(str, argv)]
@@ -151,9 +146,7 @@ def free_port() -> int:
 def server() -> Iterator[subprocess.Popen]:
     program = [sys.executable, str(Path(__file__).with_name('run_server.py'))]
     env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore')
-    with subprocess.Popen(
-        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True
-    ) as process:
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True) as process:
         yield process
         process.stdin.close()
 
@@ -182,11 +175,7 @@ def outcome(workspace: Path):
         return dict(
             {part: saved[part] for part in parts},
             meta={key: saved['meta'][key] for key in ('epoch', 'iter', 'seed')},
-            log={
-                key: value['log']
-                for key, value in scalars.items()
-                if 'time' not in key and key != 'train/memory'
-            },
+            log={key: value['log'] for key, value in scalars.items() if 'time' not in key and key != 'train/memory'},
         )
 
     return outcome

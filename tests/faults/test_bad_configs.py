@@ -130,11 +130,7 @@ def wrong_values(hint: Any) -> list:
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         accepted = [kind for kind in inner if kind is not type(None)]
-        return [
-            object_
-            for object_ in [{'a': 1}, 'x', [None], 1.5]
-            if not any(plausible(object_, k) for k in accepted)
-        ]
+        return [object_ for object_ in [{'a': 1}, 'x', [None], 1.5] if not any(plausible(object_, k) for k in accepted)]
     if origin in (Sequence, list, tuple):
         return [7, ['x', {}]] if inner else [7]
     return WRONG.get(hint, []) if origin is not Literal else ['none of them']
@@ -144,11 +140,7 @@ def plausible(value: object, hint: Any) -> bool:
     origin = get_origin(hint)
     if origin in (Sequence, list, tuple):
         return isinstance(value, list)
-    return (
-        not isinstance(hint, type)
-        or hint not in WRONG
-        or isinstance(value, dict | float if hint is float else hint)
-    )
+    return not isinstance(hint, type) or hint not in WRONG or isinstance(value, dict | float if hint is float else hint)
 
 
 def typed_options() -> list:
@@ -179,17 +171,7 @@ def test_a_value_of_another_type_is_named(base: str, where: str, option: str, va
 # -- ranges and choices -----------------------------------------------------------------------------------------------
 
 # Names, which may be any string; what is wrong with them shows on the disk.
-NAMES = {
-    'data_root',
-    'ann_file',
-    'checkpoint',
-    'filename',
-    'desc',
-    'prefix',
-    'out_dir',
-    'save_best',
-    'pretrained',
-}
+NAMES = {'data_root', 'ann_file', 'checkpoint', 'filename', 'desc', 'prefix', 'out_dir', 'save_best', 'pretrained'}
 # A negative interval of a checkpoint means never.
 ANY_NUMBER = {'SafeCheckpointHook.interval'}
 
@@ -201,9 +183,7 @@ def out_of_range(hint: Any) -> object | None:
         return -3
     if str in kinds:
         return 'no such thing'
-    if any(
-        get_origin(kind) in (Sequence, list, tuple) and set(get_args(kind)) & {int, float} for kind in kinds
-    ):
+    if any(get_origin(kind) in (Sequence, list, tuple) and set(get_args(kind)) & {int, float} for kind in kinds):
         return [-3, -3]
     return None
 
@@ -220,9 +200,7 @@ def ranged_options() -> list:
                 if f'{component.__name__}.{option}' in ANY_NUMBER:
                     continue
                 seen.add((component, option))
-                found.append(
-                    pytest.param(base, where, option, value, id=f'{base}:{where}.{option}={value!r}')
-                )
+                found.append(pytest.param(base, where, option, value, id=f'{base}:{where}.{option}={value!r}'))
     return found
 
 

@@ -45,9 +45,7 @@ def test_a_run_killed_at_any_file_of_a_save_resumes_to_the_same_end(tmp_path):
     options += ['--step-regex', r'resumed epoch: (\d+)', '--result-cmd', outcome]
     command = [sys.executable, '-m', 'ckpt_chaos', 'run', *options, '--', *train]
     env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
-    result = subprocess.run(
-        list(map(str, command)), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900
-    )
+    result = subprocess.run(list(map(str, command)), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
     (passed,) = re.findall(r'^PASS: (\d+)\s*$', result.stdout, re.MULTILINE)  # and no other verdict
     assert int(passed) == 9

@@ -40,10 +40,7 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_what_follows_is_as_chosen(
     assert runs.run(*options, 'whole') == 0, runs.printed()[-4000:]
     assert runs.run(*options, 'disk', env=dict(FAULT='fill 0 10')) == (2 if on_error == 'stop' else 0)
     said = runs.error() if on_error == 'stop' else runs.printed()
-    assert (
-        f'could not be written to {disk}: No space left on device; the checkpoints before it are whole'
-        in said
-    )
+    assert f'could not be written to {disk}: No space left on device; the checkpoints before it are whole' in said
     assert 'Traceback' not in runs.printed()
     (kept,) = checkpoints(disk)  # one with max_keep_ckpts=1, and no unfinished one
     assert latest_checkpoint(disk).name == kept

@@ -23,9 +23,7 @@ def deaths(workspace, seed: int) -> list[dict]:
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_a_run_killed_at_20_random_moments_equals_one_that_was_not(
-    runs, workspace, outcome, assert_same, workers
-):
+def test_a_run_killed_at_20_random_moments_equals_one_that_was_not(runs, workspace, outcome, assert_same, workers):
     options = ['--resume', '--cfg-options', f'train_dataloader.num_workers={workers}', '--work-dir']
     assert runs.run(*options, 'whole', count=str(workspace / 'count')) == 0, runs.printed()[-4000:]
     whole = outcome('whole')

@@ -18,9 +18,7 @@ def whole(runs, outcome) -> dict:
     return WHOLE[0]
 
 
-def test_two_processes_of_which_one_is_killed_and_resumed_equal_two_that_were_not(
-    runs, whole, outcome, assert_same
-):
+def test_two_processes_of_which_one_is_killed_and_resumed_equal_two_that_were_not(runs, whole, outcome, assert_same):
     options = ['--work-dir', 'killed', '--resume']
     assert runs.run_two(*options, env=dict(FAULT='SIGKILL 1 6')) == [2, -signal.SIGKILL]
     assert 'another process of this job has ended' in runs.error('log0')
@@ -48,9 +46,7 @@ def test_an_error_in_one_process_is_told_by_it_and_ends_the_other(runs):
 def test_a_signal_to_the_launcher_saves_and_stops_all_processes(runs, whole, outcome, assert_same, workspace):
     assert runs.launch('--work-dir', 'stopped', env=dict(FAULT='launcher 0 5')) == 75
     assert 'Stopped by SIGTERM after step 6' in runs.printed()  # the next one that uses accumulated gradients
-    assert (
-        workspace / 'stopped' / 'last_checkpoint'
-    ).read_text() == 'epoch_1.pth'  # which waited for it as well
+    assert (workspace / 'stopped' / 'last_checkpoint').read_text() == 'epoch_1.pth'  # which waited for it as well
     assert runs.run_two('--work-dir', 'stopped', '--resume') == [0, 0], runs.printed('log0')[-4000:]
     assert_same(outcome('stopped'), whole)
 

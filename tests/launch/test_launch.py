@@ -7,20 +7,12 @@ import torch
 from mmengine.config import Config
 
 from ldae.config import load_config
-from ldae.launch import (
-    LaunchOptions,
-    build_runner,
-    prepare,
-    scale_batch,
-    world_size,
-)
+from ldae.launch import LaunchOptions, build_runner, prepare, scale_batch, world_size
 from ldae.launch.batch import accumulation_for, check_size
 from ldae.utils import ConfigError
 
 
-def make_config(
-    batch_size: int = 256, base: int | None = 2048, enable: bool = True, lr: float = 8e-4
-) -> Config:
+def make_config(batch_size: int = 256, base: int | None = 2048, enable: bool = True, lr: float = 8e-4) -> Config:
     cfg = Config(
         dict(
             launcher='none',
@@ -141,17 +133,11 @@ def test_without_a_gpu_processes_talk_through_gloo():
     assert 'model_wrapper_cfg' not in prepare(make_config())
     cfg = make_config()
     cfg.model_wrapper_cfg = dict(type='ldae.FullyShardedModel')
-    assert prepare(cfg, LaunchOptions(launcher='pytorch')).model_wrapper_cfg == dict(
-        type='ldae.FullyShardedModel'
-    )
+    assert prepare(cfg, LaunchOptions(launcher='pytorch')).model_wrapper_cfg == dict(type='ldae.FullyShardedModel')
 
 
 def test_hooks_can_be_left_out_and_gradients_clipped_by_value(tmp_path: Path):
-    options = {
-        'default_hooks.health': None,
-        'default_hooks.checkpoint': None,
-        'train_dataloader.num_workers': 0,
-    }
+    options = {'default_hooks.health': None, 'default_hooks.checkpoint': None, 'train_dataloader.num_workers': 0}
     options |= {'optim_wrapper.clip_grad': dict(type='value', clip_value=0.5)}
     cfg = load_config('ldae::ldae/demo_fashion-mnist.py', options)
     runner = build_runner(prepare(cfg, LaunchOptions(work_dir=str(tmp_path))))
@@ -183,9 +169,7 @@ def test_without_a_gpu_mixed_precision_is_bfloat16():
     assert torch.cuda.is_available() or 'loss_scale' not in cfg.optim_wrapper
 
 
-def test_a_job_that_its_launcher_started_again_goes_on_by_itself(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_a_job_that_its_launcher_started_again_goes_on_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     options = LaunchOptions(work_dir=str(tmp_path), resume='first.pth')
     monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
     assert prepare(make_config(), options).load_from == 'first.pth'  # there is nothing newer

@@ -19,9 +19,7 @@ def config(**kwargs) -> dict:
         dict(
             type='ldae.LDAE',
             data_preprocessor=dict(mean=[100.0], std=[50.0]),
-            tokenizer=dict(
-                type='ldae.PatchPCATokenizer', img_size=16, patch_size=4, in_channels=1, latent_dim=6
-            ),
+            tokenizer=dict(type='ldae.PatchPCATokenizer', img_size=16, patch_size=4, in_channels=1, latent_dim=6),
             noiser=dict(type='ldae.GaussianNoiser'),
             backbone=dict(type='ldae.LDAEViT', arch=ARCH),
             neck=dict(type='ldae.LDAEDecoder'),
@@ -70,9 +68,7 @@ def test_loss_is_the_sentence_tokenize_noise_invert_encode_decode_score():
     sample = model.noiser(z0)
     # In full: through pixels, and with the patch embedding as the convolution that it is.
     noisy = model.tokenizer.decode(sample.z_t)
-    tokens = (
-        model.backbone.patch_embed.projection(noisy).flatten(2).transpose(1, 2) + model.backbone.pos_embed
-    )
+    tokens = model.backbone.patch_embed.projection(noisy).flatten(2).transpose(1, 2) + model.backbone.pos_embed
     cond = model.backbone.time_embed(sample.t)
     for layer in model.backbone.layers:
         tokens = layer(tokens, cond)
@@ -107,12 +103,7 @@ def test_predict_gives_clean_noisy_and_denoised_with_the_same_noise_each_time():
         assert torch.equal(a.clean, image)
         assert torch.equal(a.noisy, b.noisy)
         assert a.denoised.shape == image.shape
-    mse = (
-        (model.to_pixels(x) - model.to_pixels(torch.stack([s.denoised for s in first])))
-        .square()
-        .flatten(1)
-        .mean(1)
-    )
+    mse = (model.to_pixels(x) - model.to_pixels(torch.stack([s.denoised for s in first]))).square().flatten(1).mean(1)
     expected = 20 * torch.log10(255 / mse.sqrt())
     torch.testing.assert_close(torch.stack([s.psnr for s in first]), expected)
 
@@ -231,9 +222,7 @@ def test_class_conditioning_without_labels_is_one_clear_line():
 def test_transfer_of_a_class_conditioned_encoder_is_that_without_label():
     model, x = build(num_classes=5), images()
     plain = LDAEViT(ARCH, 16, 4, 1, conditioned=False)
-    state = {
-        k.removeprefix('backbone.'): v for k, v in model.state_dict().items() if k.startswith('backbone.')
-    }
+    state = {k.removeprefix('backbone.'): v for k, v in model.state_dict().items() if k.startswith('backbone.')}
     assert not any(plain.load_state_dict(state))
     torch.testing.assert_close(plain(x)[0], model.extract_feat(x)[0], atol=1e-4, rtol=1e-4)
 
@@ -248,12 +237,8 @@ def test_noisy_transfer_takes_features_of_the_latent_at_the_transfer_time_step(t
     # The same within an encoder of its own, for mmpretrain's benchmarks.
     save_tokenizer(model.tokenizer, tmp_path / 'pca.pth')
     tokenizer = dict(config()['tokenizer'], checkpoint=str(tmp_path / 'pca.pth'))
-    encoder = LDAEViT(
-        ARCH, 16, 4, 1, conditioned=False, tokenizer=tokenizer, noiser=dict(type='ldae.GaussianNoiser')
-    )
-    state = {
-        k.removeprefix('backbone.'): v for k, v in model.state_dict().items() if k.startswith('backbone.')
-    }
+    encoder = LDAEViT(ARCH, 16, 4, 1, conditioned=False, tokenizer=tokenizer, noiser=dict(type='ldae.GaussianNoiser'))
+    state = {k.removeprefix('backbone.'): v for k, v in model.state_dict().items() if k.startswith('backbone.')}
     encoder.load_state_dict(state, strict=False)
     torch.testing.assert_close(encoder(x)[0], expected, atol=1e-4, rtol=1e-4)
 
@@ -275,6 +260,4 @@ def test_a_tokenizer_that_is_not_linear_goes_through_pixels(input_type):
         torch.manual_seed(0)
         losses.append(model.loss(images())['loss'])
     torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(
-        plain.extract_feat(images())[0], folded.extract_feat(images())[0], atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(plain.extract_feat(images())[0], folded.extract_feat(images())[0], atol=1e-4, rtol=1e-4)

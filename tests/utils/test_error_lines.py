@@ -80,9 +80,7 @@ def test_a_truncated_checkpoint_is_one_line(tmp_path):
 
 def test_a_call_in_cfg_options_is_one_line(capsys):
     config = 'ldae::ldae/vit-b_pca.py'
-    status = run_tool(
-        'print-config', [config, '--cfg-options', 'model.backbone.arch=dict(embed_dims=32,num_layers=1)']
-    )
+    status = run_tool('print-config', [config, '--cfg-options', 'model.backbone.arch=dict(embed_dims=32,num_layers=1)'])
     assert status == 2
     assert 'takes no nested calls' in capsys.readouterr().err
 
@@ -95,9 +93,7 @@ def test_an_interrupt_is_a_word_and_the_status_that_shells_know(capsys):
     assert capsys.readouterr().err == 'interrupted\n'
 
 
-@pytest.mark.parametrize(
-    ('end', 'is_left'), [(None, True), (SystemExit(75), True), (ConfigError('a line'), False)]
-)
+@pytest.mark.parametrize(('end', 'is_left'), [(None, True), (SystemExit(75), True), (ConfigError('a line'), False)])
 def test_a_run_that_comes_to_its_end_leaves_its_process_group(tmp_path, monkeypatch, end, is_left):
     monkeypatch.setenv('LOCAL_RANK', '0')
     torch.distributed.init_process_group('gloo', f'file://{tmp_path}/store', rank=0, world_size=1)

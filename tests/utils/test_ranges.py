@@ -53,10 +53,7 @@ def area(width: PositiveInt, unit: Literal['cm', 'm'] = 'cm') -> str:
         (dict(share=2), 'Child.share=2 is out of range: it must be a number between 0 and 1'),
         (dict(share=float('nan')), 'Child.share=nan is out of range'),
         (dict(share='much'), "Child.share must be a number or None, got 'much'"),
-        (
-            dict(mode='man'),
-            "Child.mode='man' is unknown: choose one of ['max', 'mean']; did you mean 'mean'?",
-        ),
+        (dict(mode='man'), "Child.mode='man' is unknown: choose one of ['max', 'mean']; did you mean 'mean'?"),
         (dict(mode=3), 'Child.mode must be a string, got 3'),
         (dict(arch='fats'), "Child.arch='fats' is unknown: choose one of ['fast']; did you mean 'fast'?"),
         (dict(arch=[]), 'Child.arch must be a string or a dict, got []'),

@@ -41,10 +41,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str,
     command = [sys.executable, '-W', 'ignore', '-c', RUN, *ENDS]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=True)
     printed = [[(folder / f'{n}.{name}').read_text() for name in ('out', 'err')] for n in range(len(ENDS))]
-    return {
-        end: (int(status), *texts)
-        for end, status, texts in zip(ENDS, run.stdout.split(), printed, strict=True)
-    }
+    return {end: (int(status), *texts) for end, status, texts in zip(ENDS, run.stdout.split(), printed, strict=True)}
 
 
 @pytest.mark.parametrize('end', ENDS)

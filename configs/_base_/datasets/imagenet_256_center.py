@@ -36,9 +36,7 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type='ldae.ImageFolder', data_root=data_root, split='val', with_label=False, pipeline=test_pipeline
-    ),
+    dataset=dict(type='ldae.ImageFolder', data_root=data_root, split='val', with_label=False, pipeline=test_pipeline),
 )
 val_cfg = dict()
 val_evaluator = dict(type='ldae.DenoisingMetric')

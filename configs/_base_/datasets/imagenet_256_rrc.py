@@ -6,13 +6,7 @@ _base_ = './imagenet_256_center.py'
 train_pipeline = [
     dict(type='ldae.LoadImage'),
     # The paper doesn't print the range of the crop; (0.2, 1) is MAE's.
-    dict(
-        type='RandomResizedCrop',
-        scale=256,
-        crop_ratio_range=(0.2, 1.0),
-        backend='pillow',
-        interpolation='bicubic',
-    ),
+    dict(type='RandomResizedCrop', scale=256, crop_ratio_range=(0.2, 1.0), backend='pillow', interpolation='bicubic'),
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -3,6 +3,4 @@
 
 _base_ = './finetune_mae.py'
 
-model = dict(
-    backbone=dict(type='ldae.LDAEViT', img_size=256, conditioned=False, timestep=10, pool_norm=True),
-)
+model = dict(backbone=dict(type='ldae.LDAEViT', img_size=256, conditioned=False, timestep=10, pool_norm=True))

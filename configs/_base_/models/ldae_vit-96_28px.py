@@ -5,7 +5,5 @@ _base_ = './ldae_vit-b.py'
 
 model = dict(
     tokenizer=dict(img_size=28, patch_size=7, in_channels=1, latent_dim=8),
-    backbone=dict(
-        arch=dict(_delete_=True, embed_dims=96, num_layers=3, num_heads=3, feedforward_channels=384)
-    ),
+    backbone=dict(arch=dict(_delete_=True, embed_dims=96, num_layers=3, num_heads=3, feedforward_channels=384)),
 )

@@ -4,12 +4,7 @@
 model = dict(
     type='ldae.LDAE',
     tokenizer=dict(
-        type='ldae.PatchPCATokenizer',
-        img_size=256,
-        patch_size=16,
-        in_channels=3,
-        latent_dim=32,
-        latent_norm='global',
+        type='ldae.PatchPCATokenizer', img_size=256, patch_size=16, in_channels=3, latent_dim=32, latent_norm='global'
     ),
     noiser=dict(type='ldae.GaussianNoiser', schedule='linear_sigma', num_timesteps=1000),
     backbone=dict(type='ldae.LDAEViT', arch='base', input_type='image'),

@@ -15,10 +15,7 @@ model = dict(
         mlp_ratio=4.0,
     ),
     head=dict(
-        type='MAEPretrainHead',
-        norm_pix=True,
-        patch_size=16,
-        loss=dict(type='PixelReconstructionLoss', criterion='L2'),
+        type='MAEPretrainHead', norm_pix=True, patch_size=16, loss=dict(type='PixelReconstructionLoss', criterion='L2')
     ),
     init_cfg=[
         dict(type='Xavier', layer='Linear', distribution='uniform'),

@@ -4,8 +4,6 @@
 _base_ = './mae_vit-b.py'
 
 model = dict(
-    backbone=dict(
-        arch=dict(_delete_=True, embed_dims=1024, num_layers=12, num_heads=16, feedforward_channels=4096),
-    ),
+    backbone=dict(arch=dict(_delete_=True, embed_dims=1024, num_layers=12, num_heads=16, feedforward_channels=4096)),
     neck=dict(embed_dim=1024),
 )

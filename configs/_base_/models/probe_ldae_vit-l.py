@@ -3,6 +3,4 @@
 
 _base_ = './probe_ldae.py'
 
-model = dict(
-    backbone=dict(arch='large', frozen_stages=24), neck=dict(input_features=1024), head=dict(in_channels=1024)
-)
+model = dict(backbone=dict(arch='large', frozen_stages=24), neck=dict(input_features=1024), head=dict(in_channels=1024))

@@ -6,8 +6,7 @@ constant and the length of its runs isn't stated.
 """
 
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='Adam', lr=4.5e-6 * 96, betas=(0.5, 0.9), weight_decay=0.0, fused=True),
+    type='OptimWrapper', optimizer=dict(type='Adam', lr=4.5e-6 * 96, betas=(0.5, 0.9), weight_decay=0.0, fused=True)
 )
 
 param_scheduler = [

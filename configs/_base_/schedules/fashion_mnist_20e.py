@@ -2,8 +2,7 @@
 """Fashion-MNIST on a CPU, many small steps: batch 64, lr 2e-3, 20 epochs, one of warm-up, cosine, fp32."""
 
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 )
 
 param_scheduler = [

@@ -6,8 +6,7 @@ error, 0.03 within 1.8%.
 """
 
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='Adam', lr=0.08, betas=(0.9, 0.999), weight_decay=0.0, fused=True),
+    type='OptimWrapper', optimizer=dict(type='Adam', lr=0.08, betas=(0.9, 0.999), weight_decay=0.0, fused=True)
 )
 
 param_scheduler = [

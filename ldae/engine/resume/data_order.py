@@ -123,11 +123,7 @@ def infinite_from(sampler: InfiniteSampler, start: int) -> Iterator[int]:
     for _ in range(passes if sampler.shuffle else 0):
         torch.randperm(sampler.size, generator=generator)
     while True:
-        order = (
-            torch.randperm(sampler.size, generator=generator)
-            if sampler.shuffle
-            else torch.arange(sampler.size)
-        )
+        order = torch.randperm(sampler.size, generator=generator) if sampler.shuffle else torch.arange(sampler.size)
         mine = order[place :: sampler.world_size]
         yield from mine.tolist()
         place += len(mine) * sampler.world_size - sampler.size

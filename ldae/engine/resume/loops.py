@@ -172,9 +172,7 @@ class ResumableIterLoop(Resumable, IterBasedTrainLoop):
     def _catch_up(self) -> None:
         moment, self.moment = self.moment, VALIDATION
         if moment is None:
-            passes, batches = (
-                (0, self._iter) if self.order.is_infinite else divmod(self._iter, len(self.order))
-            )
+            passes, batches = (0, self._iter) if self.order.is_infinite else divmod(self._iter, len(self.order))
             self.order.epoch, self.order.start = passes, batches * self.order.batch_size
         elif moment == STEP:
             self._repeat_step()

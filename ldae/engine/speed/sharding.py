@@ -163,9 +163,7 @@ def prepare_sharding(runner: Runner) -> None:
     runner.save_checkpoint = partial(save_checkpoint, runner, runner.save_checkpoint)
 
 
-def save_checkpoint(
-    runner: Runner, save: Callable[..., None], *args, save_optimizer: bool = True, **options
-) -> None:
+def save_checkpoint(runner: Runner, save: Callable[..., None], *args, save_optimizer: bool = True, **options) -> None:
     """The Runner's own ``save``, which writes in the main process alone, with what only all of them have together."""
     with full_state_dicts(runner, moments=save_optimizer):
         save(*args, save_optimizer=save_optimizer, **options)
@@ -176,11 +174,7 @@ def check_optimizer(wrapper: OptimWrapper) -> None:
     if isinstance(wrapper, OptimWrapperDict):
         raise ConfigError(f'{WHERE} takes one optimizer, not several')
     if isinstance(wrapper, AmpOptimWrapper):
-        raise ConfigError(
-            f'{WHERE} does not scale losses: use ldae.AutocastOptimWrapper (bfloat16), or --amp'
-        )
+        raise ConfigError(f'{WHERE} does not scale losses: use ldae.AutocastOptimWrapper (bfloat16), or --amp')
     if not isinstance(wrapper.optimizer, OPTIMIZERS):
         names = ', '.join(kind.__name__ for kind in OPTIMIZERS)
-        raise ConfigError(
-            f'{WHERE}: {type(wrapper.optimizer).__name__} is not known to be right: use {names}'
-        )
+        raise ConfigError(f'{WHERE}: {type(wrapper.optimizer).__name__} is not known to be right: use {names}')

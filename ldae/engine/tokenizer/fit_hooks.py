@@ -120,9 +120,7 @@ class WriteTokenizerHook(FittingHook):
     def before_train(self, runner: Runner) -> None:
         model = unwrapped(runner.model)
         if not hasattr(model, 'export'):
-            raise ConfigError(
-                f'WriteTokenizerHook: {type(model).__name__} trains no tokenizer: remove the hook'
-            )
+            raise ConfigError(f'WriteTokenizerHook: {type(model).__name__} trains no tokenizer: remove the hook')
 
     def after_train(self, runner: Runner) -> None:
         tokenizer, path = unwrapped(runner.model).export(), Path(runner.work_dir, self.filename)

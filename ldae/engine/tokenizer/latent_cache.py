@@ -55,10 +55,7 @@ class LatentCacheHook(LDAEHook):
 
     @checked
     def __init__(
-        self,
-        file: str | None = None,
-        dtype: Annotated[str, Choice(DTYPES)] = 'float16',
-        batch_size: PositiveInt = 256,
+        self, file: str | None = None, dtype: Annotated[str, Choice(DTYPES)] = 'float16', batch_size: PositiveInt = 256
     ) -> None:
         self.file, self.dtype, self.batch_size = file, dtype, batch_size
 
@@ -83,17 +80,13 @@ class LatentCacheHook(LDAEHook):
         path = Path(self.file or Path(runner.work_dir) / FOLDER_NAME).expanduser()
         put_into(loader, self._latents(path, model, made_of, runner))
 
-    def _latents(
-        self, path: Path, model: nn.Module, made_of: dict[str, str], runner: Runner
-    ) -> LatentDataset:
+    def _latents(self, path: Path, model: nn.Module, made_of: dict[str, str], runner: Runner) -> LatentDataset:
         loader, start = runner.train_dataloader, time.perf_counter()
         is_there = from_main_process(path.exists())
         numbers, batch = read_samples(loader.dataset)
         if not is_there:
             if not self.file and (earlier := path.with_name(EARLIER_NAME)).exists():
-                runner.logger.info(
-                    f'{earlier} is of an earlier version of ldae and not read: it may be deleted'
-                )
+                runner.logger.info(f'{earlier} is of an earlier version of ldae and not read: it may be deleted')
             runner.logger.info(f'Encoding {len(loader.dataset)} training images into {path}')
             reading = dict(num_workers=loader.num_workers, worker_init_fn=loader.worker_init_fn)
             write_latents(path, model, loader.dataset, made_of, self.dtype, self.batch_size, **reading)

@@ -54,9 +54,7 @@ class HealthHook(LDAEHook):
         self.after_train(runner)
         model = unwrapped(runner.model)
         if not hasattr(model, 'backbone'):
-            raise ConfigError(
-                f'HealthHook: {type(model).__name__} has no encoder to take features of: remove the hook'
-            )
+            raise ConfigError(f'HealthHook: {type(model).__name__} has no encoder to take features of: remove the hook')
         optimizers = [part.optimizer for part in parts_of(runner.optim_wrapper)]
         self._handles = [optimizer.register_step_pre_hook(self._take_norm) for optimizer in optimizers]
 

@@ -140,9 +140,7 @@ class OnlineEvaluationHook(LDAEHook):
         return rows.to(device), labels.to(device)
 
     def _log(self, runner: Runner, scores: dict[str, float], cost: dict[str, float]) -> None:
-        done, total = (
-            (runner.epoch + 1, runner.max_epochs) if self.by_epoch else (runner.iter + 1, runner.max_iters)
-        )
+        done, total = (runner.epoch + 1, runner.max_epochs) if self.by_epoch else (runner.iter + 1, runner.max_iters)
         runner.message_hub.update_scalars(scores | cost)
         runner.visualizer.add_scalars(scores | cost, step=done)
         names = {'knn/top1': f'{self.protocol.k}-NN', 'linear/top1': 'linear'}

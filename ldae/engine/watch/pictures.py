@@ -109,9 +109,7 @@ class ReconstructionPicturesHook(DenoisingPicturesHook):
 
     name = 'reconstruction'
 
-    def __init__(
-        self, interval: PositiveInt = 1, num_images: PositiveInt = 8, dataloader: dict | None = None
-    ) -> None:
+    def __init__(self, interval: PositiveInt = 1, num_images: PositiveInt = 8, dataloader: dict | None = None) -> None:
         super().__init__(interval, num_images, dataloader=dataloader)
 
     def draw(self, model: nn.Module, images: Tensor) -> 'Figure':

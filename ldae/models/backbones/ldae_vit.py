@@ -108,9 +108,7 @@ class LDAEViT(VisionTransformer):
             init_cfg=init_cfg,
         )
         self.timestep, self.num_timesteps, self.conditioned = timestep, num_timesteps, conditioned
-        self.patch_embed = PatchEmbed(
-            img_size, patch_size, in_channels, self.embed_dims, input_type, latent_dim
-        )
+        self.patch_embed = PatchEmbed(img_size, patch_size, in_channels, self.embed_dims, input_type, latent_dim)
         self.pos_embed.requires_grad = False
         if not pool_norm and out_type == 'avg_featmap':
             self.ln2 = nn.Identity()
@@ -162,11 +160,7 @@ class LDAEViT(VisionTransformer):
         self._is_init = True
 
     def forward(
-        self,
-        x: Tensor,
-        t: Tensor | None = None,
-        labels: Tensor | None = None,
-        visible: Tensor | None = None,
+        self, x: Tensor, t: Tensor | None = None, labels: Tensor | None = None, visible: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """Encode images (B, C, H, W) or latent tokens (B, N, d).
 

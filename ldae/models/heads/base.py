@@ -48,17 +48,13 @@ class DenoisingHead(BaseModule, metaclass=ABCMeta):
     def denoise(self, pred: Tensor, sample: NoisySample, tokenizer: BaseTokenizer) -> Tensor:
         """The clean images (B, C, H, W) that a prediction stands for."""
 
-    def sample_loss(
-        self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer
-    ) -> Tensor:
+    def sample_loss(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> Tensor:
         """lambda_t-weighted loss per image (B,)."""
         with full_precision(pred.device):
             error = self.error(pred.float(), sample, images, tokenizer)  # (B, N)
             return sample.weight.view(-1) * error.mean(dim=1)
 
-    def loss(
-        self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer
-    ) -> dict[str, Tensor]:
+    def loss(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> dict[str, Tensor]:
         """pred (B, N, out_dims), images (B, C, H, W) -> ``{'loss': scalar}``."""
         losses = self.sample_loss(pred, sample, images, tokenizer)
         self.recent = sample.t, losses.detach()

@@ -35,9 +35,7 @@ def check_arch(where: str, arch: dict, least_layers: int = 1) -> None:
     dims, heads = arch['embed_dims'], arch['num_heads']
     if dims % 4 or dims % heads:
         # A quarter each for the sine and cosine of row and column.
-        raise ConfigError(
-            f'{where}.arch.embed_dims={dims} must be divisible by 4 and by arch.num_heads={heads}'
-        )
+        raise ConfigError(f'{where}.arch.embed_dims={dims} must be divisible by 4 and by arch.num_heads={heads}')
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -11,9 +11,7 @@ from ldae.utils.precision import full_precision
 from .patches import AffinePatchMap, patchify
 
 
-def fold_map(
-    weight: Tensor, bias: Tensor, patch_map: AffinePatchMap, input_type: str
-) -> tuple[Tensor, Tensor]:
+def fold_map(weight: Tensor, bias: Tensor, patch_map: AffinePatchMap, input_type: str) -> tuple[Tensor, Tensor]:
     """The embedding as a function of the latents: ``(C, d)`` weight and ``(C,)`` bias.
 
     For image input (method: "image input by inverse PCA"), ``W (D^T z + m) + b = (W D^T) z + (W m + b)``.

@@ -5,14 +5,7 @@ from mmengine.model import BaseModule, ModuleList
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from torch import Tensor, nn
 
-from ldae.models.layers import (
-    AdaLNModulation,
-    DiTBlock,
-    LabelEmbed,
-    TimestepEmbed,
-    init_dit_weights,
-    modulate,
-)
+from ldae.models.layers import AdaLNModulation, DiTBlock, LabelEmbed, TimestepEmbed, init_dit_weights, modulate
 from ldae.models.layers.dit_block import NORM_CFG, PLAIN_NORM_CFG, CondRatio, check_arch
 from ldae.registry import MODELS
 from ldae.utils import PositiveInt, checked
@@ -57,8 +50,7 @@ class LDAEDecoder(BaseModule):
             blocks = (DiTBlock(dims, heads, hidden, cond_dims) for _ in range(arch['num_layers']))
         else:
             blocks = (
-                TransformerEncoderLayer(dims, heads, hidden, norm_cfg=NORM_CFG)
-                for _ in range(arch['num_layers'])
+                TransformerEncoderLayer(dims, heads, hidden, norm_cfg=NORM_CFG) for _ in range(arch['num_layers'])
             )
         self.layers = ModuleList(blocks)
         eps, affine = PLAIN_NORM_CFG['eps'], not conditioned

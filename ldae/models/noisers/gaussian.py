@@ -69,11 +69,7 @@ class GaussianNoiser(BaseModule):
         self.register_buffer('weight', loss_weight(weighting, gamma, sigma).float(), persistent=False)
 
     def forward(
-        self,
-        z0: Tensor,
-        t: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        noise: Tensor | None = None,
+        self, z0: Tensor, t: Tensor | None = None, generator: torch.Generator | None = None, noise: Tensor | None = None
     ) -> NoisySample:
         """z0 (B, N, d); t (B,) integers and noise (B, N, d), each drawn where it is None -> :class:`NoisySample`."""
         options = dict(generator=generator, device=z0.device)

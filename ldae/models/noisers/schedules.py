@@ -39,9 +39,7 @@ def linear_sigma(num_timesteps: int = 1000, max_sigma: float = math.sqrt(2)) -> 
 @NOISE_SCHEDULES.register_module()
 def single_level(num_timesteps: int = 1000, sigma: float = math.sqrt(1 / 3)) -> Schedule:
     """One noise level, that of a classical DAE: ``gamma = 1``, constant sigma (ablation after Table 3)."""
-    return torch.ones(num_timesteps, dtype=torch.float64), torch.full(
-        (num_timesteps,), sigma, dtype=torch.float64
-    )
+    return torch.ones(num_timesteps, dtype=torch.float64), torch.full((num_timesteps,), sigma, dtype=torch.float64)
 
 
 def _signal_share(gamma: Tensor, sigma: Tensor) -> Tensor:
@@ -55,11 +53,7 @@ def _snr(gamma: Tensor, sigma: Tensor) -> Tensor:
 
 
 #: lambda_t as a function of (gamma, sigma), method section "Noisers".
-WEIGHTINGS = {
-    'uniform': lambda gamma, sigma: torch.ones_like(gamma),
-    'signal_share': _signal_share,
-    'snr': _snr,
-}
+WEIGHTINGS = {'uniform': lambda gamma, sigma: torch.ones_like(gamma), 'signal_share': _signal_share, 'snr': _snr}
 
 
 #: Name of one of them, as an option.

@@ -80,9 +80,7 @@ class AdversarialLoss(nn.Module):
         """The discriminator's loss."""
         return hinge_loss(self.discriminator(real), self.discriminator(fake.detach()))
 
-    def for_generator(
-        self, fake: Tensor, other_loss: Tensor, last_layer: nn.Parameter
-    ) -> tuple[Tensor, Tensor]:
+    def for_generator(self, fake: Tensor, other_loss: Tensor, last_layer: nn.Parameter) -> tuple[Tensor, Tensor]:
         """The generator's weighted loss, and the weight. No gradient reaches the discriminator.
 
         Args:
@@ -104,8 +102,7 @@ def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
 def adaptive_weight(other_loss: Tensor, adversarial_loss: Tensor, last_layer: nn.Parameter) -> Tensor:
     """``|grad other_loss| / (|grad adversarial_loss| + 1e-4)`` at ``last_layer``, at most 1e4: VQGAN's equation 7."""
     norms = [
-        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm()
-        for loss in (other_loss, adversarial_loss)
+        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm() for loss in (other_loss, adversarial_loss)
     ]
     return (norms[0] / (norms[1] + 1e-4)).clamp(max=1e4).detach()
 

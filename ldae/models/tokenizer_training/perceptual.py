@@ -62,9 +62,7 @@ class PerceptualLoss(BaseModule):
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
         if not self.loaded:
-            raise ConfigError(
-                'the perceptual loss has no weights yet: call init_weights() of the model first'
-            )
+            raise ConfigError('the perceptual loss has no weights yet: call init_weights() of the model first')
         if images.shape[1] == 1:
             images, others = images.expand(-1, 3, -1, -1), others.expand(-1, 3, -1, -1)
         return self.net(images, others).flatten()
@@ -95,6 +93,4 @@ def load_vgg(net: nn.Module, path: str | None) -> None:
         # `slice2.5.weight` is torchvision's `features.5.weight`.
         net.load_state_dict({key: state['features.' + key.partition('.')[2]] for key in net.state_dict()})
     except Exception as error:  # whatever is in the file
-        raise ConfigError(
-            f"{file} is not torchvision's VGG-16 ({type(error).__name__}): download {VGG_URL}"
-        ) from error
+        raise ConfigError(f"{file} is not torchvision's VGG-16 ({type(error).__name__}): download {VGG_URL}") from error

@@ -155,9 +155,7 @@ class TokenizerTrainer(BaseModel):
         wrapper.update_params(loss)
         return loss.detach()
 
-    def _step_net(
-        self, images: Tensor, wrapper: OptimWrapper, is_on: bool
-    ) -> tuple[Reconstruction, dict[str, Tensor]]:
+    def _step_net(self, images: Tensor, wrapper: OptimWrapper, is_on: bool) -> tuple[Reconstruction, dict[str, Tensor]]:
         with wrapper.optim_context(self.net):
             result = self.net(images)
             losses = self.losses(result)
@@ -179,9 +177,7 @@ class TokenizerTrainer(BaseModel):
         """Samples with ``clean`` and ``reconstructed``, pixels in [0, 255] (C, H, W)."""
         outputs = self(inputs)
         results = data_samples or [DataSample() for _ in inputs]
-        for sample, clean, output in zip(
-            results, self.to_pixels(inputs), self.to_pixels(outputs), strict=True
-        ):
+        for sample, clean, output in zip(results, self.to_pixels(inputs), self.to_pixels(outputs), strict=True):
             sample.set_data(dict(clean=clean, reconstructed=output))
         return results
 

@@ -55,11 +55,7 @@ class BaseTokenizer(BaseModule, metaclass=ABCMeta):
 
     @checked
     def __init__(
-        self,
-        img_size: PositiveInt,
-        patch_size: PositiveInt,
-        in_channels: PositiveInt,
-        latent_dim: PositiveInt,
+        self, img_size: PositiveInt, patch_size: PositiveInt, in_channels: PositiveInt, latent_dim: PositiveInt
     ) -> None:
         super().__init__()
         # Set by tokenizers that are linear per patch: lets the encoder work without going through pixels.

@@ -93,9 +93,7 @@ class ConvVAETokenizer(LearnedTokenizer):
         if checkpoint is not None and Path(checkpoint).is_dir():
             self.vae = self._load_folder(checkpoint)
         else:
-            self.vae = build_autoencoder(
-                in_channels, self.channels, downsample, base_channels, layers_per_block
-            )
+            self.vae = build_autoencoder(in_channels, self.channels, downsample, base_channels, layers_per_block)
         if checkpoint is not None and not Path(checkpoint).is_dir():
             self._load_trained(checkpoint)
         self.requires_grad_(False)
@@ -176,17 +174,11 @@ class ConvVAETokenizer(LearnedTokenizer):
         """diffusers' network from a local folder, that of a pipeline or of the VAE itself."""
         folder = Path(path, 'vae') if Path(path, 'vae', 'config.json').is_file() else Path(path)
         if not (folder / 'config.json').is_file():
-            raise ConfigError(
-                f"{path} is not a folder in diffusers' format: it has no config.json of an AutoencoderKL"
-            )
+            raise ConfigError(f"{path} is not a folder in diffusers' format: it has no config.json of an AutoencoderKL")
         try:
-            vae = autoencoder_class().from_pretrained(
-                str(folder), local_files_only=True, low_cpu_mem_usage=False
-            )
+            vae = autoencoder_class().from_pretrained(str(folder), local_files_only=True, low_cpu_mem_usage=False)
         except (OSError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f'{path} cannot be read as an AutoencoderKL: {str(error).splitlines()[0]}'
-            ) from error
+            raise ConfigError(f'{path} cannot be read as an AutoencoderKL: {str(error).splitlines()[0]}') from error
         config = vae.config
         found = (config.in_channels, config.latent_channels, 2 ** (len(config.block_out_channels) - 1))
         expected = (self.geometry.in_channels, self.channels, self.downsample)

@@ -37,9 +37,7 @@ def load_tokenizer_state(
         content = torch.load(path, map_location='cpu', weights_only=True)
         found, state = content['tokenizer'], content['state_dict']
     except Exception as error:
-        raise ConfigError(
-            f'{path} is not a tokenizer file ({type(error).__name__}): make one with {remedy}'
-        ) from error
+        raise ConfigError(f'{path} is not a tokenizer file ({type(error).__name__}): make one with {remedy}') from error
     if kind not in (None, found):
         raise ConfigError(f'{path} holds a {found}, the config asks for a {kind}: make one with {remedy}')
     return state

@@ -125,8 +125,6 @@ class LearnedTokenizer(BaseTokenizer):
             raise ConfigError(f'{path}: {error}; {command} trains one') from error
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
-            raise ConfigError(
-                f'{path} does not fit {type(self).__name__}: {reason} {command} trains one'
-            ) from error
+            raise ConfigError(f'{path} does not fit {type(self).__name__}: {reason} {command} trains one') from error
         if not self.is_fitted:
             raise ConfigError(f'{path} holds a {type(self).__name__} that is not trained: run {command}')

@@ -49,9 +49,7 @@ class PatchAutoencoder(TrainableNet):
             posterior = Gaussian(latents, logvar.clamp(-30, 20))  # LDM's bounds: exp() stays finite
             latents = posterior.sample() if self.training else latents
         output = F.linear(latents, self.decoder.t() * self.size, self.mean)
-        return Reconstruction(
-            images, unpatchify(output, self.geometry.patch_size, self.geometry.grid), posterior
-        )
+        return Reconstruction(images, unpatchify(output, self.geometry.patch_size, self.geometry.grid), posterior)
 
 
 class LearnedPatchTokenizer(LearnedTokenizer, PatchLinearTokenizer):

@@ -29,9 +29,7 @@ class PixelNormalization(NamedTuple):
 
     def of_statistics(self, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (D,) and covariance (D, D) of patches in the order (channel, row, column), after normalisation."""
-        shift, scale = (
-            value.to(mean).flatten().repeat_interleave(len(mean) // value.numel()) for value in self
-        )
+        shift, scale = (value.to(mean).flatten().repeat_interleave(len(mean) // value.numel()) for value in self)
         return (mean - shift) / scale, covariance / torch.outer(scale, scale)
 
 

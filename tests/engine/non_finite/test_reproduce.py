@@ -81,11 +81,7 @@ def test_weights_that_are_not_finite_are_named(incident, capsys):
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        (['missing'], 'holds no skipped step'),
-        (['{folder}', '--rank', '7'], '--rank 7'),
-    ],
+    ('arguments', 'message'), [(['missing'], 'holds no skipped step'), (['{folder}', '--rank', '7'], '--rank 7')]
 )
 def test_what_is_no_skipped_step_is_one_clear_line(incident, arguments, message):
     with pytest.raises(ConfigError, match=message):
@@ -139,10 +135,7 @@ def test_bad_rows_are_those_of_any_view():
 
 @pytest.mark.parametrize(
     ('wrapper', 'dtype'),
-    [
-        (dict(type='ldae.AutocastOptimWrapper'), torch.bfloat16),
-        (dict(type='OptimWrapper'), torch.float32),
-    ],
+    [(dict(type='ldae.AutocastOptimWrapper'), torch.bfloat16), (dict(type='OptimWrapper'), torch.float32)],
 )
 def test_precision_is_that_of_the_run(wrapper, dtype):
     with precision(Config(dict(optim_wrapper=wrapper)), torch.device('cpu')):

@@ -8,21 +8,14 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from ldae.engine import SkipAwareEMAHook, SkipNonFiniteHook
-from ldae.engine.non_finite.skip_non_finite import (
-    OptimizerGuard,
-    RunningStatistics,
-    is_not_finite,
-    nan_unless_finite,
-)
+from ldae.engine.non_finite.skip_non_finite import OptimizerGuard, RunningStatistics, is_not_finite, nan_unless_finite
 from ldae.engine.non_finite.step_snapshots import StepSnapshot
 from ldae.utils import ConfigError, TrainingStopped
 
 FUSED = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, fused=True))
 PLAIN = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1e-3, momentum=0.9))
 AUTOCAST = dict(FUSED, type='ldae.AutocastOptimWrapper')
-each_wrapper = pytest.mark.parametrize(
-    'wrapper', [FUSED, PLAIN, AUTOCAST], ids=['fused', 'plain', 'autocast']
-)
+each_wrapper = pytest.mark.parametrize('wrapper', [FUSED, PLAIN, AUTOCAST], ids=['fused', 'plain', 'autocast'])
 
 
 class Break(Hook):
@@ -55,9 +48,7 @@ class Keep(Hook):
         self.after.append(state_of(runner))
         self.lrs.append(runner.optim_wrapper.get_lr()['lr'][0])
         self.ema += [
-            copy.deepcopy(hook.ema_model.state_dict())
-            for hook in runner.hooks
-            if isinstance(hook, SkipAwareEMAHook)
+            copy.deepcopy(hook.ema_model.state_dict()) for hook in runner.hooks if isinstance(hook, SkipAwareEMAHook)
         ]
         assert guard._handles
 
@@ -76,9 +67,7 @@ def same(a, b):
 
 @each_wrapper
 @pytest.mark.parametrize('what', ['pixel', 'gradient'])
-def test_a_step_that_is_not_finite_changes_nothing_and_the_next_one_counts(
-    make_runner, wrapper, what, capsys
-):
+def test_a_step_that_is_not_finite_changes_nothing_and_the_next_one_counts(make_runner, wrapper, what, capsys):
     keep = Keep()
     runner = make_runner([Break([1], what), SkipNonFiniteHook(), keep], optim_wrapper=copy.deepcopy(wrapper))
     runner.train()
@@ -97,9 +86,7 @@ def test_a_healthy_run_is_the_same_bit_for_bit(make_runner, wrapper):
         runner = make_runner(hooks, optim_wrapper=copy.deepcopy(wrapper))
         runner.train()
         return state_of(runner), {
-            key: buffer.data[0].tolist()
-            for key, buffer in runner.message_hub.log_scalars.items()
-            if 'time' not in key
+            key: buffer.data[0].tolist() for key, buffer in runner.message_hub.log_scalars.items() if 'time' not in key
         }
 
     guarded, bare = run([SkipNonFiniteHook()]), run([])
@@ -110,9 +97,7 @@ def test_a_healthy_run_is_the_same_bit_for_bit(make_runner, wrapper):
 @each_wrapper
 def test_three_in_a_row_stop_the_run_and_leave_the_weights_from_before(make_runner, wrapper, tmp_path):
     runner = make_runner(
-        [Break([1, 2, 3, 4, 5]), SkipNonFiniteHook(), keep := Keep()],
-        epochs=4,
-        optim_wrapper=copy.deepcopy(wrapper),
+        [Break([1, 2, 3, 4, 5]), SkipNonFiniteHook(), keep := Keep()], epochs=4, optim_wrapper=copy.deepcopy(wrapper)
     )
     with pytest.raises(TrainingStopped, match='in 3 steps in a row, the last being step 4: stopped'):
         runner.train()

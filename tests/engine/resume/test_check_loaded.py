@@ -28,9 +28,7 @@ def checkpoint(tmp_path) -> str:
     return str(tmp_path / 'pre.pth')
 
 
-@pytest.mark.parametrize(
-    'kwargs', [{}, dict(conditioned=False), dict(out_type='avg_featmap', pool_norm=True)]
-)
+@pytest.mark.parametrize('kwargs', [{}, dict(conditioned=False), dict(out_type='avg_featmap', pool_norm=True)])
 def test_a_matching_checkpoint_passes(checkpoint, kwargs):
     assert CheckLoadedHook().before_run(runner_with(checkpoint, **kwargs)) is None
 

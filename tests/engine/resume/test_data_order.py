@@ -26,17 +26,11 @@ class Drawing(Dataset):
 
 
 def loader_of(dataset: Dataset, batch_size: int = 4, sampler: type = DefaultSampler, **options) -> DataLoader:
-    return DataLoader(
-        dataset, batch_size, sampler=sampler(dataset, shuffle=True, seed=5), collate_fn=list, **options
-    )
+    return DataLoader(dataset, batch_size, sampler=sampler(dataset, shuffle=True, seed=5), collate_fn=list, **options)
 
 
 def samples(loader: DataLoader, start: int = 0, epoch: int = 1) -> list[tuple]:
-    order = (
-        install_order(loader, seed=7)
-        if not isinstance(loader.batch_sampler, DataOrder)
-        else loader.batch_sampler
-    )
+    order = install_order(loader, seed=7) if not isinstance(loader.batch_sampler, DataOrder) else loader.batch_sampler
     order.start, order.epoch = start, epoch
     return [sample for batch in loader for sample in batch]
 
@@ -107,16 +101,10 @@ def test_another_number_of_processes_goes_on_at_the_same_image(monkeypatch):
         moved = install_order(loader, 0)
         notes = moved.move_to(order.position())
         assert [sample for batch in loader for sample in batch] == whole[12:][rank::2]
-        assert notes == [
-            '2 x 2 images a step, before 1 x 4',
-            'sums are taken in another order, equal to rounding only',
-        ]
+        assert notes == ['2 x 2 images a step, before 1 x 4', 'sums are taken in another order, equal to rounding only']
     ranks(monkeypatch, 0, 5)
     notes = install_order(loader_of(Drawing(24)), 0).move_to(order.position())
-    assert notes[2:] == [
-        'steps, and schedules by step, count other numbers of images',
-        '3 images are left out',
-    ]
+    assert notes[2:] == ['steps, and schedules by step, count other numbers of images', '3 images are left out']
 
 
 @pytest.mark.parametrize('shuffle', [True, False])

@@ -68,9 +68,7 @@ def config(folder, work_dir, train_cfg, workers=0, accumulate=1, **checkpoint) -
                 noiser=dict(type='ldae.GaussianNoiser'),
                 backbone=dict(type='ldae.LDAEViT', arch=ARCH),
             ),
-            train_dataloader=dict(
-                loader, sampler=sampler, dataset=dict(images, split='train', pipeline=CROP)
-            ),
+            train_dataloader=dict(loader, sampler=sampler, dataset=dict(images, split='train', pipeline=CROP)),
             val_dataloader=dict(
                 loader,
                 sampler=dict(type='DefaultSampler', shuffle=False),
@@ -80,9 +78,7 @@ def config(folder, work_dir, train_cfg, workers=0, accumulate=1, **checkpoint) -
             val_evaluator=dict(type='ldae.DenoisingMetric'),
             train_cfg=train_cfg,
             optim_wrapper=dict(
-                accumulative_counts=accumulate,
-                optimizer=dict(type='AdamW', lr=1e-2),
-                clip_grad=dict(max_norm=1.0),
+                accumulative_counts=accumulate, optimizer=dict(type='AdamW', lr=1e-2), clip_grad=dict(max_norm=1.0)
             ),
             param_scheduler=[
                 dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=5),

@@ -13,9 +13,7 @@ def test_a_checkpoint_opens_with_safe_loading_and_its_history_comes_back(tmp_pat
         buffer.update(i / 2, count=2)
     checkpoint = dict(
         state_dict=dict(weight=torch.ones(2)),
-        message_hub=dict(
-            log_scalars={'train/loss': buffer}, runtime_info=dict(lr=np.float64(0.1), obj=object())
-        ),
+        message_hub=dict(log_scalars={'train/loss': buffer}, runtime_info=dict(lr=np.float64(0.1), obj=object())),
         param_schedulers=[dict(base=np.arange(3))],
         optimizer=dict(param_groups=[ConfigDict(lr=0.1, betas=(0.9, 0.95))]),
     )

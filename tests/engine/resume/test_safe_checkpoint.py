@@ -64,9 +64,7 @@ def test_a_failed_save_deletes_nothing_and_keeps_the_pointer(tmp_path):
     save(hook, runner, 1)
     hook, runner, _ = setting(tmp_path, limit=1, fail=True)
     hook.keep_ckpt_ids.append(1)
-    with pytest.raises(
-        ConfigError, match='epoch_2.pth could not be written .*: No space left on device; .* --resume'
-    ):
+    with pytest.raises(ConfigError, match='epoch_2.pth could not be written .*: No space left on device; .* --resume'):
         save(hook, runner, 2)
     assert (tmp_path / 'epoch_1.pth').is_file()
     assert (tmp_path / 'last_checkpoint').read_text() == 'epoch_1.pth'

@@ -33,9 +33,7 @@ def test_ranks_share_their_stream_unless_asked_otherwise(monkeypatch):
 def test_seeds_of_many_steps_are_distinct_and_their_first_draws_uniform():
     seeds = [seed_of(0, f'step {step}') for step in range(2000)]
     assert len(set(seeds)) == 2000
-    firsts = torch.stack(
-        [torch.rand(1, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    ).flatten()
+    firsts = torch.stack([torch.rand(1, generator=torch.Generator().manual_seed(seed)) for seed in seeds]).flatten()
     counts = torch.histc(firsts, 10, 0, 1)
     assert ((counts - 200) ** 2 / 200).sum() < 27.9  # chi-square, 9 degrees of freedom, 99.9%
     assert torch.corrcoef(torch.stack([firsts[:-1], firsts[1:]]))[0, 1].abs() < 0.08

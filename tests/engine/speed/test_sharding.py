@@ -49,13 +49,10 @@ def runner_of(work_dir: Path, processes: int = 2, epochs: int = 2, resume: bool 
             'model.backbone.arch': ARCH,
             'train_dataloader': dict(batch_size=16 // processes, dataset=dict(data_root=None, indices=48)),
             **dict.fromkeys(
-                ('val_dataloader', 'test_dataloader'),
-                dict(batch_size=8, dataset=dict(data_root=None, indices=9)),
+                ('val_dataloader', 'test_dataloader'), dict(batch_size=8, dataset=dict(data_root=None, indices=9))
             ),
             'train_cfg.max_epochs': epochs,
-            'default_hooks': dict(
-                logger=dict(interval=1), checkpoint=dict(interval=1), health=dict(interval=3)
-            ),
+            'default_hooks': dict(logger=dict(interval=1), checkpoint=dict(interval=1), health=dict(interval=3)),
             **options,
         }
     )
@@ -95,9 +92,7 @@ def saved(work_dir: Path, name: str = 'epoch_2.pth') -> dict:
     """What a checkpoint holds of the model, the optimizer, and losses."""
     content = torch.load(work_dir / name, map_location='cpu', weights_only=True)
     logged = content['message_hub']['log_scalars']
-    figures = {
-        key: logged[key]['log'] for key in logged if key.startswith(('train/loss', 'train/grad', 'health'))
-    }
+    figures = {key: logged[key]['log'] for key in logged if key.startswith(('train/loss', 'train/grad', 'health'))}
     return dict(weights=dict(content['state_dict']), moments=content['optimizer']['state'], figures=figures)
 
 
@@ -209,13 +204,9 @@ def test_hooks_see_whole_models(done_in_two):
     for name in ('adam', 'sgd'):
         copies, shards = (done_in_two / 'train_and_watch' / f'{name}_{kind}' for kind in KINDS)
         assert_same(saved(copies), saved(shards), name)
-        pictures = [
-            cv2.imread(str(path / 'pictures' / 'epoch_2.png')).astype(int) for path in (copies, shards)
-        ]
+        pictures = [cv2.imread(str(path / 'pictures' / 'epoch_2.png')).astype(int) for path in (copies, shards)]
         assert np.abs(pictures[0] - pictures[1]).max() <= 2
-        scores = [
-            [line['knn/top1'] for line in figures_of(path) if 'knn/top1' in line] for path in (copies, shards)
-        ]
+        scores = [[line['knn/top1'] for line in figures_of(path) if 'knn/top1' in line] for path in (copies, shards)]
         assert len(scores[0]) == 2
         assert scores[0] == scores[1]
         states = [
@@ -255,10 +246,7 @@ def test_optimizers_that_cannot_go_on_with_shards_are_refused():
 
 @pytest.mark.parametrize(
     ('hooks', 'cfg', 'reason'),
-    [
-        ([EMAHook()], {}, 'keeps no average of the weights'),
-        ([], dict(compile=True), 'does not go with compile'),
-    ],
+    [([EMAHook()], {}, 'keeps no average of the weights'), ([], dict(compile=True), 'does not go with compile')],
 )
 def test_what_does_not_go_with_shards_is_one_line(hooks, cfg, reason):
     model = FullyShardedModel.__new__(FullyShardedModel)

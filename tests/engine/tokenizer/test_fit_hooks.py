@@ -19,21 +19,13 @@ def make_runner(work_dir, latent_dim: int = 8) -> SimpleNamespace:
     model = nn.Module()
     model.tokenizer = PatchPCATokenizer(28, 7, 1, latent_dim)
     model.data_preprocessor = None
-    tokenizer = dict(
-        type='ldae.PatchPCATokenizer', img_size=28, patch_size=7, in_channels=1, latent_dim=latent_dim
-    )
-    cfg = Config(
-        dict(model=dict(tokenizer=tokenizer), train_dataloader=dict(dataset=dict(type='ldae.IDXDataset')))
-    )
+    tokenizer = dict(type='ldae.PatchPCATokenizer', img_size=28, patch_size=7, in_channels=1, latent_dim=latent_dim)
+    cfg = Config(dict(model=dict(tokenizer=tokenizer), train_dataloader=dict(dataset=dict(type='ldae.IDXDataset'))))
     dataset = IDXDataset(split='test', indices=range(200), with_label=False)
     dataset.images = dataset.images.float() / 255
     loader = DataLoader(dataset, batch_size=8, collate_fn=default_collate)
     return SimpleNamespace(
-        model=model,
-        cfg=cfg,
-        work_dir=str(work_dir),
-        train_dataloader=loader,
-        logger=logging.getLogger('test'),
+        model=model, cfg=cfg, work_dir=str(work_dir), train_dataloader=loader, logger=logging.getLogger('test')
     )
 
 
@@ -42,9 +34,7 @@ def test_fits_once_keeps_the_result_and_takes_it_from_the_work_dir(tmp_path, mon
     FitTokenizerHook(num_images=150).before_train(first)
     assert first.model.tokenizer.is_fitted
     assert len(list(tmp_path.glob('tokenizer_*.pth'))) == 1
-    monkeypatch.setattr(
-        'ldae.engine.tokenizer.fit_hooks.fit_tokenizer', lambda *a: pytest.fail('fitted again')
-    )
+    monkeypatch.setattr('ldae.engine.tokenizer.fit_hooks.fit_tokenizer', lambda *a: pytest.fail('fitted again'))
     second = make_runner(tmp_path)
     FitTokenizerHook(num_images=150).before_train(second)
     assert torch.equal(second.model.tokenizer.basis, first.model.tokenizer.basis)

@@ -211,9 +211,7 @@ def test_images_are_prepared_as_before_and_latents_go_past(make_runner):
 
 def test_latents_of_another_shape_are_one_line(make_runner):
     net = make_runner([], model=model()).model
-    with pytest.raises(
-        ConfigError, match=r'latents of \(tokens, dimensions\) \(16, 5\), the tokenizer makes'
-    ):
+    with pytest.raises(ConfigError, match=r'latents of \(tokens, dimensions\) \(16, 5\), the tokenizer makes'):
         net.loss(torch.randn(2, 16, 5))
     with pytest.raises(ConfigError, match='the data are latents, but OriginalImageHead'):
         make_runner([]).model.loss(torch.randn(2, 16, 4))

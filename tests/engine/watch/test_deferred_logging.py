@@ -8,9 +8,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 
 from ldae.engine.watch.deferred_logging import extend_scalar
 
-LATE = dict(
-    runtime_info=dict(type='ldae.ReducedRuntimeInfoHook'), timer=dict(type='ldae.DeferredIterTimerHook')
-)
+LATE = dict(runtime_info=dict(type='ldae.ReducedRuntimeInfoHook'), timer=dict(type='ldae.DeferredIterTimerHook'))
 SCHEDULE = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=5)]
 
 

@@ -74,9 +74,7 @@ def test_the_probe_finds_what_score_finds(probed, by_hand):
 
 
 def test_the_online_evaluation_finds_what_score_finds(checkpoint, config, by_hand):
-    loaders = [
-        dict(part, sampler=dict(type='DefaultSampler', shuffle=False)) for part in probe_dataloaders(config)
-    ]
+    loaders = [dict(part, sampler=dict(type='DefaultSampler', shuffle=False)) for part in probe_dataloaders(config)]
     hook = OnlineEvaluationHook(*loaders, linear_epochs=3, **OPTIONS, **LIMITS)
     hook.by_epoch = False
     runner = SimpleNamespace(model=ldae.get_model(checkpoint=checkpoint))
@@ -99,7 +97,5 @@ def test_results_name_the_protocol_and_what_is_overridden(probed, protocol):
 def test_each_class_keeps_its_share_of_the_images(probed, config):
     assert probed[0].data == dict(train_images=300, test_images=200, classes=10)
     loader = labelled_dataloader(probe_dataloaders(config)[0], 30)
-    labels = torch.cat(
-        [torch.stack([s.gt_label for s in batch['data_samples']]).flatten() for batch in loader]
-    )
+    labels = torch.cat([torch.stack([s.gt_label for s in batch['data_samples']]).flatten() for batch in loader])
     assert sorted(labels.unique(return_counts=True)[1].tolist()) == [3] * 10

@@ -15,12 +15,7 @@ from ldae.utils import ConfigError
 @pytest.fixture
 def hook(make_dataloader):
     return OnlineEvaluationHook(
-        make_dataloader(100),
-        make_dataloader(50, 'test'),
-        k=5,
-        linear_epochs=3,
-        lrs=(0.1,),
-        weight_decays=(0.0,),
+        make_dataloader(100), make_dataloader(50, 'test'), k=5, linear_epochs=3, lrs=(0.1,), weight_decays=(0.0,)
     )
 
 
@@ -37,9 +32,7 @@ def logged(tmp_path):
 
 def features(model, cfg):
     return extract_features(
-        lambda images: pooled_features(model, images),
-        build_bounded_dataloader(cfg, 100),
-        model.data_preprocessor,
+        lambda images: pooled_features(model, images), build_bounded_dataloader(cfg, 100), model.data_preprocessor
     )
 
 

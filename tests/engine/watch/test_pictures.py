@@ -36,16 +36,10 @@ def test_the_same_images_get_the_same_noise_each_time(make_runner, make_dataload
 
 
 def test_images_come_from_the_validation_data(make_runner, make_dataloader, tmp_path):
-    val = dict(
-        make_dataloader(4, 'test', with_label=False), sampler=dict(type='DefaultSampler', shuffle=False)
-    )
+    val = dict(make_dataloader(4, 'test', with_label=False), sampler=dict(type='DefaultSampler', shuffle=False))
     hook = DenoisingPicturesHook(1, num_images=2, timesteps=[100])
     make_runner(
-        [hook],
-        epochs=1,
-        val_dataloader=val,
-        val_cfg=dict(),
-        val_evaluator=dict(type='ldae.DenoisingMetric'),
+        [hook], epochs=1, val_dataloader=val, val_cfg=dict(), val_evaluator=dict(type='ldae.DenoisingMetric')
     ).train()
     assert (tmp_path / 'pictures' / 'epoch_1.png').is_file()
 

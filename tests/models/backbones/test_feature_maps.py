@@ -14,9 +14,7 @@ def encoder(**options) -> LDAEViT:
     torch.manual_seed(0)
     model = LDAEViT(ARCH, img_size=32, patch_size=8, conditioned=False, **options).eval()
     for name, param in model.named_parameters():
-        if name != 'pos_embed' and not name.startswith(
-            'ln2'
-        ):  # the norm of fine-tuning, which maps don't pass
+        if name != 'pos_embed' and not name.startswith('ln2'):  # the norm of fine-tuning, which maps don't pass
             torch.nn.init.normal_(param, std=0.2)
     return model
 

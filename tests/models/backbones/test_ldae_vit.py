@@ -121,9 +121,7 @@ def test_image_classifier_takes_it_unchanged_with_a_pretrained_prefix(tmp_path):
     state = {f'backbone.{key}': value for key, value in source.state_dict().items()}
     torch.save(dict(state_dict=state), tmp_path / 'pre.pth')
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'pre.pth'), prefix='backbone.')
-    backbone = dict(
-        type='ldae.LDAEViT', arch=ARCH, img_size=32, patch_size=8, out_type='avg_featmap', frozen_stages=3
-    )
+    backbone = dict(type='ldae.LDAEViT', arch=ARCH, img_size=32, patch_size=8, out_type='avg_featmap', frozen_stages=3)
     classifier = MODELS.build(
         dict(
             type='ImageClassifier',
@@ -141,10 +139,7 @@ def test_image_classifier_takes_it_unchanged_with_a_pretrained_prefix(tmp_path):
 
 def test_layer_depths_rise_from_stem_to_head():
     model = encoder()
-    depth = {
-        name: model.get_layer_depth(f'backbone.{name}', 'backbone.')[0]
-        for name, _ in model.named_parameters()
-    }
+    depth = {name: model.get_layer_depth(f'backbone.{name}', 'backbone.')[0] for name, _ in model.named_parameters()}
     assert {depth[n] for n in depth if n.startswith(('patch_embed', 'pos_embed', 'time_embed'))} == {0}
     assert [depth[f'layers.{i}.attn.qkv.weight'] for i in range(3)] == [1, 2, 3]
     assert model.get_layer_depth('head.fc.weight', 'backbone.') == (4, 5)

@@ -66,10 +66,7 @@ def test_original_image_loss_equals_the_explicit_full_basis_product(setting, tai
     tokenizer, images, sample = setting
     pred = torch.randn(B, N, D)
     full = as_numpy(tokenizer.full_basis)
-    target, weights = (
-        as_numpy(patchify(images, 4)) @ full.T,
-        np.where(np.arange(D) < LATENT, 1.0, tail_weight),
-    )
+    target, weights = (as_numpy(patchify(images, 4)) @ full.T, np.where(np.arange(D) < LATENT, 1.0, tail_weight))
     expected = loop(target, as_numpy(pred) @ full.T, weights, as_numpy(sample.weight.flatten()))
     loss = OriginalImageHead(tail_weight).loss(pred, sample, images, tokenizer)['loss'].item()
     assert loss == pytest.approx(expected, rel=1e-4)

@@ -25,9 +25,5 @@ def test_affine_map_agrees_with_a_float64_loop():
     e, d, m = (b.double() for b in (patch_map.encoder, patch_map.decoder, patch_map.mean))
     encoded = [sum(float(e[i, j]) * (float(x[j]) - float(m[j])) for j in range(5)) for i in range(2)]
     decoded = [sum(float(d[i, j]) * float(z[i]) for i in range(2)) + float(m[j]) for j in range(5)]
-    torch.testing.assert_close(
-        patch_map.encode(x).double(), torch.tensor(encoded).double(), atol=1e-5, rtol=1e-5
-    )
-    torch.testing.assert_close(
-        patch_map.decode(z).double(), torch.tensor(decoded).double(), atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(patch_map.encode(x).double(), torch.tensor(encoded).double(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(patch_map.decode(z).double(), torch.tensor(decoded).double(), atol=1e-5, rtol=1e-5)

@@ -66,9 +66,7 @@ def test_an_encoder_of_a_part_equals_an_encoder_of_an_image_that_has_no_more():
     part = model.backbone(latents, t, None, order)[-1]
     torch.testing.assert_close(model.backbone(latents, t, None, every)[-1], whole)
     # Attention knows no order: a permutation of the tokens permutes the output.
-    torch.testing.assert_close(
-        part, whole.gather(1, order[..., None].expand(-1, -1, 32)), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(part, whole.gather(1, order[..., None].expand(-1, -1, 32)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('fill', ['noisy', 'mask'])
@@ -95,11 +93,7 @@ def test_features_and_validation_are_of_all_tokens_and_always_alike():
 
 @pytest.mark.parametrize(
     ('options', 'message'),
-    [
-        (dict(ratio=1.5), 'ratio=1.5'),
-        (dict(ratio=0.99), 'leaves none of 16'),
-        (dict(fill='zero'), "fill='zero'"),
-    ],
+    [(dict(ratio=1.5), 'ratio=1.5'), (dict(ratio=0.99), 'leaves none of 16'), (dict(fill='zero'), "fill='zero'")],
 )
 def test_a_wrong_option_is_one_line(options, message):
     with pytest.raises(ConfigError, match=message):

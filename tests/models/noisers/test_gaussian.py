@@ -27,18 +27,14 @@ def test_variance_preserving_schedules_keep_unit_variance(schedule):
 
 
 def test_time_steps_are_uniform_over_all_of_them():
-    sample = GaussianNoiser(num_timesteps=10)(
-        torch.zeros(20000, 1, 1), generator=torch.Generator().manual_seed(0)
-    )
+    sample = GaussianNoiser(num_timesteps=10)(torch.zeros(20000, 1, 1), generator=torch.Generator().manual_seed(0))
     counts = torch.bincount(sample.t, minlength=10)
     chi_square = ((counts - 2000) ** 2 / 2000).sum()
     assert chi_square < 27.9  # 99.9% quantile for 9 degrees of freedom
 
 
 def test_noise_is_standard_normal():
-    noise = GaussianNoiser()(
-        torch.zeros(100, 50, 20), generator=torch.Generator().manual_seed(0)
-    ).noise.flatten()
+    noise = GaussianNoiser()(torch.zeros(100, 50, 20), generator=torch.Generator().manual_seed(0)).noise.flatten()
     assert noise.mean().abs() < 0.01
     assert noise.std().item() == pytest.approx(1, abs=0.01)
     assert (noise.pow(4).mean() - 3).abs() < 0.1

@@ -40,9 +40,7 @@ def test_single_level_has_variance_one_third():
 @pytest.mark.parametrize('t', [0, 1, 500, 998, 999])
 def test_weights_are_the_papers_at_every_kind_of_step(t):
     gamma, sigma = schedules.ddpm_linear()
-    assert schedules.loss_weight('signal_share', gamma, sigma)[t].item() == pytest.approx(
-        float(gamma[t]) ** 2
-    )
+    assert schedules.loss_weight('signal_share', gamma, sigma)[t].item() == pytest.approx(float(gamma[t]) ** 2)
     snr = float(gamma[t]) ** 2 / float(sigma[t]) ** 2
     assert schedules.loss_weight('snr', gamma, sigma)[t].item() == pytest.approx(snr)
     gamma, sigma = schedules.linear_sigma()

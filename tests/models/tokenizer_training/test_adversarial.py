@@ -42,10 +42,7 @@ def test_the_generators_gradient_leaves_the_discriminator_alone():
 
 
 def test_the_discriminators_gradient_leaves_the_generator_alone():
-    loss, fake = (
-        AdversarialLoss(1, base_channels=4, num_layers=2),
-        torch.randn(2, 1, 16, 16, requires_grad=True),
-    )
+    loss, fake = (AdversarialLoss(1, base_channels=4, num_layers=2), torch.randn(2, 1, 16, 16, requires_grad=True))
     loss(torch.randn(2, 1, 16, 16), fake).backward()
     assert fake.grad is None
 

@@ -40,10 +40,7 @@ def batch(channels: int = 3) -> dict:
 
 
 def adversarial_wrapper(model: TokenizerTrainer):
-    cfg = dict(
-        constructor='ldae.AdversarialOptimWrapperConstructor',
-        optimizer=dict(type='SGD', lr=1e-6, momentum=0.5),
-    )
+    cfg = dict(constructor='ldae.AdversarialOptimWrapperConstructor', optimizer=dict(type='SGD', lr=1e-6, momentum=0.5))
     return build_optim_wrapper(model, cfg)
 
 
@@ -198,19 +195,14 @@ def test_export_encodes_as_the_network_and_with_unit_variance():
     assert not tokenizer.is_fitted
     tokenizer.fit(images.split(2))
     assert tokenizer.encode(images).std() == pytest.approx(1, abs=1e-4)
-    torch.testing.assert_close(
-        tokenizer.decode(tokenizer.encode(images)), trainer(images), atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(tokenizer.decode(tokenizer.encode(images)), trainer(images), atol=1e-4, rtol=1e-4)
     assert not any(param.requires_grad for param in tokenizer.parameters())
 
 
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (
-            dict(tokenizer=dict(type='ldae.PatchPCATokenizer')),
-            'PatchPCATokenizer is not trained by gradients',
-        ),
+        (dict(tokenizer=dict(type='ldae.PatchPCATokenizer')), 'PatchPCATokenizer is not trained by gradients'),
         (dict(reconstruction='l3'), "reconstruction='l3' is unknown"),
         (dict(kl_weight=-1), 'kl_weight=-1 is out of range'),
         (dict(perceptual=dict(backbone='random')), r'want pixels in \[-1, 1\]'),

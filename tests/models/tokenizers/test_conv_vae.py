@@ -8,9 +8,7 @@ from ldae.models.tokenizers.conv_vae import IMAGENET_PIXELS, build_autoencoder
 from ldae.models.tokenizers.files import save_tokenizer
 from ldae.utils import ConfigError
 
-SMALL = dict(
-    img_size=32, patch_size=8, in_channels=3, latent_dim=16, downsample=4, base_channels=8, layers_per_block=1
-)
+SMALL = dict(img_size=32, patch_size=8, in_channels=3, latent_dim=16, downsample=4, base_channels=8, layers_per_block=1)
 
 
 @pytest.fixture(scope='module')
@@ -121,9 +119,7 @@ def test_a_file_restores_the_tokenizer_and_its_pixels(images, tmp_path):
 
 
 def test_an_untrained_tokenizer_names_the_config_that_trains_it(images):
-    with pytest.raises(
-        ConfigError, match='not trained: run tools/train.py configs/tokenizers/conv-vae_f8_kl.py'
-    ):
+    with pytest.raises(ConfigError, match='not trained: run tools/train.py configs/tokenizers/conv-vae_f8_kl.py'):
         ConvVAETokenizer(**SMALL).encode(images)
 
 
@@ -134,10 +130,7 @@ def test_an_untrained_tokenizer_names_the_config_that_trains_it(images):
         (dict(downsample=16), 'downsample=16 must be a power of 2 that divides patch_size=8'),
         (dict(latent_dim=6), 'latent_dim=6 must be a multiple of 4'),
         (dict(pixel_mean=[1.0]), 'must have in_channels=3 values each'),
-        (
-            dict(checkpoint='work_dirs/conv-vae_f8_kl-gan/tokenizer.pth'),
-            'does not exist.*conv-vae_f8_kl-gan.py',
-        ),
+        (dict(checkpoint='work_dirs/conv-vae_f8_kl-gan/tokenizer.pth'), 'does not exist.*conv-vae_f8_kl-gan.py'),
     ],
 )
 def test_wrong_options_are_one_clear_line(options, message):
@@ -150,10 +143,7 @@ def test_a_file_or_folder_of_another_network_is_one_clear_line(images, folder, t
     save_tokenizer(trained(images), tmp_path / 'tokenizer.pth')
     (tmp_path / 'empty').mkdir()
     cases = [
-        (
-            dict(latent_dim=32, checkpoint=tmp_path / 'tokenizer.pth'),
-            'does not fit ConvVAETokenizer: size mismatch',
-        ),
+        (dict(latent_dim=32, checkpoint=tmp_path / 'tokenizer.pth'), 'does not fit ConvVAETokenizer: size mismatch'),
         (dict(latent_dim=32, checkpoint=folder), r'\(3, 4, 4\), the config asks for \(3, 8, 4\)'),
         (dict(downsample=8, checkpoint=folder), r'\(3, 4, 4\), the config asks for \(3, 16, 8\)'),
         (dict(checkpoint=tmp_path / 'empty'), 'has no config.json'),

@@ -62,9 +62,7 @@ def test_ranks_read_disjoint_images_that_together_are_the_sample(monkeypatch):
 def test_fitting_touches_no_global_random_stream():
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    fit_tokenizer(
-        tokenizer(), Samples(torch.randn(20, 1, 28, 28, generator=torch.Generator().manual_seed(0)))
-    )
+    fit_tokenizer(tokenizer(), Samples(torch.randn(20, 1, 28, 28, generator=torch.Generator().manual_seed(0))))
     assert torch.equal(torch.get_rng_state(), state)
 
 

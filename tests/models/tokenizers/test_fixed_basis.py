@@ -43,9 +43,7 @@ def test_dct_latents_are_scipys_lowest_coefficients(colour, d):
     tokenizer = DCTTokenizer(28, 7, 3, d, latent_norm='none')
     patches = patchify(colour[:4], 7).double().numpy().reshape(4, 16, 3, 7, 7)
     coefficients = dctn(patches, axes=(-2, -1), norm='ortho')
-    expected = np.stack([coefficients[..., c, u, v] for u, v in zigzag(7) for c in range(3)], axis=-1)[
-        ..., :d
-    ]
+    expected = np.stack([coefficients[..., c, u, v] for u, v in zigzag(7) for c in range(3)], axis=-1)[..., :d]
     np.testing.assert_allclose(tokenizer.encode(colour[:4]), expected, atol=2e-5)
 
 
@@ -97,9 +95,7 @@ def test_state_travels_in_a_file(kind, grey, tmp_path):
     save_tokenizer(tokenizer, tmp_path / 't.pth')
     copy = kind(28, 7, 1, 8, checkpoint=str(tmp_path / 't.pth'))
     assert torch.equal(copy.encode(grey[:2]), tokenizer.encode(grey[:2]))
-    with pytest.raises(
-        ConfigError, match=f'holds a {kind.__name__}, the config asks for a PatchPCATokenizer'
-    ):
+    with pytest.raises(ConfigError, match=f'holds a {kind.__name__}, the config asks for a PatchPCATokenizer'):
         PatchPCATokenizer(28, 7, 1, 8, checkpoint=str(tmp_path / 't.pth'))
 
 

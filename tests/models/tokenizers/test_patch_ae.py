@@ -111,9 +111,7 @@ def test_training_goes_on_from_a_file(autoencoder, images, tmp_path):
     copy = PatchAETokenizer(**GEOMETRY, checkpoint=str(tmp_path / 'tokenizer.pth'))
     assert torch.equal(copy.encode(images), autoencoder.encode(images))
     result = copy.training_net()(images)
-    torch.testing.assert_close(
-        result.output, autoencoder.decode(autoencoder.encode(images)), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(result.output, autoencoder.decode(autoencoder.encode(images)), atol=1e-4, rtol=0)
 
 
 def test_a_trained_tokenizer_is_frozen_and_serves_a_model(autoencoder, images, tmp_path):
@@ -131,9 +129,7 @@ def test_a_trained_tokenizer_is_frozen_and_serves_a_model(autoencoder, images, t
 @pytest.mark.parametrize('kind', KINDS)
 def test_an_untrained_tokenizer_names_the_config_that_trains_it(kind):
     name = 'ae' if kind is PatchAETokenizer else 'vae'
-    with pytest.raises(
-        ConfigError, match=f'not trained: run tools/train.py configs/tokenizers/patch-{name}_d64.py'
-    ):
+    with pytest.raises(ConfigError, match=f'not trained: run tools/train.py configs/tokenizers/patch-{name}_d64.py'):
         kind(256, 16, 3, 64).encode(torch.zeros(1, 3, 256, 256))
 
 
@@ -147,36 +143,11 @@ def bad_files(tmp_path, autoencoder):
 @pytest.mark.parametrize(
     ('kind', 'file', 'options', 'message'),
     [
-        (
-            PatchAETokenizer,
-            'cifar10/patch-ae_d8/tokenizer.pth',
-            {},
-            'with .*patch-ae_d8.py --scale cifar10$',
-        ),
-        (
-            PatchAETokenizer,
-            'patch-ae_d32/tokenizer.pth',
-            {},
-            'does not exist: make it with .*patch-ae_d32.py',
-        ),
-        (
-            PatchAETokenizer,
-            'patch-ae_d8/tokenizer.pth',
-            dict(latent_dim=8),
-            r'\(4, 49\), .*\(8, 49\).*patch-ae_d8.py',
-        ),
-        (
-            PatchAETokenizer,
-            'patch-ae_d8/tokenizer.pth',
-            dict(patch_size=14),
-            r'\(4, 49\), .*\(4, 196\).*patch-ae_d8',
-        ),
-        (
-            PatchAETokenizer,
-            'patch-ae_d8/tokenizer.pth',
-            dict(latent_norm='none'),
-            "latent_norm='global'.*patch-ae_d8",
-        ),
+        (PatchAETokenizer, 'cifar10/patch-ae_d8/tokenizer.pth', {}, 'with .*patch-ae_d8.py --scale cifar10$'),
+        (PatchAETokenizer, 'patch-ae_d32/tokenizer.pth', {}, 'does not exist: make it with .*patch-ae_d32.py'),
+        (PatchAETokenizer, 'patch-ae_d8/tokenizer.pth', dict(latent_dim=8), r'\(4, 49\), .*\(8, 49\).*patch-ae_d8.py'),
+        (PatchAETokenizer, 'patch-ae_d8/tokenizer.pth', dict(patch_size=14), r'\(4, 49\), .*\(4, 196\).*patch-ae_d8'),
+        (PatchAETokenizer, 'patch-ae_d8/tokenizer.pth', dict(latent_norm='none'), "latent_norm='global'.*patch-ae_d8"),
         (
             PatchVAETokenizer,
             'patch-ae_d8/tokenizer.pth',

@@ -18,9 +18,7 @@ def images() -> torch.Tensor:
 
 
 def fitted(images: torch.Tensor, **kwargs) -> PatchPCATokenizer:
-    tokenizer = PatchPCATokenizer(
-        **dict(dict(img_size=28, patch_size=7, in_channels=1, latent_dim=8), **kwargs)
-    )
+    tokenizer = PatchPCATokenizer(**dict(dict(img_size=28, patch_size=7, in_channels=1, latent_dim=8), **kwargs))
     tokenizer.fit(images.split(64))
     return tokenizer
 
@@ -66,9 +64,7 @@ def test_decode_then_encode_is_the_identity_and_the_reverse_a_projection(images,
 
 def test_all_components_reconstruct_the_image(images):
     tokenizer = fitted(images, latent_dim=49)
-    torch.testing.assert_close(
-        tokenizer.decode(tokenizer.encode(images[:5])), images[:5], atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(tokenizer.decode(tokenizer.encode(images[:5])), images[:5], atol=1e-4, rtol=1e-4)
 
 
 def test_basis_rows_are_orthonormal(images):

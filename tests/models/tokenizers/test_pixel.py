@@ -41,10 +41,7 @@ def test_resized_pixels_are_those_of_pil_and_torchvision(resized):
     tokens = tokenizer.encode(x)
     pil = np.stack(
         [
-            [
-                np.asarray(Image.fromarray(c.numpy()).resize((resized, resized), Image.Resampling.BICUBIC))
-                for c in i
-            ]
+            [np.asarray(Image.fromarray(c.numpy()).resize((resized, resized), Image.Resampling.BICUBIC)) for c in i]
             for i in x
         ]
     )

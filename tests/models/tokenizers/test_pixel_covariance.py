@@ -88,9 +88,7 @@ class Bytes(torch.utils.data.Dataset):
         return dict(inputs=self.images[index])
 
 
-@pytest.mark.parametrize(
-    'options', [dict(mean=[120.0, 110.0, 100.0], std=[50.0, 60.0, 70.0], to_rgb=True), dict()]
-)
+@pytest.mark.parametrize('options', [dict(mean=[120.0, 110.0, 100.0], std=[50.0, 60.0, 70.0], to_rgb=True), dict()])
 def test_a_fit_to_bytes_is_the_fit_to_what_the_preprocessor_makes_of_them(options):
     """A data set of floats takes the way through the preprocessor."""
     found, expected = (PatchPCATokenizer(8, 4, 3, 5) for _ in range(2))
