@@ -2,6 +2,8 @@
 """From a prepared config to a Runner that can start, or to one line that says why it can't."""
 
 import atexit
+import itertools
+from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -21,6 +23,7 @@ from ldae.utils.signals import end_workers
 from .batch import check_size
 from .dry_run import dry_run, explain_errors
 
+RUN_NUMBERS = itertools.count(1)
 HOOKS_OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
 
@@ -33,6 +36,7 @@ def build_runner(cfg: Config) -> Runner:
     """
     _find_checkpoint(cfg)
     check_config(cfg)
+    _name_run(cfg)
     _leave_hooks_out(cfg)
     _use_safe_checkpoints(cfg)
     compat.write_checkpoints_by(atomic_save)
@@ -54,6 +58,14 @@ def build_runner(cfg: Config) -> Runner:
     if isinstance(runner._train_loop, dict):
         runner._train_loop = resumable(runner._train_loop)
     return runner
+
+
+def _name_run(cfg: Config) -> None:
+    """A process's second run gets a name of its own: mmengine adds no more than the second, and would share the log."""
+    number = next(RUN_NUMBERS)
+    if number > 1:
+        name = cfg.get('experiment_name') or Path(cfg.filename or 'run').stem
+        cfg.experiment_name = f'{name}_{number}'
 
 
 def _start_processes(cfg: Config) -> None:

@@ -148,6 +148,18 @@ def test_hooks_can_be_left_out_and_gradients_clipped_by_value(tmp_path: Path):
         load_config('ldae::ldae/demo_fashion-mnist.py', {'default_hooks.health_': None})
 
 
+def test_two_runs_that_start_in_the_same_second_keep_a_log_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr('mmengine.runner.runner.time.strftime', lambda *_: '20260102_030405')
+    options = {'train_dataloader.num_workers': 0, 'experiment_name': 'twice'}
+    cfg = load_config('ldae::ldae/demo_fashion-mnist.py', options)
+    runs = [build_runner(prepare(cfg.copy(), LaunchOptions(work_dir=str(tmp_path / name)))) for name in 'ab']
+    for run, name in zip(runs, 'ab', strict=True):
+        run.logger.info(f'this is run {name}')
+    logs = [''.join(path.read_text() for path in (tmp_path / name).rglob('*.log')) for name in 'ab']
+    assert [[f'run {name}' in log for name in 'ab'] for log in logs] == [[True, False], [False, True]]
+    assert runs[0].message_hub is not runs[1].message_hub
+
+
 def test_data_root_option(tmp_path: Path):
     cfg = make_config()
     cfg.train_dataloader.dataset.data_root = 'old'
