@@ -21,6 +21,7 @@ from ldae.config.packed import use_packed_data
 from ldae.models.tokenizers import BaseTokenizer, PatchLinearTokenizer, PixelNormalization
 from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError
+from ldae.utils.rng import Draws, preserved_rng
 
 
 def fit_tokenizer_of(cfg: Config, **options: Any) -> BaseTokenizer:
@@ -62,16 +63,33 @@ def fit_tokenizer(
     Args:
         data_preprocessor: The model's, so that the tokenizer sees what it will see in training.
         num_images: Size of the sample; None takes all.
-        seed: Of the sample. It has a generator of its own: no other random stream is touched.
+        seed: Of the sample, and of what augmentation draws for each of its images, whatever the workers and processes.
+            No other random stream is touched.
         progress: Show a bar on rank 0 if it writes to a terminal.
 
     Raises:
         ConfigError: If there are fewer images than processes.
     """
-    mine = sample_indices(len(dataset), num_images, seed)[dist.get_rank() :: dist.get_world_size()]
+    # Images of a batch that is drawn for as a whole would depend on who else is in it.
+    size = 1 if getattr(dataset, 'crop_scale', None) is not None else batch_size
+    order = _order(sample_indices(len(dataset), num_images, seed), size, seed)
     own = dict(collate_fn=collate, generator=torch.Generator().manual_seed(seed))
-    loader = DataLoader(dataset, batch_size, sampler=mine, num_workers=num_workers, **own)
-    batches = _inputs(loader, progress and dist.is_main_process())
+    loader = DataLoader(dataset, batch_sampler=order, num_workers=num_workers, **own)
+    with preserved_rng():
+        _fit(tokenizer, _inputs(loader, progress and dist.is_main_process()), data_preprocessor)
+
+
+def _order(sample: list[int], batch_size: int, seed: int) -> list[Draws]:
+    """This rank's batches of a sample; what an image's augmentation draws follows from its place in the whole sample."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    mine, before_training = sample[rank::world], -1
+    starts = range(0, len(mine), batch_size)
+    return [
+        Draws(mine[start : start + batch_size], seed, before_training, start * world + rank, world) for start in starts
+    ]
+
+
+def _fit(tokenizer: BaseTokenizer, batches: Iterator[Tensor], data_preprocessor: nn.Module | None) -> None:
     first = list(islice(batches, 1))
     batches = chain(first, batches)
     normalization = None
@@ -103,7 +121,7 @@ def collate(batch: list | dict) -> dict:
 def _inputs(loader: DataLoader, progress: bool) -> Iterator[Tensor]:
     """Images (B, C, H, W) as the data set gives them, with a progress bar counting them."""
     options = dict(desc='fit tokenizer', unit='img', disable=None if progress else True)
-    with tqdm(total=len(loader.sampler), **options) as bar:
+    with tqdm(total=sum(map(len, loader.batch_sampler)), **options) as bar:
         for batch in loader:
             yield batch['inputs']
             bar.update(len(batch['inputs']))

@@ -39,6 +39,32 @@ def test_single_samples_and_whole_batches_give_the_same_result():
     torch.testing.assert_close(fits[0].variances, fits[1].variances, atol=1e-4, rtol=1e-4)
 
 
+class Augmented(Samples):
+    """Adds noise to an image as it is read."""
+
+    def __getitem__(self, index: int) -> dict:
+        return dict(inputs=super().__getitem__(index)['inputs'] + torch.randn(1, 28, 28))
+
+
+@pytest.mark.parametrize('kind', ['one by one', 'in whole batches'])
+def test_augmented_images_give_one_result_whatever_batches_workers_and_processes(kind, monkeypatch):
+    images = IDXDataset(split='test', indices=96, with_label=False, crop_scale=(0.2, 1.0))
+    dataset = images if kind == 'in whole batches' else Augmented(images.images.float() / 64)
+    monkeypatch.setattr('ldae.models.tokenizers.fit._fit', lambda tokenizer, batches, _: read.extend(batches))
+    seen = []
+    for world, batch_size, num_workers in ((1, 32, 0), (1, 7, 2), (2, 16, 0)):
+        monkeypatch.setattr('mmengine.dist.get_world_size', lambda world=world: world)
+        ranks = []
+        for rank in range(world):
+            read = []
+            monkeypatch.setattr('mmengine.dist.get_rank', lambda rank=rank: rank)
+            fit_tokenizer(tokenizer(), dataset, batch_size=batch_size, num_workers=num_workers)
+            ranks.append(torch.cat(read))
+        seen.append(torch.stack(ranks, dim=1).flatten(0, 1))
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+
+
 def test_a_sample_is_without_replacement_seeded_and_of_the_asked_size():
     first, second, other = sample_indices(100, 30, 0), sample_indices(100, 30, 0), sample_indices(100, 30, 1)
     assert first == second != other
