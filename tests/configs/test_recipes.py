@@ -30,10 +30,10 @@ SCHEDULES = [
 ]
 
 
-def learning_rates(name: str) -> list[float]:
-    """The config's lr at every step."""
+def learning_rates(name: str, scale: float = 1) -> list[float]:
+    """The config's lr at every step, of parameters that have a share of it."""
     cfg = load_config(ROOT / name)
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr * scale)
     wrapper = OptimWrapper(optimizer)
     schedulers = [
         PARAM_SCHEDULERS.build(scheduler, default_args=dict(optimizer=wrapper, epoch_length=STEPS))
@@ -62,6 +62,19 @@ def test_lr_warms_up_linearly_and_falls_by_half_a_cosine(name, peak, warm_up, ep
         assert lrs[round(epoch * STEPS)] == pytest.approx(expected, abs=1.1 * one_step), epoch
     assert max(lrs) == pytest.approx(peak)
     assert lrs[-1] == pytest.approx(final, abs=peak * 1e-5)
+
+
+@pytest.mark.parametrize('name', ['ldae_vit-b_finetune', 'ldae_vit-l_finetune', 'mae_vit-l_256_finetune'])
+@pytest.mark.parametrize('layers_from_the_top', [0, 1, 13, 25])
+def test_a_layers_lr_is_its_share_of_maes_schedule_down_to_the_end(name, layers_from_the_top):
+    cfg = load_config(ROOT / f'benchmarks/{name}.py')
+    peak, share = cfg.optim_wrapper.optimizer.lr, cfg.optim_wrapper.paramwise_cfg.layer_decay_rate**layers_from_the_top
+    lrs = learning_rates(f'benchmarks/{name}.py', share)
+    for epoch in (5, 40, 70, 99):  # MAE's util/lr_sched.py: half a cosine down to min_lr, the whole times lr_scale
+        maes = 1e-6 + (peak - 1e-6) * 0.5 * (1 + math.cos(math.pi * (epoch - 5) / 95))
+        assert lrs[epoch * STEPS] == pytest.approx(share * maes, rel=0.02), epoch
+    assert lrs[-1] == pytest.approx(share * 1e-6, rel=0.4)  # a step before the end
+    assert sum(lrs) == pytest.approx(share * sum(learning_rates(f'benchmarks/{name}.py')), rel=1e-6)
 
 
 def test_paper_recipe_is_adam_without_decay_at_batch_2048():

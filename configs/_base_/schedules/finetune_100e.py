@@ -12,10 +12,18 @@ optim_wrapper = dict(
     ),
 )
 
-# MAE's five warm-up epochs and final lr of 1e-6.
+# MAE's five warm-up epochs and final lr of 1e-6, of which each layer has its share, as of the peak.
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-9, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=95, by_epoch=True, begin=5, end=100, eta_min=1e-6, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=95,
+        by_epoch=True,
+        begin=5,
+        end=100,
+        eta_min_ratio=1e-6 / 4e-3,
+        convert_to_iter_based=True,
+    ),
 ]
 
 train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=1)
