@@ -38,7 +38,7 @@ def build_runner(cfg: Config) -> Runner:
     check_config(cfg)
     _name_run(cfg)
     _leave_hooks_out(cfg)
-    _use_safe_checkpoints(cfg)
+    _use_our_hooks(cfg)
     compat.write_checkpoints_by(atomic_save)
     compat.merge_equal_param_groups()
     if cfg.get('launcher', 'none') != 'none':
@@ -80,7 +80,11 @@ def _start_processes(cfg: Config) -> None:
         options.init_method = place
 
 
-def _use_safe_checkpoints(cfg: Config) -> None:
+def _use_our_hooks(cfg: Config) -> None:
+    """Ours in place of mmengine's: checkpoints are written whole, averages of weights count updates."""
+    for hook in cfg.get('custom_hooks') or ():
+        if hook.get('type') in ('EMAHook', 'mmengine.EMAHook'):
+            hook.type = 'ldae.SkipAwareEMAHook'
     if cfg.get('default_hooks') is None:
         cfg.default_hooks = ConfigDict()
     hook = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))

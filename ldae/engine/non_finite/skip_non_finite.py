@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook
-from mmengine.optim import AmpOptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -219,10 +219,15 @@ class RunningStatistics:
 
 @HOOKS.register_module()
 class SkipAwareEMAHook(LDAEHook, EMAHook):
-    """mmengine's EMAHook, which leaves the average alone where :class:`SkipNonFiniteHook` has skipped a step; options are
-    mmengine's. It has to know at each step, so it waits for the device."""
+    """mmengine's EMAHook by updates of the weights: the average is left alone while gradients accumulate, and where
+    :class:`SkipNonFiniteHook` has skipped a step; options are mmengine's. It has to know at each update, so it waits
+    for the device then."""
 
     def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
+        wrappers = runner.optim_wrapper
+        wrappers = wrappers.values() if isinstance(wrappers, OptimWrapperDict) else [wrappers]
+        if not any(wrapper.should_update() for wrapper in wrappers):
+            return
         guards = [hook for hook in runner.hooks if isinstance(hook, SkipNonFiniteHook)]
         if not any(guard.is_skipped(runner) for guard in guards):
             super().after_train_iter(runner, batch_idx, **step)

@@ -59,7 +59,7 @@ class AdversarialLoss(nn.Module):
     Args:
         in_channels: Image channels.
         weight: What the adaptive weight is multiplied by.
-        start_step: Steps before which there is no discriminator, neither trained nor heard.
+        start_step: Updates of the weights before which there is no discriminator, neither trained nor heard.
         base_channels, num_layers: See :class:`PatchDiscriminator`.
     """
 

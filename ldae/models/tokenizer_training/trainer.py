@@ -128,17 +128,23 @@ class TokenizerTrainer(BaseModel):
                 "optim_wrapper.constructor='ldae.AdversarialOptimWrapperConstructor'"
             )
         images = self.data_preprocessor(data, True)['inputs']
-        is_on = self._count_step() >= unwrapped(self.adversarial).start_step
+        is_on = self._steps_before() >= unwrapped(self.adversarial).start_step
         result, log = self._step_net(images, optim_wrapper['net'], is_on)
+        self._count(optim_wrapper['net'])
         log['discriminator_loss'] = self._step_discriminator(result, optim_wrapper['adversarial'], is_on)
         return log
 
-    def _count_step(self) -> int:
-        """Steps before this one; the buffer is read from the device once."""
-        before = int(self.steps) if self._known_steps is None else self._known_steps
-        self._known_steps = before + 1
-        self.steps += 1
-        return before
+    def _steps_before(self) -> int:
+        """Updates of the weights before this batch; the buffer is read from the device once."""
+        if self._known_steps is None:
+            self._known_steps = int(self.steps)
+        return self._known_steps
+
+    def _count(self, wrapper: OptimWrapper) -> None:
+        """Count an update, which several accumulated batches share."""
+        if wrapper.should_update():
+            self._known_steps += 1
+            self.steps += 1
 
     def _load_from_state_dict(self, *args) -> None:
         self._known_steps = None

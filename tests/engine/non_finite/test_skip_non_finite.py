@@ -129,6 +129,21 @@ def test_the_average_of_the_weights_leaves_a_skipped_step_out(make_runner):
     assert [same(a, b) for a, b in zip(keep.ema, keep.ema[1:], strict=False)] == [False, True, False]
 
 
+def test_the_average_of_the_weights_counts_updates_of_them(make_runner):
+    def average(accumulated):
+        keep = Keep()
+        wrapper = dict(copy.deepcopy(PLAIN), accumulative_counts=accumulated)
+        runner = make_runner([SkipNonFiniteHook(), SkipAwareEMAHook(momentum=0.1), keep], optim_wrapper=wrapper)
+        runner.train()
+        return [state for state, _ in keep.after], keep.ema[-1]
+
+    weights, found = average(accumulated=2)
+    name = 'backbone.layers.0.attn.qkv.weight'
+    first, last = weights[1][name], weights[3][name]  # of four batches, the second and the fourth change the weights
+    torch.testing.assert_close(found[f'module.{name}'], 0.9 * first + 0.1 * last, rtol=0, atol=1e-7)
+    assert found['steps'] == 2
+
+
 def test_the_learning_rate_goes_on_by_steps(make_runner):
     scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=4)]
 

@@ -157,6 +157,14 @@ def test_the_discriminator_sleeps_until_its_step_also_after_a_resume():
     assert log['adversarial_weight'] > 0
 
 
+def test_the_discriminator_waits_for_updates_not_for_batches():
+    trainer = conv_trainer(adversarial=dict(DISCRIMINATOR, start_step=2))
+    wrapper = adversarial_wrapper(trainer)
+    wrapper['net']._accumulative_counts = 3
+    heard = [float(trainer.train_step(batch(), wrapper)['discriminator_loss']) > 0 for _ in range(7)]
+    assert heard == [False] * 6 + [True]
+
+
 class Wrapper(MMDistributedDataParallel):
     """What mmengine takes for a wrapper, without processes."""
 
@@ -220,7 +228,14 @@ def test_steps_are_counted_without_reading_the_device_and_anew_after_loading():
     nn.Module.__init__(trainer)
     trainer.register_buffer('steps', torch.tensor(3))
     trainer._known_steps = None
-    assert [trainer._count_step() for _ in range(2)] == [3, 4]
+    wrapper = OptimWrapper(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1))
+
+    def count_step() -> int:
+        before = trainer._steps_before()
+        trainer._count(wrapper)
+        return before
+
+    assert [count_step() for _ in range(2)] == [3, 4]
     assert int(trainer.steps) == 5
     trainer.load_state_dict(dict(steps=torch.tensor(9)))
-    assert trainer._count_step() == 9
+    assert count_step() == 9
