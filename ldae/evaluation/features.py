@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ldae.models import LDAE, LDAEViT
+from ldae.models.noisers import noise_of_images
 from ldae.utils import ConfigError, check_range
 from ldae.utils.models import unwrapped
 
@@ -105,13 +106,6 @@ def features_of_settings(
                 z = model.noiser(latents, t.expand(len(latents)), noise=noise).z_t if noised else latents
                 inputs = model._encoder_input(z)
             yield features_of_blocks(model, images, blocks, partial(backbone_of(model), inputs, t))
-
-
-def noise_of_images(index: Sequence[int], like: Tensor) -> Tensor:
-    """Standard normal noise shaped and placed as ``like`` (B, N, d), that of an image given by its number: the same in
-    any batch, on any device and on any number of processes."""
-    rows = [torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(int(number))) for number in index]
-    return torch.stack(rows).to(like)
 
 
 def resolve_inputs(

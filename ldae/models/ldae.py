@@ -143,7 +143,7 @@ class LDAE(BaseSelfSupervisor):
         """Features of images (B, C, H, W), or of latents, at the encoder's transfer time step; the last is (B, N, C)."""
         latents = self._latents(inputs)
         if self.transfer_noise:
-            latents = self.noiser.at_level(latents, self.backbone.timestep)
+            latents = self.noiser.at_level(latents, self.backbone.timestep, inputs)
         return self.backbone(self._encoder_input(latents))
 
     def forward(

@@ -10,11 +10,11 @@ from ldae.evaluation.features import (
     block_features,
     features_of_blocks,
     features_of_settings,
-    noise_of_images,
     num_blocks,
     pooled_features,
     resolve_inputs,
 )
+from ldae.models.noisers import noise_of_images
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
 

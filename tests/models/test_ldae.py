@@ -229,8 +229,11 @@ def test_transfer_of_a_class_conditioned_encoder_is_that_without_label():
 
 def test_noisy_transfer_takes_features_of_the_latent_at_the_transfer_time_step(tmp_path):
     model, x = build(transfer_noise=True), images()
-    noise = torch.randn(4, 16, 6, generator=torch.Generator().manual_seed(0))
-    z_t = model.tokenizer.encode(x) + model.noiser.sigma[10] * noise
+    latents = model.tokenizer.encode(x)
+    z_t = model.noiser.at_level(latents, 10, x)
+    noise = (z_t - latents) / model.noiser.sigma[10]
+    assert noise.std() == pytest.approx(1, abs=0.1)
+    assert noise.flatten(1).corrcoef().fill_diagonal_(0).abs().max() < 0.35  # each image its own: 96 values
     expected = model.backbone(z_t)[0]
     torch.testing.assert_close(model.extract_feat(x)[0], expected)
     assert not torch.allclose(build().extract_feat(x)[0], expected, atol=1e-3)
@@ -241,6 +244,13 @@ def test_noisy_transfer_takes_features_of_the_latent_at_the_transfer_time_step(t
     state = {k.removeprefix('backbone.'): v for k, v in model.state_dict().items() if k.startswith('backbone.')}
     encoder.load_state_dict(state, strict=False)
     torch.testing.assert_close(encoder(x)[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_an_images_noisy_features_dont_depend_on_its_batch():
+    model, x = build(transfer_noise=True), images()
+    whole = model.extract_feat(x)[0]
+    torch.testing.assert_close(model.extract_feat(x.flip(0))[0].flip(0), whole)
+    torch.testing.assert_close(model.extract_feat(x[2:3])[0], whole[2:3])
 
 
 def test_a_noiser_in_the_encoder_needs_a_tokenizer():

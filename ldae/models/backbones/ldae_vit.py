@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from mmengine.model import ModuleList
 from mmpretrain.models.backbones import VisionTransformer
-from mmpretrain.models.utils import build_2d_sincos_position_embedding, resize_pos_embed
+from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ldae.models.layers import DiTBlock, LabelEmbed, PatchEmbed, TimestepEmbed, init_dit_weights
 from ldae.models.layers.dit_block import NORM_CFG, CondRatio, check_arch
-from ldae.models.layers.patches import token_index
+from ldae.models.layers.patches import sincos_positions, token_index
 from ldae.registry import MODELS
 from ldae.utils import Choice, ConfigError, PositiveInt, Share, check_range, checked
 
@@ -148,8 +148,8 @@ class LDAEViT(VisionTransformer):
             self.patch_embed.patch_map = self.tokenizer.patch_map
 
     def _set_positions(self) -> None:
-        rows, cols = self.patch_resolution = self.patch_embed.init_out_size
-        self.pos_embed.data.copy_(build_2d_sincos_position_embedding((rows, cols), self.embed_dims))
+        self.patch_resolution = self.patch_embed.init_out_size
+        self.pos_embed.data.copy_(sincos_positions(self.patch_resolution, self.embed_dims))
 
     def init_weights(self) -> None:
         """DiT's initialisation, then a pre-trained checkpoint if ``init_cfg`` names one."""
@@ -191,10 +191,10 @@ class LDAEViT(VisionTransformer):
         return tuple(outs)
 
     def _tokenize(self, images: Tensor) -> Tensor:
-        """Raw images -> latents, or what they decode to; noised first if there is a noiser, each time alike."""
+        """Raw images -> latents, or what they decode to; noised first if there is a noiser, each image always alike."""
         latents = self.tokenizer.encode(images)
         if self.noiser is not None:
-            latents = self.noiser.at_level(latents, self.timestep)
+            latents = self.noiser.at_level(latents, self.timestep, images)
         return latents if self.patch_embed.takes_latents else self.tokenizer.decode(latents)
 
     def _condition(self, t: Tensor | None, labels: Tensor | None, device: torch.device) -> tuple[Tensor, ...]:

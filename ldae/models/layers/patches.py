@@ -3,6 +3,7 @@
 a flattened convolution weight."""
 
 import torch
+from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +18,14 @@ def patch_view(images: Tensor, patch_size: int) -> Tensor:
 def patchify(images: Tensor, patch_size: int) -> Tensor:
     """(B, C, H, W) -> (B, N, C * p * p) with N = (H / p) * (W / p), patches in row-major order."""
     return patch_view(images, patch_size).flatten(3).flatten(1, 2)
+
+
+def sincos_positions(grid: tuple[int, int], embed_dims: int) -> Tensor:
+    """Fixed positions (1, N, C) of a grid (rows, columns) of tokens that stand row by row.
+
+    mmpretrain numbers a grid of (height, width) column by column, which is the same for squares only.
+    """
+    return build_2d_sincos_position_embedding(grid[::-1], embed_dims)
 
 
 def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int]) -> Tensor:

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import torch
 from mmengine.model import BaseModule
-from mmpretrain.models.utils import build_2d_sincos_position_embedding
 from torch import Tensor, nn
 
-from ldae.models.layers.patches import token_index
+from ldae.models.layers.patches import sincos_positions, token_index
 from ldae.models.noisers import GaussianNoiser
 from ldae.registry import MODELS
 from ldae.utils import Choice, ConfigError, Share, checked
@@ -48,7 +47,7 @@ class RandomMasking(BaseModule):
         self.embed = nn.Linear(latent_dim, embed_dims) if fill == 'noisy' else None
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims)) if fill == 'mask' else None
         # Without it, the places of filled tokens would be lost on the decoder, which has no positions of its own.
-        positions = build_2d_sincos_position_embedding(grid, embed_dims)
+        positions = sincos_positions(grid, embed_dims)
         self.register_buffer('positions', positions, persistent=False)
 
     def init_weights(self) -> None:

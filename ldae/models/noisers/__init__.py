@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
 from ldae.models.noisers import schedules
 
-from .gaussian import GaussianNoiser, NoisySample
+from .gaussian import GaussianNoiser, NoisySample, noise_of_images

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Additive Gaussian noise on latent tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,9 @@ from ldae.utils import PositiveInt, check_choice, checked
 from ldae.utils.signatures import check_arguments
 
 from .schedules import Weighting, loss_weight
+
+#: 2^64 over the golden ratio, as a signed number: its multiples modulo 2^64 are spread evenly.
+GOLDEN_RATIO = 0x9E3779B97F4A7C15 - 2**64
 
 
 class NoisySample(NamedTuple):
@@ -80,10 +83,11 @@ class GaussianNoiser(BaseModule):
         gamma, sigma, weight = (table[t].view(-1, 1, 1) for table in (self.gamma, self.sigma, self.weight))
         return NoisySample(z0, gamma * z0 + sigma * noise, noise, t, gamma, sigma, weight)
 
-    def at_level(self, z0: Tensor, timestep: int) -> Tensor:
-        """Latents z0 (B, N, d) noised to one level, with the same noise in every call: z_t (B, N, d)."""
+    def at_level(self, z0: Tensor, timestep: int, images: Tensor) -> Tensor:
+        """Latents z0 (B, N, d) noised to one level: z_t (B, N, d). Noise follows from the ``images`` (B, ...) of which
+        these are the latents, bit by bit, so that it is the same in every call and in any batch."""
         t = torch.full((len(z0),), timestep, device=z0.device)
-        return self(z0, t, torch.Generator(z0.device).manual_seed(0)).z_t
+        return self(z0, t, noise=noise_of_images(content_seeds(images), z0)).z_t
 
     def draw(self, sampler: Callable[[int], Tensor], batch_size: int) -> Tensor:
         """This rank's rows of what ``sampler(size of the global batch)`` gives, interleaved as mmengine's sampler deals
@@ -91,3 +95,17 @@ class GaussianNoiser(BaseModule):
         world = dist.get_world_size() if self.rank_invariant and self.training else 1
         values = sampler(batch_size * world)
         return values[dist.get_rank() :: world] if world > 1 else values
+
+
+def noise_of_images(seeds: Sequence[int], like: Tensor) -> Tensor:
+    """Standard normal noise shaped and placed as ``like`` (B, N, d), that of an image given by its seed: the same in
+    any batch, on any device and on any number of processes."""
+    rows = [torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+    return torch.stack(rows).to(like)
+
+
+def content_seeds(images: Tensor) -> list[int]:
+    """A seed of 63 bits for each of float images (B, ...): a sum of their bits with weights, in exact integers."""
+    bits = images.detach().float().flatten(1).contiguous().view(torch.int32).long()
+    weights = torch.arange(1, bits.shape[1] + 1, device=bits.device) * GOLDEN_RATIO | 1
+    return ((bits * weights).sum(dim=1) & (2**63 - 1)).tolist()

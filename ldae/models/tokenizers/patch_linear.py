@@ -107,7 +107,7 @@ class PatchLinearTokenizer(BaseTokenizer):
             normalization: What training does to such uint8 pixels; None leaves them in 0 to 255.
 
         Raises:
-            ConfigError: If the sample has too few patches to span the latent space.
+            ConfigError: If the sample has too few patches to span the latent space, or values that aren't finite.
         """
         statistics = None
         for images in batches:
@@ -122,6 +122,11 @@ class PatchLinearTokenizer(BaseTokenizer):
                 f'{type(self).__name__} has no images to be fitted on: check the training data, or give num_images'
             )
         mean, covariance, count = statistics.finalize()
+        if not covariance.isfinite().all():
+            raise ConfigError(
+                f'{type(self).__name__}: the images that it is fitted on hold NaN or infinite values: check the training '
+                'data and what its pipeline and the data_preprocessor divide by'
+            )
         if count <= self.latent_dim:
             raise ConfigError(
                 f'{count} patches cannot span latent_dim={self.latent_dim}: fit {type(self).__name__} on more images'

@@ -83,6 +83,12 @@ def test_unconditioned_encoder_is_timm_s_vit():
     torch.testing.assert_close(ours(images)[0], theirs(images), atol=1e-4, rtol=1e-4)
 
 
+def test_positions_of_an_oblong_image_are_those_of_the_square_around_it():
+    square = LDAEViT(ARCH, 24, 4, 1, conditioned=False).pos_embed.detach().unflatten(1, (6, 6))
+    oblong = LDAEViT(ARCH, (16, 24), 4, 1, conditioned=False).pos_embed.detach().unflatten(1, (4, 6))
+    assert torch.equal(oblong, square[:, :4])
+
+
 def test_positions_are_fixed_sin_cos_and_survive_initialisation():
     model = encoder()
     model.init_weights()

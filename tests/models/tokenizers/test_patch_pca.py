@@ -152,3 +152,10 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path):
     (tmp_path / 'x.pth').write_bytes(b'not a checkpoint')
     with pytest.raises(ConfigError, match='is not a tokenizer file'):
         PatchPCATokenizer(28, 7, 1, 8, checkpoint=str(tmp_path / 'x.pth'))
+
+
+def test_an_image_that_is_not_finite_is_named_as_the_cause():
+    images = torch.rand(20, 3, 16, 16)
+    images[7, 1, 3, 3] = float('nan')
+    with pytest.raises(ConfigError, match='the images that it is fitted on hold NaN or infinite values'):
+        PatchPCATokenizer(16, 4, 3, 8).fit(images.split(5))
