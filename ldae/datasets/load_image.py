@@ -41,6 +41,8 @@ REASONS = (
 MAX_PIXELS = 89_478_485  # from here on Pillow warns of a decompression bomb
 MAX_ASPECT = 100  # resized by its short side, such an image would fill the memory
 PNG, CHECKED = b'\x89PNG\r\n\x1a\n', (b'IHDR', b'PLTE', b'IDAT')
+# Colour profiles and texts change no pixel here, and libpng complains of odd ones, on stderr and each time that it reads them.
+NEEDLESS = (b'iCCP', b'sRGB', b'gAMA', b'cHRM', b'iTXt', b'tEXt', b'zTXt')
 JPEG, END_OF_IMAGE, START_OF_SCAN = b'\xff\xd8\xff', b'\xff\xd9', b'\xff\xda'
 EXIF = b'Exif\0\0'
 # JPEG decoders compute 1/n of an image's size directly.
@@ -123,7 +125,7 @@ def decode(data: bytes, path: str = '', max_pixels: int = MAX_PIXELS, min_edge: 
     if is_jpeg and _is_cut_off(data):
         raise bad_image(path, 'is truncated')
     if data.startswith(PNG):
-        _check_chunks(data, path)
+        data = _checked_chunks(data, path)
     factor = 1
     if is_jpeg and min_edge is not None and size is not None:
         factor = next(n for n in REDUCED if n == 1 or min(size) >= n * min_edge)
@@ -134,12 +136,22 @@ def decode(data: bytes, path: str = '', max_pixels: int = MAX_PIXELS, min_edge: 
 
 def _is_plain_jpeg(data: bytes) -> bool:
     """Whether simplejpeg decodes as OpenCV does: grey or YCbCr, and not turned by its EXIF orientation."""
-    if simplejpeg is None or EXIF in data:
+    if simplejpeg is None or _has_exif(data):
         return False
     try:
         return simplejpeg.decode_jpeg_header(data)[2] in ('YCbCr', 'Gray')
     except ValueError:
         return False
+
+
+def _has_exif(jpeg: bytes) -> bool:
+    """By the segments before the scan: to search all of a file for five bytes takes as long as a copy of its pixels."""
+    place = 2
+    while jpeg.startswith(b'\xff', place) and not jpeg.startswith(START_OF_SCAN, place):
+        if jpeg.startswith(EXIF, place + 4):
+            return True
+        place += 2 + int.from_bytes(jpeg[place + 2 : place + 4], 'big')
+    return not jpeg.startswith(START_OF_SCAN, place) and EXIF in jpeg
 
 
 def _decode_by_turbojpeg(data: bytes) -> np.ndarray | None:
@@ -185,9 +197,9 @@ def _is_cut_off(jpeg: bytes) -> bool:
     return end < 0 or jpeg.find(START_OF_SCAN, end) >= 0
 
 
-def _check_chunks(png: bytes, path: str) -> None:
-    """Whether all chunks are there and those that hold pixels have the checksums that they say."""
-    start = len(PNG)
+def _checked_chunks(png: bytes, path: str) -> bytes:
+    """The file without :data:`NEEDLESS` chunks, if all are there and those that hold pixels have the checksums that they say."""
+    kept, begin, start = [], 0, len(PNG)
     while True:
         head = png[start : start + 8]
         if len(head) < 8:
@@ -197,8 +209,11 @@ def _check_chunks(png: bytes, path: str) -> None:
             raise bad_image(path, 'is truncated')
         if head[4:] in CHECKED and zlib.crc32(png[start + 4 : end]) != int.from_bytes(png[end : end + 4], 'big'):
             raise bad_image(path, 'is damaged')
+        if head[4:] in NEEDLESS:
+            kept.append(png[begin:start])
+            begin = end + 4
         if head[4:] == b'IEND':
-            return
+            return b''.join([*kept, png[begin:]]) if kept else png
         start = end + 4
 
 

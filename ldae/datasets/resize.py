@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faster ways to resize as Pillow does: by itself with less copying, which gives its pixels; and by torch's vector code,
-several times as fast, and not bit for bit the same."""
+"""Faster steps of a pipeline: Pillow with less copying and planes by OpenCV, which give the same pixels; and resizing by
+torch's vector code, several times as fast as Pillow, and not bit for bit the same."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
+import cv2
 import numpy as np
 import torch
 from mmpretrain.datasets import transforms
@@ -82,13 +83,32 @@ class PillowRandomResizedCrop(transforms.RandomResizedCrop):
         return results
 
 
+@TRANSFORMS.register_module()
+class FastPackInputs(transforms.PackInputs):
+    """mmpretrain's ``PackInputs``, to the same values: OpenCV parts an image's channels ten times as fast as a copy of the
+    transposed array does."""
+
+    @staticmethod
+    def format_input(input_: Any) -> Any:
+        """uint8 (3, H, W) of uint8 (H, W, 3); the rest is mmpretrain's."""
+        if not (isinstance(input_, np.ndarray) and input_.dtype == np.uint8 and input_.shape[2:] == (3,)):
+            return transforms.PackInputs.format_input(input_)
+        planes = np.empty((3, *input_.shape[:2]), np.uint8)
+        mirrored = input_.strides[1] < 0  # a view, which OpenCV would copy value by value
+        cv2.split(input_[:, ::-1] if mirrored else input_, list(planes))
+        for plane in planes if mirrored else ():
+            cv2.flip(plane, 1, plane)
+        return torch.from_numpy(planes)
+
+
 def with_faster_steps(pipeline: Iterable[Mapping], by_torch: bool = False) -> list[Mapping]:
-    """A pipeline whose ``ResizeEdge`` and ``RandomResizedCrop`` by Pillow are those of this module: where there is one
-    that gives the same pixels, or all of them by torch."""
+    """A pipeline whose ``PackInputs``, and ``ResizeEdge`` and ``RandomResizedCrop`` by Pillow, are those of this module: where
+    there is one that gives the same pixels, or all of them by torch."""
     kinds = {name: f'ldae.Fast{name}' for name in SLOW} if by_torch else {SLOW[1]: f'ldae.Pillow{SLOW[1]}'}
+    kinds['PackInputs'] = 'ldae.FastPackInputs'
     return [dict(step, type=kinds.get(step['type'], step['type'])) if _is_slow(step) else step for step in pipeline]
 
 
 def _is_slow(step: Mapping) -> bool:
-    named = isinstance(step, Mapping) and step.get('type') in SLOW
-    return named and step.get('backend') == 'pillow'
+    kind = step.get('type') if isinstance(step, Mapping) else None
+    return kind == 'PackInputs' or (kind in SLOW and step.get('backend') == 'pillow')

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from bad_files import BAD, JPEG, NO_FILES, PICTURE, PIXELS, PNG, UNUSUAL, encoded
 from mmcv.transforms import LoadImageFromFile
-from PIL import Image
+from PIL import Image, ImageCms
 
 from ldae.datasets import BadImageError, LoadImage, load_image
 from ldae.datasets.load_image import REASONS, decode
@@ -101,6 +101,29 @@ def test_what_opencv_refuses_pillow_reads_as_well(monkeypatch: pytest.MonkeyPatc
         images = [decode(data) for data in (JPEG, PNG)]
     assert np.array_equal(images[1][..., ::-1], PIXELS)
     assert np.abs(images[0].astype(int) - decode(JPEG)).max() <= 2
+
+
+@pytest.mark.parametrize('mode', ['RGB', 'L', 'RGBA'])
+def test_odd_profiles_of_a_png_change_nothing_and_libpng_says_nothing_of_them(mode: str, capfd: pytest.CaptureFixture):
+    picture, profile = PICTURE.convert(mode), ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+    for odd in (b'odd' * 99, profile):
+        data = encoded(picture, 'PNG', icc_profile=odd)
+        assert b'iCCP' in data
+        assert np.array_equal(decode(data), decode(encoded(picture, 'PNG')))
+    assert capfd.readouterr().err == ''
+
+
+def test_the_orientation_is_found_in_whatever_segment_it_stands():
+    pytest.importorskip('simplejpeg')
+    exif = Image.Exif()
+    exif[274] = 6
+    data = encoded(PICTURE, 'JPEG', exif=exif, icc_profile=b'p' * 70_000)
+    end = 4 + int.from_bytes(JPEG[4:6], 'big')
+    for found in (data, JPEG[:2] + b'\xff' + JPEG[2:end] + data[2:]):  # a fill byte hides where segments begin
+        assert load_image._has_exif(found)
+        assert decode(found).shape == (PICTURE.width, PICTURE.height, 3)
+    assert not load_image._has_exif(JPEG)
+    assert not load_image._has_exif(encoded(PICTURE, 'JPEG', comment=b'a: Exif\0\0'))
 
 
 def test_the_limit_of_pixels_is_an_option(tmp_path: Path):

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmpretrain.datasets import transforms
 from PIL import Image
 
-from ldae.datasets import FastRandomResizedCrop, FastResizeEdge, ImageFolder, PillowRandomResizedCrop
+from ldae.datasets import FastPackInputs, FastRandomResizedCrop, FastResizeEdge, ImageFolder, PillowRandomResizedCrop
 from ldae.datasets.resize import resize
 from ldae.utils import ConfigError
 
@@ -52,6 +53,29 @@ def test_random_crops_are_those_of_mmpretrain(ours: type, most: int):
         found, expected = results
         assert differences(found.pop('img'), expected.pop('img')).max() <= most
         assert found == expected
+
+
+@pytest.mark.parametrize(
+    'image',
+    [
+        PIXELS,
+        PIXELS[5:, 3:90],
+        PIXELS[:, ::-1],
+        PIXELS[::-1, 7:],
+        PIXELS[:1, :1],
+        PIXELS[..., :1],
+        PIXELS[..., 0],
+        PIXELS / 255,
+    ],
+    ids=['whole', 'crop', 'mirrored', 'upside down', 'one pixel', 'one channel', 'grey', 'float'],
+)
+def test_packing_parts_the_channels_as_mmpretrains_does(image: np.ndarray):
+    info = dict(img_path='a.png', sample_idx=1, gt_label=2, flip=True)
+    found, expected = (kind()(dict(info, img=image)) for kind in (FastPackInputs, transforms.PackInputs))
+    assert found['inputs'].dtype == expected['inputs'].dtype
+    assert found['inputs'].is_contiguous()
+    assert torch.equal(found['inputs'], expected['inputs'])
+    assert found['data_samples'].to_dict() == expected['data_samples'].to_dict()
 
 
 def test_other_filters_are_refused():
