@@ -17,6 +17,10 @@ from ldae.registry import HOOKS
 from ldae.utils import ConfigError, PositiveInt, check_choice, checked
 from ldae.utils.models import transformer_blocks
 
+#: Of one block's code, which all blocks share: training and evaluation, encoder and decoder, visible and all tokens, whole
+#: and last batches, conditions of one row and of one an image. Beyond it, blocks run as they are.
+MOST_VARIANTS = 64
+
 
 @HOOKS.register_module()
 class CompileBlocksHook(LDAEHook):
@@ -50,7 +54,7 @@ def compile_blocks(model: nn.Module, backend: str = 'inductor', mode: str | None
         check_cpp_compiler()
     for block in blocks:
         attend_fastest(block.attn)
-        block.compile(backend=backend, mode=mode, fullgraph=True, dynamic=False)
+        block.compile(backend=backend, mode=mode, dynamic=False, recompile_limit=MOST_VARIANTS)
     return blocks
 
 

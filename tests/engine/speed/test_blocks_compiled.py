@@ -4,7 +4,8 @@ import torch
 from torch._dynamo.utils import counters
 
 from ldae.engine import CompileBlocksHook
-from ldae.engine.speed.blocks import check_cpp_compiler
+from ldae.engine.speed.blocks import check_cpp_compiler, compile_blocks
+from ldae.models import LDAEViT
 from ldae.utils import ConfigError
 
 
@@ -27,6 +28,21 @@ def test_compiled_blocks_give_the_same_training_in_one_graph_under_the_same_name
     assert counters['stats']['unique_graphs'] == 1
     assert not counters['graph_break']
     assert not counters['recompiles']
+
+
+@pytest.mark.parametrize('most', [64, 2])
+def test_any_number_of_shapes_is_computed_and_the_last_ones_as_they_are(monkeypatch, most):
+    """More than the eight variants that torch keeps of a function by itself."""
+    monkeypatch.setattr('ldae.engine.speed.blocks.MOST_VARIANTS', most)
+    torch.compiler.reset()
+    counters.clear()
+    model = LDAEViT(dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32), 16, 4, 1)
+    images = torch.randn(10, 1, 16, 16)
+    expected = model(images)[0]
+    compile_blocks(model, backend='eager')
+    for size in range(1, 11):
+        torch.testing.assert_close(model(images[:size], torch.full((size,), 10))[0], expected[:size])
+    assert counters['stats']['unique_graphs'] == min(most, 10)
 
 
 def test_a_wrong_backend_and_a_missing_compiler_are_one_line(monkeypatch):
