@@ -86,10 +86,13 @@ def bare_step(runner: Runner) -> Callable[[], None]:
     options = {key: group[key] for key in ('lr', 'betas', 'weight_decay')}
     optimizer = torch.optim.AdamW(params, fused=True, **options)
     scheduler = CosineAnnealingLR(optimizer, T_max=1000 * len(runner.train_dataloader))
+    dtype = getattr(runner.optim_wrapper, 'cast_dtype', None)
+    device = params[0].device.type
 
     def step() -> None:
         data = model.data_preprocessor(next(source)[1], True)
-        loss = model.loss(data['inputs'])['loss']
+        with torch.autocast(device, dtype, enabled=dtype is not None):
+            loss = model.loss(data['inputs'])['loss']
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -75,10 +75,12 @@ def train(args: argparse.Namespace) -> None:
     runner.train()
 
 
-def start(args: argparse.Namespace, folder: Path, rank: int, world: int, port: int) -> subprocess.Popen:
+def start(
+    args: argparse.Namespace, folder: Path, rank: int, world: int, port: int, own: dict[str, str] | None = None
+) -> subprocess.Popen:
     """Start this program as one process of a run."""
     variables = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=world, MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
-    env = dict(os.environ, OMP_NUM_THREADS='1', **{key: str(value) for key, value in variables.items()})
+    env = dict(os.environ, OMP_NUM_THREADS='1', **{key: str(value) for key, value in variables.items()}, **(own or {}))
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, __file__, *sys.argv[1:], '--rank-file', str(folder / f'rate_{rank}')]
     return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
@@ -101,9 +103,11 @@ def together(args: argparse.Namespace, folder: Path, world: int) -> float:
 
 
 def apart(args: argparse.Namespace, folder: Path, count: int) -> float:
-    """Images per second of several runs of one process each."""
+    """Images per second of several runs of one process each, on a GPU each where there are GPUs."""
     folders = [folder / str(i) for i in range(count)]
-    return rate_of(folders, [start(args, part, 0, 1, 0) for part in folders])
+    devices = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(count)))).split(',')
+    own = [dict(CUDA_VISIBLE_DEVICES=devices[i % len(devices)]) for i in range(count)]
+    return rate_of(folders, [start(args, part, 0, 1, 0, own[i]) for i, part in enumerate(folders)])
 
 
 def main() -> None:

@@ -22,6 +22,11 @@ from mmengine.utils import digit_version
 PREFIX = 'ldae::'
 #: Values of each logged scalar that are kept in memory and in checkpoints.
 LOG_HISTORY = 10_000
+#: Of a process, among those of its job and of its machine, by launcher.
+RANK_VARIABLES = {
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+}
 #: Scheme of :func:`rendezvous_url`.
 RESTARTED = 'ldae-restarted'
 
@@ -142,6 +147,38 @@ def format_configs_once() -> None:
     wrap_once(config, 'FormatCode', caching)
 
 
+def copy_images_without_waiting() -> None:
+    """mmpretrain 1.2.0: ``SelfSupDataPreprocessor`` waits for the device twice a step: it copies batches from pinned memory
+    as if from any, and reorders channels by a Python list, which has to be copied too.
+
+    Pixels stay the same, bit for bit.
+    """
+    from mmpretrain.models.utils import SelfSupDataPreprocessor
+
+    def not_waiting(original: Callable) -> Callable:
+        def forward(self, data: dict, training: bool = False) -> dict:
+            self._non_blocking = True
+            views = data['inputs'] if isinstance(data, dict) else None
+            of_three = [getattr(view, 'ndim', 0) == 4 and view.shape[1] == 3 for view in as_list(views)]
+            if not self._channel_conversion or not all(of_three):
+                return original(self, data, training)
+            flipped = [self.cast_data(view).flip(1) for view in as_list(views)]
+            self._channel_conversion = False
+            try:
+                return original(self, dict(data, inputs=flipped if isinstance(views, list) else flipped[0]), training)
+            finally:
+                self._channel_conversion = True
+
+        return forward
+
+    wrap_once(SelfSupDataPreprocessor, 'forward', not_waiting)
+
+
+def as_list(value: object) -> list:
+    """The value itself if it is a list, else a list of it alone."""
+    return value if isinstance(value, list) else [value]
+
+
 AT_IMPORT = (silence_missing_mmcv_operators, bound_log_history, format_configs_once)
 
 
@@ -162,10 +199,7 @@ def init_cpu_process_group(launcher: str, timeout: int | None = None) -> None:
 
     if dist.is_initialized():
         return
-    if launcher == 'slurm':
-        _set_rank_variables('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')
-    elif launcher == 'mpi':
-        _set_rank_variables('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK')
+    set_rank_variables(launcher)
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     os.environ.setdefault('MASTER_PORT', '29500')
     limit = timedelta(seconds=timeout) if timeout else None
@@ -192,7 +226,13 @@ def rendezvous_url() -> str | None:
     return f'{RESTARTED}://'
 
 
-def _set_rank_variables(rank: str, world_size: str, local_rank: str) -> None:
+def set_rank_variables(launcher: str) -> None:
+    """mmengine 0.10.x: say by torchrun's variables what Slurm and MPI say by theirs; DistributedDataParallel's device, for one,
+    is looked up in ``LOCAL_RANK``, which mmengine leaves at 0 for MPI."""
+    names = RANK_VARIABLES.get(launcher)
+    if names is None:
+        return
+    rank, world_size, local_rank = names
     # Assigned, not defaulted: the command line sets LOCAL_RANK to 0 where no launcher did.
     os.environ['RANK'] = os.environ[rank]
     os.environ['WORLD_SIZE'] = os.environ[world_size]

@@ -13,6 +13,8 @@ from mmengine.config import config as config_module
 from mmengine.logging import MessageHub
 from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
 from mmengine.registry import init_default_scope
+from mmpretrain.models.utils import SelfSupDataPreprocessor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ldae import compat
 from ldae.config import configs_root, find_config
@@ -205,3 +207,42 @@ def test_equal_groups_of_parameters_are_one_and_every_parameter_keeps_its_option
     groups, merged = build_groups(constructor, **paramwise_cfg)
     assert len(groups) == count
     assert merged == options
+
+
+@pytest.mark.parametrize('views', [1, 2])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_channels_are_reordered_on_the_device_with_the_same_pixels(views, channels):
+    options = dict(mean=[120.0, 110.0, 100.0][:channels], std=[60.0, 50.0, 40.0][:channels], to_rgb=channels == 3)
+    images = [torch.randint(0, 256, (4, channels, 8, 8), dtype=torch.uint8) for _ in range(views)]
+    order = [2, 1, 0] if channels == 3 else [0]
+    mean, std = (torch.tensor(options[key]).view(1, -1, 1, 1) for key in ('mean', 'std'))
+    expected = [(image[:, order].float() - mean) / std for image in images]
+    preprocessor = SelfSupDataPreprocessor(**options)
+    calls = Calls()
+    with calls:
+        found = preprocessor(dict(inputs=images if views > 1 else images[0], data_samples=None))
+    found = found['inputs'] if views > 1 else [found['inputs']]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert 'aten.index.Tensor' not in calls.names  # by a list of the host's, which a GPU waits for
+    assert preprocessor._non_blocking
+
+
+class Calls(TorchDispatchMode):
+    """Names of the operators that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_process_of_mpi_knows_its_device(monkeypatch):
+    for name, value in dict(LOCAL_RANK='0', RANK='0', WORLD_SIZE='1').items():
+        monkeypatch.setenv(name, value)
+    for name, value in dict(RANK='5', SIZE='8', LOCAL_RANK='1').items():
+        monkeypatch.setenv(f'OMPI_COMM_WORLD_{name}', value)
+    compat.set_rank_variables('mpi')
+    assert [os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')] == ['5', '8', '1']

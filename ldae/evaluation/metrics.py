@@ -23,8 +23,9 @@ class DenoisingMetric(BaseMetric):
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep three numbers of each sample that :meth:`LDAE.predict` returned."""
-        for sample in data_samples:
-            self.results.append(tuple(float(sample[key]) for key in ('timestep', 'denoising_loss', 'psnr')))
+        keys = ('timestep', 'denoising_loss', 'psnr')
+        numbers = [torch.stack([torch.as_tensor(sample[key]).double() for key in keys]) for sample in data_samples]
+        self.results += map(tuple, torch.stack(numbers).tolist())  # read from the device once
 
     def compute_metrics(self, results: list[tuple[float, float, float]]) -> dict[str, float]:
         levels = defaultdict(list)

@@ -3,6 +3,7 @@
 
 import atexit
 import itertools
+import os
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from ldae.engine import BadImagesHook, PlainCheckpointHook, RunSummaryHook, Step
 from ldae.engine.resume.checkpoint_files import latest_checkpoint
 from ldae.engine.resume.loops import resumable
 from ldae.engine.speed.sharding import prepare_sharding
+from ldae.utils import ConfigError
 from ldae.utils.files import atomic_save
 from ldae.utils.signals import end_workers
 
@@ -73,6 +75,13 @@ def _start_processes(cfg: Config) -> None:
     if not torch.cuda.is_available():
         compat.init_cpu_process_group(cfg.launcher, cfg.env_cfg.dist_cfg.get('timeout'))
         return
+    compat.set_rank_variables(cfg.launcher)
+    local_rank, devices = int(os.environ.get('LOCAL_RANK', '0')), torch.cuda.device_count()
+    if local_rank >= devices:
+        raise ConfigError(
+            f'process {local_rank} of this machine has no GPU of its own, since it has {devices}: start at most {devices} '
+            'processes on it, or set CUDA_VISIBLE_DEVICES= (empty) to run on CPUs'
+        )
     options, place = cfg.env_cfg.dist_cfg, compat.rendezvous_url()
     if str(options.get('init_method')).startswith(compat.RESTARTED):
         del options['init_method']  # in the config that such a run has dumped

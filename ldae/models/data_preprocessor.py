@@ -6,6 +6,10 @@ from typing import Any
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
+from ldae.compat import copy_images_without_waiting
+
+copy_images_without_waiting()
+
 
 def are_latents(inputs: object) -> bool:
     """Whether a batch's inputs are latents (B, N, d), not images (B, C, H, W)."""
@@ -19,12 +23,18 @@ class LatentsPass(BaseDataPreprocessor):
     """
 
     def __init__(self, images: nn.Module) -> None:
-        super().__init__(getattr(images, '_non_blocking', False))
+        super().__init__(non_blocking=True)
         self.images = images
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """A batch ``dict(inputs, data_samples)`` as the model takes it."""
-        return self.cast_data(data) if are_latents(data['inputs']) else self.images(data, training)
+        """A batch ``dict(inputs, data_samples)`` as the model takes it; samples stay where they are, and whoever needs their
+        labels brings them to the device in one piece."""
+        inputs = data['inputs']
+        if are_latents(inputs):
+            inputs = self.cast_data(inputs)
+        else:
+            inputs = self.images(dict(inputs=inputs, data_samples=None), training)['inputs']
+        return dict(inputs=inputs, data_samples=data.get('data_samples'))
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -135,7 +135,7 @@ class LDAE(BaseSelfSupervisor):
                 f'model: num_classes={self.num_classes} conditions on labels, but the samples carry none: set '
                 'with_label=True in the training data set'
             )
-        labels = torch.cat([sample.gt_label for sample in data_samples])
+        labels = torch.cat([sample.gt_label for sample in data_samples]).to(self.noiser.gamma.device, non_blocking=True)
         chance = self.noiser.draw(lambda b: torch.rand(b, device=labels.device), len(labels))
         return torch.where(chance < self.label_drop_prob, self.num_classes, labels)
 

@@ -21,6 +21,7 @@ TRACEBACK_VARIABLE = 'LDAE_TRACEBACK'
 SECONDS_TO_GIVE_WAY = 10.0
 LOST_PEER = re.compile('Connection (?:closed|reset) by peer|Broken pipe.*gloo|gloo.*Broken pipe')
 TIMED_OUT = re.compile(r'Timed out waiting|Watchdog caught collective operation timeout|wait timeout after')
+OUT_OF_MEMORY = re.compile(r"(?:CUDA|MPS|HIP).* out of memory|DefaultCPUAllocator: (?:can't|not enough)")
 DEAD_WORKER = re.compile(
     r'DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed by signal: ([^.]+)|exited unexpectedly)'
 )
@@ -91,6 +92,11 @@ def one_line(error: BaseException) -> str | None:
         )
     if isinstance(error, RecursionError) and 'DictAction' in _places(error):
         return '--cfg-options takes no nested calls such as dict(...): give its keys one by one, or write a config'
+    if OUT_OF_MEMORY.search(text):
+        return (
+            f'the memory is too small for this ({" ".join(text.split())[:120]}): lower the batch size (--keep-batch '
+            'accumulates up to that of the recipe), or add ldae.ActivationCheckpointHook'
+        )
     image = re.search(r'failed to load image: (.*)', text)
     if image:
         return f'{image[1].strip()} is not a readable image: remove or replace it'

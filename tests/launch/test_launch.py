@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 
 from ldae.config import load_config
-from ldae.launch import LaunchOptions, build_runner, prepare, scale_batch, world_size
+from ldae.launch import LaunchOptions, build, build_runner, prepare, scale_batch, world_size
 from ldae.launch.batch import accumulation_for, check_size
 from ldae.utils import ConfigError
 
@@ -158,6 +158,14 @@ def test_two_runs_that_start_in_the_same_second_keep_a_log_each(tmp_path: Path, 
     logs = [''.join(path.read_text() for path in (tmp_path / name).rglob('*.log')) for name in 'ab']
     assert [[f'run {name}' in log for name in 'ab'] for log in logs] == [[True, False], [False, True]]
     assert runs[0].message_hub is not runs[1].message_hub
+
+
+def test_a_process_without_a_gpu_of_its_own_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
+    monkeypatch.setenv('LOCAL_RANK', '2')
+    with pytest.raises(ConfigError, match='process 2 of this machine has no GPU of its own, since it has 2'):
+        build._start_processes(Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict()))))
 
 
 def test_data_root_option(tmp_path: Path):

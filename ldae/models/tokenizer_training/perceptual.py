@@ -39,6 +39,7 @@ class PerceptualLoss(BaseModule):
         self.net = self._build()
         self.requires_grad_(False)
         self.register_buffer('loaded', torch.tensor(0))
+        self._known_loaded = False  # spares a step the wait for the device
 
     def _build(self) -> nn.Module:
         """LPIPS without weights: on its way it initialises a classifier of 124 M parameters that nothing needs."""
@@ -59,9 +60,11 @@ class PerceptualLoss(BaseModule):
         else:
             load_vgg(self.net.net, self.backbone)
         self.loaded.fill_(1)
+        self._known_loaded = True
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
-        if not self.loaded:
+        self._known_loaded = self._known_loaded or bool(self.loaded)
+        if not self._known_loaded:
             raise ConfigError('the perceptual loss has no weights yet: call init_weights() of the model first')
         if images.shape[1] == 1:
             images, others = images.expand(-1, 3, -1, -1), others.expand(-1, 3, -1, -1)
