@@ -8,8 +8,8 @@ usage() {
     cat <<TEXT
 usage: tools/${0##*/} CONFIG CHECKPOINT PROCESSES [options of ldae benchmark]
 
-CONFIG is a file of configs/benchmarks, or linear, finetune, linear_1pct or linear_10pct: then the one that fits CHECKPOINT,
-a file that pre-training wrote. The score is in the last line, and in benchmark.json in the work directory.
+CONFIG is a file of configs/benchmarks, or linear, finetune, linear_1pct, linear_10pct or knn: then it is fitted to CHECKPOINT,
+a file that pre-training wrote, and to the images. The score is in the last line, and in benchmark.json in the work directory.
 PROCESSES is the number of GPUs on this machine; without GPUs, the number of processes.
 On several machines, start it on each with the same NNODES, MASTER_ADDR and PORT, and its own NODE_RANK.
 

@@ -5,6 +5,7 @@ import argparse
 from collections.abc import Sequence
 
 from .options import add_config_options, add_launcher_options, launch_options, make_parser
+from .probe import start_processes
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -12,14 +13,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(
         'benchmark',
         'Train the classifier that a benchmark config describes on a pre-trained encoder, and print its top-1 accuracy: '
-        'linear probe, fine-tuning, or a low-shot probe. CONFIG is a file, or one of linear, finetune, linear_1pct, '
-        'linear_10pct: then the config that fits the checkpoint is taken.',
-        'tools/benchmark.sh linear work_dirs/vit-b_pca/epoch_400.pth 8 --data-root data/imagenet',
+        'linear probe, fine-tuning, a low-shot probe, or k-NN, which trains nothing. CONFIG is one of linear, finetune, '
+        'linear_1pct, linear_10pct and knn, fitted to the checkpoint and to the labelled images; or a file.',
+        'ldae benchmark linear work_dirs/mine/epoch_100.pth --data-root photos\n'
+        '  tools/benchmark.sh linear work_dirs/vit-b_pca/epoch_400.pth 8 --data-root data/imagenet',
     )
     add_config_options(parser)
     add = parser.add_argument
     add('checkpoint', help='checkpoint of a pre-training run')
     add('--work-dir', metavar='DIR', help='folder for logs and the result (work_dirs/CONFIG)')
+    add('--epochs', type=int, metavar='N', help="at least 2, instead of the config's")
     add('--resume', action='store_true', help='continue from the last checkpoint of the work dir')
     add('--amp', action='store_true', help='bfloat16 autocast, on any device')
     add('--keep-batch', action='store_true', help="accumulate batches up to the config's batch")
@@ -36,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ldae.launch import benchmark
 
     options = launch_options(args) | dict(resume='auto' if args.resume else None)
-    result = benchmark(args.config, args.checkpoint, args.scale, args.cfg_options, args.force, **options)
+    if args.config == 'knn':
+        start_processes(args.launcher)
+    result = benchmark(args.config, args.checkpoint, args.scale, args.cfg_options, args.force, args.epochs, **options)
     if is_main_process():
         print(
             f'top-1 {result["top1"]:.2f}% after {result["epochs"]} epochs, best {result["best_top1"]:.2f}%: '

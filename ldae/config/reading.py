@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading a config, and finding one's way in it."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,19 +15,71 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def read_config(filename: str | Path) -> Config:
-    """The config of a path or ``ldae::`` name, as it stands in its file.
+    """The config of a path or ``ldae::`` name, as it stands in its file; pipelines that it inherits follow its image size.
 
     Raises:
         ConfigError: There is no such file, or it can't be read.
     """
     path = find_config(filename)
     try:
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
+        _follow_size(cfg, path)
+        return cfg
     except ConfigError:
         raise
     except Exception as error:  # a config is a program: it may raise anything
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ['']
         raise ConfigError(f'config {path} cannot be read: {type(error).__name__}: {lines[-1]}') from error
+
+
+def image_size(cfg: Config) -> int | None:
+    """Pixels of the images that a config's model says it takes; None where it says none."""
+    model = cfg.get('model') or {}
+    part = model.get('tokenizer') or model.get('backbone') or {}
+    size = part.get('img_size', 224 if model.get('type') == 'MAE' else None)  # mmpretrain's default
+    return size if isinstance(size, int) else None
+
+
+def output_size(pipeline: Iterable[dict]) -> int | None:
+    """Pixels of the images that a pipeline gives, by its last step that says any."""
+    sizes = [step[key] for step in pipeline for key in ('scale', 'crop_size') if isinstance(step.get(key), int)]
+    return sizes[-1] if sizes else None
+
+
+def _follow_size(cfg: Config, path: Path) -> None:
+    """Bring pipelines that a config inherits, and that fitted the model it inherits, to the image size of its own."""
+    size = image_size(cfg)
+    stale = [node for node in _with_pipeline(cfg) if output_size(node['pipeline']) not in (None, size)]
+    if size is None or not stale:
+        return
+    for base in _inherited(path):
+        fitted = [n['pipeline'] for n in _with_pipeline(base) if output_size(n['pipeline']) == image_size(base)]
+        for node in stale:
+            if node['pipeline'] in fitted:
+                node['pipeline'] = _resized(node['pipeline'], size)
+
+
+def _with_pipeline(cfg: Config) -> list[dict]:
+    nodes = walk_dicts([cfg.get(name) for name in LOADERS])
+    return [node for node in nodes if isinstance(node.get('pipeline'), list) and node['pipeline']]
+
+
+def _inherited(path: Path) -> Iterator[Config]:
+    """The configs that one inherits, those of theirs too."""
+    for name in Config._get_base_files(str(path)):
+        base, _ = Config._get_cfg_path(name, str(path))
+        yield Config.fromfile(base)
+        yield from _inherited(Path(base))
+
+
+def _resized(pipeline: list[dict], size: int) -> list[dict]:
+    """A pipeline for images of another size, all its sizes in proportion."""
+    old, steps = output_size(pipeline), copy.deepcopy(pipeline)
+    for step in steps:
+        for key in ('scale', 'crop_size'):
+            if isinstance(step.get(key), int):
+                step[key] = round(step[key] * size / old)
+    return steps
 
 
 def walk_dicts(node: object) -> Iterator[dict]:

@@ -73,14 +73,14 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
     rules = file.scale
     _scale_model(cfg.model, rules, path)
     _set_timestep(cfg, rules)
-    _replace_data(cfg, file)
+    replace_data(cfg, file, file.scale.img_size)
     cfg.auto_scale_lr = copy.deepcopy(file.auto_scale_lr)
     if trains_tokenizer(cfg):
         kind = cfg.model.tokenizer.type
-        _scale_schedule(cfg, _lookup(rules.tokenizer_epochs, kind, f'{path}: scale.tokenizer_epochs'))
+        scale_schedule(cfg, _lookup(rules.tokenizer_epochs, kind, f'{path}: scale.tokenizer_epochs'))
     else:
         cfg.optim_wrapper = copy.deepcopy(file.optim_wrapper)
-        _scale_schedule(cfg, round(cfg.train_cfg.max_epochs * rules.epochs / PAPER_EPOCHS))
+        scale_schedule(cfg, round(cfg.train_cfg.max_epochs * rules.epochs / PAPER_EPOCHS))
     hooks = {name: hook for name, hook in file.get('default_hooks', {}).items() if name in cfg.default_hooks}
     cfg.merge_from_dict(dict(default_hooks=hooks))
     return _name_scale(cfg, path)
@@ -112,7 +112,7 @@ def _scale_benchmark(cfg: Config, path: Path) -> Config:
     _scale_classifier(cfg.model, file.scale, path)
     # These don't know what pre-training's know: a classifier's needs the classes, to mix labels.
     preprocessor = {key: value for key, value in file.data_preprocessor.items() if key != 'type'}
-    _replace_data(cfg, file)
+    replace_data(cfg, file, file.scale.img_size)
     cfg.data_preprocessor = ConfigDict(num_classes=file.scale.num_classes, **preprocessor)
     cfg.train_dataloader.update(batch_size=rule.batch_size, drop_last=False)
     cfg.optim_wrapper.type = file.optim_wrapper.type
@@ -127,7 +127,7 @@ def _scale_benchmark(cfg: Config, path: Path) -> Config:
     cfg.auto_scale_lr = ConfigDict(enable=True, base_batch_size=rule.batch_size)
     epochs = max(2, round(cfg.train_cfg.max_epochs * rule.epochs / full_epochs))
     interval = cfg.train_cfg.get('val_interval', 1)
-    _scale_schedule(cfg, epochs)
+    scale_schedule(cfg, epochs)
     cfg.train_cfg.val_interval = min(interval, epochs)
     return _name_scale(cfg, path)
 
@@ -225,34 +225,37 @@ def _lookup(table: Mapping, key: str | int, where: str) -> object:
     return table[key]
 
 
-def _replace_data(cfg: Config, file: Config) -> None:
-    """The scale's data, with the config's labels and augmentation."""
-    old = cfg.train_dataloader.dataset
+def replace_data(cfg: Config, file: Config, img_size: int) -> None:
+    """The data of another config, with the config's labels and augmentation."""
+    old = {name: cfg[name].dataset for name in LOADERS if cfg.get(name)}
     for key in DATA:
         if key in file:
             cfg[key] = copy.deepcopy(file[key])
-    dataset = cfg.train_dataloader.dataset
-    dataset.with_label = old.get('with_label', True)
+    train, dataset = old['train_dataloader'], cfg.train_dataloader.dataset
+    dataset.with_label = train.get('with_label', True)
+    for name, other in old.items():
+        if other.get('with_label', True):
+            cfg[name].dataset.with_label = True
     for option in ('fraction', 'fraction_seed'):
-        if option in old:
-            dataset[option] = old[option]
+        if option in train:
+            dataset[option] = train[option]
     if 'pipeline' in dataset:
-        dataset.pipeline = old.pipeline
-        _scale_pipelines(cfg, file.scale.img_size)
+        dataset.pipeline = train.pipeline
+        scale_pipelines(cfg, img_size)
     else:
-        crops = [step for step in old.pipeline if step['type'] == 'RandomResizedCrop']
+        crops = [step for step in train.pipeline if step['type'] == 'RandomResizedCrop']
         dataset.crop_scale = crops[0].get('crop_ratio_range', (0.08, 1.0)) if crops else None
     for variable in ('train_pipeline', 'test_pipeline'):  # a pipeline's second copy, which nothing reads
         cfg.pop(variable, None)
 
 
-def _scale_pipelines(cfg: Config, img_size: int) -> None:
+def scale_pipelines(cfg: Config, img_size: int) -> None:
     for step in walk_dicts([cfg[name].dataset.pipeline for name in LOADERS]):
         for key in {'scale', 'crop_size'} & set(step):
             step[key] = img_size
 
 
-def _scale_schedule(cfg: Config, epochs: int) -> None:
+def scale_schedule(cfg: Config, epochs: int) -> None:
     ratio = epochs / cfg.train_cfg.max_epochs
     for scheduler in cfg.param_scheduler:
         for key in ('begin', 'end'):

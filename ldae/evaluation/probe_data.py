@@ -97,6 +97,15 @@ def labels_of_dataset(dataset: Dataset) -> Tensor | None:
     return torch.as_tensor(labels).long()
 
 
+def num_classes(dataset: Dataset) -> int | None:
+    """How many classes a data set names or has, without reading an image; None where it can't say."""
+    names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if names and not getattr(dataset, 'ann_file', None):
+        return len(names)
+    labels = labels_of_dataset(dataset)
+    return None if labels is None or not len(labels) else int(labels.max()) + 1
+
+
 def check_class_names(train: DataLoader, test: DataLoader) -> None:
     """Raise :class:`ConfigError` if both data sets name their classes, and not the same ones."""
     names = [_all_images(loader).metainfo.get('classes') for loader in (train, test)]

@@ -2,30 +2,52 @@
 """From a pre-trained checkpoint to its score, by a benchmark's config."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.registry import init_default_scope
+from torch.utils.data import Dataset
 
-from ldae.apis.models import load_config_of
-from ldae.config import load_config
+from ldae.apis.models import get_model, load_config_of
+from ldae.config import load_config, set_data_root
+from ldae.config.benchmarks import fit_encoder, fit_schedule, is_folder, named_after, set_classes, set_epochs
+from ldae.config.packed import use_packed_data
+from ldae.config.reading import LOADERS
 from ldae.config.scale import find_scale, is_benchmark, read_scale
-from ldae.utils import ConfigError
+from ldae.evaluation import PROTOCOL, extract_features, pooled_features
+from ldae.evaluation.probe_data import (
+    check_class_names,
+    labelled_dataloader,
+    num_classes,
+    preprocessor_of,
+    probe_dataloaders,
+)
+from ldae.evaluation.protocol import score_knn
+from ldae.registry import DATASETS
+from ldae.utils import ConfigError, check_range
 from ldae.utils.checkpoints import read_checkpoint
-from ldae.utils.files import atomic_write_text
+from ldae.utils.files import atomic_save, atomic_write_text
 
+from .batch import world_size
 from .build import build_runner
+from .dry_run import explain_errors
 from .prepare import LaunchOptions, prepare
 
 #: Stand for the config of that kind for the checkpoint's method and size.
 KINDS = ('linear', 'finetune', 'linear_1pct', 'linear_10pct')
-RESULT_FILE = 'benchmark.json'
+#: Scores without a classifier: the probe's k-NN.
+KNN = 'knn'
+RESULT_FILE, TOKENIZER_FILE = 'benchmark.json', 'tokenizer.pth'
 TOP1 = 'accuracy/top1'
 CHECKPOINT = 'model.backbone.init_cfg.checkpoint'
 METHODS = {'ldae.LDAE': 'ldae', 'LDAE': 'ldae', 'MAE': 'mae'}
 SIZES = {(768, 12): 'b', (1024, 12): 'half-l', (1024, 24): 'l'}
-NAMES = {'b': 'b', 'base': 'b', 'half-large': 'half-l', 'l': 'l', 'large': 'l'}
+NAMES = {'b': 'b', 'base': 'b', 'half-large': 'half-l', 'half-l': 'half-l', 'l': 'l', 'large': 'l'}
+#: Benchmarks that are fitted to a size without benchmarks of its own.
+MODELS_TO_FIT = dict(ldae='ldae_vit-b', mae='mae_vit-b_256')
 
 
 def benchmark(
@@ -34,26 +56,34 @@ def benchmark(
     scale: str | None = None,
     cfg_options: dict | None = None,
     force: bool = False,
+    epochs: int | None = None,
     **options: Any,
 ) -> dict:
     """Train the classifier of a benchmark on a pre-trained encoder: final and best top-1 accuracy in percent of the test
     images, and what they are of. The same is written to ``benchmark.json`` in the work directory.
 
     Args:
-        config: A file, or one of :data:`KINDS`: the config that fits the checkpoint.
+        config: A file, or one of :data:`KINDS`: the config that fits the checkpoint and the data. ``'knn'`` trains nothing.
         checkpoint: Of a pre-training of l-DAE or MAE.
         scale: None takes the scale that the checkpoint was trained at.
         force: Replace the result of an earlier run.
+        epochs: Instead of the config's, at least 2.
         options: Of :class:`LaunchOptions`.
 
     Raises:
         ConfigError: A config that isn't a benchmark, a checkpoint that doesn't fit it, or a result that is there already.
     """
-    name, cfg = benchmark_config(config, checkpoint, scale, cfg_options)
-    cfg = prepare(cfg, LaunchOptions(**options))
-    path = Path(cfg.work_dir) / RESULT_FILE
-    if path.exists() and not force:
-        raise ConfigError(f'{path} exists: pass --force to replace it, or another --work-dir')
+    launch = LaunchOptions(**options)
+    fitted = 'linear' if config == KNN else config
+    name, cfg = benchmark_config(fitted, checkpoint, scale, cfg_options, launch.data_root, world_size(launch.launcher))
+    if epochs is not None:
+        check_range('--epochs', epochs, 2, kind=int)
+        set_epochs(cfg, epochs)
+    if config == KNN:
+        return _knn(cfg, checkpoint, launch.work_dir, force)
+    cfg = prepare(cfg, launch)
+    path = _result_file(cfg.work_dir, force)
+    _write_tokenizer(cfg, checkpoint)
     runner = build_runner(cfg)
     runner.train()
     history = runner.message_hub.log_scalars.get(f'val/{TOP1}')
@@ -62,20 +92,67 @@ def benchmark(
     values = [float(value) for value in history.data[0]]
     result = dict(top1=values[-1], best_top1=max(values), epochs=runner.epoch, config=name)
     result |= dict(checkpoint=checkpoint, scale=runner.cfg.get('scale'), seed=runner.seed)
-    result['batch'] = runner.cfg.get('batch_arithmetic')
+    result |= dict(batch=runner.cfg.get('batch_arithmetic'), classes=runner.cfg.model.head.get('num_classes'))
+    return _write(result, path)
+
+
+def _knn(cfg: Config, checkpoint: str, work_dir: str | None, force: bool) -> dict:
+    """The protocol's k-NN on the images of a linear probe, whole and not at random."""
+    path = _result_file(work_dir or f'work_dirs/{Path(checkpoint).absolute().parent.name}_{KNN}', force)
+    model, protocol = get_model(checkpoint=checkpoint), PROTOCOL
+    use_packed_data(cfg)
+    loaders = [labelled_dataloader(loader, None) for loader in probe_dataloaders(cfg)]
+    check_class_names(*loaders)
+    protocol = protocol.replace(k=min(protocol.k, len(loaders[0].dataset)))
+    encode, prepared = partial(pooled_features, model), preprocessor_of(model, cfg)
+    (train_x, train_y), (test_x, test_y) = (extract_features(encode, loader, prepared) for loader in loaders)
+    accuracy = score_knn(protocol, train_x, train_y, test_x, test_y)[protocol.k]
+    result = dict(top1=accuracy, best_top1=accuracy, epochs=0, config=f'{protocol.k}-NN', checkpoint=checkpoint)
+    result |= dict(classes=len(train_y.unique()), images=[len(train_y), len(test_y)], protocol=protocol.as_dict())
+    return _write(result, path)
+
+
+def _result_file(work_dir: str, force: bool) -> Path:
+    path = Path(work_dir) / RESULT_FILE
+    if path.exists() and not force:
+        raise ConfigError(f'{path} exists: pass --force to replace it, or another --work-dir')
+    return path
+
+
+def _write(result: dict, path: Path) -> dict:
     if is_main_process():
+        path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_text(path, json.dumps(result, indent=2) + '\n')
     return result | dict(file=str(path))
 
 
+def _write_tokenizer(cfg: Config, checkpoint: str) -> None:
+    """The tokenizer of a checkpoint in a file, for an encoder that has it in front."""
+    tokenizer = cfg.model.backbone.get('tokenizer') or {}
+    if tokenizer.get('checkpoint') == TOKENIZER_FILE:
+        tokenizer.checkpoint = str(Path(cfg.work_dir) / TOKENIZER_FILE)
+        state = read_checkpoint(checkpoint)['state_dict']
+        state = {key.removeprefix('tokenizer.'): value for key, value in state.items() if key.startswith('tokenizer.')}
+        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+        atomic_save(dict(tokenizer=tokenizer.type.removeprefix('ldae.'), state_dict=state), tokenizer.checkpoint)
+
+
 def benchmark_config(
-    name: str, checkpoint: str, scale: str | None = None, cfg_options: dict | None = None
+    name: str,
+    checkpoint: str,
+    scale: str | None = None,
+    cfg_options: dict | None = None,
+    data_root: str | None = None,
+    processes: int = 1,
 ) -> tuple[str, Config]:
-    """Name and content of the config with the checkpoint in it, at the checkpoint's scale unless another is named."""
-    content = read_checkpoint(checkpoint)
-    pretrained = _stored_config(checkpoint, content, needed=name in KINDS)
-    if name in KINDS:
-        name = f'ldae::benchmarks/{matching(pretrained, checkpoint)}_{name}.py'
+    """Name and content of the config with the checkpoint in it, at the checkpoint's scale unless another is named; one of
+    :data:`KINDS` is fitted to the checkpoint and to its data, or those of ``data_root``."""
+    content, kind = read_checkpoint(checkpoint), name
+    pretrained = _stored_config(checkpoint, content, needed=kind in KINDS)
+    preset = None
+    if kind in KINDS:
+        method, preset = _method(pretrained, checkpoint), matching(pretrained)
+        name = f'ldae::benchmarks/{preset or MODELS_TO_FIT[method]}_{kind}.py'
     full = load_config(name)
     if not is_benchmark(full):
         raise ConfigError(
@@ -85,13 +162,42 @@ def benchmark_config(
     if not any(key.startswith('backbone.') for key in content['state_dict']):
         raise ConfigError(f'{checkpoint} has no encoder (backbone.*): name a checkpoint of pre-training')
     if pretrained is not None:
-        kind = pretrained.get('model', {}).get('type')
+        old = pretrained.get('model', {}).get('type')
         wanted = 'ldae' if full.model.backbone.type.endswith('LDAEViT') else 'mae'
-        if METHODS.get(kind, wanted) != wanted:
-            raise ConfigError(f'{name} does not fit {checkpoint}, which holds {kind}: take {_suggestion(pretrained)}')
-        if scale is None and 'scale' not in full:
+        if METHODS.get(old, wanted) != wanted:
+            raise ConfigError(f'{name} does not fit {checkpoint}, which holds {old}: take {_suggestion(pretrained)}')
+        if scale is None and 'scale' not in full and (preset or kind not in KINDS):
             scale = pretrained.get('scale')
-    return name, load_config(name, {CHECKPOINT: checkpoint, **(cfg_options or {})}, scale)
+    options = {CHECKPOINT: checkpoint, **(cfg_options or {})}
+    if kind not in KINDS:
+        return name, load_config(name, options, scale, data_root)
+    cfg = load_config(name, scale=scale)
+    if preset is None:
+        fit_encoder(cfg, pretrained, content['state_dict'], TOKENIZER_FILE)
+        folder = f'work_dirs/{Path(checkpoint).absolute().parent.name}_{kind}'
+        name, cfg = kind, named_after(cfg, kind, folder)
+    cfg.merge_from_dict(options)
+    if data_root is not None:
+        set_data_root(cfg, data_root)
+    if 'scale' not in cfg or is_folder(cfg.train_dataloader.dataset):
+        _fit_to_data(cfg, processes)
+        cfg.merge_from_dict(options)
+    return name, cfg
+
+
+def _fit_to_data(cfg: Config, processes: int) -> None:
+    """Classes, batch, learning rate and warm-up for the labelled images that a config names."""
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    data = Config(dict(train_dataloader=cfg.train_dataloader, val_dataloader=cfg.val_dataloader))
+    use_packed_data(data)
+    train, test = (_build(data, name) for name in LOADERS[:2])
+    set_classes(cfg, max(num_classes(train), num_classes(test)))
+    fit_schedule(cfg, len(train), processes)
+
+
+def _build(cfg: Config, name: str) -> Dataset:
+    with explain_errors(name):
+        return DATASETS.build(dict(cfg[name].dataset))
 
 
 def _stored_config(checkpoint: str, content: dict, needed: bool) -> Config | None:
@@ -105,23 +211,38 @@ def _stored_config(checkpoint: str, content: dict, needed: bool) -> Config | Non
         return None
 
 
-def matching(pretrained: Config, where: str) -> str:
-    """The first part of the names of the benchmarks of a pre-training config, such as ``'ldae_vit-b'``.
+def _method(pretrained: Config, where: str) -> str:
+    """``'ldae'`` or ``'mae'``; raise ConfigError for a checkpoint that is not a pre-training of either."""
+    kind = pretrained.get('model', {}).get('type')
+    if kind not in METHODS:
+        raise ConfigError(
+            f'{where} holds a {kind}, which is not a pre-training of l-DAE or MAE: name a checkpoint of one'
+        )
+    return METHODS[kind]
 
-    Raises:
-        ConfigError: It isn't a pre-training of l-DAE or MAE, or is of a size that has no benchmark.
-    """
+
+def matching(pretrained: Config) -> str | None:
+    """The first part of the names of the benchmarks of a pre-training config of a named size, such as ``'ldae_vit-b'``;
+    None where there are none."""
     model = pretrained.get('model', {})
     backbone = model.get('backbone') or {}
     method = METHODS.get(model.get('type'))
     size = _size(backbone.get('arch'), pretrained)
     if method is None or size is None:
-        raise ConfigError(
-            f'{where} holds a {model.get("type")} of size {backbone.get("arch")}, for which there is no benchmark: '
-            'write a config that inherits one of configs/benchmarks'
-        )
+        return None
     at_256 = method == 'mae' and (size == 'half-l' or backbone.get('img_size', 224) == 256)
-    return f'{method}_vit-{size}{"_256" if at_256 else ""}'
+    name = f'{method}_vit-{size}{"_256" if at_256 else ""}'
+    return (
+        name
+        if 'scale' in pretrained or _geometry(model) == (224 if method == 'mae' and not at_256 else 256, 16)
+        else None
+    )
+
+
+def _geometry(model: dict) -> tuple[int, int]:
+    """Sizes of image and patch."""
+    part = model.get('tokenizer') or model['backbone']
+    return part.get('img_size', 224), part.get('patch_size', 16)
 
 
 def _size(arch: str | dict | None, pretrained: Config) -> str | None:
@@ -137,8 +258,7 @@ def _size(arch: str | dict | None, pretrained: Config) -> str | None:
 
 def _suggestion(cfg: Config) -> str:
     """The benchmarks of a pre-training config, by name."""
-    try:
-        name = matching(cfg, str(cfg.filename))
-    except ConfigError:
-        return 'one of configs/benchmarks'
+    name = matching(cfg)
+    if name is None:
+        return ' or '.join(KINDS) if cfg.get('model', {}).get('type') in METHODS else 'one of configs/benchmarks'
     return ' or '.join(f'configs/benchmarks/{name}_{kind}.py' for kind in KINDS[:2])

@@ -2,6 +2,7 @@
 """From a checkpoint to a score, from the command line; good input and bad."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from ldae.apis import get_model
 from ldae.cli import run_tool
 from ldae.config import configs_root, load_config
 from ldae.datasets import IDXDataset
-from ldae.launch.benchmark import KINDS, matching
+from ldae.evaluation import pooled_features
+from ldae.launch.benchmark import KINDS, benchmark_config, matching
 from ldae.registry import MODELS
-from ldae.utils import ConfigError
 
 SUBSET = 'fashion-mnist_subset'
 FEW = [
@@ -24,7 +26,7 @@ FEW = [
 ]
 
 
-def keep(cfg: Config, path: Path) -> Path:
+def keep(cfg: Config, path: Path, images: torch.Tensor | None = None) -> Path:
     """A checkpoint of a config's model with random weights, as a Runner writes it."""
     torch.manual_seed(0)
     init_default_scope('mmpretrain')
@@ -33,7 +35,7 @@ def keep(cfg: Config, path: Path) -> Path:
         if param.requires_grad:
             nn.init.normal_(param, std=0.05)
     if hasattr(model, 'tokenizer'):
-        model.tokenizer.fit([torch.randn(64, 1, 32, 32)])
+        model.tokenizer.fit([torch.randn(64, 1, 32, 32) if images is None else images])
     torch.save(dict(meta=dict(cfg=cfg.pretty_text), state_dict=model.state_dict()), path)
     return path
 
@@ -179,7 +181,7 @@ PRETRAINING = sorted(
 
 @pytest.mark.parametrize('name', PRETRAINING)
 def test_each_pre_training_of_the_papers_sizes_has_benchmarks(name):
-    stem = matching(load_config(f'ldae::{name}'), name)
+    stem = matching(load_config(f'ldae::{name}'))
     kinds = KINDS if stem not in ('mae_vit-b', 'mae_vit-l') else KINDS[:2]
     assert {f'{stem}_{kind}' for kind in kinds} <= set(NAMES)
     benchmark_of = load_config(f'ldae::benchmarks/{stem}_linear.py')
@@ -193,6 +195,90 @@ def sizes(kind: type, cfg: Config) -> dict:
     return dict(zoo.get(arch, {}) if isinstance(arch, str) else arch)
 
 
-def test_a_size_without_benchmarks_says_what_to_do():
-    with pytest.raises(ConfigError, match='write a config that inherits one of configs/benchmarks'):
-        matching(load_config('ldae::ldae/demo_fashion-mnist.py'), 'epoch_10.pth')
+SMALL = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+
+
+def of_any_size(method: str, folder: Path, images: Path, channels: int = 3) -> Path:
+    """A checkpoint of two blocks of width 16, for 24 px in patches of 6, as a config of one's own gives it."""
+    base = 'ldae::ldae/vit-b_pca.py' if method == 'ldae' else 'ldae::mae/vit-b_256_400e.py'
+    cfg = load_config(base, data_root=str(images))
+    cfg.model.backbone.arch = SMALL
+    cfg.train_dataloader.num_workers = 0
+    cfg.train_dataloader.persistent_workers = False
+    if method == 'ldae':
+        cfg.model.tokenizer.update(img_size=24, patch_size=6, latent_dim=4)
+        cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
+    else:
+        cfg.model.backbone.update(img_size=24, patch_size=6)
+        cfg.model.neck.update(num_patches=16, patch_size=6, embed_dim=16, decoder_embed_dim=16, decoder_num_heads=2)
+        cfg.model.head.patch_size = 6
+    return keep(cfg, folder / 'epoch_1.pth', images=torch.randn(64, 3, 24, 24))
+
+
+@pytest.mark.parametrize('method', ['ldae', 'mae'])
+@pytest.mark.parametrize('kind', ['linear', 'finetune', 'linear_1pct', 'knn'])
+def test_a_checkpoint_of_any_size_is_scored_on_its_own_folder(kind, method, tiny_image_folder, tmp_path):
+    checkpoint = of_any_size(method, tmp_path, tiny_image_folder)
+    epochs = [] if kind == 'knn' else ['--epochs', '2']
+    assert run_tool('benchmark', [kind, str(checkpoint), '--work-dir', str(tmp_path / 'work'), *epochs]) == 0
+    found = result(tmp_path / 'work')
+    assert (found['classes'], found['epochs']) == (2, 0 if kind == 'knn' else 2)
+    assert found['config'] == ('16-NN' if kind == 'knn' else kind)
+    if kind != 'knn':
+        cfg = Config.fromfile(tmp_path / 'work' / f'{kind}.py')
+        assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == 2
+        assert cfg.train_dataloader.batch_size == 4
+        assert cfg.val_evaluator.topk == (1,)
+
+
+def test_its_classifier_sees_the_encoder_that_was_trained(tiny_image_folder, tmp_path):
+    """Features in the benchmark's model are those of the checkpoint, with its time step and its PCA merged in."""
+    checkpoint = of_any_size('ldae', tmp_path, tiny_image_folder)
+    _, cfg = benchmark_config('linear', str(checkpoint))
+    init_default_scope('mmpretrain')
+    probe = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor)).eval()
+    probe.init_weights()
+    trained = get_model(checkpoint=checkpoint, device='cpu')
+    batch = dict(inputs=torch.rand(2, 3, 24, 24) * 255, data_samples=None)
+    with torch.no_grad():
+        found = probe.backbone(probe.data_preprocessor(dict(batch))['inputs'])[0]
+        wanted = pooled_features(trained, trained.data_preprocessor(dict(batch))['inputs'])
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_another_labelled_folder_is_named_by_data_root(tiny_image_folder, tmp_path):
+    checkpoint = of_any_size('ldae', tmp_path, tmp_path / 'gone')
+    for split in ('train', 'val'):
+        shutil.copytree(tiny_image_folder / split / 'a', tiny_image_folder / split / 'c')
+    _, cfg = benchmark_config('linear', str(checkpoint), data_root=str(tiny_image_folder))
+    assert cfg.model.head.num_classes == 3
+    assert cfg.test_dataloader.dataset.data_root == str(tiny_image_folder)
+
+
+def test_the_demos_checkpoints_have_benchmarks_too(tmp_path):
+    for method in ('ldae', 'mae'):
+        cfg = load_config(f'ldae::{method}/demo_fashion-mnist.py')
+        demo = keep(cfg, tmp_path / f'{method}.pth', images=torch.randn(64, 1, 28, 28))
+        name, found = benchmark_config('linear', str(demo))
+        assert (name, found.model.backbone.img_size, found.model.head.num_classes) == ('linear', 28, 10)
+        assert (found.train_dataloader.batch_size, found.val_dataloader.dataset.split) == (1024, 'test')
+        few = [
+            'train_dataloader.dataset.indices=128',
+            'val_dataloader.dataset.indices=64',
+            'train_dataloader.batch_size=64',
+        ]
+        assert benchmark('linear', demo, '--work-dir', tmp_path / method, '--epochs', '2', few=few) == 0
+
+
+def test_a_folder_at_scale_is_scored_with_its_labels(tiny_image_folder, tmp_path):
+    cfg = load_config('ldae::ldae/vit-b_pca.py', scale='image-folder', data_root=str(tiny_image_folder))
+    checkpoint = keep(cfg, tmp_path / 'epoch_1.pth', images=torch.randn(64, 3, 64, 64))
+    few = ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
+    few += ['val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False', 'train_cfg.max_epochs=1']
+    options = ['--data-root', tiny_image_folder, '--work-dir', tmp_path / 'work']
+    assert benchmark('linear', checkpoint, *options, few=[*few, 'train_cfg.val_interval=1']) == 0
+    assert (result(tmp_path / 'work')['classes'], result(tmp_path / 'work')['scale']) == (2, 'image-folder')
+
+
+def test_fewer_than_two_epochs_are_refused(checkpoint, tmp_path, capsys):
+    assert '--epochs=1 is out of range' in one_line(['linear', checkpoint, '--epochs', '1'], capsys)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A benchmark's config, fitted to a pre-trained encoder and to labelled data."""
+
+import copy
+import inspect
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from ldae.datasets.in_memory import InMemoryDataset
+from ldae.registry import DATASETS, MODELS
+from ldae.utils.errors import ConfigError
+
+from .reading import LOADERS, pipeline_of
+from .scale import is_linear, replace_data, scale_pipelines, scale_schedule
+
+#: Fewest steps of an epoch, below which the batch is made smaller: 90 epochs make at least 700 steps.
+STEPS = 8
+SMALLEST_BATCH = 4
+# MAE's LARS is for batches of thousands: of few steps its rate is too low. The rates are those of a batch of 1024.
+SGD = dict(type='SGD', lr=0.4, momentum=0.9, weight_decay=0.0)
+#: Fine-tuning's average over 10 000 of 125 000 steps, in other numbers of them.
+EMA_STEPS = 12.5
+FOLDERS = ('ImageFolder', 'PackedImages')
+#: What of a pre-training's data set says how it is read and not which images it has.
+NOT_DATA = ('pipeline', 'with_label', 'fast_resize', 'fraction', 'fraction_seed', 'indices', 'max_bad', 'crop_scale')
+
+
+def is_folder(dataset: dict) -> bool:
+    """Whether a data set reads any folder of images."""
+    return str(dataset.get('type')).removeprefix('ldae.') in FOLDERS
+
+
+def fit_encoder(cfg: Config, pretrained: Config, state: dict, tokenizer_file: str) -> None:
+    """Give a benchmark's config the encoder of a pre-training, its image size and its data.
+
+    Args:
+        cfg: A benchmark of the same method, changed in place.
+        pretrained: The config of the pre-training.
+        state: The state dict of its checkpoint.
+        tokenizer_file: Where the tokenizer will lie, if the encoder needs one in front of it.
+    """
+    old, new = pretrained.model, cfg.model.backbone
+    geometry = old.tokenizer if 'tokenizer' in old else old.backbone
+    size = geometry.get('img_size', 224)
+    channels = geometry.get('in_channels', (old.backbone.get('patch_cfg') or {}).get('in_channels', 3))
+    kind = MODELS.get(new.type)
+    arch = old.backbone.get('arch', inspect.signature(kind).parameters['arch'].default)
+    sizes = kind.arch_zoo[arch] if isinstance(arch, str) else arch
+    new.arch = copy.deepcopy(arch)
+    new.update(img_size=size, patch_size=geometry.get('patch_size', 16), in_channels=channels)
+    if is_linear(cfg):
+        new.frozen_stages = sizes['num_layers']
+    if cfg.model.get('neck'):
+        cfg.model.neck.input_features = sizes['embed_dims']
+    cfg.model.head.in_channels = sizes['embed_dims']
+    if 'tokenizer' in old:
+        _fit_transfer(new, old, state, tokenizer_file)
+    _fit_data(cfg, pretrained, size, channels)
+
+
+def _fit_transfer(new: ConfigDict, old: ConfigDict, state: dict, tokenizer_file: str) -> None:
+    """The time step of an l-DAE's encoder, and its tokenizer where that can't be folded into the weights."""
+    for name in ('timestep', 'num_timesteps', 'final_norm'):
+        if name in old.backbone:
+            new[name] = old.backbone[name]
+    folded = 'backbone.patch_embed.patch_map.encoder' in state
+    if folded and not old.get('transfer_noise'):
+        return
+    new.tokenizer = copy.deepcopy(old.tokenizer)
+    if any(key.startswith('tokenizer.') for key in state):
+        new.tokenizer.checkpoint = tokenizer_file
+    if old.get('transfer_noise'):
+        new.noiser = copy.deepcopy(old.noiser)
+    if old.backbone.get('input_type', 'image') == 'latent':
+        new.update(input_type='latent', latent_dim=old.tokenizer.latent_dim)
+
+
+def _fit_data(cfg: Config, pretrained: Config, size: int, channels: int) -> None:
+    """The pre-training's images, with their labels and the benchmark's augmentation, at their size."""
+    loaders = {name: pretrained.get(name) or {} for name in LOADERS}
+    train = loaders['train_dataloader'].get('dataset') or {}
+    normalisation = {key: value for key, value in (pretrained.get('data_preprocessor') or {}).items() if key != 'type'}
+    if _in_memory(train):
+        test = copy.deepcopy(pretrained.get('val_dataloader') or pretrained.get('test_dataloader'))
+        if not test:
+            test = copy.deepcopy(dict(loaders['train_dataloader'], sampler=dict(type='DefaultSampler', shuffle=False)))
+            test.update(drop_last=False, dataset=dict(train, split='test'))
+        kept = {name: pretrained[name] for name in ('data_root', 'data_preprocessor') if name in pretrained}
+        data = Config(
+            dict(kept, train_dataloader=pretrained.train_dataloader, val_dataloader=test, test_dataloader=test)
+        )
+        replace_data(cfg, data, size)
+        cfg.train_dataloader.drop_last = is_linear(cfg)
+    elif is_folder(train):
+        _name_images(cfg, pretrained, loaders)
+        scale_pipelines(cfg, size)
+    else:
+        scale_pipelines(cfg, size)
+    cfg.data_preprocessor = ConfigDict(num_classes=cfg.model.head.num_classes, **normalisation)
+    steps = pipeline_of(pretrained, LOADERS) or []
+    for name in LOADERS:
+        dataset = cfg[name].dataset
+        if 'pipeline' in dataset:
+            dataset.pipeline = _as_read(dataset.pipeline, steps, channels)
+
+
+def _in_memory(dataset: dict) -> bool:
+    kind = DATASETS.get(str(dataset.get('type')))
+    return inspect.isclass(kind) and issubclass(kind, InMemoryDataset)
+
+
+def _name_images(cfg: Config, pretrained: Config, loaders: dict[str, dict]) -> None:
+    """Read the folder of the pre-training, with as many workers."""
+    train = loaders['train_dataloader']
+    for name in LOADERS:
+        own = loaders[name] or (loaders['val_dataloader'] if name == 'test_dataloader' else {})
+        dataset = own.get('dataset') or dict(train['dataset'], split='val')
+        found = {key: value for key, value in dataset.items() if key not in NOT_DATA}
+        cfg[name].dataset.update(copy.deepcopy(found), type='ldae.ImageFolder')
+        for option in ('num_workers', 'persistent_workers'):
+            if option in (own or train):
+                cfg[name][option] = (own or train)[option]
+    cfg.data_root = pretrained.get('data_root', train['dataset'].get('data_root'))
+
+
+def _as_read(pipeline: list[dict], steps: list[dict], channels: int) -> list[dict]:
+    """A pipeline that reads images as the pre-training did; what is drawn in colours needs three channels."""
+    first = [copy.deepcopy(step) for step in steps[:1]] or list(pipeline[:1])
+    first += [copy.deepcopy(step) for step in steps[1:] if 'gray' in str(step['type']).lower()]
+    rest = pipeline[1:]
+    if channels != 3:
+        rest = [step for step in rest if step['type'] not in ('RandAugment', 'RandomErasing')]
+    return [*first, *rest]
+
+
+def set_classes(cfg: Config, classes: int) -> None:
+    """Let a classifier, what mixes its labels and its accuracy know of so many classes.
+
+    Raises:
+        ConfigError: There are fewer than two.
+    """
+    if classes < 2:
+        raise ConfigError(f'the labelled images have {classes} class: a benchmark needs two or more')
+    cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = classes
+    for name in ('val_evaluator', 'test_evaluator'):
+        evaluator = cfg.get(name)
+        if evaluator and 'topk' in evaluator:
+            evaluator.topk = tuple(k for k in evaluator.topk if k == 1 or k < classes)
+
+
+def fit_schedule(cfg: Config, images: int, processes: int) -> None:
+    """Batch and learning rate for a data set that is small for the config's batch; others keep theirs.
+
+    The batch is the largest power of two that leaves :data:`STEPS` steps an epoch. The rate goes down with its square
+    root; LARS gives way to SGD.
+    """
+    base = cfg.auto_scale_lr.base_batch_size
+    batch = max(SMALLEST_BATCH, 2 ** ((images // STEPS) or 1).bit_length() // 2)
+    if batch >= base:
+        return
+    batch = max(1, batch // processes) * processes
+    cfg.train_dataloader.batch_size = batch // processes
+    cfg.train_dataloader.drop_last = is_linear(cfg) and images > batch  # a batch of one image has no statistics
+    optim = cfg.optim_wrapper
+    if optim.optimizer.type == 'LARS':
+        optim.optimizer = ConfigDict(SGD)
+        optim.pop('paramwise_cfg', None)
+        base = 1024
+    optim.optimizer.lr *= (batch / base) ** 0.5
+    cfg.auto_scale_lr = ConfigDict(enable=True, base_batch_size=batch)
+    steps = cfg.train_cfg.max_epochs * max(1, images // batch)
+    if 'ema' in cfg.default_hooks:
+        cfg.default_hooks.ema.momentum = min(0.1, max(cfg.default_hooks.ema.momentum, EMA_STEPS / steps))
+    checkpoint = cfg.default_hooks.checkpoint
+    checkpoint.interval = max(checkpoint.get('interval', 1), cfg.train_cfg.max_epochs // 10)
+
+
+def set_epochs(cfg: Config, epochs: int) -> None:
+    """A benchmark of so many epochs, with warm-up in proportion and a validation no later than at the end."""
+    interval = cfg.train_cfg.get('val_interval', 1)
+    scale_schedule(cfg, epochs)
+    cfg.train_cfg.val_interval = min(interval, epochs)
+
+
+def named_after(cfg: Config, name: str, work_dir: str) -> Config:
+    """The config under a name of its own, under which its run keeps it."""
+    cfg.setdefault('work_dir', work_dir)
+    return Config(cfg._cfg_dict.to_dict(), cfg_text=f'# {name}', filename=str(Path(name).with_suffix('.py')))
