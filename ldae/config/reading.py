@@ -106,11 +106,14 @@ def set_data_root(cfg: Config, data_root: str) -> None:
 
 
 def pipeline_of(cfg: Config, loaders: Iterable[str]) -> list[dict] | None:
-    """Steps of the first of ``loaders`` whose data set, or the one inside it, has any; None where none has."""
+    """Steps of the first of ``loaders`` whose data set, or the one inside it, has any, and gives images of the model's size
+    if one does; None where none has."""
+    found = []
     for name in loaders:
         node = (cfg.get(name) or {}).get('dataset') or {}
         while 'pipeline' not in node and isinstance(node.get('dataset'), dict):
             node = node['dataset']
         if node.get('pipeline'):
-            return list(node['pipeline'])
-    return None
+            found.append(list(node['pipeline']))
+    fitting = [steps for steps in found if output_size(steps) == image_size(cfg)]
+    return next(iter([*fitting, *found]), None)

@@ -103,7 +103,11 @@ def num_classes(dataset: Dataset) -> int | None:
     if names and not getattr(dataset, 'ann_file', None):
         return len(names)
     labels = labels_of_dataset(dataset)
-    return None if labels is None or not len(labels) else int(labels.max()) + 1
+    if labels is None or not len(labels):
+        return None
+    if labels.min() < 0:
+        raise ConfigError(f'label {int(labels.min())} of {type(dataset).__name__} is not a class: they start at 0')
+    return int(labels.max()) + 1
 
 
 def check_class_names(train: DataLoader, test: DataLoader) -> None:

@@ -11,6 +11,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from mmpretrain.models import ImageClassifier
+from torch.utils.data import DataLoader
 
 from ldae import compat
 from ldae.config.components import check_config
@@ -18,8 +20,10 @@ from ldae.engine import BadImagesHook, PlainCheckpointHook, RunSummaryHook, Step
 from ldae.engine.resume.checkpoint_files import latest_checkpoint
 from ldae.engine.resume.loops import resumable
 from ldae.engine.speed.sharding import prepare_sharding
+from ldae.evaluation.probe_data import num_classes
 from ldae.utils import ConfigError
 from ldae.utils.files import atomic_save
+from ldae.utils.models import unwrapped
 from ldae.utils.signals import end_workers
 
 from .batch import check_size
@@ -127,7 +131,23 @@ def _find_checkpoint(cfg: Config) -> None:
 
 def _build_train_data(runner: Runner) -> None:
     # Here rather than in Runner.train, whose schedulers fail on an epoch without steps before any hook is called.
-    diff_rank_seed = runner._randomness_cfg.get('diff_rank_seed', False)
-    loader = runner.build_dataloader(runner._train_dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed)
+    options = dict(seed=runner.seed, diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
+    loader = runner._train_dataloader = runner.build_dataloader(runner._train_dataloader, **options)
     check_size(len(loader.dataset), len(loader), runner.world_size, loader.batch_size)
-    runner._train_dataloader = loader
+    if not isinstance(unwrapped(runner.model), ImageClassifier):
+        return
+    if isinstance(runner._val_dataloader, dict):
+        runner._val_dataloader = runner.build_dataloader(runner._val_dataloader, **options)
+    for name in ('train_dataloader', 'val_dataloader'):
+        check_labels(name, getattr(runner, f'_{name}'), unwrapped(runner.model))
+
+
+def check_labels(name: str, loader: DataLoader | None, model: ImageClassifier) -> None:
+    """Raise ConfigError if a data loader has more classes than a classifier, before an image is read."""
+    known = getattr(model.head, 'num_classes', None)
+    found = None if loader is None else num_classes(loader.dataset)
+    if known is not None and found is not None and found > known:
+        raise ConfigError(
+            f'{name}: the images have {found} classes, and the classifier {known}: set model.head.num_classes and '
+            f'data_preprocessor.num_classes to {found}'
+        )

@@ -69,18 +69,17 @@ def _component(error: Exception) -> str | None:
 
 def dry_run(runner: Runner) -> None:
     """Build everything that a built Runner will build later, apart from its data sets."""
-    training = runner.cfg.get('train_dataloader') is not None
-    used = [name for name in LOADERS if not (training and name.startswith('test'))]
+    _check_classes(unwrapped(runner.model))
     shapes: set[tuple[int, ...]] = set()
     with preserved_rng():
-        for loader in used:
+        for loader in LOADERS:
             for image in _try_pipelines(loader, runner.cfg):
                 if image.shape not in shapes:  # training, validation and test mostly give the same
                     _try_model(loader, image, unwrapped(runner.model))
                 shapes.add(image.shape)
         if isinstance(runner.optim_wrapper, Mapping):
             _try_optimizer(runner)
-        for name in (loader.replace('dataloader', 'evaluator') for loader in used):
+        for name in (loader.replace('dataloader', 'evaluator') for loader in LOADERS):
             for where, metric, _ in typed_nodes(runner.cfg.get(name), name, name):
                 with explain_errors(where):
                     METRICS.build(copy.deepcopy(metric))
@@ -131,17 +130,27 @@ def _made_up_sample() -> dict:
     return dict(img_path='made-up.jpg', sample_idx=0, gt_label=0, img=image, **shapes)
 
 
-@torch.no_grad()
 def _try_model(loader: str, image: Tensor, model: nn.Module) -> None:
     """Normalise one image (C, H, W) as the model does, and let what reads images have it."""
-    where = f'{loader} gives images of {tuple(image.shape)}, which do not fit the model:'
-    with evaluating(model), explain_errors(where):
-        sample = DataSample().set_gt_label(0)
-        batch = model.data_preprocessor(dict(inputs=image[None], data_samples=[sample]), False)
-        for module in _front(model):
-            module._check_images(batch['inputs'])
-        if isinstance(model, ImageClassifier | MAE):
-            model(batch['inputs'], batch['data_samples'], mode='loss')
+    sample = DataSample().set_gt_label(0)
+    try:
+        with torch.no_grad(), evaluating(model), explain_errors(f'images of {tuple(image.shape)} in this model'):
+            batch = model.data_preprocessor(dict(inputs=image[None], data_samples=[sample]), False)
+            for module in _front(model):
+                module._check_images(batch['inputs'])
+            if isinstance(model, ImageClassifier | MAE):
+                model(batch['inputs'], batch['data_samples'], mode='loss')
+    except ConfigError as error:
+        raise ConfigError(f'{loader}: {error}') from error
+
+
+def _check_classes(model: nn.Module) -> None:
+    """What mixes labels and what predicts them must know of the same classes."""
+    mixed, known = (getattr(getattr(model, name, None), 'num_classes', None) for name in ('data_preprocessor', 'head'))
+    if getattr(getattr(model, 'data_preprocessor', None), 'batch_augments', None) is not None and mixed != known:
+        raise ConfigError(
+            f'data_preprocessor.num_classes={mixed} and model.head.num_classes={known} must be the same to mix labels'
+        )
 
 
 def _front(model: nn.Module) -> list[nn.Module]:

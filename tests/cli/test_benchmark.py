@@ -282,3 +282,33 @@ def test_a_folder_at_scale_is_scored_with_its_labels(tiny_image_folder, tmp_path
 
 def test_fewer_than_two_epochs_are_refused(checkpoint, tmp_path, capsys):
     assert '--epochs=1 is out of range' in one_line(['linear', checkpoint, '--epochs', '1'], capsys)
+
+
+def test_labels_that_the_classifier_has_no_place_for_are_one_line(
+    tiny_image_folder, tiny_annotated_folder, tmp_path, capsys
+):
+    checkpoint = of_any_size('ldae', tmp_path, tiny_image_folder)
+    classes = ['model.head.num_classes=1', 'data_preprocessor.num_classes=1']
+    for split, root in (('train', tiny_image_folder), ('val', tiny_annotated_folder)):
+        if split == 'val':
+            listed = root / 'meta' / 'train.txt'
+            listed.write_text(listed.read_text().replace('jpg 1', 'jpg 0'))
+        assert benchmark('linear', checkpoint, '--data-root', root, '--work-dir', tmp_path / split, few=classes) == 2
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert f'{split}_dataloader: the images have 2 classes, and the classifier 1' in line
+        assert not list((tmp_path / split).glob('epoch_*.pth'))
+
+
+def test_a_label_below_zero_is_one_line(tiny_annotated_folder, tmp_path, capsys):
+    checkpoint = of_any_size('ldae', tmp_path, tiny_annotated_folder)
+    listed = tiny_annotated_folder / 'meta' / 'train.txt'
+    listed.write_text(listed.read_text().replace('jpg 1', 'jpg -1'))
+    assert benchmark('linear', checkpoint, '--work-dir', tmp_path / 'work', few=['randomness.seed=0']) == 2
+    assert 'label -1 of ImageFolder is not a class' in capsys.readouterr().err
+
+
+def test_mixed_labels_need_one_number_of_classes(tiny_image_folder, tmp_path, capsys):
+    checkpoint = of_any_size('ldae', tmp_path, tiny_image_folder)
+    few = ['data_preprocessor.num_classes=3']
+    assert benchmark('finetune', checkpoint, '--work-dir', tmp_path / 'work', few=few) == 2
+    assert 'data_preprocessor.num_classes=3 and model.head.num_classes=2 must be the same' in capsys.readouterr().err

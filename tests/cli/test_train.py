@@ -126,6 +126,32 @@ def test_a_config_without_our_hooks_can_be_tested_too(tiny_image_folder: Path, t
     assert out.is_file()
 
 
+def test_a_loader_that_is_read_later_is_tried_before_training(tiny_config, tiny_image_folder, tmp_path, capsys):
+    tiny_config.write_text(
+        TINY + 'test_dataloader = dict(_delete_=True, **loader)\n'
+        "test_dataloader['dataset'] = dict(type='ldae.ImageFolder', data_root='data/imagenet', pipeline=["
+        "dict(type='LoadImageFromFile'), dict(type='Resize', scale=(48, 48)), dict(type='PackInputs')])\n"
+    )
+    args = [str(tiny_config), '--data-root', str(tiny_image_folder), '--work-dir', str(tmp_path / 'work')]
+    assert run_tool('train', args) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith('error: test_dataloader: tokenizer PatchPCATokenizer is set for images of')
+    assert 'gives (3, 48, 48)' in line
+
+
+def test_a_checkpoint_with_a_stale_test_loader_is_read_by_one_that_fits(tiny_config, tiny_image_folder, tmp_path):
+    """What was trained before loaders were tried: validation at 32 px, tests still at 256."""
+    options = dict(data_root=str(tiny_image_folder), work_dir=str(tmp_path / 'work'))
+    ldae.train(str(tiny_config), **options)
+    checkpoint = tmp_path / 'work' / 'epoch_1.pth'
+    content = torch.load(checkpoint, weights_only=True)
+    cfg = ldae.load_config_of(checkpoint)
+    cfg.test_dataloader.dataset.pipeline = ldae.get_model('ldae/vit-b_pca')._config.test_dataloader.dataset.pipeline
+    content['meta']['cfg'] = cfg.pretty_text
+    torch.save(content, checkpoint)
+    assert ldae.FeatureExtractor(checkpoint=checkpoint)(tiny_image_folder / 'val').shape == (8, 16)
+
+
 def test_a_notebook_calls_what_the_tools_call(tiny_config: Path, tiny_image_folder: Path, tmp_path: Path):
     options = dict(data_root=str(tiny_image_folder), work_dir=str(tmp_path / 'work'))
     runner = ldae.train(str(tiny_config), {'randomness.seed': 3}, **options)
