@@ -239,6 +239,13 @@ def set_rank_variables(launcher: str) -> None:
     os.environ['LOCAL_RANK'] = os.environ.get(local_rank, '0')
 
 
+def set_runner_device(kind: str) -> None:
+    """mmengine 0.10.x: a Runner has no option for the device; it takes the one that mmengine has found at its import."""
+    from mmengine.device import utils
+
+    utils.DEVICE = kind
+
+
 def cpu_model_wrapper(find_unused_parameters: bool = False, kind: str = 'MMDistributedDataParallel') -> dict:
     """mmengine 0.10.x: DistributedDataParallel without ``device_ids``, which the Runner sets even for a model on CPU."""
     options = dict(broadcast_buffers=False, find_unused_parameters=find_unused_parameters)

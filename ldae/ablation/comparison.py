@@ -78,7 +78,8 @@ def compare(
 
     def load(config: str | Path | Config) -> Config:
         is_loaded = isinstance(config, Config)
-        return deepcopy(config) if is_loaded else load_config(config, cfg_options, scale, data_root)
+        cfg = deepcopy(config) if is_loaded else load_config(config, cfg_options, scale, data_root)
+        return study.in_precision(cfg)
 
     def make_jobs() -> list[Job]:
         configs = dict(ldae=load(ldae), mae=load(mae))

@@ -45,7 +45,7 @@ def ablate(
         timesteps: Candidates instead of the scale's, for rows that name no time step of their own.
         quick: A few images and epochs, to see everything run.
         command: What the table says it was written by.
-        options: ``jobs`` and ``force`` of :class:`Study`.
+        options: ``jobs``, ``force``, ``device`` and ``precision`` of :class:`Study`.
 
     Raises:
         ConfigError: An unknown row or scale, or what no row could be run with.
@@ -59,7 +59,7 @@ def ablate(
         cfg = load_config(path, cfg_options, scale, data_root)
         if timesteps and 'timesteps' in cfg:
             cfg.timesteps = list(timesteps)
-        return cfg
+        return study.in_precision(cfg)
 
     def report() -> list[Summary]:
         summaries = summarise(all_rows, study.entries())

@@ -27,7 +27,12 @@ EXTRA_ROWS = dict(mae_untrained='mae_untrained')
 
 
 def demo(
-    work_dir: str | Path = 'work_dirs/demo', epochs: int | None = None, seed: int = 0, quick: bool = False
+    work_dir: str | Path = 'work_dirs/demo',
+    epochs: int | None = None,
+    seed: int = 0,
+    quick: bool = False,
+    device: str = 'auto',
+    precision: str | None = None,
 ) -> dict:
     """Pre-train l-DAE and MAE on the Fashion-MNIST subset that ships with ldae, compare them, and draw.
 
@@ -38,6 +43,7 @@ def demo(
         epochs: Of both pre-trainings, at least 2, instead of the configs'.
         seed: Of both pre-trainings and the scores.
         quick: A few hundred images and 2 epochs, to see it run.
+        device, precision: Of both pre-trainings, as of :class:`ldae.launch.LaunchOptions`.
 
     Returns:
         The content of ``results.json``.
@@ -62,13 +68,15 @@ def demo(
         quick=few if quick else False,
         watched=True,
         num_threads=1,
+        device=device,
+        precision=precision,
         command='tools/demo.py',
     )
     if outcome.failures:
         name, reason, _ = outcome.failures[0]
         raise ConfigError(f'{name}: {reason}')
     drawing = time.perf_counter()
-    draw(outcome.folders[f'ldae seed {seed}'], work_dir)
+    draw(outcome.folders[f'ldae seed {seed}'], work_dir, device)
     results = make_results(outcome.rows, seed)
     results['seconds']['draw'] = round(time.perf_counter() - drawing, 1)
     atomic_write_text(work_dir / 'results.json', json.dumps(results, indent=2) + '\n')
@@ -86,10 +94,10 @@ def set_epochs(cfg: Config, epochs: int) -> None:
     cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs)
 
 
-def draw(folder: Path, work_dir: Path) -> None:
+def draw(folder: Path, work_dir: Path, device: str = 'auto') -> None:
     """``denoising.png`` of one test image a class, ``pca_filters.png``, of the l-DAE that was trained in ``folder``."""
     cfg = Config.fromfile(folder / CONFIG_FILE)
-    model = get_model(cfg, folder / read_json(folder / DONE_FILE)['checkpoint'])
+    model = get_model(cfg, folder / read_json(folder / DONE_FILE)['checkpoint'], device)
     dataset = DATASETS.build(probe_dataloaders(cfg)[1]['dataset'])
     first = [int((dataset.labels == label).nonzero()[0]) for label in dataset.labels.unique()]
     images = model.data_preprocessor(dict(inputs=dataset.images[first], data_samples=None))['inputs']

@@ -110,6 +110,9 @@ class Job:
     checkpoint: Path | None = None
     #: Whether it shows itself while it trains.
     watched: bool = False
+    #: Where it computes, and in which precision it trains: its config's for None.
+    device: str = 'auto'
+    precision: str | None = None
 
     @property
     def is_trained(self) -> bool:
@@ -127,6 +130,7 @@ class Job:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cfg.dump(self.folder / CONFIG_FILE)
         job = dict(name=self.name, key=self.key, seed=self.seed, watched=self.watched)
+        job |= dict(device=self.device, precision=self.precision)
         job |= dict(scoring=self.scoring.as_dict(), members=[vars(member) for member in self.members])
         write_json(self.folder / JOB_FILE, job)
 

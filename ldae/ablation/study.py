@@ -9,7 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from ldae.utils import ConfigError, check_range, provenance
+from mmengine.config import Config
+
+from ldae.launch.prepare import set_precision
+from ldae.utils import ConfigError, check_range, checked, provenance
+from ldae.utils.device import choose_precision, use_device
+from ldae.utils.ranges import Precision
 
 from .jobs import Job, num_members
 from .results import ResultsFile
@@ -34,8 +39,10 @@ class Study:
         force: Run again, from the start, what is done.
         num_threads: Of each run; None shares the cores.
         watched: Runs write to the terminal instead of their log.
+        device, precision: Of each run, as of :class:`ldae.launch.LaunchOptions`; features are computed in float32.
     """
 
+    @checked
     def __init__(
         self,
         root: Path,
@@ -44,16 +51,27 @@ class Study:
         force: bool = False,
         num_threads: int | None = None,
         watched: bool = False,
+        device: str = 'auto',
+        precision: Precision | None = None,
     ) -> None:
         check_range('--jobs', jobs, 1, kind=int)
         self.root, self.scale, self.num_parallel, self.force = root, scale, jobs, force
         self.num_threads, self.watched = num_threads, watched
+        self.device, self.precision = device, precision
+        self._found = use_device(device)
+        choose_precision(precision or 'auto', self._found)
         self.results = ResultsFile(root / 'results.jsonl')
+
+    def in_precision(self, cfg: Config) -> Config:
+        """A config with the precision of the study, which is part of what its weights depend on."""
+        if self.precision is not None:
+            set_precision(cfg, self.precision, self._found)
+        return cfg
 
     def run(self, plan: Callable[[], list[Job]], report: Callable[[], Any]) -> Outcome:
         """Run what isn't done of the jobs that ``plan`` makes, and report its rows, also after an interrupt."""
         with self._claimed() as lock:
-            jobs = plan()
+            jobs = self.prepared(plan)
             folders, total = {job.name: job.folder for job in jobs}, num_members(jobs)
             if self.force:
                 for job in jobs:
@@ -80,6 +98,13 @@ class Study:
             count = len(entries) - len(kept)
             print(f'{self.results.path}: {count} results of an older version are left out; their rows are run anew')
         return kept
+
+    def prepared(self, plan: Callable[[], list[Job]]) -> list[Job]:
+        """The jobs of a plan, told where to compute and how."""
+        jobs = plan()
+        for job in jobs:
+            job.device, job.precision = self.device, self.precision
+        return jobs
 
     @contextmanager
     def _claimed(self) -> Iterator[BinaryIO]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -26,6 +26,7 @@ from ldae.evaluation.protocol import Protocol, choose, score_sets
 from ldae.launch import LaunchOptions, build_runner, prepare
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError, check_range
+from ldae.utils.device import use_device
 from ldae.utils.error_lines import one_line, run_explained
 
 from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, SCORES_FILE, read_json, write_json
@@ -39,10 +40,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train, unless that was done before, and score all members."""
     folder = Path((argv or sys.argv[1:])[0])
     job = read_json(folder / JOB_FILE)
+    use_device(job['device'])
     if job['members']:
         # What is missing is said before training.
         labelled_images(Config.fromfile(folder / CONFIG_FILE), job['scoring'])
-    done = read_json(folder / DONE_FILE) or train(folder, job['watched'])
+    done = read_json(folder / DONE_FILE) or train(
+        folder, job['watched'], device=job['device'], precision=job['precision']
+    )
     if job['members']:
         scores = [score_member(folder, job, member, done) for member in job['members']]
         write_json(folder / SCORES_FILE, scores)
@@ -50,13 +54,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ConfigError(f'{job["name"]}: its training has left no tokenizer.pth in {folder}')
 
 
-def train(folder: Path, watched: bool = False) -> dict:
-    """Train, from the last checkpoint if there is one; leave ``done.json``."""
+def train(folder: Path, watched: bool = False, **launch: Any) -> dict:
+    """Train, from the last checkpoint if there is one; leave ``done.json``. ``launch`` are options of LaunchOptions."""
     start = time.perf_counter()
     cfg = Config.fromfile(folder / CONFIG_FILE)
     if watched:
         cfg.log_level = 'WARNING'
-    options = LaunchOptions(work_dir=str(folder), resume='auto', no_validate=not watched)
+    options = LaunchOptions(work_dir=str(folder), resume='auto', no_validate=not watched, **launch)
     runner = build_runner(prepare(cfg, options))
     if watched:
         _speak_up(runner.logger)

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from ldae.models import LDAE
 from ldae.utils import ConfigError, Range, check_range, checked
+from ldae.utils.device import autocast
 from ldae.utils.models import evaluating, unwrapped
+from ldae.utils.ranges import Precision
 from ldae.visualization import denoising_grid
 
 from .feature_extractor import resolve_model
@@ -43,6 +45,7 @@ def denoise(
     seed: NoiseSeed = 0,
     checkpoint: str | os.PathLike | None = None,
     device: str | torch.device | None = None,
+    precision: Precision | None = None,
     **kwargs: Any,
 ) -> Denoised:
     """Add noise of level ``t`` to ``images`` and let an l-DAE take it out.
@@ -54,7 +57,7 @@ def denoise(
         images: What :class:`ldae.FeatureExtractor` takes. They are resized and cropped as the model's test images are.
         t: Time step, 0 to T - 1.
         seed: Of the noise, 0 to 2**63 - 1.
-        checkpoint, device, **kwargs: As :class:`ldae.FeatureExtractor` takes them.
+        checkpoint, device, precision, **kwargs: As :class:`ldae.FeatureExtractor` takes them.
 
     Raises:
         ConfigError: The model is not an l-DAE, or its tokenizer isn't fitted; a number out of range; an unreadable image.
@@ -62,7 +65,7 @@ def denoise(
     model = check_denoiser(resolve_model(model, checkpoint, device, **kwargs), [t])
     preprocess = Preprocess(model)
     triplets = []
-    with evaluating(model):
+    with evaluating(model), autocast(precision, next(model.parameters()).device):
         for image in read_images(images):
             inputs = preprocess.batch([preprocess.transform(image)])
             triplet = model.denoise(inputs, t, torch.Generator(inputs.device).manual_seed(seed))
@@ -72,7 +75,12 @@ def denoise(
 
 @checked
 def denoising_figure(
-    model: nn.Module, images: Any, timesteps: list[int], seed: NoiseSeed = 0, limit: int = 8
+    model: nn.Module,
+    images: Any,
+    timesteps: list[int],
+    seed: NoiseSeed = 0,
+    limit: int = 8,
+    precision: Precision | None = None,
 ) -> 'Figure':
     """A figure of the first ``limit`` images: clean, then noisy and denoised at each of ``timesteps``."""
     model = check_denoiser(model, timesteps)
@@ -81,7 +89,7 @@ def denoising_figure(
     inputs = preprocess.batch(pictures)
     if preprocess.is_bgr:
         raise ConfigError('the model takes BGR images: ldae.denoise gives them as RGB arrays')
-    with evaluating(model):
+    with evaluating(model), autocast(precision, inputs.device):
         return draw_denoising(model, inputs, timesteps, seed)
 
 

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from ldae.evaluation import features
 from ldae.utils import Choice, ConfigError, NaturalInt, PositiveInt, checked
+from ldae.utils.device import autocast
 from ldae.utils.models import changed, evaluating
+from ldae.utils.ranges import Precision
 
 from .images import read_images
 from .models import get_model, to_device
@@ -31,6 +33,7 @@ class FeatureExtractor:
         model: What :func:`ldae.get_model` takes, or a model.
         checkpoint: Its weights; may stand alone where it holds its config.
         device: Where to compute: by default, on the GPU if there is one, and a model that is given where it lies.
+        precision: ``'auto'``, ``'fp32'``, ``'bf16'`` or ``'fp16'`` of the encoder's products; features are float32.
         batch_size: Images encoded at a time, at least 1.
         pool: ``'avg'`` averages patch tokens (C), ``'tokens'`` keeps them (N, C), ``'featmap'`` lays them out (C, h, w).
         blocks: A block number (1 to the depth, or negative from the end) instead of the last, or several: a list adds
@@ -54,12 +57,13 @@ class FeatureExtractor:
         blocks: int | Sequence[int] | None = None,
         timestep: int | None = None,
         num_workers: NaturalInt = 0,
+        precision: Precision | None = None,
         **kwargs: Any,
     ) -> None:
         if blocks is not None and pool != 'avg':
             raise ConfigError(f"FeatureExtractor: blocks={blocks!r} goes with pool='avg', not {pool!r}")
         self.model = resolve_model(model, checkpoint, device, **kwargs)
-        self.batch_size, self.pool, self.num_workers = batch_size, pool, num_workers
+        self.batch_size, self.pool, self.num_workers, self.precision = batch_size, pool, num_workers, precision
         self.blocks, self.timestep = blocks, timestep
         self.preprocess = Preprocess(self.model)
         if blocks is not None:
@@ -92,8 +96,9 @@ class FeatureExtractor:
         at_timestep = nullcontext()
         if self.timestep is not None:
             at_timestep = changed(features.backbone_of(self.model), timestep=self.timestep)
-        with evaluating(self.model), at_timestep:
-            return self._features(self.preprocess.batch(images)).float().cpu()
+        inputs = self.preprocess.batch(images)
+        with evaluating(self.model), at_timestep, autocast(self.precision, inputs.device):
+            return self._features(inputs).float().cpu()
 
     def _features(self, inputs: Tensor) -> Tensor:
         if self.blocks is not None:

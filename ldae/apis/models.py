@@ -23,6 +23,7 @@ from ldae.config.scale import apply_scale
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
 from ldae.utils.checkpoints import read_checkpoint, report_keys
+from ldae.utils.device import find_device
 from ldae.utils.errors import nearest
 
 #: Other libraries' models: ``timm::vit_base_patch16_224``, ``mmpretrain::mae_vit-base-p16_8xb512-amp-coslr-300e_in1k``.
@@ -61,7 +62,7 @@ def get_model(
         model: A name of :func:`list_models` or an unmistakable last part of one, a config file, ``'ldae::...'``, a
             ``Config``, ``'timm::NAME'`` or ``'mmpretrain::NAME'``. None takes the config that ``checkpoint`` holds.
         checkpoint: Its weights, all of them; without one they are initialised as for training.
-        device: None takes the GPU if there is one.
+        device: ``'auto'``, or None, takes the GPU if there is one; else its name, as ``'cpu'``, ``'cuda:1'``, ``'mps'``.
         scale: A scale to bring the config to (:func:`ldae.config.scale.apply_scale`).
         cfg_options: Dotted keys and values merged into the config.
         backbone: Options merged into the config of the backbone, such as ``dict(timestep=100)``.
@@ -86,18 +87,13 @@ def get_model(
         built = _build(cfg, backbone, has_weights=content is not None)
         _load(built, content, checkpoint)
     built.eval()
-    return to_device(built, device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    return to_device(built, device)
 
 
-def to_device(model: nn.Module, device: str | torch.device) -> nn.Module:
+def to_device(model: nn.Module, device: str | torch.device | None) -> nn.Module:
     """Move a model; raise ConfigError if there is no such device."""
-    try:
-        torch.empty(0, device=device)  # first, since mmengine's models note a device before they are moved
-        return model.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
-        if 'out of memory' in str(error):
-            raise
-        raise ConfigError(f"device {str(device)!r} can't be used: {str(error).splitlines()[0]}") from error
+    # It is found first, since mmengine's models note a device before they are moved.
+    return model.to(torch.device(find_device(device)))
 
 
 def load_config_of(checkpoint: str | os.PathLike) -> Config:

@@ -22,6 +22,8 @@ from ldae.models.tokenizers.fit import fit_tokenizer
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError, PositiveInt, Seed, checked, provenance
 from ldae.utils.collective import failing_together
+from ldae.utils.device import use_device
+from ldae.utils.ranges import Precision
 
 from .models import get_model
 
@@ -48,6 +50,8 @@ def probe(
     cache: str | Path | None = None,
     refresh: bool = False,
     force: bool = False,
+    device: str | torch.device = 'auto',
+    precision: Precision | None = None,
 ) -> ProbeScores:
     """Score an encoder by k-NN and linear layers, after several blocks, at several time steps, on clean and noisy input.
 
@@ -69,6 +73,7 @@ def probe(
         cache: Folder of the features, which are used again if they fit; None takes ``features`` in ``work_dir``.
         refresh: Compute features anew, since images have changed in place.
         force: Replace a ``probe.json`` that exists.
+        device, precision: As of :class:`ldae.FeatureExtractor`.
 
     Raises:
         ConfigError: Options or data that can't be used, results that exist.
@@ -80,7 +85,9 @@ def probe(
     folder = Path(work_dir or default_work_dir(checkpoint, config))
     _check_output(folder, force)
     torch.manual_seed(seed)  # untrained weights are the same on all processes
-    model = get_model(config, checkpoint, scale=scale, cfg_options=cfg_options, pretrained=pretrained)
+    model = get_model(
+        config, checkpoint, use_device(device), scale=scale, cfg_options=cfg_options, pretrained=pretrained
+    )
     images = _data_config(model, data, data_root, scale)
     _fit_tokenizer(model, images)
     scores = probe_encoder(
@@ -96,6 +103,7 @@ def probe(
         seed=seed,
         memory=memory,
         refresh=refresh,
+        precision=precision,
     )
     if is_main_process():
         own = getattr(model, '_config', None)

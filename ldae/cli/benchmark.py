@@ -4,7 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
-from .options import add_config_options, add_launcher_options, launch_options, make_parser
+from .options import add_compute_options, add_config_options, add_launcher_options, launch_options, make_parser
 from .probe import start_processes
 
 
@@ -23,8 +23,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('checkpoint', help='checkpoint of a pre-training run')
     add('--work-dir', metavar='DIR', help='folder for logs and the result (work_dirs/CONFIG)')
     add('--epochs', type=int, metavar='N', help="at least 2, instead of the config's")
-    add('--resume', action='store_true', help='continue from the last checkpoint of the work dir')
-    add('--amp', action='store_true', help='bfloat16 autocast, on any device')
+    add('--resume', action='store_const', const='auto', help='continue from the last checkpoint of the work dir')
+    add_compute_options(parser, amp=True)
     add('--keep-batch', action='store_true', help="accumulate batches up to the config's batch")
     add('--force', action='store_true', help='replace the benchmark.json of an earlier run')
     add_launcher_options(parser)
@@ -38,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from ldae.launch import benchmark
 
-    options = launch_options(args) | dict(resume='auto' if args.resume else None)
+    options = launch_options(args)
     if args.config == 'knn':
-        start_processes(args.launcher)
+        start_processes(args.launcher, args.device)
     result = benchmark(args.config, args.checkpoint, args.scale, args.cfg_options, args.force, args.epochs, **options)
     if is_main_process():
         print(

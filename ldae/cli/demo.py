@@ -4,7 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
-from .options import make_parser, sigterm_interrupts
+from .options import add_compute_options, make_parser, sigterm_interrupts
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -19,6 +19,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--work-dir', default='work_dirs/demo', metavar='DIR', help='folder for all that is written')
     add('--epochs', type=int, help="of both pre-trainings, at least 2, instead of the configs'")
     add('--seed', type=int, default=0, help='of both pre-trainings and the scores (0)')
+    add_compute_options(parser)
     add('--quick', action='store_true', help='a few hundred images and 2 epochs, to see it run')
     return parser.parse_args(argv)
 
@@ -29,4 +30,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ldae.ablation import demo
 
     with sigterm_interrupts():
-        demo(args.work_dir, args.epochs, args.seed, args.quick)
+        demo(args.work_dir, args.epochs, args.seed, args.quick, args.device, args.precision)

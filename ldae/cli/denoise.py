@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ldae.utils import ConfigError, check_range
 
-from .options import make_parser
+from .options import add_compute_options, make_parser
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
 
@@ -27,7 +27,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--config', metavar='FILE', help="the checkpoint's config (the one that it holds)")
     add('--num-images', type=int, default=8, metavar='N', help='rows at most (8)')
     add('--seed', type=int, default=0, help='of the noise (0)')
-    add('--device', help='where to compute (the GPU if there is one)')
+    add_compute_options(parser, 'fp32')
     add('--force', action='store_true', help='replace what exists')
     return parser.parse_args(argv)
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     check_range('--num-images', args.num_images, 1, kind=int)
     model = get_model(args.config, args.checkpoint, args.device)
-    figure = denoising_figure(model, args.images, args.t, args.seed, args.num_images)
+    figure = denoising_figure(model, args.images, args.t, args.seed, args.num_images, args.precision)
     print(f'written: {save_figure(figure, out)}')
 
 

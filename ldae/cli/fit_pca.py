@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ldae.utils import ConfigError
 
-from .options import add_config_options, make_parser
+from .options import add_config_options, add_device, make_parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -25,6 +25,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--batch-size', type=int, default=256, help='images read at a time')
     add('--num-workers', type=int, default=0, help='processes that read images')
     add('--seed', type=int, default=0, help='of the random sample')
+    add_device(parser)
     add('--figure', metavar='FILE', help='draw the filters')
     args = parser.parse_args(argv)
     if args.num_images is not None and args.num_images < 1:
@@ -42,7 +43,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     cfg = load_config(args.config, args.cfg_options, args.scale, args.data_root)
     tokenizer = fit_tokenizer_of(
-        cfg, num_images=args.num_images, batch_size=args.batch_size, num_workers=args.num_workers, seed=args.seed
+        cfg,
+        num_images=args.num_images,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        seed=args.seed,
+        device=args.device,
     )
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, args.out)

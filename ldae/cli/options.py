@@ -12,6 +12,8 @@ from typing import Any
 
 from mmengine.config import DictAction
 
+from ldae.utils.ranges import PRECISIONS
+
 FAILED = 1
 #: By the name that :class:`ldae.evaluation.protocol.Protocol` has for them.
 PROTOCOL_OPTIONS = dict(
@@ -56,6 +58,22 @@ def add_data_root(parser: argparse.ArgumentParser, whose: str) -> None:
     parser.add_argument('--data-root', metavar='DIR', help=f"folder of the data, instead of the {whose}'s data_root")
 
 
+def add_compute_options(parser: argparse.ArgumentParser, default: str = "the config's", amp: bool = False) -> None:
+    """``--device``, ``--precision`` and, for tools that had it first, ``--amp``."""
+    add_device(parser)
+    about = f'auto is bf16 where the device has it, else fp32; fp16 on cuda only ({default})'
+    parser.add_argument('--precision', choices=PRECISIONS, help=about)
+    if amp:
+        about = '--precision bf16'
+        parser.add_argument('--amp', dest='precision', action='store_const', const='bf16', help=about)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """``--device``."""
+    about = 'auto, cpu, cuda or mps (auto: the GPU if there is one)'
+    parser.add_argument('--device', default='auto', metavar='NAME', help=about)
+
+
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
     """``--split``, ``--ann-file`` and ``--workers`` of what reads every image of a folder."""
     splits = ['train', 'val', 'test']
@@ -94,6 +112,7 @@ def add_study_options(parser: argparse.ArgumentParser, seeds: Sequence[int], fol
     add('--seeds', type=int, nargs='+', default=seeds, metavar='N', help=f'one run each ({shown})')
     add('--jobs', type=int, default=1, metavar='N', help='runs at a time (1)')
     add('--work-dir', default=folder, metavar='DIR', help=f'runs go to DIR/{runs} ({folder})')
+    add_compute_options(parser)
     add_data_root(parser, 'scale')
     add_cfg_options(parser, 'override settings of all configs')
     add('--force', action='store_true', help='run finished rows again, from the start')
@@ -120,6 +139,7 @@ def study_options(args: argparse.Namespace, tool: str, argv: Sequence[str] | Non
     protocol = protocol_of(args, 'k', 'lrs', 'weight_decays', 'epochs', prefix='probe-')
     limits = dict(train_images=args.max_train_images, test_images=args.max_test_images)
     kept = ('seeds', 'jobs', 'work_dir', 'data_root', 'cfg_options', 'force', 'quick', 'timesteps', 'scale')
+    kept += ('device', 'precision')
     return dict(
         {name: getattr(args, name) for name in kept},
         scoring=Scoring(protocol, tuple(args.blocks), **limits),

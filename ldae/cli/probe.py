@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .options import (
     add_cfg_options,
+    add_compute_options,
     add_launcher_options,
     add_protocol_options,
     check_arguments,
@@ -31,6 +32,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _add_feature_options(parser)
     add('--k', type=int, nargs='+', default=[10, 20, 100, 200], metavar='K', help='neighbours')
     add_protocol_options(parser, *SCORING)
+    add_compute_options(parser, 'fp32')
     add('--seed', type=int, default=0, help='of linear layers and untrained weights (0)')
     add('--memory', type=float, default=4.0, metavar='GIB', help='for the training of linear layers (4)')
     add('--work-dir', metavar='DIR', help='folder for table and pictures (work_dirs/probe/CHECKPOINT)')
@@ -86,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = {name: value for name, value in vars(args).items() if name in inspect.signature(probe).parameters}
     options['protocol'] = protocol_of(args, *SCORING)
     export_local_rank(args)
-    start_processes(args.launcher)
+    start_processes(args.launcher, args.device)
     scores = probe(**options)
     if is_main_process():
         seconds = ', '.join(f'{name} {value} s' for name, value in scores.seconds.items())
@@ -94,16 +96,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f'\n{report(scores)}\n\n{seconds}. Wrote {written} to {scores.files[0].parent}')
 
 
-def start_processes(launcher: str) -> None:
+def start_processes(launcher: str, device: str = 'auto') -> None:
     """Join the other processes of a distributed run."""
-    import torch
     from mmengine.dist import init_dist
 
     from ldae import compat
+    from ldae.utils.device import use_device
 
+    device = use_device(device)
     if launcher == 'none':
         return
-    if torch.cuda.is_available():
+    if device == 'cuda':
         init_dist(launcher)
     else:
         compat.init_cpu_process_group(launcher)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import make_parser
+from .options import add_device, make_parser
 
 if TYPE_CHECKING:
     from ldae.engine.non_finite.reproduce import Findings
@@ -28,7 +28,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add('folder', metavar='DIR', help='what training wrote: WORK_DIR/non_finite/iter_N')
     add('--rank', type=int, metavar='N', help="only that process's batch (all)")
-    add('--device', help='cpu or cuda (the GPU if there is one); random numbers differ between them')
+    add_device(parser)
     return parser.parse_args(argv)
 
 

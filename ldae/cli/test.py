@@ -4,7 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
-from .options import add_config_options, add_launcher_options, launch_options, make_parser
+from .options import add_compute_options, add_config_options, add_launcher_options, launch_options, make_parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -20,7 +20,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--work-dir', metavar='DIR', help='folder for logs (work_dirs/CONFIG)')
     add('--out', metavar='FILE', help='write results to a .pkl, .json or .yml file')
     add('--out-item', choices=['metrics', 'pred'], help='what --out holds (predictions)')
-    add('--amp', action='store_true', help='mixed precision')
+    add_compute_options(parser, 'fp32', amp=True)
     add('--show', action='store_true', help='show predictions in a window')
     add('--show-dir', metavar='DIR', help='write pictures of predictions')
     add('--interval', type=int, default=1, help='draw every so many images')

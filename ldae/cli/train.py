@@ -4,7 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
-from .options import add_config_options, add_launcher_options, launch_options, make_parser
+from .options import add_compute_options, add_config_options, add_launcher_options, launch_options, make_parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -25,11 +25,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='continue from a checkpoint; without one named, from the latest in the work dir',
     )
-    add('--amp', action='store_true', help='bfloat16 autocast, on any device')
+    add_compute_options(parser, amp=True)
     add(
         '--fast',
         action='store_true',
-        help='compiled blocks, bfloat16 autocast, TF32, images resized by torch: docs/performance.md',
+        help='compiled blocks, bf16 where the device has it, TF32, images resized by torch: docs/performance.md',
     )
     add('--no-validate', action='store_true', help='do not evaluate during training')
     batch = parser.add_mutually_exclusive_group()

@@ -206,7 +206,9 @@ def cache_key(model: nn.Module, data_preprocessor: Callable | None, num_images: 
     for module in (unwrapped(model), preprocessor):
         if isinstance(module, nn.Module):
             _hash_module(digest, module)
-    words = [FORMAT, __version__, num_images, str(torch.is_autocast_enabled()), data]
+    casts = [kind for kind in ('cpu', 'cuda') if torch.is_autocast_enabled(kind)]
+    precision = str([torch.get_autocast_dtype(kind) for kind in casts] or False)
+    words = [FORMAT, __version__, num_images, precision, data]
     digest.update(json.dumps(words, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:24]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ldae.utils import ConfigError
+from ldae.utils.device import autocast
 
 from .cache import FeatureCache, FeatureSetting, cache_features
 from .features import num_blocks, resolve_blocks, resolve_inputs
@@ -98,6 +99,7 @@ def probe_encoder(
     seed: int = 0,
     memory: float = 4.0,
     refresh: bool = False,
+    precision: str | None = None,
 ) -> ProbeScores:
     """Score the features after each block, at each time step, of each kind of input.
 
@@ -113,6 +115,7 @@ def probe_encoder(
         limits: Most training and test images, chosen by class; None for all.
         seed, memory: Of the linear layers, as of :func:`ldae.evaluation.score_sets`.
         refresh: Compute features anew.
+        precision: Of the encoder's products, as of :func:`ldae.utils.device.autocast`.
 
     Raises:
         ConfigError: Blocks, time steps or inputs that the model doesn't have, data that can't be scored.
@@ -124,13 +127,14 @@ def probe_encoder(
     loaders = _dataloaders(data, limits, max(k))
     settings = dict(blocks=numbers, timesteps=timesteps, noisy=noisy, refresh=refresh)
     preprocess, start = preprocessor_of(model, data), time.perf_counter()
-    train, test = (
-        _cached(model, loader, preprocess, cache, desc=f'{split} features', **settings)
-        for split, loader in zip(('train', 'test'), loaders, strict=True)
-    )
+    device = next((param.device for param in model.parameters()), torch.device('cpu'))
+    with autocast(precision, device):
+        train, test = (
+            _cached(model, loader, preprocess, cache, desc=f'{split} features', **settings)
+            for split, loader in zip(('train', 'test'), loaders, strict=True)
+        )
     _check_classes(train.labels, test.labels, all_test_images=limits[1] is None)
     seconds = dict(features=time.perf_counter() - start)
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
     options = dict(ks=sorted(set(k)), seed=seed, device=device, memory=memory, seconds=seconds)
     scores = score_sets(protocol, train, train.labels, test, test.labels, **options)
     rows = {setting: ProbeRow.of(setting, score) for setting, score in scores.items()}

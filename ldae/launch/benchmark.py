@@ -29,6 +29,7 @@ from ldae.evaluation.protocol import score_knn
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError, check_range
 from ldae.utils.checkpoints import read_checkpoint
+from ldae.utils.device import autocast
 from ldae.utils.files import atomic_save, atomic_write_text
 
 from .batch import world_size
@@ -80,7 +81,7 @@ def benchmark(
         check_range('--epochs', epochs, 2, kind=int)
         set_epochs(cfg, epochs)
     if config == KNN:
-        return _knn(cfg, checkpoint, launch.work_dir, force)
+        return _knn(cfg, checkpoint, launch, force)
     cfg = prepare(cfg, launch)
     path = _result_file(cfg.work_dir, force)
     _write_tokenizer(cfg, checkpoint)
@@ -96,16 +97,17 @@ def benchmark(
     return _write(result, path)
 
 
-def _knn(cfg: Config, checkpoint: str, work_dir: str | None, force: bool) -> dict:
+def _knn(cfg: Config, checkpoint: str, launch: LaunchOptions, force: bool) -> dict:
     """The protocol's k-NN on the images of a linear probe, whole and not at random."""
-    path = _result_file(work_dir or f'work_dirs/{Path(checkpoint).absolute().parent.name}_{KNN}', force)
-    model, protocol = get_model(checkpoint=checkpoint), PROTOCOL
+    path = _result_file(launch.work_dir or f'work_dirs/{Path(checkpoint).absolute().parent.name}_{KNN}', force)
+    model, protocol = get_model(checkpoint=checkpoint, device=launch.device), PROTOCOL
     use_packed_data(cfg)
     loaders = [labelled_dataloader(loader, None) for loader in probe_dataloaders(cfg)]
     check_class_names(*loaders)
     protocol = protocol.replace(k=min(protocol.k, len(loaders[0].dataset)))
     encode, prepared = partial(pooled_features, model), preprocessor_of(model, cfg)
-    (train_x, train_y), (test_x, test_y) = (extract_features(encode, loader, prepared) for loader in loaders)
+    with autocast(launch.precision, next(model.parameters()).device):
+        (train_x, train_y), (test_x, test_y) = (extract_features(encode, loader, prepared) for loader in loaders)
     accuracy = score_knn(protocol, train_x, train_y, test_x, test_y)[protocol.k]
     result = dict(top1=accuracy, best_top1=accuracy, epochs=0, config=f'{protocol.k}-NN', checkpoint=checkpoint)
     result |= dict(classes=len(train_y.unique()), images=[len(train_y), len(test_y)], protocol=protocol.as_dict())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -53,8 +54,9 @@ def build_runner(cfg: Config) -> Runner:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     prepare_sharding(runner)
     dry_run(runner)
-    if 'batch_arithmetic' in cfg:
-        runner.logger.info(cfg.batch_arithmetic)
+    for line in ('chosen_precision', 'batch_arithmetic'):
+        if line in cfg:
+            runner.logger.info(cfg[line])
     atexit.register(end_workers)
     if isinstance(runner._train_dataloader, dict):
         _build_train_data(runner)
@@ -76,7 +78,7 @@ def _name_run(cfg: Config) -> None:
 
 def _start_processes(cfg: Config) -> None:
     """Start the process group on a CPU; tell mmengine how to on a GPU, if torch's own way fails."""
-    if not torch.cuda.is_available():
+    if get_device() != 'cuda':
         compat.init_cpu_process_group(cfg.launcher, cfg.env_cfg.dist_cfg.get('timeout'))
         return
     compat.set_rank_variables(cfg.launcher)
@@ -84,7 +86,7 @@ def _start_processes(cfg: Config) -> None:
     if local_rank >= devices:
         raise ConfigError(
             f'process {local_rank} of this machine has no GPU of its own, since it has {devices}: start at most {devices} '
-            'processes on it, or set CUDA_VISIBLE_DEVICES= (empty) to run on CPUs'
+            'processes on it, or add --device cpu'
         )
     options, place = cfg.env_cfg.dist_cfg, compat.rendezvous_url()
     if str(options.get('init_method')).startswith(compat.RESTARTED):

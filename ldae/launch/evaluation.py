@@ -6,10 +6,13 @@ from typing import Any
 
 import mmengine
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmengine.evaluator import DumpResults
+from torch import nn
 
 from ldae.config import load_config
 from ldae.utils import ConfigError
+from ldae.utils.device import autocast
 
 from .build import build_runner
 from .prepare import LaunchOptions, prepare
@@ -39,13 +42,27 @@ def evaluate(
         ConfigError: A config without images to test on, or that can't be built.
     """
     cfg = config if isinstance(config, Config) else load_config(config, cfg_options, scale)
-    runner = build_runner(_prepare_test(cfg, checkpoint, tta, pictures, LaunchOptions(**options)))
+    options = LaunchOptions(**options)
+    runner = build_runner(_prepare_test(cfg, checkpoint, tta, pictures, options))
+    if options.precision is not None:
+        _compute_in(runner.model, options.precision)
     if out and out_item != 'metrics':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
     metrics = runner.test()
     if out and out_item == 'metrics':
         mmengine.dump(metrics, out)
     return metrics
+
+
+def _compute_in(model: nn.Module, precision: str) -> None:
+    """Let a model's test steps run under autocast."""
+    step = model.test_step
+
+    def test_step(data: Any) -> list:
+        with autocast(precision, get_device()):
+            return step(data)
+
+    model.test_step = test_step
 
 
 def _prepare_test(
@@ -56,9 +73,6 @@ def _prepare_test(
     cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
     cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
     cfg.load_from, cfg.resume = str(checkpoint), False
-    if options.amp:
-        cfg.test_cfg.fp16 = True
-        options.amp = False  # there is no optimizer to wrap
     if pictures:
         hook = cfg.get('default_hooks', {}).get('visualization')
         if hook is None:

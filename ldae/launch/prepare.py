@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config, ConfigDict
 
 from ldae import compat
@@ -14,6 +13,9 @@ from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS, set_data_root
 from ldae.config.sections import check_sections
 from ldae.engine.resume.checkpoint_files import latest_checkpoint
+from ldae.utils import ConfigError, checked
+from ldae.utils.device import choose_precision, has_bf16, use_device
+from ldae.utils.ranges import Precision
 
 from .batch import scale_batch
 from .fast import fuse_optimizer, use_fast_settings
@@ -21,15 +23,27 @@ from .fast import fuse_optimizer, use_fast_settings
 RESTART_COUNTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
 # Seconds that a process waits for the others, and for a batch from a worker, before it gives up.
 PROCESS_TIMEOUT, WORKER_TIMEOUT = 1800, 600
+#: Optimizer wrappers by the precision of their forward pass.
+WRAPPERS = dict(fp32='OptimWrapper', bf16='ldae.AutocastOptimWrapper', fp16='AmpOptimWrapper')
 
 
+@checked
 @dataclass
 class LaunchOptions:
-    """The options of ``tools/train.py`` that change a config; see its ``--help``."""
+    """The options of ``tools/train.py`` that change a config; see its ``--help``.
+
+    Args:
+        precision: None is that of the config, but fp32 where the config asks for bf16 and the device has no instructions
+            for it; ``'auto'`` is bf16 where it has.
+        device: ``'auto'``, ``'cpu'``, ``'cuda'`` or ``'mps'``.
+        amp: The same as ``precision='bf16'``.
+    """
 
     work_dir: str | None = None
     data_root: str | None = None
     resume: str | None = None
+    precision: Precision | None = None
+    device: str = 'auto'
     amp: bool = False
     fast: bool = False
     no_validate: bool = False
@@ -38,6 +52,11 @@ class LaunchOptions:
     no_pin_memory: bool = False
     no_persistent_workers: bool = False
     launcher: str = 'none'
+
+    def __post_init__(self) -> None:
+        if self.amp and self.precision not in (None, 'bf16'):
+            raise ConfigError(f'amp is precision bf16, which is not {self.precision}: leave one of them out')
+        self.precision = 'bf16' if self.amp else self.precision
 
     @classmethod
     def of(cls, options: Any) -> 'LaunchOptions':
@@ -62,6 +81,7 @@ def prepare(cfg: Config, options: Any = None) -> Config:
         ConfigError: ``--keep-batch`` cannot be met, or a launcher's variables are missing.
     """
     options = LaunchOptions.of(options)
+    device = use_device(options.device)
     check_sections(cfg)
     cfg.launcher = options.launcher
     _set_work_dir(cfg, options.work_dir)
@@ -75,13 +95,12 @@ def prepare(cfg: Config, options: Any = None) -> Config:
         cfg.load_from = None if options.resume == 'auto' else options.resume
     if was_restarted() and latest_checkpoint(cfg.work_dir) is not None:
         cfg.resume, cfg.load_from = True, None  # whatever the first start was from
-    if options.amp:
-        _use_autocast(cfg)
     if options.fast:
         use_fast_settings(cfg)
+    set_precision(cfg, options.precision, device)
     fuse_optimizer(cfg)
-    _set_dataloader_options(cfg, options)
-    if not torch.cuda.is_available():
+    _set_dataloader_options(cfg, options, device)
+    if device != 'cuda':
         _fit_to_cpu(cfg)
     if cfg.launcher != 'none':
         _set_process_timeout(cfg)
@@ -97,12 +116,43 @@ def _set_work_dir(cfg: Config, work_dir: str | None) -> None:
         cfg.work_dir = f'./work_dirs/{Path(cfg.filename or "run").stem}'
 
 
-def _use_autocast(cfg: Config) -> None:
-    cfg.optim_wrapper.type = 'ldae.AutocastOptimWrapper'
-    cfg.optim_wrapper.pop('loss_scale', None)
+def set_precision(cfg: Config, asked: str | None, device: str) -> None:
+    """Let a config train in the precision that is asked for, else in its own where the device has it; ``cfg.chosen_precision``
+    says which, and why. A wrapper of an optimizer of one's own is left alone unless another precision is asked for.
+
+    Raises:
+        ConfigError: fp16 without a GPU of NVIDIA's.
+    """
+    cfg.pop('chosen_precision', None)  # of the run that has dumped the config
+    wrapper = cfg.get('optim_wrapper') or ConfigDict()
+    own = _own_precision(wrapper) if wrapper else None
+    if own is None and asked is None:
+        return
+    fits = own == 'fp32' or own == 'fp16' and device == 'cuda'
+    chosen = choose_precision(asked or (own if fits else 'auto'), device)
+    if wrapper and chosen != own or wrapper.get('type') == WRAPPERS['fp16'] and device != 'cuda':  # it asserts a GPU
+        wrapper.type = WRAPPERS[chosen]
+        for option in ('dtype', 'loss_scale'):
+            wrapper.pop(option, None)
+        if chosen == 'fp16':
+            wrapper.loss_scale = 'dynamic'
+    cfg.chosen_precision = f'precision {chosen}'
+    if chosen == 'bf16' and not has_bf16(device):
+        cfg.chosen_precision += f', for which this {device} has no instructions: fp32 may take a small part of the time'
+    elif asked is None and chosen != own:
+        cfg.chosen_precision += f': the config asks for {own}, for which this {device} has no instructions'
 
 
-def _set_dataloader_options(cfg: Config, options: LaunchOptions) -> None:
+def _own_precision(wrapper: ConfigDict) -> str | None:
+    """That of a config's ``optim_wrapper``; None if it isn't known."""
+    kind = str(wrapper.get('type', 'OptimWrapper')).rpartition('.')[2]
+    if kind == 'OptimWrapper':
+        return 'fp32'
+    default = dict(AutocastOptimWrapper='bfloat16', AmpOptimWrapper='float16').get(kind)
+    return default and dict(bfloat16='bf16', float16='fp16').get(wrapper.get('dtype') or default)
+
+
+def _set_dataloader_options(cfg: Config, options: LaunchOptions, device: str) -> None:
     for name in LOADERS:
         loader = cfg.get(name)
         if loader is None:
@@ -118,7 +168,7 @@ def _set_dataloader_options(cfg: Config, options: LaunchOptions) -> None:
             loader.setdefault('timeout', WORKER_TIMEOUT)
             if 'disable_subprocess_warning' not in loader:  # of mmengine's own function
                 loader.setdefault('worker_init_fn', ConfigDict(type='ldae.start_worker'))
-        compat.keep_worker_options_consistent(loader, torch.cuda.is_available())
+        compat.keep_worker_options_consistent(loader, device == 'cuda')
 
 
 def _set_process_timeout(cfg: Config) -> None:
@@ -135,5 +185,3 @@ def _fit_to_cpu(cfg: Config) -> None:
         kind = (cfg.get('model_wrapper_cfg') or {}).get('type', 'MMDistributedDataParallel')
         if not str(kind).startswith('ldae.'):  # a kind of DistributedDataParallel
             cfg.model_wrapper_cfg = compat.cpu_model_wrapper(cfg.get('find_unused_parameters', False), kind)
-    if (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper':
-        _use_autocast(cfg)  # mmengine's asserts a GPU

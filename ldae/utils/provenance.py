@@ -39,8 +39,9 @@ def versions() -> dict[str, str]:
 def device() -> str:
     """'NVIDIA H100' or the CPU's name."""
     import torch
+    from mmengine.device import get_device
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
+    return torch.cuda.get_device_name() if get_device() == 'cuda' else cpu_name()
 
 
 def cpu_name(info: Path = Path('/proc/cpuinfo')) -> str:

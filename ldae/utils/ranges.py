@@ -46,6 +46,9 @@ PositiveInt = Annotated[int, Range(1)]
 NaturalInt = Annotated[int, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 Seed = Annotated[int, Range(0, 2**31 - 1)]
+#: ``'auto'`` is bf16 where the device has instructions for it, else fp32.
+PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
+Precision = Annotated[str, Choice(*PRECISIONS)]
 
 
 def checked(target: Target) -> Target:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 from copy import deepcopy
+from functools import partial
 
 import pytest
 from made_up import make_row
@@ -8,6 +9,7 @@ from made_up import make_row
 from ldae.ablation import jobs as jobs_module
 from ldae.ablation import plan_jobs
 from ldae.ablation.fingerprint import fingerprint, training_part
+from ldae.ablation.study import Study
 from ldae.utils import ConfigError
 
 
@@ -106,3 +108,30 @@ def test_a_job_is_written_with_all_that_its_process_needs(load, tmp_path):
     assert written['members'][0]['row'] == 'a_t10'
     assert written['scoring']['train_images'] == 400
     assert 'max_epochs=2' in (job.folder / 'config.py').read_text()
+
+
+def test_the_precision_that_is_asked_for_is_part_of_what_weights_depend_on(load, tmp_path):
+    keys = {}
+
+    def with_optimizer(path):
+        cfg = load(path)
+        cfg.optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1))
+        return cfg
+
+    for precision in (None, 'fp32', 'bf16'):
+        study = Study(tmp_path, 'tiny', precision=precision, device='cpu')
+
+        def load_in_it(path, study=study):
+            return study.in_precision(with_optimizer(path))
+
+        (job,) = study.prepared(partial(plan_jobs, named('wide'), [0], tmp_path, load_in_it))
+        job.write()
+        assert json.loads((job.folder / 'job.json').read_text())['precision'] == precision
+        keys[precision] = job.key
+    assert keys[None] == keys['fp32'] != keys['bf16']
+
+
+@pytest.mark.parametrize('options', [dict(device='tpu9'), dict(precision='half'), dict(precision='fp16', device='cpu')])
+def test_what_the_machine_lacks_is_said_before_anything_runs(options, tmp_path):
+    with pytest.raises(ConfigError, match='tpu9|half|fp16'):
+        Study(tmp_path, 'tiny', **options)

@@ -137,3 +137,11 @@ def test_bad_input_of_the_command_is_one_line(
     assert err.count('\n') == 1
     assert message in err
     assert not (tmp_path / 'x.png').exists()
+
+
+def test_products_are_rounded_to_the_precision(small_ldae: LDAE, picture: Path):
+    exact = ldae.denoise(small_ldae, picture, t=300, precision='fp32')
+    rounded = ldae.denoise(small_ldae, picture, t=300, precision='bf16')
+    assert np.array_equal(exact.noisy, rounded.noisy)
+    assert not np.array_equal(exact.denoised, rounded.denoised)
+    assert np.abs(exact.denoised.astype(int) - rounded.denoised).mean() < 2

@@ -158,6 +158,14 @@ def test_batches_and_threads_do_not_change_the_features(small_ldae: LDAE, rgb: n
     torch.testing.assert_close(torch.cat(alone), together)
 
 
+def test_products_are_rounded_to_the_precision(small_ldae: LDAE, rgb: np.ndarray):
+    exact, rounded = (ldae.FeatureExtractor(small_ldae, precision=precision)(rgb) for precision in ('fp32', 'bf16'))
+    assert torch.equal(exact, ldae.FeatureExtractor(small_ldae)(rgb))
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.02 * float(exact.abs().max()))
+
+
 def test_a_stream_holds_one_batch(small_ldae: LDAE, rgb: np.ndarray):
     taken = []
 

@@ -208,3 +208,10 @@ def test_files_are_plain_arrays_of_float16(data, net, tmp_path):
     assert values.dtype == np.float16
     assert values.shape == (1, 10, 8)
     assert json.loads((cache.folder / 'manifest.json').read_text())['settings']['num_images'] == 10
+
+
+def test_features_of_another_precision_are_others(data, net, tmp_path):
+    exact = cache_features(net, loader(data), None, tmp_path)
+    with torch.autocast('cpu', torch.bfloat16):
+        rounded = cache_features(net, loader(data), None, tmp_path)
+    assert rounded.folder != exact.folder

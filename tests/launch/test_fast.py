@@ -9,7 +9,8 @@ from ldae.utils import ConfigError
 
 
 @pytest.mark.parametrize('name', ['ldae/vit-b_pca', 'mae/vit-b_300e', 'benchmarks/ldae_vit-b_finetune'])
-def test_fast_merges_its_fragment_and_leaves_the_rest(name):
+def test_fast_merges_its_fragment_and_leaves_the_rest(name, monkeypatch):
+    monkeypatch.setattr('ldae.utils.device.has_bf16', lambda _: True)
     cfg = load_config(f'ldae::{name}.py')
     plain = load_config(f'ldae::{name}.py')
     prepare(cfg, LaunchOptions(fast=True))

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from ldae.config import load_config
 from ldae.launch import LaunchOptions, build, build_runner, prepare, scale_batch, world_size
 from ldae.launch.batch import accumulation_for, check_size
+from ldae.launch.prepare import set_precision
 from ldae.utils import ConfigError
 
 
@@ -161,7 +163,7 @@ def test_two_runs_that_start_in_the_same_second_keep_a_log_each(tmp_path: Path, 
 
 
 def test_a_process_without_a_gpu_of_its_own_is_one_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setattr('mmengine.device.utils.DEVICE', 'cuda')
     monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
     monkeypatch.setenv('LOCAL_RANK', '2')
     with pytest.raises(ConfigError, match='process 2 of this machine has no GPU of its own, since it has 2'):
@@ -182,11 +184,76 @@ def test_there_must_be_an_image_for_each_process_and_a_step_for_each_epoch():
         check_size(100, 0, 2, 256)
 
 
-def test_without_a_gpu_mixed_precision_is_bfloat16():
+def test_without_a_gpu_mixed_precision_is_bfloat16(monkeypatch):
+    monkeypatch.setattr('ldae.utils.device.has_bf16', lambda _: True)
     cfg = prepare(load_config('ldae::mae/vit-b_300e.py'), LaunchOptions())
     expected = 'AmpOptimWrapper' if torch.cuda.is_available() else 'ldae.AutocastOptimWrapper'
     assert cfg.optim_wrapper.type == expected
     assert torch.cuda.is_available() or 'loss_scale' not in cfg.optim_wrapper
+
+
+@pytest.fixture
+def has_bf16(request, monkeypatch):
+    """Whether the device has instructions for it."""
+    for module in ('ldae.launch.prepare', 'ldae.utils.device'):
+        monkeypatch.setattr(sys.modules[module], 'has_bf16', lambda _: request.param)
+    return request.param
+
+
+FP32, BF16, FP16 = dict(type='OptimWrapper'), dict(type='ldae.AutocastOptimWrapper'), dict(type='AmpOptimWrapper')
+
+
+@pytest.mark.parametrize(
+    ('has_bf16', 'device', 'own', 'asked', 'chosen', 'why'),
+    [
+        (True, 'cpu', BF16, None, BF16, 'bf16'),
+        (False, 'cpu', BF16, None, FP32, 'fp32: the config asks for bf16, for which this cpu has no instructions'),
+        (False, 'cuda', BF16, None, FP32, 'fp32: the config asks for bf16, for which this cuda has no instructions'),
+        (False, 'cpu', BF16, 'bf16', BF16, 'bf16, for which this cpu has no instructions'),
+        (True, 'cpu', FP32, None, FP32, 'fp32'),
+        (True, 'cpu', FP32, 'auto', BF16, 'bf16'),
+        (False, 'cpu', FP32, 'auto', FP32, 'fp32'),
+        (True, 'cpu', BF16, 'fp32', FP32, 'fp32'),
+        (False, 'cpu', dict(BF16, dtype='float16'), None, FP32, 'fp32: the config asks for fp16'),
+        (False, 'cpu', dict(FP16, loss_scale=512.0), None, FP32, 'fp32: the config asks for fp16'),
+        (True, 'cpu', dict(FP16, dtype='bfloat16', loss_scale=512.0), None, BF16, 'bf16'),
+        (False, 'cuda', dict(FP16, loss_scale=512.0), None, dict(FP16, loss_scale=512.0), 'fp16'),
+        (False, 'cuda', BF16, 'fp16', dict(FP16, loss_scale='dynamic'), 'fp16'),
+        (True, 'cuda', FP16, 'bf16', BF16, 'bf16'),
+    ],
+    indirect=['has_bf16'],
+)
+def test_precision_is_what_is_asked_for_else_what_the_config_and_the_device_have(
+    has_bf16, device, own, asked, chosen, why
+):
+    cfg = Config(dict(optim_wrapper=own))
+    set_precision(cfg, asked, device)
+    assert cfg.optim_wrapper == chosen
+    assert cfg.chosen_precision.startswith(f'precision {why}')
+    set_precision(cfg, asked, device)  # as of a dumped config
+    assert cfg.optim_wrapper == chosen
+
+
+@pytest.mark.parametrize('has_bf16', [False], indirect=True)
+def test_fast_is_bf16_only_where_the_device_has_it(has_bf16):
+    cfg = prepare(load_config('ldae::ldae/vit-b_pca.py'), LaunchOptions(fast=True, device='cpu'))
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    assert 'matmul_precision' in cfg.default_hooks
+
+
+def test_a_wrapper_of_ones_own_is_left_alone():
+    cfg = Config(dict(optim_wrapper=dict(type='MyWrapper', dtype='bfloat16')))
+    set_precision(cfg, None, 'cpu')
+    assert cfg.to_dict() == dict(optim_wrapper=dict(type='MyWrapper', dtype='bfloat16'))
+
+
+def test_options_that_contradict_each_other_or_the_machine_are_one_line():
+    with pytest.raises(ConfigError, match='amp is precision bf16, which is not fp32'):
+        LaunchOptions(amp=True, precision='fp32')
+    with pytest.raises(ConfigError, match=r"LaunchOptions\.precision='half' is unknown"):
+        LaunchOptions(precision='half')
+    with pytest.raises(ConfigError, match="device 'tpu9' can't be used"):
+        prepare(make_config(), LaunchOptions(device='tpu9'))
 
 
 def test_a_job_that_its_launcher_started_again_goes_on_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

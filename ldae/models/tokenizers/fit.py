@@ -21,15 +21,18 @@ from ldae.config.packed import use_packed_data
 from ldae.models.tokenizers import BaseTokenizer, PatchLinearTokenizer, PixelNormalization
 from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError
+from ldae.utils.device import find_device
 from ldae.utils.rng import Draws, preserved_rng
 
 
-def fit_tokenizer_of(cfg: Config, **options: Any) -> BaseTokenizer:
-    """The tokenizer of a config's model, fitted to its training set; ``options`` are those of :func:`fit_tokenizer`.
+def fit_tokenizer_of(cfg: Config, device: str | torch.device = 'auto', **options: Any) -> BaseTokenizer:
+    """The tokenizer of a config's model, fitted to its training set on a device, and brought to the CPU; ``options`` are
+    those of :func:`fit_tokenizer`.
 
     Raises:
         ConfigError: A config whose tokenizer needs no fitting, or whose data can't be read.
     """
+    device = find_device(device)
     use_packed_data(cfg)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     check_components(cfg)
@@ -44,8 +47,8 @@ def fit_tokenizer_of(cfg: Config, **options: Any) -> BaseTokenizer:
     preprocessor = dict(cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {})
     preprocessor.setdefault('type', 'SelfSupDataPreprocessor')
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    fit_tokenizer(tokenizer, dataset, MODELS.build(preprocessor), **options)
-    return tokenizer
+    fit_tokenizer(tokenizer.to(device), dataset, MODELS.build(preprocessor).to(device), **options)
+    return tokenizer.cpu()
 
 
 def fit_tokenizer(
