@@ -33,9 +33,9 @@ from ldae.utils.device import autocast
 from ldae.utils.files import atomic_save, atomic_write_text
 
 from .batch import world_size
-from .build import build_runner
 from .dry_run import explain_errors
 from .prepare import LaunchOptions, prepare
+from .training import run_training
 
 #: Stand for the config of that kind for the checkpoint's method and size.
 KINDS = ('linear', 'finetune', 'linear_1pct', 'linear_10pct')
@@ -85,15 +85,14 @@ def benchmark(
     cfg = prepare(cfg, launch)
     path = _result_file(cfg.work_dir, force)
     _write_tokenizer(cfg, checkpoint)
-    runner = build_runner(cfg)
-    runner.train()
-    history = runner.message_hub.log_scalars.get(f'val/{TOP1}')
+    run = run_training(cfg)
+    history = run.message_hub.log_scalars.get(f'val/{TOP1}')  # also of what a resumed run has measured before
     if history is None:
         raise ConfigError(f'{name} has measured no {TOP1}: its val_evaluator must be Accuracy')
     values = [float(value) for value in history.data[0]]
-    result = dict(top1=values[-1], best_top1=max(values), epochs=runner.epoch, config=name)
-    result |= dict(checkpoint=checkpoint, scale=runner.cfg.get('scale'), seed=runner.seed)
-    result |= dict(batch=runner.cfg.get('batch_arithmetic'), classes=runner.cfg.model.head.get('num_classes'))
+    result = dict(top1=values[-1], best_top1=max(values), epochs=run.epoch, config=name)
+    result |= dict(checkpoint=checkpoint, scale=run.cfg.get('scale'), seed=run.seed)
+    result |= dict(batch=run.cfg.get('batch_arithmetic'), classes=run.cfg.model.head.get('num_classes'))
     return _write(result, path)
 
 

@@ -145,7 +145,7 @@ def _try_model(loader: str, image: Tensor, model: nn.Module) -> None:
 
 
 def _check_classes(model: nn.Module) -> None:
-    """What mixes labels and what predicts them must know of the same classes."""
+    """Raise ConfigError where labels are mixed for other classes than are predicted."""
     mixed, known = (getattr(getattr(model, name, None), 'num_classes', None) for name in ('data_preprocessor', 'head'))
     if getattr(getattr(model, 'data_preprocessor', None), 'batch_augments', None) is not None and mixed != known:
         raise ConfigError(

@@ -1,22 +1,117 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A config, trained."""
+"""A config, trained, and what came of it."""
 
+import copy
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import Tensor, nn
 
+from ldae.apis import FeatureExtractor
 from ldae.config import load_config
+from ldae.engine.resume.checkpoint_files import latest_checkpoint
+from ldae.export.plain_vit import plain_vit
+from ldae.export.timm_format import build
+from ldae.utils.models import unwrapped
 
 from .build import build_runner
 from .prepare import LaunchOptions, prepare
 
 
+class Curve(NamedTuple):
+    """Values by step: numbers of steps taken when they were measured, and the values."""
+
+    steps: list[int]
+    values: list[float]
+
+
+class Metrics(Hook):
+    """Keep what each validation has measured, and after how many steps."""
+
+    def __init__(self) -> None:
+        self.curves: dict[str, Curve] = {}
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        for name, value in (metrics or {}).items():
+            curve = self.curves.setdefault(name, Curve([], []))
+            curve.steps.append(runner.iter)
+            curve.values.append(float(value))
+
+
+class Run:
+    """A training that has ended. What isn't here is looked for in mmengine's Runner, ``run.runner``.
+
+    Attributes:
+        runner: mmengine's Runner.
+    """
+
+    def __init__(self, runner: Runner, metrics: dict[str, Curve]) -> None:
+        self.runner, self._metrics = runner, metrics
+
+    @property
+    def work_dir(self) -> Path:
+        """The folder with checkpoints, logs and the config."""
+        return Path(self.runner.work_dir)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The newest checkpoint in it, if there is one."""
+        return latest_checkpoint(self.work_dir)
+
+    @property
+    def model(self) -> nn.Module:
+        """The trained l-DAE, MAE, classifier or trainer of a tokenizer."""
+        model = unwrapped(self.runner.model)
+        model._config = self.runner.cfg  # as of ldae.get_model: for FeatureExtractor, denoise, ...
+        return model
+
+    @cached_property
+    def encoder(self) -> nn.Module:
+        """The encoder as timm's plain ViT on the CPU, with the time step merged in: normalised images (B, C, H, W) ->
+        features (B, embed_dims).
+
+        Raises:
+            ConfigError: It can't be a plain ViT, with the reason: take :meth:`features`.
+        """
+        return build(plain_vit(copy.deepcopy(self.model).cpu().eval(), where='the run'))
+
+    @cached_property
+    def curves(self) -> dict[str, Curve]:
+        """``'loss'``, ``'lr'`` and whatever else each step logs, and the metrics of validations, by step."""
+        logged = {name.removeprefix('train/'): buffer for name, buffer in self.runner.message_hub.log_scalars.items()}
+        values = {
+            name: buffer.data[0].tolist() for name, buffer in logged.items() if not name.startswith(('val/', 'test/'))
+        }
+        last, count = self.runner.iter, len(values.get('lr', ()))
+        of_steps = {name: each for name, each in values.items() if len(each) == count}
+        return {
+            name: Curve(list(range(last - count + 1, last + 1)), each) for name, each in of_steps.items()
+        } | self._metrics
+
+    def features(self, images: Any, **options: Any) -> Tensor:
+        """Features of any pictures: :class:`ldae.FeatureExtractor` of the model, with its options."""
+        return FeatureExtractor(self.model, **options)(images)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return getattr(self.__dict__['runner'], name)
+
+    def __repr__(self) -> str:
+        loss = self.curves.get('loss')
+        last = f', loss {loss.values[-1]:.4g}' if loss else ''
+        first = next((f', {name} {curve.values[-1]:.4g}' for name, curve in self._metrics.items()), '')
+        return f'Run({self.runner.iter} steps{last}{first}; {self.checkpoint or self.work_dir})'
+
+
 def train(
     config: str | Path | Config, cfg_options: dict | None = None, scale: str | None = None, **options: Any
-) -> Runner:
-    """Pre-train, fine-tune or probe what a config describes; the Runner holds model, metrics and work directory.
+) -> Run:
+    """Pre-train, fine-tune or probe what a config describes; the run holds encoder, curves, work directory and Runner.
 
     Args:
         config: A file, ``'ldae::PATH'`` for one that ships with ldae, or a config.
@@ -27,7 +122,16 @@ def train(
     Raises:
         ConfigError: What can't be trained, before any step where it can be known.
     """
-    cfg = config if isinstance(config, Config) else load_config(config, cfg_options, scale)
-    runner = build_runner(prepare(cfg, LaunchOptions(**options)))
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config, cfg_options, scale)
+    return run_training(prepare(cfg, LaunchOptions(**options)))
+
+
+def run_training(cfg: Config) -> Run:
+    """Train what a prepared config describes."""
+    runner, metrics = build_runner(cfg), Metrics()
+    runner.register_hook(metrics, priority='LOWEST')
     runner.train()
-    return runner
+    for loader in (runner.train_dataloader, runner.val_loop and runner.val_dataloader):
+        if getattr(loader, '_iterator', None) is not None:
+            loader._iterator = None  # or its workers would live as long as the run
+    return Run(runner, metrics.curves)
