@@ -42,7 +42,8 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--scale',
         metavar='NAME',
-        help="small data and networks instead of the paper's: a name in configs/scales, or a file",
+        help="small data and networks instead of the paper's: a name in configs/scales, or a file; with ldae train also "
+        "'auto', which chooses sizes for --data-root and --budget and writes such a file",
     )
     add_cfg_options(parser, 'override settings of the config: a.b.c=1, a list as "a=[1,2]"')
     add_data_root(parser, 'config')

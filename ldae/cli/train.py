@@ -17,6 +17,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add_config_options(parser)
     add = parser.add_argument
+    add('--budget', metavar='TIME', help='time for training with --scale auto: 90s, 30m, 2h (30m)')
     add('--work-dir', metavar='DIR', help='folder for logs and checkpoints (work_dirs/CONFIG)')
     add(
         '--resume',
@@ -32,6 +33,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='compiled blocks, bf16 where the device has it, TF32, images resized by torch: docs/performance.md',
     )
     add('--no-validate', action='store_true', help='do not evaluate during training')
+    recipe = parser.add_argument_group('recipe', 'Warm-up, schedule, checkpoints and what is read follow.')
+    recipe.add_argument('--epochs', type=int, metavar='N', help="length of the run (the config's)")
+    recipe.add_argument(
+        '--batch-size', type=int, metavar='N', help='images a process and step; lr goes with its square root'
+    )
+    recipe.add_argument('--lr', type=float, metavar='LR', help='as it is, whatever the batch')
+    recipe.add_argument('--img-size', type=int, metavar='N', help='height and width in pixels, of pre-training')
+    recipe.add_argument('--model', metavar='NAME', help='encoder: tiny, small, base, half-large or large')
     batch = parser.add_mutually_exclusive_group()
     batch.add_argument(
         '--auto-scale-lr',
@@ -53,5 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``ldae train`` and ``tools/train.py``."""
     args = parse_args(argv)
     from ldae.launch import train
+    from ldae.launch.training import RECIPE
 
-    train(args.config, args.cfg_options, args.scale, **launch_options(args))
+    recipe = {name: getattr(args, name) for name in RECIPE}
+    train(args.config, args.cfg_options, args.scale, args.budget, **recipe, **launch_options(args))

@@ -250,13 +250,14 @@ def replace_data(cfg: Config, file: Config, img_size: int) -> None:
 
 
 def scale_pipelines(cfg: Config, img_size: int) -> None:
-    for step in walk_dicts([cfg[name].dataset.pipeline for name in LOADERS]):
+    for step in walk_dicts([cfg[name].dataset.get('pipeline', []) for name in LOADERS if cfg.get(name)]):
         for key in {'scale', 'crop_size'} & set(step):
             step[key] = img_size
 
 
 def scale_schedule(cfg: Config, epochs: int) -> None:
-    ratio = epochs / cfg.train_cfg.max_epochs
+    ends = [scheduler.end for scheduler in cfg.param_scheduler if scheduler.get('end')]
+    ratio = epochs / max(ends, default=cfg.train_cfg.max_epochs)
     for scheduler in cfg.param_scheduler:
         for key in ('begin', 'end'):
             if scheduler.get(key):

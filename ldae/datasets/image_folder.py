@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any folder of images, with classes or without."""
 
-from collections import Counter
+import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,6 +50,8 @@ class ImageFolder(ImageNet):
             the order of the data set, so that what is trained on depends on the files alone. None: 0.01 in 'train', else 0.
         fraction: Part of each class's images to keep, above 0 and up to 1: round(fraction * n) of n, at least one. None: all.
         fraction_seed: Chooses them; they depend on it and on the images' order alone.
+        held_out: Share of each class's images, 0 to 1 and chosen by their names, that split 'val' has and 'train' hasn't, in a
+            folder without ``val/``. None: 'val' of a folder without splits is the whole folder.
         fast_resize: Resize by torch where the pipeline says Pillow: faster, and some values differ a little.
         **kwargs: As in ImageNet (``pipeline``, ``indices``, ...).
 
@@ -69,13 +72,14 @@ class ImageFolder(ImageNet):
         max_bad: Share | None = None,
         fraction: Fraction | None = None,
         fraction_seed: Seed = 0,
+        held_out: Share | None = None,
         fast_resize: bool = False,
         **kwargs,
     ) -> None:
         self.split = split
         self.max_bad = MAX_BAD.get(split, 0) if max_bad is None else max_bad
         self._flags = torch.zeros(0, dtype=torch.uint8)
-        self.fraction, self.fraction_seed = fraction, fraction_seed
+        self.fraction, self.fraction_seed, self.held_out = fraction, fraction_seed, held_out
         if fraction is not None and not with_label:
             raise ConfigError('ImageFolder.fraction is a part of each class: it needs with_label=True')
         root = Path(data_root).expanduser()
@@ -87,7 +91,8 @@ class ImageFolder(ImageNet):
                 raise ConfigError(f'ann_file={ann_file!r} is not a file in {root}')
             data_root = str(root)
         kwargs['pipeline'] = with_faster_steps(kwargs.get('pipeline', ()), by_torch=fast_resize)
-        prefix = kwargs.pop('data_prefix', '') or (_folder_of(root, split, ann_file) if local else split)
+        folder = 'train' if held_out is not None and (root / 'train').is_dir() else split
+        prefix = kwargs.pop('data_prefix', '') or (_folder_of(root, folder, ann_file) if local else folder)
         super().__init__(
             data_root=data_root, split=split, data_prefix=prefix, ann_file=ann_file, with_label=with_label, **kwargs
         )
@@ -144,11 +149,24 @@ class ImageFolder(ImageNet):
     def filter_data(self) -> list[dict]:
         """The list of images, of each class the part that is asked for; ``indices`` come later."""
         data_list = super().filter_data()
+        if self.held_out is not None:
+            data_list = self._without_held_out(data_list)
         if self.fraction is None:
             return data_list
         labels = torch.tensor([info['gt_label'] for info in data_list], dtype=torch.long)
         keep = part_of_each_class(labels, self.fraction, self.fraction_seed, 'ImageFolder')
         return [data_list[i] for i in keep.tolist()]
+
+    def _without_held_out(self, data_list: list[dict]) -> list[dict]:
+        """The images of this split: of each folder, those whose names have the least hashes are held out."""
+        folders = defaultdict(list)
+        for info in data_list:
+            folder, _, name = info['img_path'].rpartition('/')
+            folders[folder].append((hashlib.sha256(name.encode(errors='surrogateescape')).digest(), info['img_path']))
+        held_out = set()
+        for names in folders.values():
+            held_out.update(path for _, path in sorted(names)[: round(self.held_out * len(names))])
+        return [info for info in data_list if (info['img_path'] in held_out) == (self.split != 'train')]
 
     def full_init(self) -> None:
         """Also make room for what is found out about images, in memory that workers started later share."""

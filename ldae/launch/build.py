@@ -60,6 +60,7 @@ def build_runner(cfg: Config) -> Runner:
     atexit.register(end_workers)
     if isinstance(runner._train_dataloader, dict):
         _build_train_data(runner)
+    _check_warm_up(runner)
     runner.register_hook(RunSummaryHook())
     runner.register_hook(BadImagesHook())
     _add_hooks_for_resuming(runner)
@@ -134,7 +135,22 @@ def _find_checkpoint(cfg: Config) -> None:
 def _build_train_data(runner: Runner) -> None:
     # Here rather than in Runner.train, whose schedulers fail on an epoch without steps before any hook is called.
     options = dict(seed=runner.seed, diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
-    loader = runner._train_dataloader = runner.build_dataloader(runner._train_dataloader, **options)
+    cfg = runner._train_dataloader
+    loader = runner._train_dataloader = runner.build_dataloader(cfg, **options)
+    images, batch = len(loader.dataset) // runner.world_size, loader.batch_size
+    if batch and 0 < images < batch:
+        loader = runner._train_dataloader = runner.build_dataloader(
+            dict(cfg, dataset=loader.dataset, batch_size=images), **options
+        )
+        optimizer = (runner.optim_wrapper or {}).get('optimizer') or {}
+        if 'lr' in optimizer:
+            optimizer['lr'] *= images / batch
+        runner.logger.warning(f'Batch {images} a process, not {batch}: there are no more images; lr goes with it')
+    elif batch and loader.drop_last and images % batch:
+        left = len(loader.dataset) - len(loader) * batch * runner.world_size
+        runner.logger.info(
+            f'{left} of {len(loader.dataset)} images are left out of each epoch (drop_last), others each time'
+        )
     check_size(len(loader.dataset), len(loader), runner.world_size, loader.batch_size)
     if not isinstance(unwrapped(runner.model), ImageClassifier):
         return
@@ -142,6 +158,18 @@ def _build_train_data(runner: Runner) -> None:
         runner._val_dataloader = runner.build_dataloader(runner._val_dataloader, **options)
     for name in ('train_dataloader', 'val_dataloader'):
         check_labels(name, getattr(runner, f'_{name}'), unwrapped(runner.model))
+
+
+def _check_warm_up(runner: Runner) -> None:
+    """Say that a warm-up lasts as long as the run or longer: the learning rate never gets where it should."""
+    epochs = (runner.cfg.get('train_cfg') or {}).get('max_epochs')
+    schedulers = runner.cfg.get('param_scheduler') or []
+    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+        end = scheduler.get('end') or 0
+        if epochs and scheduler.get('type') == 'LinearLR' and scheduler.get('by_epoch', True) and end >= epochs:
+            runner.logger.warning(
+                f'Warm-up takes {end} epochs, the run {epochs}: --epochs {epochs} fits one to the other'
+            )
 
 
 def check_labels(name: str, loader: DataLoader | None, model: ImageClassifier) -> None:

@@ -2,6 +2,7 @@
 """A config, trained, and what came of it."""
 
 import copy
+import inspect
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +14,18 @@ from torch import Tensor, nn
 
 from ldae.apis import FeatureExtractor
 from ldae.config import load_config
+from ldae.config.recipe import fit_recipe
 from ldae.engine.resume.checkpoint_files import latest_checkpoint
 from ldae.export.plain_vit import plain_vit
 from ldae.export.timm_format import build
+from ldae.utils import ConfigError
 from ldae.utils.models import unwrapped
 
+from .auto import auto_scale, parse_duration
 from .build import build_runner
 from .prepare import LaunchOptions, prepare
+
+RECIPE = tuple(inspect.signature(fit_recipe).parameters)[1:]
 
 
 class Curve(NamedTuple):
@@ -109,20 +115,35 @@ class Run:
 
 
 def train(
-    config: str | Path | Config, cfg_options: dict | None = None, scale: str | None = None, **options: Any
+    config: str | Path | Config,
+    cfg_options: dict | None = None,
+    scale: str | None = None,
+    budget: float | str | None = None,
+    **options: Any,
 ) -> Run:
     """Pre-train, fine-tune or probe what a config describes; the run holds encoder, curves, work directory and Runner.
 
     Args:
         config: A file, ``'ldae::PATH'`` for one that ships with ldae, or a config.
         cfg_options: Dotted keys and values merged into a config that is named.
-        scale: A scale to bring a config that is named to (:func:`ldae.config.apply_scale`).
-        options: Of :class:`LaunchOptions`, such as ``work_dir``, ``data_root``, ``amp``.
+        scale: A scale to bring a config that is named to (:func:`ldae.config.apply_scale`); ``'auto'`` chooses one for
+            ``data_root`` and this machine (:func:`ldae.launch.auto.auto_scale`).
+        budget: Of time, for ``'auto'``: seconds, or a text such as ``'30m'`` (the default).
+        options: Of :class:`LaunchOptions`, such as ``work_dir``, ``data_root``, ``precision``; and of
+            :func:`ldae.config.recipe.fit_recipe`: ``epochs``, ``batch_size``, ``lr``, ``img_size``, ``model``.
 
     Raises:
         ConfigError: What can't be trained, before any step where it can be known.
     """
+    recipe = {name: options.pop(name, None) for name in RECIPE}
+    if budget is not None and scale != 'auto':
+        raise ConfigError('--budget belongs to --scale auto')
+    if scale == 'auto':
+        options['work_dir'] = options.get('work_dir') or f'work_dirs/{Path(options.get("data_root") or "").name}'
+        seconds = budget if isinstance(budget, int | float) else parse_duration(budget or '30m')
+        scale = auto_scale(config, seconds, **options)
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config, cfg_options, scale)
+    fit_recipe(cfg, **recipe)
     return run_training(prepare(cfg, LaunchOptions(**options)))
 
 

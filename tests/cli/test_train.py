@@ -73,13 +73,19 @@ def test_a_non_image_stops_with_its_name(
     assert 'b/1.jpg is not a readable image' in capsys.readouterr().err
 
 
-def test_too_large_a_batch_is_said(
-    tiny_config: Path, tiny_image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+def test_a_batch_is_no_larger_than_the_data_and_a_warm_up_no_shorter_than_said(
+    tiny_config: Path, tiny_image_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ):
     args = ['--data-root', str(tiny_image_folder), '--work-dir', str(tmp_path / 'work')]
     args += ['--cfg-options', 'train_dataloader.batch_size=17']
-    assert run_tool('train', [str(tiny_config), *args]) == 2
-    assert '16 training images give no batch of 1 x 17' in capsys.readouterr().err
+    assert run_tool('train', [str(tiny_config), *args]) == 0
+    out = ''.join(capfd.readouterr())
+    assert 'Batch 16 a process, not 17: there are no more images' in out
+    assert 'Warm-up takes 100 epochs, the run 1: --epochs 1 fits one to the other' in out
+    assert run_tool('train', [str(tiny_config), *args[:-2], '--epochs', '2', '--batch-size', '5', '--force'][:-1]) == 0
+    out = ''.join(capfd.readouterr())
+    assert '1 of 16 images are left out of each epoch' in out
+    assert 'Warm-up' not in out
 
 
 def test_fit_pca(tiny_config: Path, tiny_image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``--scale auto``: sizes of image, patch and network, batch and epochs that fit a folder of images, this machine and a budget
+of time, written as a scale of the user's own."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from ldae.config import load_config
+from ldae.datasets import ImageFolder
+from ldae.registry import DATASETS, MODELS
+from ldae.utils import ConfigError
+from ldae.utils.files import atomic_write_text
+from ldae.utils.rng import preserved_rng
+
+from .prepare import LaunchOptions, prepare
+
+FILENAME = 'auto_scale.py'
+SIDES = (32, 48, 64, 96, 128, 192, 256)
+#: The paper's latent dimensions, of patches of 768 values: other patches get the same share.
+LATENT_DIMS, PATCH_DIM = (8, 16, 32, 64, 128), 768
+#: Passes over the data, and steps, that a larger network must be able to make.
+LEAST_EPOCHS, LEAST_STEPS, MOST_EPOCHS = 30, 2000, 1600
+#: Share of the budget that is planned for; the rest is for start, checkpoints, and whatever else the machine does.
+PLANNED = 0.85
+LEAST_IMAGES = 16
+#: Steps that are timed.
+STEPS = 6
+#: Share of a folder's images that are kept for validation where it has no val/.
+HELD_OUT = 0.2
+
+
+class Rung(NamedTuple):
+    """A network: tokens along a side of an image; width, blocks and heads of the encoder, and as many of the decoder."""
+
+    grid: int
+    width: int
+    depth: int
+    heads: int
+
+
+#: Networks from small to large.
+LADDER = (
+    *(Rung(4, 96, 3, 3), Rung(8, 96, 3, 3), Rung(8, 144, 4, 3), Rung(8, 192, 6, 3), Rung(8, 384, 8, 6)),
+    *(Rung(16, 384, 12, 6), Rung(16, 768, 12, 12)),
+)
+
+
+@dataclass
+class Survey:
+    """Contents of a folder of images; ``side`` is the median of the images' shorter sides, in pixels."""
+
+    data_root: str
+    images: int
+    side: int
+    classes: int
+    has_val: bool
+
+    def __str__(self) -> str:
+        classes = f'{self.classes:,} classes' if self.classes else 'no classes'
+        return f'{self.images:,} training images in {classes}, the shorter side {self.side} px in the middle'
+
+
+@dataclass
+class Choice:
+    """A network, its data and its length, with the seconds that training is expected to take."""
+
+    rung: Rung
+    img_size: int
+    batch_size: int
+    epochs: int = 1
+    seconds: float = 0.0
+
+    @property
+    def patch_size(self) -> int:
+        return self.img_size // self.rung.grid
+
+    @property
+    def lr(self) -> float:
+        """2e-3 for a width of 96 and 64 images; less by the square root for wider networks and smaller batches."""
+        return float(f'{2e-3 * (96 / self.rung.width) ** 0.5 * min(1, self.batch_size / 64) ** 0.5:.2g}')
+
+    def __str__(self) -> str:
+        rung, size = self.rung, self.img_size
+        return (
+            f'{size} x {size} px, {rung.grid**2} patches of {self.patch_size} px; {rung.depth} + {rung.depth} blocks of width '
+            f'{rung.width}; {self.epochs} epochs, batch {self.batch_size}, lr {self.lr:g}'
+        )
+
+
+def auto_scale(
+    config: str | Path, budget: float, data_root: str | None = None, work_dir: str | Path = '.', **options: object
+) -> Path:
+    """Choose a scale for a folder of images and write it to ``<work_dir>/auto_scale.py``, a file that ``--scale`` takes.
+
+    Args:
+        config: What is going to be trained.
+        budget: Seconds that the training may take on this machine.
+        data_root: The folder: ``train/`` and ``val/``, or images or classes of them without these.
+        options: Others of :class:`LaunchOptions`; with ``resume``, a file that is there is taken.
+
+    Raises:
+        ConfigError: There is no folder, it holds too few images, or the budget is too small for one pass over them.
+    """
+    path = Path(work_dir) / FILENAME
+    if options.get('resume') and path.is_file():
+        print_log(f'Scale: {path}, as chosen when the run was started')
+        return path
+    if options.get('launcher', 'none') != 'none':
+        raise ConfigError(
+            f'--scale auto measures one process: start ldae train once, then several processes with --scale {path}'
+        )
+    survey = look_at(data_root)
+    choice = choose(
+        survey, budget, lambda choice: seconds_per_image(config, survey, choice, **dict(options, resume=None))
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(path, scale_text(survey, choice))
+    print_log(f'Data:  {survey}')
+    print_log(f'Scale: {choice}')
+    print_log(
+        f'Time:  about {shown(choice.seconds)} for training. Written to {path}: edit it and train with --scale {path}'
+    )
+    if choice.epochs < LEAST_EPOCHS:
+        enough = shown(choice.seconds / PLANNED * LEAST_EPOCHS / choice.epochs)
+        print_log(f'Few epochs: with --budget {enough} there would be {LEAST_EPOCHS}')
+    return path
+
+
+def look_at(data_root: str | None) -> Survey:
+    """Survey a folder of images: its listing, and the headers of 200 of them.
+
+    Raises:
+        ConfigError: The folder is missing or holds no images, too few, or none that can be read.
+    """
+    if data_root is None:
+        raise ConfigError('--scale auto chooses for a folder of images: pass --data-root FOLDER')
+    root = Path(data_root).expanduser()
+    init_default_scope('mmpretrain')
+    dataset = ImageFolder(str(root), 'train', with_label=False)
+    files = [Path(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))]
+    if len(files) < LEAST_IMAGES:
+        raise ConfigError(f'{root} has {len(files)} training images: at least {LEAST_IMAGES} are needed')
+    has_split = (root / 'train').is_dir()
+    folder = root / 'train' if has_split else root
+    classes = {file.relative_to(folder).parts[0] for file in files if file.parent != folder}
+    is_labelled = len(classes) > 1 and all(file.parent != folder for file in files)
+    side = round(median(_shorter_sides(files)))
+    return Survey(
+        str(root), len(files), side, len(classes) if is_labelled else 0, has_split and (root / 'val').is_dir()
+    )
+
+
+def _shorter_sides(files: list[Path], most: int = 200) -> list[int]:
+    sides = []
+    for file in files[:: -(-len(files) // most)]:
+        try:
+            with Image.open(file) as image:
+                sides.append(min(image.size))
+        except Exception:  # whatever is in the file: training counts bad images and names them
+            continue
+    if not sides:
+        raise ConfigError(f'none of {len(files)} images can be read, such as {files[0]}: see `ldae verify-dataset`')
+    return sides
+
+
+def choose(survey: Survey, budget: float, measure: Callable[[Choice], float], most: int | None = None) -> Choice:
+    """The largest network of the ladder that makes 30 passes over the data and 2000 steps within the budget; else the smallest,
+    with as many passes as there is time for. Images have the largest size that most of them reach, of at most 16 pixels a token.
+
+    Args:
+        measure: Seconds that a training image takes.
+        most: Images of a batch (64, on a GPU 256): a batch is the power of two that gives at least 16 steps an epoch.
+
+    Raises:
+        ConfigError: The budget is too small for one pass.
+    """
+    most = most or (256 if torch.cuda.is_available() else 64)
+    batch = min(most, max(8, 2 ** (survey.images // 16).bit_length() // 2))
+    needed = max(LEAST_EPOCHS * survey.images, LEAST_STEPS * batch)
+    chosen, cost = None, 0.0
+    for rung in LADDER:
+        size = max([side for side in SIDES if side <= min(survey.side, 16 * rung.grid)], default=SIDES[0])
+        candidate = Choice(rung, size, batch)
+        seconds = measure(candidate)
+        if chosen is not None and needed * seconds > PLANNED * budget:
+            break
+        chosen, cost = candidate, seconds
+    epoch = survey.images * cost
+    chosen.epochs = min(int(PLANNED * budget / epoch), MOST_EPOCHS)
+    chosen.seconds = chosen.epochs * epoch
+    if not chosen.epochs:
+        raise ConfigError(
+            f'--budget {shown(budget)} is less than one pass of the smallest network over {survey.images:,} images takes here, '
+            f'{shown(epoch)}: give --budget {shown(LEAST_EPOCHS * epoch / PLANNED)}, or fewer images'
+        )
+    return chosen
+
+
+def seconds_per_image(config: str | Path, survey: Survey, choice: Choice, **options: object) -> float:
+    """Seconds that a training image takes on this machine, reading included: some steps and some images are timed."""
+    with TemporaryDirectory() as folder, preserved_rng():
+        path = Path(folder) / FILENAME
+        path.write_text(scale_text(survey, choice))
+        cfg = prepare(load_config(config, scale=path), LaunchOptions(**options))
+        init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        count = min(len(dataset), 2 * choice.batch_size)
+        reading, images = timed(lambda: [dataset[i * len(dataset) // count]['inputs'] for i in range(count)])
+        step = _step_of(cfg, torch.stack(images[: choice.batch_size]))
+        # The least: whatever else the machine does comes on top of it, now and then.
+        training = min(timed(step)[0] for _ in range(STEPS)) / len(images[: choice.batch_size])
+    reading /= count * max(1, cfg.train_dataloader.num_workers)
+    return max(training, reading) if torch.cuda.is_available() else training + reading
+
+
+def _step_of(cfg: Config, images: torch.Tensor) -> Callable[[], object]:
+    """A training step of a config's model, as a Runner makes it."""
+    model = MODELS.build(
+        dict(cfg.model, data_preprocessor=cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor'))
+    )
+    if getattr(getattr(model, 'tokenizer', None), 'needs_fit', False):
+        model.tokenizer.fit([torch.randn(64, *images.shape[1:])])
+    model = model.to('cuda' if torch.cuda.is_available() else 'cpu').train()
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    wrapper.initialize_count_status(model, 0, 10)
+
+    def step() -> None:
+        model.train_step(dict(inputs=images, data_samples=None), wrapper)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    return step
+
+
+def timed(function: Callable[[], object]) -> tuple[float, object]:
+    """Seconds that a call takes, and what it returns."""
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def shown(seconds: float) -> str:
+    """A duration as ``--budget`` takes it: '90s', '5m', '2.5h'."""
+    unit, length = next((pair for pair in (('h', 3600), ('m', 60)) if seconds >= 2 * pair[1]), ('s', 1))
+    return f'{seconds / length:.2g}{unit}' if unit != 's' else f'{seconds:.0f}s'
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of '90s', '30m', '2h' or '1d'.
+
+    Raises:
+        ConfigError: It is no duration, or not above 0.
+    """
+    units = dict(s=1, m=60, h=3600, d=86400)
+    try:
+        seconds = float(text[:-1]) * units[text[-1:]]
+    except (KeyError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < float('inf'):
+        raise ConfigError(f'--budget {text}: give a time such as 90s, 30m or 2h')
+    return seconds
+
+
+SCALE = '''# SPDX-License-Identifier: Apache-2.0
+"""Scale: {name}: {survey}.
+
+{choice}; about {time} where it was chosen.
+"""
+
+_base_ = 'ldae::scales/image-folder.py'
+
+data_root = {data_root!r}
+
+scale = dict(
+    img_size={size},
+    patch_size={patch},
+    num_classes={classes},
+    # Of patches of {patch} x {patch} x 3 values, the share that these are of the paper's 768.
+    latent_dims={{{dims}}},
+    archs={{
+        'base': dict({arch}),
+        'half-large': dict({arch}),
+        'large': dict({deep}),
+    }},
+    epochs={epochs},
+    benchmarks=dict(
+        linear=dict(batch_size={linear}, epochs=90, optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0)),
+        finetune=dict(batch_size={batch}, epochs=30, lr=1e-3, ema_momentum=1e-3),
+    ),
+)
+
+images = dict(data_root=data_root{held_out})
+train_dataloader = dict(batch_size={batch}, num_workers={workers}, dataset=images)
+val_dataloader = dict(batch_size={linear}, num_workers={workers}, dataset=dict(images, with_label={labelled}))
+test_dataloader = val_dataloader
+
+optim_wrapper = dict(optimizer=dict(lr={lr}))
+auto_scale_lr = dict(base_batch_size={batch})
+default_hooks = dict(checkpoint=dict(interval={interval}), logger=dict(interval={log}))
+'''
+
+
+def scale_text(survey: Survey, choice: Choice) -> str:
+    """A choice as the file of a scale."""
+    values = choice.patch_size**2 * 3
+    rung = choice.rung
+    arch = 'embed_dims={0}, num_layers={1}, num_heads={2}, feedforward_channels={3}'
+    steps = choice.epochs * max(1, survey.images // choice.batch_size)
+    return SCALE.format(
+        name=Path(survey.data_root).name,
+        survey=survey,
+        choice=choice,
+        time=shown(choice.seconds),
+        data_root=str(Path(survey.data_root).absolute()),
+        size=choice.img_size,
+        patch=choice.patch_size,
+        classes=max(2, survey.classes),
+        dims=', '.join(f'{d}: {min(values, max(2, round(values * d / PATCH_DIM)))}' for d in LATENT_DIMS),
+        arch=arch.format(rung.width, rung.depth, rung.heads, 4 * rung.width),
+        deep=arch.format(rung.width, 2 * rung.depth, rung.heads, 4 * rung.width),
+        epochs=choice.epochs,
+        linear=4 * choice.batch_size,
+        batch=choice.batch_size,
+        held_out='' if survey.has_val else f', held_out={HELD_OUT}',
+        workers=min(4, len(os.sched_getaffinity(0))),
+        labelled=bool(survey.classes),
+        lr=choice.lr,
+        interval=max(1, choice.epochs // 10),
+        log=max(1, min(100, steps // 100)),
+    )

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+import math
+
+import pytest
+
+from ldae.config import load_config
+from ldae.config.reading import output_size
+from ldae.config.recipe import fit_recipe
+from ldae.utils import ConfigError
+
+PRETRAINING = ['ldae::ldae/vit-b_pca.py', 'ldae::mae/vit-b_400e.py']
+
+
+@pytest.mark.parametrize('name', PRETRAINING)
+def test_a_length_takes_warm_up_decay_and_checkpoints_along(name):
+    cfg, before = load_config(name), load_config(name)
+    fit_recipe(cfg, epochs=40)
+    share = 40 / before.train_cfg.max_epochs
+    for new, old in zip(cfg.param_scheduler, before.param_scheduler, strict=True):
+        assert new.end == round(old.end * share)
+    assert cfg.param_scheduler[1].T_max == cfg.param_scheduler[1].end - cfg.param_scheduler[1].begin
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[-1].end == 40
+    assert cfg.default_hooks.checkpoint.interval <= 4
+
+
+@pytest.mark.parametrize('name', PRETRAINING)
+def test_lr_goes_with_the_square_root_of_the_batch_unless_it_is_given(name):
+    cfg, before = load_config(name), load_config(name)
+    fit_recipe(cfg, batch_size=32)
+    base = before.auto_scale_lr.base_batch_size
+    assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 32
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(before.optim_wrapper.optimizer.lr * math.sqrt(32 / base))
+    fit_recipe(cfg, batch_size=64, lr=3e-4)
+    assert cfg.optim_wrapper.optimizer.lr == 3e-4
+    assert cfg.auto_scale_lr is None
+
+
+@pytest.mark.parametrize('name', PRETRAINING)
+def test_an_image_size_is_that_of_the_model_and_of_all_that_is_read(name):
+    cfg = load_config(name)
+    fit_recipe(cfg, img_size=96)
+    loaders = [cfg[f'{split}_dataloader'] for split in ('train', 'val', 'test') if cfg.get(f'{split}_dataloader')]
+    assert {output_size(loader.dataset.pipeline) for loader in loaders} == {96}
+    part = cfg.model.get('tokenizer') or cfg.model.backbone
+    assert part.img_size == 96
+
+
+def test_a_model_is_named_as_deit_names_it():
+    cfg = load_config(PRETRAINING[0])
+    fit_recipe(cfg, model='small')
+    assert (cfg.model.backbone.arch.embed_dims, cfg.model.backbone.arch.num_layers) == (384, 12)
+    fit_recipe(cfg, model='large')
+    assert cfg.model.backbone.arch == 'large'
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(img_size=100), '--img-size 100 is not a multiple of the patch size, 16'),
+        (dict(model='enormous'), 'enormous'),
+        (dict(epochs=0), 'epochs=0'),
+        (dict(batch_size=-1), 'batch_size=-1'),
+        (dict(lr=0.0), 'lr=0'),
+    ],
+)
+def test_bad_values_are_one_line(options, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        fit_recipe(load_config(PRETRAINING[0]), **options)
+    assert '\n' not in str(error.value)
