@@ -26,6 +26,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='continue from a checkpoint; without one named, from the latest in the work dir',
     )
+    add(
+        '--new-schedule',
+        action='store_true',
+        help='with --resume: lr, optimizer options and schedules of the config, at the step where the checkpoint is',
+    )
     add_compute_options(parser, amp=True)
     add(
         '--fast',

@@ -17,6 +17,7 @@ from .non_finite.skip_non_finite import SkipAwareEMAHook, SkipNonFiniteHook
 from .resume.check_loaded import CheckLoadedHook
 from .resume.loops import ResumableEpochLoop, ResumableIterLoop
 from .resume.plain_checkpoint import PlainCheckpointHook
+from .resume.resumed_settings import ResumedSettingsHook
 from .resume.safe_checkpoint import SafeCheckpointHook
 from .resume.step_seed import StepSeedHook
 from .resume.stop_on_signal import StopOnSignalHook

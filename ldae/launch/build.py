@@ -17,7 +17,14 @@ from torch.utils.data import DataLoader
 
 from ldae import compat
 from ldae.config.components import check_config
-from ldae.engine import BadImagesHook, PlainCheckpointHook, RunSummaryHook, StepSeedHook, StopOnSignalHook
+from ldae.engine import (
+    BadImagesHook,
+    PlainCheckpointHook,
+    ResumedSettingsHook,
+    RunSummaryHook,
+    StepSeedHook,
+    StopOnSignalHook,
+)
 from ldae.engine.resume.checkpoint_files import latest_checkpoint
 from ldae.engine.resume.loops import resumable
 from ldae.engine.speed.sharding import prepare_sharding
@@ -120,6 +127,7 @@ def _add_hooks_for_resuming(runner: Runner) -> None:
     for kind in (PlainCheckpointHook, StepSeedHook, StopOnSignalHook):
         if not any(isinstance(hook, kind) for hook in runner.hooks):
             runner.register_hook(kind())
+    runner.register_hook(ResumedSettingsHook(runner.cfg.get('new_schedule', False)))
 
 
 def _find_checkpoint(cfg: Config) -> None:

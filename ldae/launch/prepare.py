@@ -44,6 +44,7 @@ class LaunchOptions:
     resume: str | None = None
     precision: Precision | None = None
     device: str = 'auto'
+    new_schedule: bool = False
     amp: bool = False
     fast: bool = False
     no_validate: bool = False
@@ -95,6 +96,11 @@ def prepare(cfg: Config, options: Any = None) -> Config:
         cfg.load_from = None if options.resume == 'auto' else options.resume
     if was_restarted() and latest_checkpoint(cfg.work_dir) is not None:
         cfg.resume, cfg.load_from = True, None  # whatever the first start was from
+    if options.new_schedule:
+        if not cfg.get('resume'):
+            raise ConfigError('--new-schedule is for a run that is resumed: add --resume')
+        cfg.new_schedule = True
+        _cover_training(cfg)
     if options.fast:
         use_fast_settings(cfg)
     set_precision(cfg, options.precision, device)
@@ -114,6 +120,19 @@ def _set_work_dir(cfg: Config, work_dir: str | None) -> None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = f'./work_dirs/{Path(cfg.filename or "run").stem}'
+
+
+def _cover_training(cfg: Config) -> None:
+    """Let schedules whose last one ends before the training does end with it."""
+    length = cfg.get('train_cfg') or {}
+    several = cfg.get('param_scheduler') or []
+    for schedules in several.values() if isinstance(several, dict) and 'type' not in several else [several]:
+        last = schedules if isinstance(schedules, dict) else schedules[-1] if schedules else {}
+        total = length.get('max_epochs' if last.get('by_epoch', True) else 'max_iters')
+        begin, period = last.get('begin', 0), last.get('T_max')
+        end = last.get('end', period and begin + period)
+        if total and end and end < total:
+            last.update(end=total, **(dict(T_max=total - begin) if period == end - begin else {}))
 
 
 def set_precision(cfg: Config, asked: str | None, device: str) -> None:
