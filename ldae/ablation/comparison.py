@@ -9,7 +9,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ldae.config import load_config
+from ldae.apis import load_config_of
+from ldae.config import load_config, set_data_root
+from ldae.config.benchmarks import mae_like
 from ldae.utils import ConfigError
 from ldae.utils.checkpoints import read_checkpoint
 from ldae.utils.files import atomic_write_text
@@ -20,6 +22,7 @@ from .jobs import SCORING, Job, Pretraining, Quick, Scoring, plan
 from .report import METRICS, MeanScore, chosen, made_with, scored_by
 from .study import Outcome, Study, checked_seeds
 
+MAE_BASE = 'ldae::mae/vit-b_256_400e.py'
 LDAE_CONFIG, MAE_CONFIG = 'ldae::ldae/demo_fashion-mnist.py', 'ldae::mae/demo_fashion-mnist.py'
 #: What was chosen on held-out training images.
 CHOICES = ('timestep', 'block', 'lr', 'weight_decay', 'held_out', 'at_edge')
@@ -35,8 +38,8 @@ ENTRIES = {
 
 
 def compare(
-    ldae: str | Config = LDAE_CONFIG,
-    mae: str | Config = MAE_CONFIG,
+    ldae: str | Config | None = None,
+    mae: str | Config | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     work_dir: str | Path = 'work_dirs/compare',
     ldae_checkpoints: Sequence[Path] | None = None,
@@ -55,7 +58,8 @@ def compare(
     l-DAE's latents and the pixels; write ``results.jsonl``, ``comparison.json``, ``comparison.md`` and a picture.
 
     Args:
-        ldae, mae: Pre-training configs: files, ``ldae::...``, or configs.
+        ldae, mae: Pre-training configs: files, ``ldae::...``, or configs. None takes those that the checkpoints hold; without
+            checkpoints, the demo's, and beside an l-DAE of one's own an MAE of its size (:func:`mae_like`).
         work_dir: Runs go to ``<work_dir>/<ldae or mae>/seed<k>``.
         ldae_checkpoints, mae_checkpoints: Trained by these configs before, one a seed.
         scale, data_root, cfg_options: As of :func:`ldae.config.load_config`, for both configs where they are named.
@@ -81,8 +85,10 @@ def compare(
         cfg = deepcopy(config) if is_loaded else load_config(config, cfg_options, scale, data_root)
         return study.in_precision(cfg)
 
+    configs = choose_configs(ldae, mae, ldae_checkpoints, mae_checkpoints, load, data_root, cfg_options)
+    names = {key: str(cfg.filename or (checkpoints[key] or ["as the l-DAE's"])[0]) for key, cfg in configs.items()}
+
     def make_jobs() -> list[Job]:
-        configs = dict(ldae=load(ldae), mae=load(mae))
         if timesteps:
             configs['ldae'].timesteps = list(timesteps)
         place = (study.root, checkpoints, quick, scoring, pixels, study.watched, load)
@@ -95,13 +101,43 @@ def compare(
         entries = [entry for entry in study.entries() if entry['seed'] in seeds]
         rows = summarise_comparison(entries, hashes)
         if rows:
-            names = {key: str(getattr(cfg, 'filename', cfg)) for key, cfg in (('ldae', ldae), ('mae', mae))}
             written = write_comparison(study.root, rows, command, names)
             print(f'\n{comparison_table(rows)}\n')
             print(f'Wrote {", ".join(path.name for path in written)} to {study.root}', flush=True)
         return rows
 
     return study.run(make_jobs, report)
+
+
+def choose_configs(
+    ldae: str | Config | None,
+    mae: str | Config | None,
+    ldae_checkpoints: Sequence[Path] | None,
+    mae_checkpoints: Sequence[Path] | None,
+    load: Callable[[str | Path | Config], Config],
+    data_root: str | None = None,
+    cfg_options: dict | None = None,
+) -> dict[str, Config]:
+    """The configs of ``'ldae'`` and ``'mae'``, those that aren't given as :func:`compare` says; no MAE where none can be derived."""
+
+    def stored(checkpoint: Path) -> Config:
+        cfg = load_config_of(checkpoint)
+        cfg.merge_from_dict(dict(cfg_options or {}))
+        if data_root is not None:
+            set_data_root(cfg, data_root)
+        return load(cfg)
+
+    of_demo = ldae is None and not ldae_checkpoints
+    configs = dict(ldae=load(ldae or LDAE_CONFIG) if ldae or of_demo else stored(ldae_checkpoints[0]))
+    if mae or of_demo and not mae_checkpoints:
+        configs['mae'] = load(mae or MAE_CONFIG)
+    elif mae_checkpoints:
+        configs['mae'] = stored(mae_checkpoints[0])
+    elif (derived := mae_like(configs['ldae'], load_config(MAE_BASE))) is not None:
+        configs['mae'] = load(derived)
+    else:
+        print('l-DAE is trained on latents, of which there is no MAE: name one with --mae')
+    return configs
 
 
 def plan_comparison(

@@ -44,9 +44,7 @@ def fit_encoder(cfg: Config, pretrained: Config, state: dict, tokenizer_file: st
     geometry = old.tokenizer if 'tokenizer' in old else old.backbone
     size = geometry.get('img_size', 224)
     channels = geometry.get('in_channels', (old.backbone.get('patch_cfg') or {}).get('in_channels', 3))
-    kind = MODELS.get(new.type)
-    arch = old.backbone.get('arch', inspect.signature(kind).parameters['arch'].default)
-    sizes = kind.arch_zoo[arch] if isinstance(arch, str) else arch
+    arch, sizes = arch_of(old.backbone)
     new.arch = copy.deepcopy(arch)
     new.update(img_size=size, patch_size=geometry.get('patch_size', 16), in_channels=channels)
     if is_linear(cfg):
@@ -57,6 +55,13 @@ def fit_encoder(cfg: Config, pretrained: Config, state: dict, tokenizer_file: st
     if 'tokenizer' in old:
         _fit_transfer(new, old, state, tokenizer_file)
     _fit_data(cfg, pretrained, size, channels)
+
+
+def arch_of(backbone: dict) -> tuple[str | dict, dict]:
+    """The size of an encoder's config as it is named, and in numbers."""
+    kind = MODELS.get(backbone['type'])
+    arch = backbone.get('arch', inspect.signature(kind).parameters['arch'].default)
+    return arch, kind.arch_zoo[arch] if isinstance(arch, str) else arch
 
 
 def _fit_transfer(new: ConfigDict, old: ConfigDict, state: dict, tokenizer_file: str) -> None:
@@ -187,3 +192,38 @@ def named_after(cfg: Config, name: str, work_dir: str) -> Config:
     """The config under a name of its own, under which its run keeps it."""
     cfg.setdefault('work_dir', work_dir)
     return Config(cfg._cfg_dict.to_dict(), cfg_text=f'# {name}', filename=str(Path(name).with_suffix('.py')))
+
+
+def mae_like(cfg: Config, base: Config) -> Config | None:
+    """An MAE of the size of an l-DAE, on its images, by its schedule and batch; None where the l-DAE's data are latents.
+
+    Its rate is 1.5 times the l-DAE's, as in the papers' recipes, and its decoder is as wide and deep as the encoder, up to
+    MAE's own 8 blocks of width 512.
+
+    Args:
+        base: A pre-training of MAE, which gives what isn't of size or data.
+    """
+    geometry, (_, sizes) = cfg.model.tokenizer, arch_of(cfg.model.backbone)
+    if str(cfg.train_dataloader.dataset.get('type')).endswith('LatentDataset'):
+        return None
+    size, patch, channels = (geometry[name] for name in ('img_size', 'patch_size', 'in_channels'))
+    sizes = {key: sizes[key] for key in ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')}
+    decoder, encoder = base.model.neck, base.model.backbone
+    encoder.update(arch=ConfigDict(sizes), img_size=size, patch_size=patch, patch_cfg=ConfigDict(in_channels=channels))
+    if sizes['embed_dims'] <= decoder.decoder_embed_dim:
+        decoder.update(decoder_embed_dim=sizes['embed_dims'], decoder_num_heads=sizes['num_heads'])
+    decoder.decoder_depth = min(decoder.decoder_depth, sizes['num_layers'])
+    decoder.update(num_patches=(size // patch) ** 2, patch_size=patch, in_chans=channels, embed_dim=sizes['embed_dims'])
+    base.model.head.update(patch_size=patch, in_channels=channels)
+    for name in ('data_root', 'data_preprocessor', 'train_dataloader', 'param_scheduler', 'train_cfg', 'auto_scale_lr'):
+        if name in cfg:
+            base[name] = copy.deepcopy(cfg[name])
+    base.test_dataloader = copy.deepcopy(cfg.get('val_dataloader') or cfg.get('test_dataloader'))
+    base.test_cfg, base.test_evaluator = dict(), []
+    optimizer = base.optim_wrapper.optimizer
+    base.optim_wrapper.type = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    base.optim_wrapper.pop('loss_scale', None)
+    optimizer.lr = 1.5 * cfg.optim_wrapper.optimizer.lr
+    hooks = {name: hook for name, hook in cfg.default_hooks.items() if name in base.default_hooks}
+    base.merge_from_dict(dict(default_hooks=copy.deepcopy(hooks)))
+    return Config(base._cfg_dict.to_dict())

@@ -4,13 +4,16 @@
 import json
 import statistics
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from ldae.ablation.comparison import (
     ENTRIES,
     check_one_a_seed,
+    choose_configs,
     comparison_page,
     comparison_table,
     plan_comparison,
@@ -102,3 +105,23 @@ def test_a_learned_tokenizer_is_trained_before_the_comparison(tmp_path):
     tokenizer, ldae = plan_comparison(dict(ldae=cfg), [0], tmp_path, load=load)
     assert tokenizer.name.startswith('tokenizer patch-ae')
     assert ldae.after is tokenizer
+
+
+def test_configs_that_are_not_given_are_those_of_the_checkpoints_or_of_the_same_size(tmp_path):
+    def names(**options):
+        given = dict.fromkeys(('ldae', 'mae', 'ldae_checkpoints', 'mae_checkpoints')) | options
+        found = choose_configs(**given, load=lambda c: c if isinstance(c, Config) else load_config(c))
+        return {
+            name: (cfg.filename and Path(cfg.filename).stem, cfg.model.backbone.arch) for name, cfg in found.items()
+        }
+
+    demo = ('demo_fashion-mnist', load_configs()['mae'].model.backbone.arch)
+    assert names() == dict(ldae=demo, mae=demo)
+    mine = load_config('ldae::ldae/fashion-mnist_pca.py')
+    derived = names(ldae=mine)['mae']
+    assert derived == (None, mine.model.backbone.arch)
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(dict(state_dict={}, meta=dict(cfg=mine.pretty_text)), path)
+    assert names(ldae_checkpoints=[path]) == dict(ldae=derived, mae=derived)
+    mine.train_dataloader.dataset.type = 'ldae.LatentDataset'
+    assert set(names(ldae=mine)) == {'ldae'}
