@@ -14,7 +14,8 @@ On several machines, start it on each with the same NNODES, MASTER_ADDR and PORT
 environment: NNODES (1)  NODE_RANK (0)  MASTER_ADDR (127.0.0.1)  PORT (29500)  PYTHON (python)  OMP_NUM_THREADS
              MAX_RESTARTS (0): how often processes that died are started again, to go on from the last checkpoint
 
-SIGTERM or SIGUSR1 to this script: the processes save after the next step, and it exits with 75; go on with --resume.
+SIGTERM or SIGUSR1 to this script, or Ctrl-C: the processes save after the next step, and it exits with 75, after Ctrl-C
+with 130; go on with --resume.
 
 example:
   tools/${0##*/} configs/ldae/vit-b_pca.py 8 --data-root data/imagenet --amp

@@ -14,7 +14,8 @@ from ldae.utils.files import PACKAGE
 from .jobs import LOG_FILE, SCORES_FILE, Job, read_json
 
 POLL_SECONDS = 0.1
-SECONDS_TO_STOP = 10.0
+# For the step that a run is in, and its checkpoint.
+SECONDS_TO_STOP = 600.0
 
 
 class Failure(NamedTuple):
@@ -114,13 +115,19 @@ class Scheduler:
         self.failures += [Failure(name, reason, log) for name in names]
 
     def _stop_running(self) -> None:
-        for _, process in self.running.values():
-            process.terminate()
-        for _, process in self.running.values():
-            try:
+        """Let running processes save after their step; a second interrupt ends them at once."""
+        processes = [process for _, process in self.running.values()]
+        if processes:
+            print('\nStopping after the steps of now, with checkpoints; Ctrl-C once more: at once, without', flush=True)
+        try:
+            for process in processes:
+                process.terminate()
+            for process in processes:
                 process.wait(SECONDS_TO_STOP)
-            except subprocess.TimeoutExpired:
+        except (KeyboardInterrupt, subprocess.TimeoutExpired):
+            for process in processes:
                 process.kill()
+                process.wait()
 
 
 def worker_command(folder: Path) -> list[str]:

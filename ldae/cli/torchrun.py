@@ -2,6 +2,7 @@
 """torchrun, without its report of a crash where the processes have already said in one line what is wrong; and signals
 that ask the job to stop are passed on, with time to save."""
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -11,12 +12,12 @@ from torch.distributed.run import get_args_parser
 from torch.distributed.run import main as torchrun
 
 from ldae.utils.error_lines import EXIT_STATUS
-from ldae.utils.signals import STOPPED_STATUS
+from ldae.utils.signals import INTERRUPTED_STATUS, STOPPED_STATUS
 
 #: Options of torchrun, where it has them: which signals reach the processes, and seconds that they have from then on.
 OPTIONS = {'--signals-to-handle': 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1', '--shutdown-timeout': '600'}
 # What the processes have run_explained themselves.
-KNOWN = (EXIT_STATUS, 3, STOPPED_STATUS)
+KNOWN = (EXIT_STATUS, 3, STOPPED_STATUS, INTERRUPTED_STATUS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     extra = [f'{name}={value}' for name, value in OPTIONS.items() if name in known]
     try:
         torchrun([*extra, *(sys.argv[1:] if argv is None else argv)])
-    except SignalException:
-        return STOPPED_STATUS
+    except SignalException as error:
+        return INTERRUPTED_STATUS if error.sigval == signal.SIGINT else STOPPED_STATUS
     except ChildFailedError as error:
         status = error.get_first_failure()[1].exitcode
         if status not in KNOWN:

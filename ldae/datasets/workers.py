@@ -3,28 +3,25 @@
 
 import os
 import signal
-from types import FrameType
+import threading
 
 from ldae.registry import FUNCTIONS
 from ldae.utils.signals import SIGNALS
 
-SECONDS_TO_STOP = 30
-
 
 @FUNCTIONS.register_module()
 def start_worker(worker_id: int) -> None:
-    """First thing in a data loader's worker: a signal to all processes of a job is for the main one to answer.
+    """First thing in a data loader's worker: a signal to all processes of a job is for the main one to answer, however long
+    its step takes; one that the main process itself has sent ends the worker."""
+    if hasattr(signal, 'sigwaitinfo'):
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        threading.Thread(target=_end_by_main_process, daemon=True).start()
+    else:  # macOS: at its end the main process kills its workers anyhow
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
-    A second one ends the worker, and half a minute after SIGTERM it ends anyhow: the main process itself may have sent it.
-    """
-    caught = []
 
-    def catch(number: int, frame: FrameType | None) -> None:
-        if caught:
-            os._exit(0)
-        caught.append(number)
-        if number == signal.SIGTERM:
-            signal.alarm(SECONDS_TO_STOP)
-
-    for number in SIGNALS:
-        signal.signal(number, catch)
+def _end_by_main_process() -> None:
+    while signal.sigwaitinfo(SIGNALS).si_pid != os.getppid():
+        pass
+    os._exit(0)

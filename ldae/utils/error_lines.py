@@ -6,7 +6,6 @@ import gc
 import os
 import pickle
 import re
-import signal
 import sys
 import time
 import traceback
@@ -14,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from ldae.utils import ConfigError
 
-from .signals import end_workers
+from .signals import INTERRUPTED_STATUS, end_workers, hear_interrupts
 
 EXIT_STATUS = 2
 TRACEBACK_VARIABLE = 'LDAE_TRACEBACK'
@@ -25,6 +24,12 @@ OUT_OF_MEMORY = re.compile(r"(?:CUDA|MPS|HIP).* out of memory|DefaultCPUAllocato
 DEAD_WORKER = re.compile(
     r'DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed by signal: ([^.]+)|exited unexpectedly)'
 )
+# By the signal that has ended a worker.
+CAUSES = {
+    'Killed': 'often for want of memory: lower num_workers of the data loader',
+    'Bus error': 'often for want of shared memory: enlarge /dev/shm, or set num_workers=0 of the data loader',
+    'Terminated': 'another process has sent it',
+}
 # What a DataLoader worker raised arrives as the text of a traceback, with the error in its last line.
 RAISED = re.compile(r'^(?:[\w.]+\.)?(?:Config|BadImage)Error: (.*)$', re.MULTILINE)
 
@@ -35,6 +40,7 @@ def run_explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequ
 
     With ``LDAE_TRACEBACK=1`` every error keeps its traceback.
     """
+    hear_interrupts()
     try:
         status = main(argv) or 0
         _leave_processes()
@@ -49,7 +55,7 @@ def run_explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequ
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr, flush=True)
         end_workers()
-        return 128 + signal.SIGINT
+        return INTERRUPTED_STATUS
     except Exception as error:
         if LOST_PEER.search(str(error)):
             time.sleep(SECONDS_TO_GIVE_WAY)  # the one that failed knows why, and the launcher ends this one
@@ -116,10 +122,8 @@ def _one_line_of_processes(text: str) -> str | None:
     dead = DEAD_WORKER.search(text)
     if dead:
         how = f'was killed ({dead[1].strip()})' if dead[1] else 'ended unexpectedly'
-        return (
-            f'a worker process of the data loader {how}: often for want of memory; lower num_workers of the data loader, '
-            'then --resume'
-        )
+        cause = CAUSES.get((dead[1] or '').strip(), f'it says why above, or it was killed {CAUSES["Killed"]}')
+        return f'a worker process of the data loader {how}: {cause}; --resume goes on from the last checkpoint'
     if 'DataLoader timed out' in text:
         return f'no worker of the data loader gave a batch in time ({text}): check the disk, or raise its timeout'
     if LOST_PEER.search(text):

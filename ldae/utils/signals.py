@@ -5,9 +5,19 @@ import multiprocessing
 import signal
 import threading
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 #: Exit status of a run that such a signal has stopped and that can be resumed: "try again later" of sysexits.h.
 STOPPED_STATUS = 75
+#: And after Ctrl-C, as shells have it.
+INTERRUPTED_STATUS = 128 + signal.SIGINT
+
+
+def hear_interrupts() -> None:
+    """Let SIGINT interrupt a process that was told to ignore it: a shell script starts what it runs in the background so,
+    and a later ``kill -INT`` or ``timeout -s INT`` would go unheard."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def end_workers() -> None:

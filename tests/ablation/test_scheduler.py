@@ -97,6 +97,31 @@ def test_an_interrupt_stops_the_processes(make):
     assert process.returncode == -signal.SIGTERM
 
 
+@pytest.mark.usefixtures('interruptible')
+def test_a_run_has_all_the_time_to_save_unless_a_second_interrupt_comes(make, tmp_path, capsys):
+    for name in ('started', 'saving'):
+        os.mkfifo(tmp_path / name)  # which opens when both ends do
+    script = f"""
+import signal
+signal.signal(signal.SIGTERM, lambda *_: open('{tmp_path}/saving', 'w'))
+open('{tmp_path}/started', 'w')
+while True:
+    signal.pause()
+"""
+
+    def interrupt_twice():
+        for name in ('started', 'saving'):
+            (tmp_path / name).read_text()
+            os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt_twice, daemon=True).start()
+    scheduler = Scheduler(make(script), 1, None)
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.run()
+    assert scheduler.running[0][1].returncode == -signal.SIGKILL
+    assert 'Stopping after the steps of now, with checkpoints' in capsys.readouterr().out
+
+
 def test_processes_share_the_cores_and_get_a_gpu_each(monkeypatch):
     monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(8)))
     monkeypatch.setattr('ldae.ablation.scheduler.num_gpus', lambda: 2)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
+import multiprocessing
 import os
 import signal
+import subprocess
+from multiprocessing.connection import Connection
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -32,3 +35,23 @@ def test_without_it_the_worker_is_dead():
             list(DataLoader(Signalled(), num_workers=1))
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def wait_for_signal(pipe: Connection) -> None:
+    """A worker that another process signals, says what it has left to live, and waits for the main process."""
+    start_worker(0)
+    for name in ('-TERM', '-USR1', '-INT', '-TERM'):
+        subprocess.run(['kill', name, str(os.getpid())], check=True)
+    pipe.send(signal.getitimer(signal.ITIMER_REAL))
+    pipe.recv()
+
+
+def test_a_worker_outlives_any_step_but_ends_by_the_main_process():
+    here, there = multiprocessing.Pipe()
+    worker = multiprocessing.get_context('fork').Process(target=wait_for_signal, args=(there,))
+    worker.start()
+    assert here.recv() == (0.0, 0.0)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join()
+    assert worker.exitcode == 0

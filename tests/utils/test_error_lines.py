@@ -111,3 +111,22 @@ def test_a_run_that_comes_to_its_end_leaves_its_process_group(tmp_path, monkeypa
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+KILLED = 'DataLoader worker (pid 7) is killed by signal: {}. '
+
+
+@pytest.mark.parametrize(
+    ('text', 'cause'),
+    [
+        (KILLED.format('Killed'), '(Killed): often for want of memory'),
+        (KILLED.format('Bus error') + 'It is possible', '(Bus error): often for want of shared memory'),
+        (KILLED.format('Terminated'), '(Terminated): another process has sent it'),
+        (KILLED.format('Segmentation fault'), '(Segmentation fault): it says why above'),
+        ('DataLoader worker (pid(s) 7, 8) exited unexpectedly', 'unexpectedly: it says why above'),
+    ],
+)
+def test_a_lost_worker_is_explained_by_what_has_ended_it(text, cause):
+    line = one_line(RuntimeError(text))
+    assert cause in line
+    assert line.endswith('--resume goes on from the last checkpoint')

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ldae.utils.signals import hear_interrupts
 
 # Each end in a process of its own, which is forked when all is imported.
 RUN = """
@@ -48,3 +51,23 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str,
 def test_a_tool_leaves_no_worker_that_has_to_be_waited_for(end: str, ended: dict):
     status, said = ENDS[end]
     assert ended[end] == (status, '28\n', said)
+
+
+def test_an_interrupt_is_heard_also_where_a_shell_has_switched_it_off():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        hear_interrupts()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize('kind', [signal.SIG_DFL, signal.default_int_handler])
+def test_what_else_an_interrupt_means_stays(kind):
+    before = signal.signal(signal.SIGINT, kind)
+    try:
+        hear_interrupts()
+        assert signal.getsignal(signal.SIGINT) == kind
+    finally:
+        signal.signal(signal.SIGINT, before)

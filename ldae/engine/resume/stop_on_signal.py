@@ -3,6 +3,8 @@
 
 import os
 import signal
+import sys
+import threading
 import time
 from types import FrameType
 
@@ -13,22 +15,23 @@ from mmengine.runner import Runner
 
 from ldae.engine.hook import Batch, LDAEHook
 from ldae.registry import HOOKS
-from ldae.utils.signals import SIGNALS, STOPPED_STATUS
+from ldae.utils.signals import SIGNALS, STOPPED_STATUS, end_workers
 
 from .safe_checkpoint import SafeCheckpointHook
 
-#: Launchers pass on what their processes have got as well: that isn't a second signal yet.
-SECONDS_OF_ONE_SIGNAL = 1.0
+#: Seconds in which a signal that comes again isn't a second one: launchers, or `timeout`, send to the group as well.
+LAUNCHED, ALONE = 1.0, 0.1
+NOTICE = '\n{}: stopping after this step, with a checkpoint; once more: at once, without\n'
 
 
 @HOOKS.register_module()
 class StopOnSignalHook(LDAEHook):
-    """At SIGTERM or SIGUSR1, as schedulers send them, save a checkpoint after the next step and exit with status 75; a
-    second signal ends the process at once.
+    """At SIGTERM or SIGUSR1, as schedulers send them, or at Ctrl-C, save a checkpoint after the next step and stop: with
+    exit status 75, after Ctrl-C by a KeyboardInterrupt. A second signal ends the process at once.
 
-    All processes stop after the same step: each step they share a flag through a group of their own on the CPU, and read
+    All processes stop after the same step: each step they share the signal through a group of their own on the CPU, and read
     it one step later, when it has long arrived, so nobody waits. While gradients accumulate, the stop waits for the step
-    that uses them; during validation, for the step after it.
+    that uses them. Validation isn't waited for where a single process has the checkpoint of the step before it.
     """
 
     # After the step's checkpoint, of which it makes sure.
@@ -38,15 +41,15 @@ class StopOnSignalHook(LDAEHook):
         self.caught: int | None = None
         self._before: dict = {}
         self._group = self._sent = None
-        self._stopping = False
+        self._stopped_by = 0
         self._caught_at = 0.0
 
     def before_train(self, runner: Runner) -> None:
-        for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._catch)
-        self.caught, self._sent, self._stopping = None, None, False
+        self.caught, self._sent, self._stopped_by = None, None, 0
         if is_distributed() and self._group is None:
             self._group = torch_dist.new_group(backend='gloo')
+        for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
+            self._before[number] = signal.signal(number, self._catch)
 
     def after_train(self, runner: Runner) -> None:
         self.after_failure(runner)
@@ -60,39 +63,55 @@ class StopOnSignalHook(LDAEHook):
     def _catch(self, number: int, frame: FrameType | None) -> None:
         if self.caught is None:
             self.caught, self._caught_at = number, time.monotonic()
-        elif time.monotonic() - self._caught_at > SECONDS_OF_ONE_SIGNAL:
+            if get_rank() == 0:
+                # What prints may be what was interrupted.
+                os.write(sys.__stderr__.fileno(), NOTICE.format(signal.Signals(number).name).encode())
+        elif time.monotonic() - self._caught_at > (ALONE if self._group is None else LAUNCHED):
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            end_workers()
             os._exit(128 + number)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
-        self._stopping = self._stopping or self._all_caught()
-        if not self._stopping:
+        self._stopped_by = self._stopped_by or self._caught_by_any()
+        if not self._stopped_by:
             return
-        hooks = [hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)]
-        if hooks and not hooks[0].save_step(runner):
-            return
-        self._leave(runner, hooks[0] if hooks else None)
+        hook = _checkpoint_hook(runner)
+        if hook is None or hook.save_step(runner):
+            self._leave(runner, hook, runner.iter + 1)
 
-    def _all_caught(self) -> bool:
-        """Whether any process had caught a signal by the step before."""
+    def after_val_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
+        hook = _checkpoint_hook(runner)
+        if self.caught and self._group is None and hook is not None and hook.saved_step == runner.iter:
+            self._stopped_by = self.caught
+            self._leave(runner, hook, runner.iter)
+
+    def _caught_by_any(self) -> int:
+        """The signal that any process had caught by the step before, 0 if none."""
         if self._group is None:
-            return self.caught is not None
-        sent, flag = self._sent, torch.tensor([self.caught is not None], dtype=torch.uint8)
+            return self.caught or 0
+        sent, flag = self._sent, torch.tensor([self.caught or 0], dtype=torch.uint8)
         work = torch_dist.all_reduce(flag, torch_dist.ReduceOp.MAX, self._group, async_op=True)
         self._sent = work, flag
         if sent is None:
-            return False
+            return 0
         sent[0].wait()
-        return bool(sent[1])
+        return int(sent[1])
 
-    def _leave(self, runner: Runner, hook: SafeCheckpointHook | None) -> None:
-        saved = hook is not None and hook.saved_step == runner.iter + 1
+    def _leave(self, runner: Runner, hook: SafeCheckpointHook | None, step: int) -> None:
+        saved = hook is not None and hook.saved_step == step
         written, missing = '{} is written: go on with --resume', 'no checkpoint of this step is written'
         what = written.format(hook.last_ckpt) if saved else missing
-        name = signal.Signals(self.caught).name if self.caught is not None else 'a signal to another process'
         if get_rank() == 0:
-            runner.logger.warning(f'Stopped by {name} after step {runner.iter + 1}; {what}')
+            runner.logger.warning(f'Stopped by {signal.Signals(self._stopped_by).name} after step {step}; {what}')
         if self._group is not None:
             torch_dist.barrier(self._group)  # launchers end the others when the first has ended
+        if self._stopped_by == signal.SIGINT:
+            raise KeyboardInterrupt
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         raise SystemExit(STOPPED_STATUS)
+
+
+def _checkpoint_hook(runner: Runner) -> SafeCheckpointHook | None:
+    return next((hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)), None)
