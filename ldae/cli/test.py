@@ -50,6 +50,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         out=args.out,
         out_item=args.out_item or 'pred',
         tta=args.tta,
-        pictures=pictures,
-        **launch_options(args),
+        **launch_options(args) | dict(pictures=pictures),
     )

@@ -4,6 +4,8 @@
 import argparse
 from collections.abc import Sequence
 
+from ldae.utils.ranges import LOG_LEVELS
+
 from .options import add_compute_options, add_config_options, add_launcher_options, launch_options, make_parser
 
 
@@ -59,6 +61,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add('--no-pin-memory', action='store_true', help='pin_memory=False in all data loaders')
     add('--no-persistent-workers', action='store_true', help='persistent_workers=False in all data loaders')
+    add('--pictures', action='store_true', help='draw the loss, and denoised images, into WORK_DIR/pictures')
+    names = 'tensorboard, wandb, mlflow, clearml, neptune, dvclive or aim'
+    add('--vis', nargs='+', default=(), metavar='NAME', help=f'show curves and pictures also in {names}, if installed')
+    about = 'of the console: DEBUG shows what the log file has, WARNING only what matters (INFO)'
+    add('--log-level', choices=LOG_LEVELS, help=about)
     add_launcher_options(parser)
     return parser.parse_args(argv)
 

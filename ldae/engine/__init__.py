@@ -28,8 +28,9 @@ from .tokenizer.fit_hooks import FitTokenizerHook, WriteTokenizerHook
 from .tokenizer.latent_cache import LatentCacheHook
 from .tokenizer.optim_constructors import AdversarialOptimWrapperConstructor
 from .watch.bad_images import BadImagesHook
+from .watch.console import BriefRunner
 from .watch.deferred_logging import DeferredIterTimerHook, ReducedRuntimeInfoHook
 from .watch.health import HealthHook
 from .watch.online_evaluation import OnlineEvaluationHook, OnlineKNNHook
-from .watch.pictures import DenoisingPicturesHook, ReconstructionPicturesHook
-from .watch.progress import ProgressBarHook, RunSummaryHook
+from .watch.pictures import DenoisingPicturesHook, LossCurveHook, ReconstructionPicturesHook
+from .watch.progress import FirstStepsHook, ProgressBarHook, RunSummaryHook

@@ -19,7 +19,10 @@ from ldae import compat
 from ldae.config.components import check_config
 from ldae.engine import (
     BadImagesHook,
+    BriefRunner,
+    FirstStepsHook,
     PlainCheckpointHook,
+    ProgressBarHook,
     ResumedSettingsHook,
     RunSummaryHook,
     StepSeedHook,
@@ -58,7 +61,7 @@ def build_runner(cfg: Config) -> Runner:
     if cfg.get('launcher', 'none') != 'none':
         _start_processes(cfg)
     with explain_errors('the config', only_builders=True):
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else BriefRunner.from_cfg(cfg)
     prepare_sharding(runner)
     dry_run(runner)
     for line in ('chosen_precision', 'batch_arithmetic'):
@@ -68,9 +71,9 @@ def build_runner(cfg: Config) -> Runner:
     if isinstance(runner._train_dataloader, dict):
         _build_train_data(runner)
     _check_warm_up(runner)
-    runner.register_hook(RunSummaryHook())
-    runner.register_hook(BadImagesHook())
-    _add_hooks_for_resuming(runner)
+    for kind in (RunSummaryHook, BadImagesHook, FirstStepsHook):
+        runner.register_hook(kind())
+    _add_missing_hooks(runner)
     if isinstance(runner._train_loop, dict):
         runner._train_loop = resumable(runner._train_loop)
     return runner
@@ -122,9 +125,9 @@ def _leave_hooks_out(cfg: Config) -> None:
         del hooks[name]
 
 
-def _add_hooks_for_resuming(runner: Runner) -> None:
-    """Configs of mmpretrain's own lack them: their checkpoints could be neither tested nor resumed exactly."""
-    for kind in (PlainCheckpointHook, StepSeedHook, StopOnSignalHook):
+def _add_missing_hooks(runner: Runner) -> None:
+    """Configs of mmpretrain's own lack them: their checkpoints could be neither tested nor resumed exactly, nor seen to come."""
+    for kind in (PlainCheckpointHook, StepSeedHook, StopOnSignalHook, ProgressBarHook):
         if not any(isinstance(hook, kind) for hook in runner.hooks):
             runner.register_hook(kind())
     runner.register_hook(ResumedSettingsHook(runner.cfg.get('new_schedule', False)))

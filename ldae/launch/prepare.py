@@ -2,6 +2,7 @@
 """A config, a command's options and this machine, brought together."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from ldae.config.sections import check_sections
 from ldae.engine.resume.checkpoint_files import latest_checkpoint
 from ldae.utils import ConfigError, checked
 from ldae.utils.device import choose_precision, has_bf16, use_device
-from ldae.utils.ranges import Precision
+from ldae.utils.ranges import LogLevel, Precision
 
 from .batch import scale_batch
 from .fast import fuse_optimizer, use_fast_settings
+from .watching import draw_pictures, show_curves_in
 
 RESTART_COUNTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
 # Seconds that a process waits for the others, and for a batch from a worker, before it gives up.
@@ -37,6 +39,9 @@ class LaunchOptions:
             for it; ``'auto'`` is bf16 where it has.
         device: ``'auto'``, ``'cpu'``, ``'cuda'`` or ``'mps'``.
         amp: The same as ``precision='bf16'``.
+        pictures: Draw the loss, and denoised images, into the work dir.
+        vis: Names of :data:`VIS_BACKENDS`, to which curves and pictures go too.
+        log_level: Of the console.
     """
 
     work_dir: str | None = None
@@ -53,6 +58,9 @@ class LaunchOptions:
     no_pin_memory: bool = False
     no_persistent_workers: bool = False
     launcher: str = 'none'
+    pictures: bool = False
+    vis: Sequence[str] = ()
+    log_level: LogLevel | None = None
 
     def __post_init__(self) -> None:
         if self.amp and self.precision not in (None, 'bf16'):
@@ -101,6 +109,12 @@ def prepare(cfg: Config, options: Any = None) -> Config:
             raise ConfigError('--new-schedule is for a run that is resumed: add --resume')
         cfg.new_schedule = True
         _cover_training(cfg)
+    if options.vis:
+        show_curves_in(cfg, options.vis)
+    if options.pictures:
+        draw_pictures(cfg)
+    if options.log_level is not None:
+        cfg.log_level = options.log_level
     if options.fast:
         use_fast_settings(cfg)
     set_precision(cfg, options.precision, device)

@@ -49,6 +49,8 @@ Seed = Annotated[int, Range(0, 2**31 - 1)]
 #: ``'auto'`` is bf16 where the device has instructions for it, else fp32.
 PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
 Precision = Annotated[str, Choice(*PRECISIONS)]
+LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR')
+LogLevel = Annotated[str, Choice(*LOG_LEVELS)]
 
 
 def checked(target: Target) -> Target:

@@ -129,3 +129,18 @@ def explained_variance(ratio: Tensor, latent_dim: int | None = None) -> Figure:
         axes.axvline(latent_dim, color='grey', linewidth=0.8)
         axes.set_title(f'd = {latent_dim}: {100 * total[latent_dim - 1]:.1f}%', fontsize=9)
     return figure
+
+
+def loss_curve(losses: np.ndarray, last_step: int, points: int = 500) -> Figure:
+    """The loss of the steps up to ``last_step``, over a mean of a tenth of them; of more than ``points`` steps, means of several."""
+    width = -(-len(losses) // points)
+    losses = losses[len(losses) % width :].reshape(-1, width).mean(1)
+    steps = last_step - width * np.arange(len(losses))[::-1]
+    window = -(-len(losses) // 10)
+    figure = new_figure(5, 3)
+    axes = figure.subplots()
+    axes.plot(steps, losses, color='tab:blue', alpha=0.3, marker='.' if len(losses) < 30 else '')
+    axes.plot(steps[window - 1 :], np.convolve(losses, np.full(window, 1 / window), 'valid'), color='tab:blue')
+    axes.set(xlabel='step', ylabel='loss' if width == 1 else f'loss, means of {width} steps')
+    axes.grid(linewidth=0.3)
+    return figure

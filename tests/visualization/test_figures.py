@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from ldae.visualization import (
     explained_variance,
     figure_to_array,
     filter_grid,
+    loss_curve,
     noise_schedules,
     save_figure,
 )
@@ -61,3 +64,17 @@ def test_a_figure_becomes_an_array():
     array = figure_to_array(explained_variance(torch.ones(3) / 3))
     assert array.dtype == np.uint8
     assert array.shape == (450, 600, 3)
+
+
+@pytest.mark.parametrize(
+    ('count', 'points', 'label'), [(3, 3, 'loss'), (500, 500, 'loss'), (1003, 334, 'means of 3 steps')]
+)
+def test_the_loss_is_drawn_over_its_steps(count, points, label):
+    losses = np.random.default_rng(0).random(count)
+    axes = loss_curve(losses, last_step=2000).axes[0]
+    drawn, mean = axes.lines
+    assert drawn.get_xdata()[-1] == mean.get_xdata()[-1] == 2000
+    assert len(drawn.get_xdata()) == points
+    assert drawn.get_ydata()[-1] == pytest.approx(losses[-(count // points) :].mean())
+    assert mean.get_ydata()[-1] == pytest.approx(drawn.get_ydata()[-math.ceil(points / 10) :].mean())
+    assert label in axes.get_ylabel()

@@ -19,16 +19,19 @@ class DeferredLogging(LDAEHook):
     """Keep values of steps, and note them in the message hub when a log line is due or a checkpoint is written."""
 
     _intervals: set[int] = {1}
+    _early: set[int] = set()
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
+        self._early = {runner.iter + step for hook in runner.hooks for step in getattr(hook, 'early_steps', ())}
         self._intervals = {hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)} or {1}
 
     def _flush_if_due(self, runner: Runner, batch_idx: int) -> None:
         # The same on all ranks, and whenever LoggerHook may look.
         ends = self.end_of_epoch(runner.train_dataloader, batch_idx)
         inner = any(self.every_n_inner_iters(batch_idx, n) for n in self._intervals)
-        if ends or inner or any(self.is_due(runner, n, by_epoch=False) for n in self._intervals):
+        early = runner.iter + 1 in self._early
+        if ends or inner or early or any(self.is_due(runner, n, by_epoch=False) for n in self._intervals):
             self.flush(runner)
 
     def before_state_is_saved(self, runner: Runner) -> None:

@@ -17,7 +17,7 @@ from ldae.registry import HOOKS
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, checked
 from ldae.utils.models import evaluating, unwrapped
 from ldae.utils.rng import preserved_rng
-from ldae.visualization import figure_to_array, reconstruction_grid, save_figure
+from ldae.visualization import figure_to_array, loss_curve, reconstruction_grid, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,3 +116,24 @@ class ReconstructionPicturesHook(DenoisingPicturesHook):
         samples = model.predict(images)
         columns = ([sample.get(key) for sample in samples] for key in ('clean', 'reconstructed'))
         return reconstruction_grid(*columns)
+
+
+@HOOKS.register_module()
+class LossCurveHook(LDAEHook):
+    """Draw the loss of the steps so far, after every ``interval`` epochs and after the last: ``pictures/loss.png`` in the work dir.
+
+    Args:
+        interval: Epochs between pictures.
+    """
+
+    priority = 'LOWEST'
+    after_checkpoint = True
+
+    @checked
+    def __init__(self, interval: PositiveInt = 1) -> None:
+        self.interval = interval
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        losses = runner.message_hub.log_scalars.get('train/loss')
+        if losses is not None and is_main_process() and self.is_due(runner, self.interval):
+            save_figure(loss_curve(losses.data[0], runner.iter), Path(runner.work_dir, 'pictures', 'loss.png'))

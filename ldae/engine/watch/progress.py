@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log what will run before it runs, and show how far it is."""
 
+import logging
+import time
 from contextlib import ExitStack
+from datetime import timedelta
 
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 from torch import nn
 from tqdm import tqdm
@@ -15,6 +19,14 @@ from ldae.engine.hook import Batch, LDAEHook
 from ldae.registry import HOOKS
 from ldae.utils import PositiveInt, checked
 from ldae.utils.models import unwrapped
+
+from .console import console_handlers, is_no_step
+
+SECONDS_BETWEEN_LOSSES = 1.0
+#: Seconds from which on a run is long, by device: without a GPU one is tried out, with one it is meant.
+LONG = dict(cpu=3600, mps=3600, cuda=7 * 86400)
+#: Share of the time, and minutes of a run, from which on waiting for images is worth a word.
+MUCH_WAITING, MINUTES_WORTH_ADVICE = 0.1, 10
 
 
 @HOOKS.register_module()
@@ -57,13 +69,14 @@ def describe_device() -> str:
 
 @HOOKS.register_module()
 class ProgressBarHook(LDAEHook):
-    """Show steps, time left and the loss on a terminal; silent where the output is not one.
+    """Show on a terminal steps, time left, loss, lr and images a second, from the first step on, in the place of the log's lines
+    of training steps; silent where the output is not a terminal.
 
-    Log lines are printed above the bar. The loss is read at intervals only, from what is logged anyway, so that no step
-    waits for the device on the bar's account.
+    Other lines of the log are printed above the bar. The loss is this process's, read from the device every ``interval`` steps
+    or once a second has passed, so that steps seldom wait on the bar's account.
 
     Args:
-        interval: Steps between updates of the loss.
+        interval: Steps between updates of the loss, at most.
         desc: Text in front of the bar.
     """
 
@@ -81,19 +94,102 @@ class ProgressBarHook(LDAEHook):
         options = dict(desc=self.desc, unit='step', disable=None if is_main_process() else True)
         self.bar = tqdm(total=runner.max_iters, initial=runner.iter, dynamic_ncols=True, **options)
         self._open.callback(self.bar.close)
+        self._shown = runner.iter, time.perf_counter()
         if not self.bar.disable:
-            self._open.enter_context(logging_redirect_tqdm([runner.logger]))
+            self._write_lines_above(runner)
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
-        if not self.bar.disable and self.every_n_train_iters(runner, self.interval):
-            self._show_loss(runner)
+    def _write_lines_above(self, runner: Runner) -> None:
+        level = min((handler.level for handler in console_handlers(runner.logger)), default=logging.INFO)
+        self._open.enter_context(logging_redirect_tqdm([runner.logger]))
+        for handler in console_handlers(runner.logger):
+            handler.setLevel(level)
+            if handler.stream.isatty():
+                handler.addFilter(is_no_step)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, outputs: Batch = None, **step: Batch) -> None:
+        if not self.bar.disable:
+            done, seconds = runner.iter + 1 - self._shown[0], time.perf_counter() - self._shown[1]
+            if done >= self.interval or seconds > SECONDS_BETWEEN_LOSSES or self.bar.n < self.bar.initial + 10:
+                values = dict(loss=outputs['loss'].detach()) if outputs and 'loss' in outputs else {}
+                values['lr'] = next(iter(runner.optim_wrapper.get_lr().values()))[0]
+                values['images/s'] = done * images_of_a_step(runner) / seconds
+                self.bar.set_postfix({name: f'{float(value):.4g}' for name, value in values.items()}, refresh=False)
+                self._shown = runner.iter + 1, time.perf_counter()
         self.bar.update()
-
-    def _show_loss(self, runner: Runner) -> None:
-        # Losses reach the message hub when a log line is due, so at first there may be none.
-        if 'train/loss' in runner.message_hub.log_scalars:
-            loss = runner.message_hub.get_scalar('train/loss').mean(self.interval)
-            self.bar.set_postfix(loss=f'{loss:.4f}', refresh=False)
 
     def after_train(self, runner: Runner) -> None:
         self._open.close()
+
+
+def images_of_a_step(runner: Runner) -> int:
+    """Of all processes together."""
+    loader = runner.train_dataloader
+    return runner.world_size * (loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 1))
+
+
+@HOOKS.register_module()
+class FirstStepsHook(LDAEHook):
+    """Log the first steps, whatever the interval of the log, and after ten how long the run will take; a long one gets advice."""
+
+    priority = 'VERY_LOW'
+    #: Of this process: what :class:`DeferredLogging` keeps is noted in these steps too.
+    early_steps = (1, 2, 5, 10)
+
+    def before_train(self, runner: Runner) -> None:
+        self._begin, self._waited, self._ended = runner.iter, 0.0, time.perf_counter()
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
+        self._waited += time.perf_counter() - self._ended
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
+        self._ended = time.perf_counter()
+        done = runner.iter + 1 - self._begin
+        if done not in self.early_steps:
+            return
+        if not any(_logs_step(hook, runner, batch_idx) for hook in runner.hooks):
+            runner.logger.info(runner.log_processor.get_log_after_iter(runner, batch_idx, 'train')[1])
+        if done == 2:  # from here on: workers have started, blocks are compiled
+            self._second, self._waited = self._ended, 0.0
+        left = runner.max_iters - runner.iter - 1
+        if done == 10 and left:
+            seconds = self._ended - self._second
+            for line in describe_pace(
+                left, seconds / 8, images_of_a_step(runner), self._waited / seconds, runner._val_loop
+            ):
+                runner.logger.info(line)
+
+
+def _logs_step(hook: Hook, runner: Runner, batch_idx: int) -> bool:
+    if not isinstance(hook, LoggerHook):
+        return False
+    ends, all_of_it = (
+        hook.end_of_epoch(runner.train_dataloader, batch_idx),
+        len(runner.train_dataloader) <= hook.interval,
+    )
+    return hook.every_n_inner_iters(batch_idx, hook.interval) or (ends and (all_of_it or not hook.ignore_last))
+
+
+def describe_pace(steps: int, seconds: float, images: int, waited: float, validates: object = None) -> list[str]:
+    """How long so many steps will take, and advice if that is long.
+
+    Args:
+        seconds: A step's.
+        images: Of a step.
+        waited: Share of the time in which a step waited for them.
+        validates: Whether validation comes on top.
+    """
+    total = steps * seconds
+    lines = [
+        f'{timedelta(seconds=round(total))} for the {steps:,} steps that are left{", and validation" if validates else ""}: '
+        f'{seconds:.3g} s a step, {images / seconds:,.3g} images/s, {waited:.0%} of the time waiting for images'
+    ]
+    if total > LONG.get(get_device(), LONG['cpu']):
+        lines.append(
+            'To make it shorter: --scale auto --budget 30m fits images, network and epochs to a time; or fewer --epochs, a '
+            'smaller --img-size or --model; --fast'
+        )
+    if waited > MUCH_WAITING and total > MINUTES_WORTH_ADVICE * 60:
+        lines.append(
+            'To wait less for images: more train_dataloader.num_workers where there are cores, --fast, or ldae pack-dataset'
+        )
+    return lines

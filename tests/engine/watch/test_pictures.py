@@ -3,7 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ldae.engine.watch.pictures import DenoisingPicturesHook
+from ldae.engine.watch import pictures
+from ldae.engine.watch.pictures import DenoisingPicturesHook, LossCurveHook
 from ldae.utils import ConfigError
 
 
@@ -53,3 +54,12 @@ def test_no_data_is_one_clear_line(make_runner):
 def test_bad_options_are_one_clear_line(option):
     with pytest.raises(ConfigError, match=f'DenoisingPicturesHook.{option}=0'):
         DenoisingPicturesHook(**{option: 0})
+
+
+def test_the_loss_of_all_steps_is_drawn_at_the_interval_and_at_the_end(make_runner, tmp_path, monkeypatch):
+    drawn = []
+    draw = pictures.loss_curve
+    monkeypatch.setattr(pictures, 'loss_curve', lambda *args: drawn.append(args) or draw(*args))
+    make_runner([LossCurveHook(2)], epochs=3).train()
+    assert [(len(losses), last) for losses, last in drawn] == [(4, 4), (6, 6)]
+    assert Image.open(tmp_path / 'pictures' / 'loss.png').size[0] > 300
