@@ -78,7 +78,7 @@ def _fit_transfer(new: ConfigDict, old: ConfigDict, state: dict, tokenizer_file:
     if old.get('transfer_noise'):
         new.noiser = copy.deepcopy(old.noiser)
     if old.backbone.get('input_type', 'image') == 'latent':
-        new.update(input_type='latent', latent_dim=old.tokenizer.latent_dim)
+        new.update(input_type='latent', latent_dim=state['backbone.patch_embed.projection.weight'].shape[1])
 
 
 def _fit_data(cfg: Config, pretrained: Config, size: int, channels: int) -> None:

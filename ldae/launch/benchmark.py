@@ -84,7 +84,7 @@ def benchmark(
         return _knn(cfg, checkpoint, launch, force)
     cfg = prepare(cfg, launch)
     path = _result_file(cfg.work_dir, force)
-    _write_tokenizer(cfg, checkpoint)
+    write_tokenizer(cfg, checkpoint)
     run = run_training(cfg)
     history = run.message_hub.log_scalars.get(f'val/{TOP1}')  # also of what a resumed run has measured before
     if history is None:
@@ -127,7 +127,7 @@ def _write(result: dict, path: Path) -> dict:
     return result | dict(file=str(path))
 
 
-def _write_tokenizer(cfg: Config, checkpoint: str) -> None:
+def write_tokenizer(cfg: Config, checkpoint: str) -> None:
     """The tokenizer of a checkpoint in a file, for an encoder that has it in front."""
     tokenizer = cfg.model.backbone.get('tokenizer') or {}
     if tokenizer.get('checkpoint') == TOKENIZER_FILE:

@@ -16,7 +16,7 @@ from ldae.cli import run_tool
 from ldae.config import configs_root, load_config
 from ldae.datasets import IDXDataset
 from ldae.evaluation import pooled_features
-from ldae.launch.benchmark import KINDS, benchmark_config, matching
+from ldae.launch.benchmark import KINDS, benchmark_config, matching, write_tokenizer
 from ldae.registry import MODELS
 
 SUBSET = 'fashion-mnist_subset'
@@ -34,8 +34,10 @@ def keep(cfg: Config, path: Path, images: torch.Tensor | None = None) -> Path:
     for param in model.backbone.parameters():
         if param.requires_grad:
             nn.init.normal_(param, std=0.05)
-    if hasattr(model, 'tokenizer'):
+    if hasattr(model, 'tokenizer') and model.tokenizer.needs_fit:
         model.tokenizer.fit([torch.randn(64, 1, 32, 32) if images is None else images])
+    if hasattr(getattr(model, 'tokenizer', None), 'fitted'):
+        model.tokenizer.fitted.fill_(1)
     torch.save(dict(meta=dict(cfg=cfg.pretty_text), state_dict=model.state_dict()), path)
     return path
 
@@ -312,3 +314,26 @@ def test_mixed_labels_need_one_number_of_classes(tiny_image_folder, tmp_path, ca
     few = ['data_preprocessor.num_classes=3']
     assert benchmark('finetune', checkpoint, '--work-dir', tmp_path / 'work', few=few) == 2
     assert 'data_preprocessor.num_classes=3 and model.head.num_classes=2 must be the same' in capsys.readouterr().err
+
+
+FRONTS = ('a_cut10', 'a_t0_noisy', 'basis_dct', 'f5_pixel_64', 'f5_pixel_256', 't1_1_dit-baseline', 't2_patch-ae_d16')
+
+
+@pytest.mark.parametrize('row', FRONTS)
+def test_each_kind_of_tokenizer_goes_along(row, tmp_path):
+    """Folded into the weights where it can be, else in front: features are those of the pre-trained model."""
+    cfg = load_config(f'ldae::deconstruction/{row}.py', scale=SUBSET)
+    cfg.pop('scale')  # an encoder of a size of its own
+    cfg.pop('timesteps', None)
+    if cfg.model.tokenizer.get('checkpoint'):
+        cfg.model.tokenizer.checkpoint = None
+    checkpoint = keep(cfg, tmp_path / 'epoch_1.pth')
+    _, found = benchmark_config('linear', str(checkpoint))
+    found.work_dir = str(tmp_path)
+    write_tokenizer(found, str(checkpoint))
+    probe = MODELS.build(found.model).eval()
+    probe.init_weights()
+    trained, images = get_model(checkpoint=checkpoint, device='cpu'), torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        features, wanted = probe.backbone(images)[0], pooled_features(trained, images)
+    torch.testing.assert_close(features, wanted, rtol=1e-3, atol=1e-4)

@@ -16,6 +16,7 @@ from ldae.models.layers.dit_block import NORM_CFG, CondRatio, check_arch
 from ldae.models.layers.patches import sincos_positions, token_index
 from ldae.registry import MODELS
 from ldae.utils import Choice, ConfigError, PositiveInt, Share, check_range, checked
+from ldae.utils.models import changed
 
 from .merge import merge_conditioning
 
@@ -153,7 +154,8 @@ class LDAEViT(VisionTransformer):
 
     def init_weights(self) -> None:
         """DiT's initialisation, then a pre-trained checkpoint if ``init_cfg`` names one."""
-        init_dit_weights(self)
+        with changed(self, tokenizer=None):  # a trained one keeps its weights
+            init_dit_weights(self)
         if self.init_cfg:
             # Past the parent's, which would draw random positions.
             super(VisionTransformer, self).init_weights()

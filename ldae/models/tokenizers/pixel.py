@@ -14,6 +14,7 @@ from ldae.utils import Choice, ConfigError, checked
 from ldae.utils.precision import full_precision
 
 from .base import BaseTokenizer
+from .files import load_tokenizer_state
 
 
 @MODELS.register_module()
@@ -28,6 +29,7 @@ class PixelTokenizer(BaseTokenizer):
         resized: Height and width of the resized image, ``img_size`` or less and a multiple of the tokens per side.
         latent_norm: ``'none'``, normalised pixels being of about unit variance, or ``'global'``: latents shifted and scaled
             to mean 0 and variance 1 over the training set, which must be fitted (training does it).
+        checkpoint: File of a fitted one, as training leaves it (``tokenizer_<key>.pth``).
 
     Raises:
         ConfigError: For an option out of range.
@@ -41,6 +43,7 @@ class PixelTokenizer(BaseTokenizer):
         in_channels: int = 3,
         resized: int | None = None,
         latent_norm: Annotated[str, Choice('global', 'none')] = 'none',
+        checkpoint: str | None = None,
     ) -> None:
         resized = img_size if resized is None else resized
         side = max(1, img_size // patch_size)
@@ -61,6 +64,8 @@ class PixelTokenizer(BaseTokenizer):
             self.patch_map = AffinePatchMap(self.latent_dim, self.geometry.patch_dim)
             torch.nn.init.eye_(self.patch_map.encoder)
             torch.nn.init.eye_(self.patch_map.decoder)
+        if checkpoint is not None:
+            self.load_state_dict(load_tokenizer_state(checkpoint, type(self).__name__, 'training'))
 
     @property
     def basis(self) -> Tensor | None:
