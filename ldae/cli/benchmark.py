@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         start_processes(args.launcher, args.device)
     result = benchmark(args.config, args.checkpoint, args.scale, args.cfg_options, args.force, args.epochs, **options)
     if is_main_process():
+        length = f' after {result["epochs"]} epochs, best {result["best_top1"]:.2f}%' if result['epochs'] else ''
         print(
-            f'top-1 {result["top1"]:.2f}% after {result["epochs"]} epochs, best {result["best_top1"]:.2f}%: '
-            f'{result["config"]} on {result["checkpoint"]}, {result["file"]}',
+            f'top-1 {result["top1"]:.2f}%{length}: {result["config"]} on {result["checkpoint"]}, {result["file"]}',
             flush=True,
         )

@@ -23,15 +23,19 @@ RULES = ('img_size', 'patch_size', 'in_channels', 'num_classes', 'latent_dims', 
 DATA = ('data_root', 'data_preprocessor', *LOADERS)
 
 
+def shipped_scales() -> dict[str, Path]:
+    """The scales in ``configs/scales`` by name."""
+    return {path.stem: path for path in (configs_root() / 'scales').glob('*.py')}
+
+
 def find_scale(scale: str | Path) -> Path:
     """The file of a scale given as a path or as a name in ``configs/scales``."""
-    folder = configs_root() / 'scales'
-    known = {path.stem: path for path in folder.glob('*.py')}
+    known = shipped_scales()
     if str(scale) in known:
         return known[str(scale)]
     if Path(scale).suffix == '.py':
         return find_config(scale)
-    raise ConfigError(f'there is no scale {str(scale)!r} in {folder}{nearest(str(scale), known)}')
+    raise ConfigError(f'there is no scale {str(scale)!r} in {configs_root() / "scales"}{nearest(str(scale), known)}')
 
 
 def tokenizer_checkpoint(config_name: str, scale_name: str | None = None) -> str:

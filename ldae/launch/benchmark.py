@@ -16,7 +16,7 @@ from ldae.config import load_config, set_data_root
 from ldae.config.benchmarks import fit_encoder, fit_schedule, is_folder, named_after, set_classes, set_epochs
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS
-from ldae.config.scale import find_scale, is_benchmark, read_scale
+from ldae.config.scale import find_scale, is_benchmark, read_scale, shipped_scales
 from ldae.evaluation import PROTOCOL, extract_features, pooled_features
 from ldae.evaluation.probe_data import (
     check_class_names,
@@ -150,6 +150,8 @@ def benchmark_config(
     :data:`KINDS` is fitted to the checkpoint and to its data, or those of ``data_root``."""
     content, kind = read_checkpoint(checkpoint), name
     pretrained = _stored_config(checkpoint, content, needed=kind in KINDS)
+    if pretrained is not None and pretrained.get('scale') not in shipped_scales():
+        pretrained.pop('scale', None)  # a scale of one's own has left all that counts in the config
     preset = None
     if kind in KINDS:
         method, preset = _method(pretrained, checkpoint), matching(pretrained)

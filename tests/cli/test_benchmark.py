@@ -282,6 +282,15 @@ def test_a_folder_at_scale_is_scored_with_its_labels(tiny_image_folder, tmp_path
     assert (result(tmp_path / 'work')['classes'], result(tmp_path / 'work')['scale']) == (2, 'image-folder')
 
 
+def test_a_scale_of_ones_own_is_what_it_has_left_in_the_config(tiny_image_folder, tmp_path):
+    checkpoint = of_any_size('ldae', tmp_path, tiny_image_folder)
+    content = torch.load(checkpoint, weights_only=True)
+    content['meta']['cfg'] += "\nscale = 'auto_scale'\n"
+    torch.save(content, checkpoint)
+    name, cfg = benchmark_config('linear', str(checkpoint))
+    assert (name, cfg.model.backbone.img_size, cfg.model.head.num_classes) == ('linear', 24, 2)
+
+
 def test_fewer_than_two_epochs_are_refused(checkpoint, tmp_path, capsys):
     assert '--epochs=1 is out of range' in one_line(['linear', checkpoint, '--epochs', '1'], capsys)
 
