@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Where no NVIDIA GPU is seen, torch comes from here if that answers: PyPI's for Linux brings CUDA, 5 GB. Empty: from PyPI.
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+ANSWERS := import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=10)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-faults test-e2e pages lint format clean
@@ -12,6 +15,11 @@ help:  ## List the targets.
 
 $(STAMP): setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	@if [ -n "$(CPU_INDEX)" ] && [ "$$(uname -s)" = Linux ] && [ ! -e /proc/driver/nvidia ] && ! command -v nvidia-smi; then \
+	  if $(BIN)/python -c '$(ANSWERS)' $(CPU_INDEX)/torch/ 2>/dev/null; then \
+	    $(BIN)/pip install -c constraints.txt --index-url $(CPU_INDEX) torch torchvision || true; \
+	  else echo '$(CPU_INDEX) does not answer: torch comes from PyPI, with CUDA'; fi; \
+	fi
 	$(BIN)/pip install -c constraints.txt -e '.[test]'
 	@touch $@
 

@@ -71,6 +71,20 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Blo
     return write
 
 
+def test_nobody_is_told_to_install_what_is_not_published():
+    """Nor what somebody else might publish under the name: RELEASING.md says when this test goes."""
+    code = [path for room in ('ldae', 'configs', 'benchmarks', 'tools') for path in (ROOT / room).rglob('*')]
+    told = re.compile(r"pip install[^`#\n]*[ '\"]ldae($|[ \['\"`=<>~;,.)])", re.MULTILINE)
+    kinds = ('.md', '.py', '.cfg', '.txt', '.sh')
+    texts = {path: path.read_text() for path in [*PAGES, *ROOT.glob('*.*'), *code] if path.suffix in kinds}
+    found = {name_of(path): told.search(text)[0] for path, text in texts.items() if told.search(text)}
+    assert found.pop('RELEASING.md') == "pip install 'ldae["
+    assert not found
+    assert 'pip install ldae' in ''.join(
+        match[0] for match in told.finditer('`pip install ldae`, or pip install -U "ldae[vae]"')
+    )
+
+
 @all_pages
 @pytest.mark.usefixtures('_own_components')
 def test_code_runs(page: Path):
