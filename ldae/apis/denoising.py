@@ -109,7 +109,10 @@ def check_denoiser(model: nn.Module, timesteps: list[int]) -> LDAE:
     """The l-DAE in ``model``, if it can denoise at ``timesteps``."""
     model = unwrapped(model)
     if not isinstance(model, LDAE):
-        raise ConfigError(f'denoise: {type(model).__name__} adds no noise: give a pre-trained l-DAE')
+        raise ConfigError(
+            f'denoise: {type(model).__name__} adds no noise: give a pre-trained l-DAE; an encoder that was exported, probed or '
+            'fine-tuned has no decoder'
+        )
     for t in timesteps:
         check_range('denoise.t', t, 0, model.noiser.num_timesteps - 1, kind=int)
     return model

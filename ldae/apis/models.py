@@ -15,9 +15,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from ldae.compat import PREFIX
 from ldae.config.loading import load_config
-from ldae.config.paths import configs_root, find_config
+from ldae.config.paths import list_configs
 from ldae.config.reading import walk_dicts
 from ldae.config.scale import apply_scale
 from ldae.registry import MODELS
@@ -28,8 +27,6 @@ from ldae.utils.errors import nearest
 
 #: Other libraries' models: ``timm::vit_base_patch16_224``, ``mmpretrain::mae_vit-base-p16_8xb512-amp-coslr-300e_in1k``.
 TIMM, MMPRETRAIN = 'timm::', 'mmpretrain::'
-# These hold parts of configs.
-NOT_MODELS = ('_base_', 'scales')
 
 
 def list_models(pattern: str | None = None) -> list[str]:
@@ -38,13 +35,7 @@ def list_models(pattern: str | None = None) -> list[str]:
     Args:
         pattern: Of the whole name, with the wildcards of a shell: ``'ldae/*'``, ``'*finetune*'``.
     """
-    root = configs_root()
-    names = [path.relative_to(root).with_suffix('').as_posix() for path in sorted(root.rglob('*.py'))]
-    return [
-        name
-        for name in names
-        if name.partition('/')[0] not in NOT_MODELS and (pattern is None or fnmatch(name, pattern))
-    ]
+    return [name for name in list_configs() if pattern is None or fnmatch(name, pattern)]
 
 
 def get_model(
@@ -115,26 +106,13 @@ def _find_config(
     if model is None and content is None:
         raise ConfigError('get_model: name a model, or a checkpoint, or both')
     if model is not None and not isinstance(model, Config):
-        return load_config(_config_path(str(model)), cfg_options, scale)
+        return load_config(str(model), cfg_options, scale)
     cfg = _stored_config(content, checkpoint) if model is None else Config(model._cfg_dict.to_dict())
     if scale is not None:
         apply_scale(cfg, scale)
     if cfg_options:
         cfg.merge_from_dict(cfg_options)
     return cfg
-
-
-def _config_path(name: str) -> str:
-    """A path or ``ldae::...`` as it is; a name of :func:`list_models`, or its last part, as a path."""
-    if name.startswith(PREFIX) or name.endswith('.py'):
-        return str(find_config(name))
-    names = list_models()
-    found = [full for full in names if full == name] or [full for full in names if full.rpartition('/')[2] == name]
-    if len(found) == 1:
-        return str(configs_root() / f'{found[0]}.py')
-    if found:
-        raise ConfigError(f'model {name!r} may be any of {found}: give the whole name')
-    raise ConfigError(f'there is no model {name!r}{nearest(name, names)} ldae.list_models() names all')
 
 
 def _stored_config(content: dict, checkpoint: str | os.PathLike) -> Config:

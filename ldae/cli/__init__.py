@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from ldae.utils.errors import nearest
 from ldae.version import __version__
 
 TOOLS = {
@@ -43,12 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         description='Latent denoising autoencoders: self-supervised pre-training of Vision Transformers.',
         epilog='tools:\n'
         + ''.join(f'  {name:<{width}}{text}\n' for name, text in TOOLS.items())
-        + '\nexample:\n  ldae train ldae::ldae/vit-b_pca.py --data-root data/imagenet\n'
+        + '\nexample:\n  ldae train vit-b_pca --data-root data/imagenet\n'
         + '\n"ldae TOOL --help" shows a tool\'s options.',
     )
     parser.add_argument('--version', action='version', version=f'ldae {__version__}')
     parser.add_argument('tool', choices=list(TOOLS), metavar='TOOL', help='one of the tools below')
     parser.add_argument('args', nargs=argparse.REMAINDER, help="the tool's own arguments")
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if not argv:
+        parser.print_help()
+        return 0
+    if argv[0] not in TOOLS and not argv[0].startswith('-'):
+        parser.error(f'there is no tool {argv[0]!r}{nearest(argv[0], TOOLS)}')
     args = parser.parse_args(argv)
     return run_tool(args.tool, args.args)
 

@@ -38,7 +38,7 @@ def make_parser(tool: str, description: str, example: str) -> argparse.ArgumentP
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """``config``, ``--scale``, ``--cfg-options`` and ``--data-root``."""
-    parser.add_argument('config', help='a config file, or ldae::PATH for one that ships with ldae')
+    parser.add_argument('config', help='a config file, or the name of one that ships with ldae, as vit-b_pca')
     parser.add_argument(
         '--scale',
         metavar='NAME',

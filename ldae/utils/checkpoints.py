@@ -22,6 +22,13 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         ConfigError: The file is missing, damaged, no checkpoint, or holds pickled objects, which are never run.
     """
     path = Path(path).expanduser()
+    if (path / 'config.json').is_file() or path.suffix == '.onnx':
+        raise ConfigError(
+            f'{path} is an encoder exported for another library ({_library(path)}), not a checkpoint of a model: name the .pth '
+            'file that it was exported from'
+        )
+    if path.is_dir():
+        raise ConfigError(f'{path} is a folder: name a .pth file that training wrote, such as {_newest(path)}')
     if not path.is_file():
         raise ConfigError(f'checkpoint {str(path)!r} does not exist')
     content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pth(path)
@@ -32,6 +39,19 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     raise ConfigError(
         f'{path} is not a checkpoint of a model: it has no state_dict; name the .pth file that training wrote'
     )
+
+
+def _library(path: Path) -> str:
+    """The library that an export is for."""
+    if path.suffix == '.onnx':
+        return 'ONNX'
+    return 'transformers' if '"model_type"' in (path / 'config.json').read_text(errors='replace') else 'timm'
+
+
+def _newest(folder: Path) -> Path:
+    """The checkpoint of a folder that was written last, else the name of one."""
+    files = sorted(folder.glob('*.pth'), key=lambda path: path.stat().st_mtime)
+    return next((path for path in reversed(files) if not path.name.startswith('tokenizer')), folder / 'epoch_100.pth')
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ldae.cli import TOOLS, main, run_tool
+from ldae.version import __version__
 
 ROOT = Path(__file__).parents[2]
 CONFIG = 'ldae::ldae/vit-b_pca.py'
@@ -26,6 +27,23 @@ def test_ldae_lists_its_tools(capsys: pytest.CaptureFixture):
         main(['--help'])
     out = capsys.readouterr().out
     assert all(tool in out for tool in TOOLS)
+
+
+def test_a_bare_ldae_lists_its_tools(capsys: pytest.CaptureFixture):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert all(f'\n  {tool} ' in out for tool in TOOLS)
+
+
+def test_an_unknown_tool_is_one_line_with_the_nearest(capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit):
+        main(['trian'])
+    assert capsys.readouterr().err.endswith("ldae: error: there is no tool 'trian'; did you mean 'train'?\n")
+
+
+def test_the_package_is_the_command():
+    run = subprocess.run([sys.executable, '-m', 'ldae', '--version'], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout == f'ldae {__version__}\n'
 
 
 def test_every_tool_has_a_file_in_tools():

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import re
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,31 @@ def test_options_that_do_not_fit_are_one_line(file: Path):
     with pytest.raises(ConfigError, match='does not fit') as caught:
         load_config(file, {'custom_hooks.7.type': 'X'})
     assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    'name', ['vit-b_pca', 'ldae/vit-b_pca', 'ldae/vit-b_pca.py', 'configs/ldae/vit-b_pca.py', 'ldae::vit-b_pca']
+)
+def test_a_config_that_ships_with_ldae_is_found_by_its_name_from_anywhere(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config(name) == configs_root() / 'ldae' / 'vit-b_pca.py'
+
+
+def test_a_file_of_ones_own_goes_before_the_one_that_ships_with_ldae(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'vit-b_pca').touch()
+    assert find_config('vit-b_pca').resolve() == tmp_path / 'vit-b_pca'
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('demo_fashion-mnist', 'may be any of ldae/demo_fashion-mnist, mae/demo_fashion-mnist: give the whole name'),
+        ('vit-b_pac', "does not exist; did you mean 'vit-b_pca'?"),
+        ('ldae/vit-b_pac', "does not exist; did you mean 'ldae/vit-b_pca'?"),
+        ('fast', 'config fast does not exist'),  # a part of configs, and not one
+    ],
+)
+def test_a_name_of_several_or_of_none_is_one_line(name, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        find_config(name)
