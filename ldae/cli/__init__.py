@@ -2,6 +2,7 @@
 """The ``ldae`` command; each tool is a module here with ``main(argv)``, imported when it is asked for."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -31,6 +32,9 @@ def run_tool(name: str, argv: Sequence[str] | None = None) -> int:
     """Run a tool of :data:`TOOLS`; wrong input ends in one line on stderr and exit status 2."""
     from ldae.utils.error_lines import run_explained
 
+    # Before torch loads OpenMP: threads that wait for one another by spinning take the very cores that others, on a machine
+    # that does something else as well, would finish on; a step of a small network then takes ten times as long.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     module = import_module(f'ldae.cli.{name.replace("-", "_")}')
     return run_explained(module.main, argv)
 

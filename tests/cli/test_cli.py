@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -187,3 +188,13 @@ def test_slurm_without_gpus_asks_for_none(tmp_path: Path):
     out = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
     assert '--ntasks=2\n--ntasks-per-node=2' in out
     assert 'gres' not in out
+
+
+@pytest.mark.parametrize('own', [None, 'ACTIVE'])
+def test_threads_wait_without_taking_a_core_unless_the_user_says_so(own, monkeypatch):
+    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
+    if own:
+        monkeypatch.setenv('OMP_WAIT_POLICY', own)
+    with pytest.raises(SystemExit):
+        run_tool('train', ['--help'])
+    assert os.environ['OMP_WAIT_POLICY'] == (own or 'PASSIVE')
