@@ -42,7 +42,7 @@ def probe(
     blocks: Sequence[int | str] = (-1,),
     timesteps: Sequence[int] | None = None,
     inputs: Sequence[str] = ('clean',),
-    k: Sequence[PositiveInt] = (10, 20, 100, 200),
+    k: Sequence[PositiveInt] | None = None,
     protocol: Protocol = PROTOCOL,
     seed: Seed = 0,
     memory: float = 4.0,
@@ -66,7 +66,8 @@ def probe(
         blocks: Numbers, ranges as in ``'6-12'``, or ``'all'``.
         timesteps: Of an l-DAE; None takes the encoder's own.
         inputs: ``'clean'``, or ``'noisy'``: noised to the time step.
-        k: Numbers of neighbours. Where the protocol's is not among them, the first overrides it.
+        k: Numbers of neighbours; None takes 10, 20, 100 and 200, as far as there are images. Where the protocol's is not
+            among them, the first overrides it.
         seed: Of the linear layers and of untrained weights.
         memory: GiB for the training of linear layers.
         work_dir: Folder for table and pictures; None takes ``work_dirs/probe/<run>_<checkpoint>``.
@@ -98,7 +99,7 @@ def probe(
         timesteps,
         noisy=[kind == 'noisy' for kind in inputs],
         k=k,
-        protocol=protocol if protocol.k in k else protocol.replace(k=k[0]),
+        protocol=protocol,
         limits=(max_train_images, max_test_images),
         seed=seed,
         memory=memory,

@@ -30,7 +30,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('checkpoint', nargs='?', help='of l-DAE, MAE or a classifier; without one, untrained weights')
     _add_model_options(parser)
     _add_feature_options(parser)
-    add('--k', type=int, nargs='+', default=[10, 20, 100, 200], metavar='K', help='neighbours')
+    add('--k', type=int, nargs='+', metavar='K', help='neighbours (10 20 100 200, as far as there are images)')
     add_protocol_options(parser, *SCORING)
     add_compute_options(parser, 'fp32')
     add('--seed', type=int, default=0, help='of linear layers and untrained weights (0)')

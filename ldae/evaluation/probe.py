@@ -31,6 +31,8 @@ from .probe_data import (
 from .protocol import PROTOCOL, Protocol, Score, choose, score_sets
 
 RANGE = re.compile(r'(\d+)-(\d+)')
+#: Of k-NN, where none are asked for.
+NEIGHBOURS = (10, 20, 100, 200)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def probe_encoder(
     blocks: Sequence[str | int] = (-1,),
     timesteps: Sequence[int] | None = None,
     noisy: Sequence[bool] = (False,),
-    k: Sequence[int] = (PROTOCOL.k,),
+    k: Sequence[int] | None = (PROTOCOL.k,),
     protocol: Protocol = PROTOCOL,
     limits: tuple[int | None, int | None] = (None, None),
     seed: int = 0,
@@ -111,7 +113,8 @@ def probe_encoder(
         cache: Folder of the features, which are used again.
         blocks: As :func:`parse_blocks` takes them.
         timesteps, noisy: As of :func:`ldae.evaluation.cache_features`.
-        k: Numbers of neighbours, beside which the protocol's own counts for nothing.
+        k: Numbers of neighbours; None takes those of :data:`NEIGHBOURS` for which there are images. Where the protocol's own
+            is not among them, the first overrides it.
         limits: Most training and test images, chosen by class; None for all.
         seed, memory: Of the linear layers, as of :func:`ldae.evaluation.score_sets`.
         refresh: Compute features anew.
@@ -124,7 +127,10 @@ def probe_encoder(
     timesteps = None if timesteps is None else sorted(set(timesteps))
     noisy = list(dict.fromkeys(noisy))
     resolve_inputs(model, timesteps, noisy)
-    loaders = _dataloaders(data, limits, max(k))
+    loaders = _dataloaders(data, limits, max(k or [1]))
+    images = len(loaders[0].dataset)
+    k = k or [number for number in NEIGHBOURS if number <= images] or [images]
+    protocol = protocol if protocol.k in k else protocol.replace(k=k[0])
     settings = dict(blocks=numbers, timesteps=timesteps, noisy=noisy, refresh=refresh)
     preprocess, start = preprocessor_of(model, data), time.perf_counter()
     device = next((param.device for param in model.parameters()), torch.device('cpu'))

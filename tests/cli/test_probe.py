@@ -113,6 +113,13 @@ def test_every_setting_has_its_scores_with_what_made_them(probed):
     assert content['checkpoint'].endswith('epoch_1.pth')
 
 
+def test_neighbours_nobody_asked_for_are_as_many_as_there_are_images(ldae_checkpoint, tmp_path):
+    limits = ['--max-train-images', '60', '--max-test-images', '30']
+    assert run_tool('probe', [str(ldae_checkpoint), *limits, '--work-dir', str(tmp_path)]) == 0
+    [row] = json.loads((tmp_path / 'probe.json').read_text())['results']
+    assert list(row['knn']) == ['10', '20']
+
+
 def test_the_scores_are_those_of_the_cached_features(probed):
     train, test = sorted(
         (FeatureCache(folder) for folder in (probed / 'features').iterdir()), key=lambda c: -c.num_images
