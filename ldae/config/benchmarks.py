@@ -3,11 +3,15 @@
 
 import copy
 import inspect
+from contextlib import suppress
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
 from ldae.datasets.in_memory import InMemoryDataset
+from ldae.datasets.load_image import reads_files
+from ldae.datasets.packed import PACKED, find_packed
+from ldae.datasets.store import read_manifest
 from ldae.registry import DATASETS, MODELS
 from ldae.utils.errors import ConfigError
 
@@ -119,7 +123,7 @@ def _name_images(cfg: Config, pretrained: Config, loaders: dict[str, dict]) -> N
     """Read the folder of the pre-training, with as many workers."""
     train = loaders['train_dataloader']
     for name in LOADERS:
-        own = loaders[name] or (loaders['val_dataloader'] if name == 'test_dataloader' else {})
+        own = train if name == 'train_dataloader' else loaders['val_dataloader'] or loaders['test_dataloader']
         dataset = own.get('dataset') or dict(train['dataset'], split='val')
         found = {key: value for key, value in dataset.items() if key not in NOT_DATA}
         cfg[name].dataset.update(copy.deepcopy(found), type='ldae.ImageFolder')
@@ -137,6 +141,15 @@ def _as_read(pipeline: list[dict], steps: list[dict], channels: int) -> list[dic
     if channels != 3:
         rest = [step for step in rest if step['type'] not in ('RandAugment', 'RandomErasing')]
     return [*first, *rest]
+
+
+def crop_packed_images(cfg: Config) -> None:
+    """Let a benchmark draw its random crops from images that were packed for pre-training, cropped already."""
+    dataset = cfg.train_dataloader.dataset
+    with suppress(ConfigError):
+        packed = find_packed(dataset.get('data_root') or '.', 'train')
+        if is_folder(dataset) and read_manifest(packed, PACKED)['settings']['crop'] == 'center':
+            dataset.pipeline = [step for step in dataset.pipeline if not reads_files(step)]
 
 
 def set_classes(cfg: Config, classes: int) -> None:

@@ -13,7 +13,15 @@ from torch.utils.data import Dataset
 
 from ldae.apis.models import get_model, load_config_of
 from ldae.config import load_config, set_data_root
-from ldae.config.benchmarks import fit_encoder, fit_schedule, is_folder, named_after, set_classes, set_epochs
+from ldae.config.benchmarks import (
+    crop_packed_images,
+    fit_encoder,
+    fit_schedule,
+    is_folder,
+    named_after,
+    set_classes,
+    set_epochs,
+)
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS
 from ldae.config.scale import find_scale, is_benchmark, read_scale, shipped_scales
@@ -191,6 +199,7 @@ def benchmark_config(
 def _fit_to_data(cfg: Config, processes: int) -> None:
     """Classes, batch, learning rate and warm-up for the labelled images that a config names."""
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    crop_packed_images(cfg)
     data = Config(dict(train_dataloader=cfg.train_dataloader, val_dataloader=cfg.val_dataloader))
     use_packed_data(data)
     train, test = (_build(data, name) for name in LOADERS[:2])

@@ -115,7 +115,7 @@ def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
                 transforms.append(TRANSFORMS.build(copy.deepcopy(step)))
         if not transforms or not reads_files(steps[0]):
             continue
-        sample = _made_up_sample()
+        sample = _made_up_sample(grey=steps[0].get('color_type') == 'grayscale')
         for i, transform in enumerate(transforms[1:], 1):
             with explain_errors(f'{where}[{i}] ({steps[i].type})'):
                 sample = transform(sample)
@@ -123,9 +123,9 @@ def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
             yield sample['inputs']
 
 
-def _made_up_sample() -> dict:
+def _made_up_sample(grey: bool = False) -> dict:
     """The result of a reader for a file, for the steps after it."""
-    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (300, 400) if grey else (300, 400, 3), dtype=np.uint8)
     shapes = dict(img_shape=image.shape[:2], ori_shape=image.shape[:2])
     return dict(img_path='made-up.jpg', sample_idx=0, gt_label=0, img=image, **shapes)
 

@@ -291,6 +291,19 @@ def test_a_scale_of_ones_own_is_what_it_has_left_in_the_config(tiny_image_folder
     assert (name, cfg.model.backbone.img_size, cfg.model.head.num_classes) == ('linear', 24, 2)
 
 
+def test_images_that_were_packed_for_pre_training_are_cropped_at_random(tiny_image_folder, tmp_path):
+    for split in ('train', 'val'):
+        size = ['--out', str(tmp_path / 'packed'), '--split', split, '--edge', '24', '--size', '24']
+        assert run_tool('pack-dataset', [str(tiny_image_folder), *size]) == 0
+    checkpoint = of_any_size('ldae', tmp_path, tmp_path / 'packed')
+    for kind in ('linear', 'knn'):
+        epochs = ['--epochs', '2'] if kind == 'linear' else []
+        assert run_tool('benchmark', [kind, str(checkpoint), '--work-dir', str(tmp_path / kind), *epochs]) == 0
+    cfg = Config.fromfile(tmp_path / 'linear' / 'linear.py')
+    assert cfg.train_dataloader.dataset.type == cfg.val_dataloader.dataset.type == 'ldae.PackedImages'
+    assert cfg.train_dataloader.dataset.pipeline[0].type == 'RandomResizedCrop'
+
+
 def test_fewer_than_two_epochs_are_refused(checkpoint, tmp_path, capsys):
     assert '--epochs=1 is out of range' in one_line(['linear', checkpoint, '--epochs', '1'], capsys)
 

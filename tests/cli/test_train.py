@@ -145,6 +145,19 @@ def test_a_loader_that_is_read_later_is_tried_before_training(tiny_config, tiny_
     assert 'gives (3, 48, 48)' in line
 
 
+def test_grey_images_of_ones_own_are_trained_and_scored(tiny_config, tiny_image_folder, tmp_path):
+    tiny_config.write_text(
+        TINY.replace("'LoadImageFromFile'", "'LoadImageFromFile', color_type='grayscale'")
+        + 'model.update(tokenizer=dict(img_size=32, patch_size=8, latent_dim=8, in_channels=1))\n'
+        + 'data_preprocessor = dict(mean=[118.0], std=[60.0], to_rgb=False)\n'
+    )
+    run = ldae.train(tiny_config, data_root=str(tiny_image_folder), work_dir=str(tmp_path / 'work'))
+    for kind in ('linear', 'finetune'):
+        options = dict(work_dir=str(tmp_path / kind), epochs=2)
+        assert ldae.benchmark(kind, str(run.checkpoint), **options)['classes'] == 2
+    assert run.encoder(torch.zeros(1, 1, 32, 32)).shape == (1, 16)
+
+
 def test_a_checkpoint_with_a_stale_test_loader_is_read_by_one_that_fits(tiny_config, tiny_image_folder, tmp_path):
     """What was trained before loaders were tried: validation at 32 px, tests still at 256."""
     options = dict(data_root=str(tiny_image_folder), work_dir=str(tmp_path / 'work'))
