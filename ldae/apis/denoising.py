@@ -19,7 +19,7 @@ from ldae.utils.ranges import Precision
 from ldae.visualization import denoising_grid
 
 from .feature_extractor import resolve_model
-from .images import read_images
+from .images import read_images, some_of
 from .preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -82,10 +82,10 @@ def denoising_figure(
     limit: int = 8,
     precision: Precision | None = None,
 ) -> 'Figure':
-    """A figure of the first ``limit`` images: clean, then noisy and denoised at each of ``timesteps``."""
+    """A figure of ``limit`` images, of files of different folders as far as there are: clean, then noisy and denoised at each of ``timesteps``."""
     model = check_denoiser(model, timesteps)
     preprocess = Preprocess(model)
-    pictures = [preprocess.transform(image) for image in islice(read_images(images), limit)]
+    pictures = [preprocess.transform(image) for image in islice(read_images(some_of(images, limit)), limit)]
     inputs = preprocess.batch(pictures)
     if preprocess.is_bgr:
         raise ConfigError('the model takes BGR images: ldae.denoise gives them as RGB arrays')

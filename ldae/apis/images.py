@@ -2,7 +2,7 @@
 """Pictures in any form -> uint8 BGR arrays (H, W, 3), as mmcv's pipelines read them."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ldae.datasets.load_image import MAX_ASPECT, MAX_PIXELS, decode, read_file
+from ldae.datasets.low_shot import spread_over_classes
 from ldae.utils import ConfigError
 
 SUFFIXES = ImageNet.IMG_EXTENSIONS
@@ -39,6 +40,18 @@ def read_images(images: Any) -> Iterator[np.ndarray]:
         yield _to_bgr(image, name if isinstance(image, Path) else f'image {number} ({name})')
     if number < 0:
         raise ConfigError('there are no images: the list or generator is empty')
+
+
+def some_of(images: Any, count: int) -> Any:
+    """At most ``count`` of the files that paths name, of different folders, which often are classes, as far as there are;
+    anything but paths as it is."""
+    paths = [images] if isinstance(images, str | os.PathLike) else images
+    if not isinstance(paths, Sequence) or not all(isinstance(path, str | os.PathLike) for path in paths):
+        return images
+    files = [file for path in paths for file in _files(Path(path).expanduser())]
+    numbers: dict[Path, int] = {}
+    folders = torch.tensor([numbers.setdefault(file.parent, len(numbers)) for file in files], dtype=torch.long)
+    return [files[number] for number in spread_over_classes(folders, count)]
 
 
 def _flat(images: Any) -> Iterator[tuple[str, Any]]:

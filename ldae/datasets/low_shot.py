@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A part of each class: which images low-shot probes are trained on."""
+"""A part of each class: which images low-shot probes are trained on, and which are shown."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -60,3 +61,20 @@ def some_of_each_class(labels: Tensor, count: int, seed: int, where: str) -> Ten
     # The first of each class, then all by how far through their class they are.
     rank = torch.where(place == 0, -1.0, (place + 0.5).double() / sizes[labels[order]])
     return order[rank.argsort(stable=True)[:count]].sort().values
+
+
+def spread_over_classes(labels: Tensor, count: int) -> list[int]:
+    """Numbers of at most ``count`` images, by class: of as many classes as may be, of each as many as of another, evenly spaced
+    over classes and within each."""
+    members = [(labels == label).nonzero().flatten().tolist() for label in labels.unique()]
+    shares = [0] * len(members)
+    while (left := min(count, len(labels)) - sum(shares)) > 0:
+        for k in evenly([k for k, numbers in enumerate(members) if shares[k] < len(numbers)], left):
+            shares[k] += 1
+    return [number for numbers, share in zip(members, shares, strict=True) for number in evenly(numbers, share)]
+
+
+def evenly(items: Sequence, count: int) -> list:
+    """At most ``count`` of some items, in their order, from the first on."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]

@@ -5,6 +5,10 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 
+from ldae.utils import ConfigError
+
+#: Errors of data that aren't there.
+NO_DATA = (ConfigError, FileNotFoundError)
 #: A batch, or what a step returns.
 Batch = dict | None
 
@@ -22,6 +26,14 @@ class LDAEHook(Hook):
     #: this hook once more, before its next step. The hook's priority has to be below the checkpoint hook's, 'VERY_LOW'.
     after_checkpoint = False
 
+    #: Whether the hook does nothing, since what it needs isn't there.
+    left_out = False
+
+    def leave_out(self, runner: Runner, reason: object) -> None:
+        """Do nothing in this run, and say why in one line."""
+        self.left_out = True
+        runner.logger.warning(f'{type(self).__name__} is left out: {reason}')
+
     def before_state_is_saved(self, runner: Runner) -> None:
         """Called by :class:`ldae.SafeCheckpointHook` in all processes before the Runner puts a checkpoint together: whatever
         the hook keeps to itself and a checkpoint should hold belongs into ``runner.message_hub`` now."""
@@ -32,7 +44,10 @@ class LDAEHook(Hook):
         outside of the run. Other processes may be elsewhere: don't communicate."""
 
     def is_due(self, runner: Runner, interval: int, by_epoch: bool = True) -> bool:
-        """In ``after_train_epoch`` (by step: ``after_train_iter``): whether it was one of every ``interval``, or the last."""
+        """In ``after_train_epoch`` (by step: ``after_train_iter``): whether it was one of every ``interval``, or the last; never for
+        a hook that is left out."""
+        if self.left_out:
+            return False
         if by_epoch:
             return self.every_n_epochs(runner, interval) or self.is_last_train_epoch(runner)
         return self.every_n_train_iters(runner, interval) or self.is_last_train_iter(runner)

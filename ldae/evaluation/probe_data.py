@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ldae import compat
-from ldae.datasets.low_shot import some_of_each_class
+from ldae.datasets.low_shot import some_of_each_class, spread_over_classes
 from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError
 
@@ -108,6 +108,31 @@ def num_classes(dataset: Dataset) -> int | None:
     if labels.min() < 0:
         raise ConfigError(f'label {int(labels.min())} of {type(dataset).__name__} is not a class: they start at 0')
     return int(labels.max()) + 1
+
+
+def labelled_dataset(loader: dict | None) -> Dataset:
+    """The data set of a data loader's config.
+
+    Raises:
+        ConfigError: There is none, or its images have no labels.
+    """
+    if not loader:
+        raise ConfigError('there are no labelled images to score on')
+    dataset = loader['dataset']
+    dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+    if getattr(dataset, 'with_label', True) is False:
+        raise ConfigError(f'{type(dataset).__name__} has no labels to score against: set with_label=True')
+    return dataset
+
+
+def read_spread(loader: DataLoader, count: int) -> dict:
+    """A batch of at most ``count`` images of different classes, or of all parts of a data set that shows no labels: folders are
+    sorted by class."""
+    dataset = loader.dataset
+    labels = labels_of_dataset(dataset)
+    numbers = spread_over_classes(torch.zeros(len(dataset)) if labels is None else labels, count)
+    whole = hasattr(dataset, '__getitems__')
+    return loader.collate_fn(dataset.__getitems__(numbers) if whole else [dataset[number] for number in numbers])
 
 
 def check_class_names(train: DataLoader, test: DataLoader) -> None:

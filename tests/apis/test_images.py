@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldae.apis.images import read_images
+from ldae.apis.images import read_images, some_of
 from ldae.utils import ConfigError
 
 FORMS = {
@@ -158,3 +158,11 @@ def test_unreadable_files_and_empty_folders_are_named(tmp_path: Path, rgb: np.nd
     (tmp_path / 'b.jpg').write_bytes((tmp_path / 'a.jpg').read_bytes()[:-400])
     with pytest.raises(ConfigError, match='image 0 .*cannot be read'):
         list(read_images(Image.open(tmp_path / 'b.jpg')))
+
+
+def test_some_of_a_folder_are_of_different_folders(tiny_image_folder: Path):
+    chosen = some_of([str(tiny_image_folder / 'train')], 4)
+    assert [path.relative_to(tiny_image_folder / 'train').as_posix() for path in chosen] == [
+        *('a/0.jpg', 'a/4.jpg', 'b/0.jpg', 'b/4.jpg')
+    ]
+    assert some_of(np.zeros((2, 3, 3)), 1).shape == (2, 3, 3)

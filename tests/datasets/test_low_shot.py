@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from ldae.datasets import IDXDataset, ImageFolder
-from ldae.datasets.low_shot import part_of_each_class, some_of_each_class
+from ldae.datasets.low_shot import part_of_each_class, some_of_each_class, spread_over_classes
 from ldae.utils import ConfigError
 
 LABELS = torch.randint(0, 7, (2000,), generator=torch.Generator().manual_seed(1))
@@ -92,3 +92,19 @@ def test_a_choice_of_some_depends_on_the_seed_alone():
 def test_fewer_images_than_classes_are_one_line():
     with pytest.raises(ConfigError, match='limit=2 leaves no image of some of the 3 classes: allow 3'):
         some_of_each_class(torch.arange(60) % 3, 2, 0, 'limit')
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'count', 'expected'),
+    [
+        ([3, 3, 3], 3, [0, 3, 6]),
+        ([2, 2, 2, 2], 2, [0, 4]),  # two of four classes, evenly spaced
+        ([4, 4], 4, [0, 2, 4, 6]),  # evenly spaced within each
+        ([1, 5], 4, [0, 1, 2, 4]),  # a class that has no more gives its room away
+        ([8], 2, [0, 4]),
+        ([2, 1], 9, [0, 1, 2]),
+    ],
+)
+def test_shown_images_are_spread_over_classes(sizes, count, expected):
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    assert spread_over_classes(labels, count) == expected

@@ -10,10 +10,10 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ldae.engine.hook import Batch, LDAEHook
+from ldae.engine.hook import NO_DATA, Batch, LDAEHook
 from ldae.evaluation.features import extract_features, pooled_features
 from ldae.evaluation.knn import check_classes
-from ldae.evaluation.probe_data import build_bounded_dataloader
+from ldae.evaluation.probe_data import build_bounded_dataloader, labelled_dataset
 from ldae.evaluation.protocol import PROTOCOL, Temperature, score_knn, score_linear
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError, PositiveInt, checked
@@ -45,7 +45,7 @@ class OnlineEvaluationHook(LDAEHook):
         max_train_images, max_test_images: Upper bounds, for a bounded cost; a fixed choice of that many, by class.
 
     Raises:
-        ConfigError: For an option out of range, data without labels, or more neighbours than images.
+        ConfigError: For an option out of range, or more neighbours than images. Without images or labels the hook is left out.
     """
 
     # After the checkpoint hooks, so that a failure here costs no checkpoint.
@@ -57,8 +57,8 @@ class OnlineEvaluationHook(LDAEHook):
     @checked
     def __init__(
         self,
-        train_dataloader: dict,
-        test_dataloader: dict,
+        train_dataloader: dict | None,
+        test_dataloader: dict | None,
         k: PositiveInt | None = PROTOCOL.k,
         temperature: Temperature = PROTOCOL.temperature,
         linear_epochs: PositiveInt | None = PROTOCOL.epochs,
@@ -96,8 +96,19 @@ class OnlineEvaluationHook(LDAEHook):
             )
         if self.dataloaders is None:
             with preserved_rng():
-                self.dataloaders = [build_bounded_dataloader(cfg, limit) for cfg, limit in self.configs]
+                self._build_data(runner)
         self._start, self._spent = time.perf_counter(), 0.0
+
+    def _build_data(self, runner: Runner) -> None:
+        try:
+            datasets = [labelled_dataset(cfg) for cfg, _ in self.configs]
+        except NO_DATA as error:
+            self.leave_out(runner, error)
+            return
+        self.dataloaders = [
+            build_bounded_dataloader(dict(cfg, dataset=dataset), limit)
+            for dataset, (cfg, limit) in zip(datasets, self.configs, strict=True)
+        ]
 
     def after_train_epoch(self, runner: Runner) -> None:
         if self.by_epoch and self.is_due(runner, self.interval):

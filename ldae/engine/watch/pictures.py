@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of validation images as the model sees them, while it is trained."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from ldae.apis.denoising import draw_denoising
-from ldae.engine.hook import LDAEHook
+from ldae.engine.hook import NO_DATA, LDAEHook
 from ldae.engine.speed.sharding import is_sharded
+from ldae.evaluation.probe_data import read_spread
 from ldae.registry import HOOKS
-from ldae.utils import ConfigError, NaturalInt, PositiveInt, checked
+from ldae.utils import NaturalInt, PositiveInt, checked
 from ldae.utils.models import evaluating, unwrapped
 from ldae.utils.rng import preserved_rng
 from ldae.visualization import figure_to_array, loss_curve, reconstruction_grid, save_figure
@@ -32,12 +33,9 @@ class DenoisingPicturesHook(LDAEHook):
 
     Args:
         interval: Epochs between pictures.
-        num_images: Rows of a picture, the first images of the data.
+        num_images: Rows of a picture: images of different classes, or of all parts of data without labels.
         timesteps: Noise levels.
-        dataloader: Config of the images; the runner's validation data by default.
-
-    Raises:
-        ConfigError: If there is no data.
+        dataloader: Config of the images; the runner's validation data by default. Without any, the hook is left out.
     """
 
     priority = 'LOWEST'
@@ -54,12 +52,17 @@ class DenoisingPicturesHook(LDAEHook):
     ) -> None:
         self.interval, self.num_images, self.timesteps = interval, num_images, tuple(timesteps)
         self.dataloader = dataloader
-        self.batches: list[dict] | None = None
+        self.batch: dict | None = None
 
     def before_train(self, runner: Runner) -> None:
+        self.left_out = False
         if self.dataloader is None and runner.val_loop is None:
-            name = type(self).__name__
-            raise ConfigError(f'{name}: there is no validation data to show: give it a dataloader')
+            self.leave_out(runner, 'there is no validation data to show; give it a dataloader')
+            return
+        try:
+            self._build(runner)
+        except NO_DATA as error:
+            self.leave_out(runner, error)
 
     def after_train_epoch(self, runner: Runner) -> None:
         if not self.is_due(runner, self.interval) or not (is_main_process() or is_sharded(runner.model)):
@@ -80,21 +83,15 @@ class DenoisingPicturesHook(LDAEHook):
         return draw_denoising(model, images, self.timesteps)
 
     def _images(self, runner: Runner, model: nn.Module) -> Tensor:
-        if self.batches is None:
-            self.batches = list(self._first_batches(runner))
-        inputs = [model.data_preprocessor(batch, False)['inputs'] for batch in self.batches]
-        return torch.cat(inputs)[: self.num_images]
+        if self.batch is None:
+            self.batch = read_spread(self._build(runner), self.num_images)
+        return model.data_preprocessor(self.batch, False)['inputs']
 
-    def _first_batches(self, runner: Runner) -> Iterator[dict]:
-        loader, seen = runner.val_dataloader if self.dataloader is None else self.dataloader, 0
-        if isinstance(loader, dict):
+    def _build(self, runner: Runner) -> DataLoader:
+        if isinstance(self.dataloader, dict):
             sampler = dict(type='DefaultSampler', shuffle=False)
-            loader = runner.build_dataloader(dict(dict(sampler=sampler), **loader), seed=0)
-        for batch in loader:
-            yield batch
-            seen += len(batch['inputs'])
-            if seen >= self.num_images:
-                return
+            self.dataloader = runner.build_dataloader(dict(dict(sampler=sampler), **self.dataloader), seed=0)
+        return self.dataloader or runner.val_dataloader
 
 
 @HOOKS.register_module()

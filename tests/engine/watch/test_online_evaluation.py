@@ -150,10 +150,23 @@ def test_bad_options_are_one_clear_line(make_dataloader, options, message):
         OnlineEvaluationHook(make_dataloader(10), make_dataloader(10), **options)
 
 
-def test_data_without_labels_is_one_clear_line(make_runner, make_dataloader):
-    hook = OnlineEvaluationHook(make_dataloader(20, with_label=False), make_dataloader(10, 'test'), k=5)
-    with pytest.raises(ConfigError, match='with_label=True'):
-        make_runner([hook], epochs=1).train()
+@pytest.mark.parametrize(
+    ('data', 'reason'),
+    [
+        (dict(with_label=False), 'set with_label=True'),
+        (dict(data_root='nowhere'), 'nowhere'),
+        (None, 'no labelled images'),
+    ],
+)
+def test_without_labelled_images_the_hook_is_left_out_in_one_line(data, reason, make_runner, make_dataloader, capsys):
+    train = data and make_dataloader(20, **data)
+    hook = OnlineEvaluationHook(train, make_dataloader(10, 'test'), k=5)
+    runner = make_runner([hook], epochs=1)
+    runner.train()
+    (line,) = [line for line in ''.join(capsys.readouterr()).splitlines() if 'OnlineEvaluationHook is' in line]
+    assert 'OnlineEvaluationHook is left out: ' in line
+    assert reason in line
+    assert 'knn/top1' not in runner.message_hub.log_scalars
 
 
 def test_the_knn_hook_is_the_online_evaluation_without_linear_layers(make_runner, make_dataloader, tmp_path):

@@ -45,9 +45,28 @@ def test_images_come_from_the_validation_data(make_runner, make_dataloader, tmp_
     assert (tmp_path / 'pictures' / 'epoch_1.png').is_file()
 
 
-def test_no_data_is_one_clear_line(make_runner):
-    with pytest.raises(ConfigError, match='give it a dataloader'):
-        make_runner([DenoisingPicturesHook()]).train()
+@pytest.mark.parametrize(
+    ('loader', 'reason'), [(None, 'there is no validation data to show'), (dict(data_root='nowhere'), 'nowhere')]
+)
+def test_without_data_the_hook_is_left_out_in_one_line(loader, reason, make_runner, make_dataloader, tmp_path, capsys):
+    dataloader = loader and make_dataloader(4, 'test', **loader)
+    make_runner([DenoisingPicturesHook(1, dataloader=dataloader)], epochs=1).train()
+    (line,) = [line for line in ''.join(capsys.readouterr()).splitlines() if 'DenoisingPicturesHook is' in line]
+    assert 'DenoisingPicturesHook is left out: ' in line
+    assert reason in line
+    assert not (tmp_path / 'pictures').exists()
+
+
+def test_pictures_show_different_classes(make_runner, make_dataloader, monkeypatch):
+    shown = []
+    monkeypatch.setattr(pictures, 'draw_denoising', lambda model, images, timesteps: shown.append(images))
+    hook = DenoisingPicturesHook(1, 10, [500], dataloader=make_dataloader(200, 'test'))
+    runner = make_runner([hook], epochs=1)
+    hook.picture(runner)
+    data = hook.dataloader.dataset
+    first = [int((data.labels == label).nonzero()[0]) for label in range(10)]
+    expected = runner.model.data_preprocessor(dict(inputs=data.images[first], data_samples=None), False)['inputs']
+    assert torch.equal(shown[0], expected)
 
 
 @pytest.mark.parametrize('option', ['interval', 'num_images'])
