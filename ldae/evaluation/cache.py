@@ -39,7 +39,7 @@ FEATURES = Kind(
     ('num_images', 'blocks', 'timesteps', 'noisy', 'depth'),
 )
 #: Options that modules note down as they are used: they change no feature.
-NOTED_OPTIONS = ('_is_init', '_known_fitted')
+NOTED_OPTIONS = ('_is_init', '_known_fitted', '_non_blocking')
 LARGEST = torch.finfo(torch.float16).max
 
 
