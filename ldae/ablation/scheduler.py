@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from ldae.utils.files import PACKAGE
+from ldae.utils.parents import PARENT_VARIABLE
 
 from .jobs import LOG_FILE, SCORES_FILE, Job, read_json
 
@@ -33,8 +34,8 @@ class Scheduler:
         jobs: A job waits for the one it comes ``after``, and fails with it.
         num_parallel: Processes at a time.
         on_done: Called with a job and its scores.
-        keep_open: A file that running processes shall hold open: its lock outlives a killed parent.
-        num_threads: Of each process; None gives each its share of the cores.
+        keep_open: Descriptor of a lock that running processes shall hold too, for what is left of them after a killed parent.
+        num_threads: Of each process, unless OMP_NUM_THREADS says so; None gives each its share of the cores.
         shown: Processes write to the terminal instead of their log.
     """
 
@@ -43,7 +44,7 @@ class Scheduler:
         jobs: Sequence[Job],
         num_parallel: int,
         on_done: Callable[[Job, list[dict]], None],
-        keep_open: BinaryIO | None = None,
+        keep_open: int | None = None,
         num_threads: int | None = None,
         shown: bool = False,
     ) -> None:
@@ -82,7 +83,7 @@ class Scheduler:
     def _start(self, job: Job, slot: int) -> subprocess.Popen:
         job.write()
         (job.folder / SCORES_FILE).unlink(missing_ok=True)
-        held = () if self.keep_open is None else (self.keep_open.fileno(),)
+        held = () if self.keep_open is None else (self.keep_open,)
         with (job.folder / LOG_FILE).open('w') as log:
             return subprocess.Popen(
                 worker_command(job.folder),
@@ -139,7 +140,9 @@ def worker_environment(slot: int, num_parallel: int, num_threads: int | None = N
     """A process's share of the cores, and one GPU where there are several."""
     env = dict(os.environ)
     threads = str(num_threads or max(1, len(os.sched_getaffinity(0)) // num_parallel))
-    env.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, PYTHONUNBUFFERED='1')
+    env.setdefault('OMP_NUM_THREADS', threads)
+    env.setdefault('MKL_NUM_THREADS', env['OMP_NUM_THREADS'])
+    env.update({'PYTHONUNBUFFERED': '1', PARENT_VARIABLE: str(os.getpid())})
     env['PYTHONPATH'] = os.pathsep.join(filter(None, [str(PACKAGE.parent), env.get('PYTHONPATH')]))
     if num_parallel > 1 and 'CUDA_VISIBLE_DEVICES' not in env and (count := num_gpus()) > 1:
         env['CUDA_VISIBLE_DEVICES'] = str(slot % count)

@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """One call of ``ablate``, ``compare`` or ``demo``: jobs in a folder, of which those that are done are left out."""
 
-import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
 from ldae.launch.prepare import set_precision
-from ldae.utils import ConfigError, check_range, checked, provenance
+from ldae.utils import check_range, checked, provenance
 from ldae.utils.device import choose_precision, use_device
+from ldae.utils.locks import claimed
 from ldae.utils.ranges import Precision
 
 from .jobs import Job, num_members
@@ -37,7 +36,7 @@ class Study:
         scale: What the results say of networks and data.
         jobs: Runs at a time.
         force: Run again, from the start, what is done.
-        num_threads: Of each run; None shares the cores.
+        num_threads: Of each run, unless OMP_NUM_THREADS says so; None shares the cores.
         watched: Runs write to the terminal instead of their log.
         device, precision: Of each run, as of :class:`ldae.launch.LaunchOptions`; features are computed in float32.
     """
@@ -70,7 +69,7 @@ class Study:
 
     def run(self, plan: Callable[[], list[Job]], report: Callable[[], Any]) -> Outcome:
         """Run what isn't done of the jobs that ``plan`` makes, and report its rows, also after an interrupt."""
-        with self._claimed() as lock:
+        with claimed(self.root) as lock:
             jobs = self.prepared(plan)
             folders, total = {job.name: job.folder for job in jobs}, num_members(jobs)
             if self.force:
@@ -106,20 +105,6 @@ class Study:
             job.device, job.precision = self.device, self.precision
         return jobs
 
-    @contextmanager
-    def _claimed(self) -> Iterator[BinaryIO]:
-        """Have the folder to ourselves; the lock falls with the last process that holds the file."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / '.lock').open('ab') as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ConfigError(
-                    f'{self.root} is in use by another run of this tool or what it left running: wait for it, or take '
-                    'another --work-dir'
-                ) from error
-            yield lock
-
     def _without_done(self, jobs: list[Job]) -> list[Job]:
         """Leave out rows that have a result, pre-trainings without rows, and tokenizers that nobody waits for."""
         for job in jobs:
@@ -129,7 +114,7 @@ class Study:
         tokenizers = [job for job in jobs if id(job) in needed and not job.is_trained]
         return tokenizers + runs
 
-    def _run_jobs(self, jobs: list[Job], total: int, lock: BinaryIO) -> list[Failure]:
+    def _run_jobs(self, jobs: list[Job], total: int, lock: int) -> list[Failure]:
         """Run them, saying what comes out of each and how long the rest will take."""
         todo = num_members(jobs)
         print(

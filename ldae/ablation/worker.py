@@ -28,6 +28,7 @@ from ldae.registry import DATASETS
 from ldae.utils import ConfigError, check_range
 from ldae.utils.device import use_device
 from ldae.utils.error_lines import one_line, run_explained
+from ldae.utils.locks import claimed
 
 from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, SCORES_FILE, read_json, write_json
 
@@ -61,10 +62,11 @@ def train(folder: Path, watched: bool = False, **launch: Any) -> dict:
     if watched:
         cfg.log_level = 'WARNING'
     options = LaunchOptions(work_dir=str(folder), resume='auto', no_validate=not watched, **launch)
-    runner = build_runner(prepare(cfg, options))
-    if watched:
-        _speak_up(runner.logger)
-    runner.train()
+    with claimed(folder):
+        runner = build_runner(prepare(cfg, options))
+        if watched:
+            _speak_up(runner.logger)
+        runner.train()
     last = folder / 'last_checkpoint'
     checkpoint = Path(last.read_text().strip()).name if last.is_file() else None
     done = dict(checkpoint=checkpoint, seconds=round(time.perf_counter() - start, 1))

@@ -2,6 +2,7 @@
 """torchrun, without its report of a crash where the processes have already said in one line what is wrong; and signals
 that ask the job to stop are passed on, with time to save."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from torch.distributed.run import get_args_parser
 from torch.distributed.run import main as torchrun
 
 from ldae.utils.error_lines import EXIT_STATUS
+from ldae.utils.parents import PARENT_VARIABLE
 from ldae.utils.signals import INTERRUPTED_STATUS, STOPPED_STATUS
 
 #: Options of torchrun, where it has them: which signals reach the processes, and seconds that they have from then on.
@@ -24,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run torchrun with its own options."""
     known = get_args_parser()._option_string_actions
     extra = [f'{name}={value}' for name, value in OPTIONS.items() if name in known]
+    os.environ[PARENT_VARIABLE] = str(os.getpid())
     try:
         torchrun([*extra, *(sys.argv[1:] if argv is None else argv)])
     except SignalException as error:

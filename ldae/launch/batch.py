@@ -5,6 +5,7 @@ import os
 
 from mmengine.config import Config, ConfigDict
 
+from ldae import compat
 from ldae.utils import ConfigError
 
 WORLD_SIZE_VARIABLE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
@@ -18,6 +19,12 @@ def world_size(launcher: str) -> int:
     if variable not in os.environ:
         raise ConfigError(f'--launcher {launcher} needs {variable}: start with tools/dist_train.sh or slurm_train.sh')
     return int(os.environ[variable])
+
+
+def rank(launcher: str) -> int:
+    """The number of this process among those that a launcher has started."""
+    variable = compat.RANK_VARIABLES.get(launcher, ('RANK',))[0]
+    return 0 if launcher == 'none' else int(os.environ.get(variable, '0'))
 
 
 def scale_batch(cfg: Config, auto_scale_lr: bool = False, keep_batch: bool = False) -> None:

@@ -3,6 +3,7 @@
 
 import copy
 import inspect
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +20,11 @@ from ldae.engine.resume.checkpoint_files import latest_checkpoint
 from ldae.export.plain_vit import plain_vit
 from ldae.export.timm_format import build
 from ldae.utils import ConfigError
+from ldae.utils.locks import claimed
 from ldae.utils.models import unwrapped
 
 from .auto import auto_scale, parse_duration
+from .batch import rank
 from .build import build_runner
 from .prepare import LaunchOptions, prepare
 
@@ -148,10 +151,11 @@ def train(
 
 
 def run_training(cfg: Config) -> Run:
-    """Train what a prepared config describes."""
-    runner, metrics = build_runner(cfg), Metrics()
-    runner.register_hook(metrics, priority='LOWEST')
-    runner.train()
+    """Train what a prepared config describes, in a work directory that no other run is using."""
+    with claimed(cfg.work_dir) if rank(cfg.launcher) == 0 else nullcontext():
+        runner, metrics = build_runner(cfg), Metrics()
+        runner.register_hook(metrics, priority='LOWEST')
+        runner.train()
     for loader in (runner.train_dataloader, runner.val_loop and runner.val_dataloader):
         if getattr(loader, '_iterator', None) is not None:
             loader._iterator = None  # or its workers would live as long as the run

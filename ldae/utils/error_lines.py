@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from ldae.utils import ConfigError
 
+from .parents import end_with_named_parent
 from .signals import INTERRUPTED_STATUS, end_workers, hear_interrupts
 
 EXIT_STATUS = 2
@@ -41,6 +42,7 @@ def run_explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequ
     With ``LDAE_TRACEBACK=1`` every error keeps its traceback.
     """
     hear_interrupts()
+    end_with_named_parent()
     try:
         status = main(argv) or 0
         _leave_processes()

@@ -2,6 +2,7 @@
 """Files that are written whole or not at all."""
 
 import os
+import platform
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,10 +12,15 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 def atomic_write_text(path: Path, text: str) -> None:
     """Write a small file that is at every moment the old one or the new one."""
-    unfinished = path.with_name(f'.{path.name}.unfinished')
+    unfinished = unfinished_path(path)
     unfinished.write_text(text)
     flush(unfinished)
     unfinished.replace(path)
+
+
+def unfinished_path(path: Path, suffix: str = '.unfinished') -> Path:
+    """Where this process writes a file of this name before it is whole, beside it; no other one does."""
+    return path.with_name(f'.{path.name}.{platform.node()}-{os.getpid()}{suffix}')
 
 
 def atomic_save(content: Any, path: str | os.PathLike) -> None:
@@ -24,7 +30,7 @@ def atomic_save(content: Any, path: str | os.PathLike) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.name}.unfinished')
+    unfinished = unfinished_path(path)
     try:
         with unfinished.open('wb') as file:
             _save(content, file)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ldae.registry import NOISE_SCHEDULES
 from ldae.utils import ConfigError, check_choice
+from ldae.utils.files import unfinished_path
 
 from .tiles import filters_to_uint8, tile
 
@@ -42,7 +43,7 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
     """Write an image file, whole or not at all, making its folder where there is none."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.stem}.unfinished{path.suffix}')  # the suffix says the format
+    unfinished = unfinished_path(path, f'.unfinished{path.suffix}')  # the suffix says the format
     figure.savefig(unfinished)
     unfinished.replace(path)
     return path

@@ -125,11 +125,15 @@ while True:
 def test_processes_share_the_cores_and_get_a_gpu_each(monkeypatch):
     monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(8)))
     monkeypatch.setattr('ldae.ablation.scheduler.num_gpus', lambda: 2)
-    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    for name in ('CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
+        monkeypatch.delenv(name, raising=False)
     envs = [worker_environment(slot, 4) for slot in range(4)]
     assert [env['CUDA_VISIBLE_DEVICES'] for env in envs] == ['0', '1', '0', '1']
     assert {env['OMP_NUM_THREADS'] for env in envs} == {'2'}
     assert worker_environment(0, 16)['OMP_NUM_THREADS'] == '1'
+    monkeypatch.setenv('OMP_NUM_THREADS', '3')
+    for env in (worker_environment(0, 4), worker_environment(0, 4, num_threads=1)):
+        assert (env['OMP_NUM_THREADS'], env['MKL_NUM_THREADS']) == ('3', '3')
 
 
 def test_a_killed_process_is_said_to_be_killed(tmp_path):

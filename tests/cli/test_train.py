@@ -2,6 +2,7 @@
 """The tools in one process, on a handful of images."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from mmengine.config import Config
 
 import ldae
 from ldae.cli import run_tool
+from ldae.utils.locks import LOCK_FILE, claimed
 
 TINY = """
 _base_ = 'ldae::ldae/vit-b_pca.py'
@@ -57,6 +59,20 @@ def test_train_resume_and_test(
     args = [str(tiny_config), f'{work}/epoch_2.pth', *common[1:], '--out', str(metrics), '--out-item', 'metrics']
     assert run_tool('test', args) == 0
     assert json.loads(metrics.read_text())['denoising/psnr'] > 0
+
+
+def test_a_work_dir_that_another_run_has_is_left_alone(
+    tiny_config: Path, tiny_image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    work = tmp_path / 'work'
+    args = [str(tiny_config), '--data-root', str(tiny_image_folder), '--work-dir', str(work)]
+    with claimed(work):
+        before = sorted(work.iterdir())
+        assert run_tool('train', args) == 2
+        assert sorted(work.iterdir()) == before
+    assert f'{work} is in use by process {os.getpid()} on ' in capsys.readouterr().err
+    assert run_tool('train', args) == 0
+    assert not (work / LOCK_FILE).exists()
 
 
 def test_a_folder_in_imagenets_annotated_layout(tiny_config: Path, tiny_annotated_folder: Path, tmp_path: Path):

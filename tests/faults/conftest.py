@@ -55,10 +55,10 @@ class FaultHook(Hook):
             raise ZeroDivisionError('made up')
         if what == 'worker':
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-        elif what == 'launcher':
-            os.kill(os.getppid(), signal.SIGTERM)
+        elif what.startswith('launcher'):
+            os.kill(os.getppid(), signal.SIGKILL if what == 'launcher_killed' else signal.SIGTERM)
             (stop,) = [hook for hook in runner.hooks if hasattr(hook, 'caught')]
-            while stop.caught is None:  # the launcher passes it on
+            while stop.caught is None:  # the launcher passes it on, or the kernel says that it has ended
                 time.sleep(0.01)
         elif what == 'fill':  # the disk, but for room for logs
             disk = os.statvfs(runner.work_dir)
@@ -115,15 +115,16 @@ class Runs:
         """tools/dist_train.sh with two processes."""
         env = dict(env or {}, PYTHONPATH=self.folder, PYTHON=sys.executable, PORT=free_port())
         command = [ROOT / 'tools/dist_train.sh', 'tiny.py', 2, *argv]
-        with (self.folder / 'log').open('w') as log:
-            return subprocess.run(
-                list(map(str, command)),
-                cwd=self.folder,
-                env=dict(os.environ, OMP_NUM_THREADS='1', **{key: str(value) for key, value in env.items()}),
-                stdout=log,
-                stderr=log,
-                timeout=200,
-            ).returncode
+        run = subprocess.run(
+            list(map(str, command)),
+            cwd=self.folder,
+            env=dict(os.environ, OMP_NUM_THREADS='1', **{key: str(value) for key, value in env.items()}),
+            stdout=subprocess.PIPE,  # which its processes hold open
+            stderr=subprocess.STDOUT,
+            timeout=200,
+        )
+        (self.folder / 'log').write_bytes(run.stdout)
+        return run.returncode
 
     def printed(self, log: str = 'log') -> str:
         return (self.folder / log).read_text()

@@ -3,6 +3,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -49,6 +50,15 @@ def test_a_signal_to_the_launcher_saves_and_stops_all_processes(runs, whole, out
     assert (workspace / 'stopped' / 'last_checkpoint').read_text() == 'epoch_1.pth'  # which waited for it as well
     assert runs.run_two('--work-dir', 'stopped', '--resume') == [0, 0], runs.printed('log0')[-4000:]
     assert_same(outcome('stopped'), whole)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='other systems tell no child')
+def test_a_launcher_that_is_killed_takes_its_processes_with_it(runs, whole, outcome, assert_same):
+    status = runs.launch('--work-dir', 'orphaned', env=dict(FAULT='launcher_killed 0 5'))
+    assert status == -signal.SIGKILL
+    assert 'Stopped by SIGTERM after step 6' in runs.printed()
+    assert runs.run_two('--work-dir', 'orphaned', '--resume') == [0, 0], runs.printed('log0')[-4000:]
+    assert_same(outcome('orphaned'), whole)
 
 
 def test_the_launcher_starts_a_job_again_that_has_lost_a_process(runs, whole, outcome, assert_same):
