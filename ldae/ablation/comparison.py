@@ -23,6 +23,8 @@ from .report import METRICS, MeanScore, chosen, made_with, scored_by
 from .study import Outcome, Study, checked_seeds
 
 MAE_BASE = 'ldae::mae/vit-b_256_400e.py'
+#: The two, on the same images, for --scale.
+AT_SCALE = 'ldae::ldae/vit-b_pca_rrc.py', MAE_BASE
 LDAE_CONFIG, MAE_CONFIG = 'ldae::ldae/demo_fashion-mnist.py', 'ldae::mae/demo_fashion-mnist.py'
 #: What was chosen on held-out training images.
 CHOICES = ('timestep', 'block', 'lr', 'weight_decay', 'held_out', 'at_edge')
@@ -59,7 +61,7 @@ def compare(
 
     Args:
         ldae, mae: Pre-training configs: files, ``ldae::...``, or configs. None takes those that the checkpoints hold; without
-            checkpoints, the demo's, and beside an l-DAE of one's own an MAE of its size (:func:`mae_like`).
+            checkpoints, the demo's, or with ``scale`` those of ViT-B and 400 epochs with random crops, and beside an l-DAE of one's own an MAE of its size (:func:`mae_like`).
         work_dir: Runs go to ``<work_dir>/<ldae or mae>/seed<k>``.
         ldae_checkpoints, mae_checkpoints: Trained by these configs before, one a seed.
         scale, data_root, cfg_options: As of :func:`ldae.config.load_config`, for both configs where they are named.
@@ -85,7 +87,8 @@ def compare(
         cfg = deepcopy(config) if is_loaded else load_config(config, cfg_options, scale, data_root)
         return study.in_precision(cfg)
 
-    configs = choose_configs(ldae, mae, ldae_checkpoints, mae_checkpoints, load, data_root, cfg_options)
+    defaults = (LDAE_CONFIG, MAE_CONFIG) if scale is None else AT_SCALE
+    configs = choose_configs(ldae, mae, ldae_checkpoints, mae_checkpoints, load, data_root, cfg_options, defaults)
     names = {key: str(cfg.filename or (checkpoints[key] or ["as the l-DAE's"])[0]) for key, cfg in configs.items()}
 
     def make_jobs() -> list[Job]:
@@ -117,6 +120,7 @@ def choose_configs(
     load: Callable[[str | Path | Config], Config],
     data_root: str | None = None,
     cfg_options: dict | None = None,
+    defaults: tuple[str, str] = (LDAE_CONFIG, MAE_CONFIG),
 ) -> dict[str, Config]:
     """The configs of ``'ldae'`` and ``'mae'``, those that aren't given as :func:`compare` says; no MAE where none can be derived."""
 
@@ -127,10 +131,10 @@ def choose_configs(
             set_data_root(cfg, data_root)
         return load(cfg)
 
-    of_demo = ldae is None and not ldae_checkpoints
-    configs = dict(ldae=load(ldae or LDAE_CONFIG) if ldae or of_demo else stored(ldae_checkpoints[0]))
-    if mae or of_demo and not mae_checkpoints:
-        configs['mae'] = load(mae or MAE_CONFIG)
+    by_default = ldae is None and not ldae_checkpoints
+    configs = dict(ldae=load(ldae or defaults[0]) if ldae or by_default else stored(ldae_checkpoints[0]))
+    if mae or by_default and not mae_checkpoints:
+        configs['mae'] = load(mae or defaults[1])
     elif mae_checkpoints:
         configs['mae'] = stored(mae_checkpoints[0])
     elif (derived := mae_like(configs['ldae'], load_config(MAE_BASE))) is not None:

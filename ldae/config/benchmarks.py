@@ -16,7 +16,7 @@ from ldae.registry import DATASETS, MODELS
 from ldae.utils.errors import ConfigError
 
 from .reading import LOADERS, pipeline_of
-from .scale import is_linear, replace_data, scale_pipelines, scale_schedule
+from .scale import is_linear, replace_data, scale_pipelines, scale_schedule, size_mae, tune_mae
 
 #: Fewest steps of an epoch, below which the batch is made smaller: 90 epochs make at least 700 steps.
 STEPS = 8
@@ -221,22 +221,12 @@ def mae_like(cfg: Config, base: Config) -> Config | None:
         return None
     size, patch, channels = (geometry[name] for name in ('img_size', 'patch_size', 'in_channels'))
     sizes = {key: sizes[key] for key in ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')}
-    decoder, encoder = base.model.neck, base.model.backbone
-    encoder.update(arch=ConfigDict(sizes), img_size=size, patch_size=patch, patch_cfg=ConfigDict(in_channels=channels))
-    if sizes['embed_dims'] <= decoder.decoder_embed_dim:
-        decoder.update(decoder_embed_dim=sizes['embed_dims'], decoder_num_heads=sizes['num_heads'])
-    decoder.decoder_depth = min(decoder.decoder_depth, sizes['num_layers'])
-    decoder.update(num_patches=(size // patch) ** 2, patch_size=patch, in_chans=channels, embed_dim=sizes['embed_dims'])
-    base.model.head.update(patch_size=patch, in_channels=channels)
+    size_mae(base.model, ConfigDict(sizes), size, patch, channels)
     for name in ('data_root', 'data_preprocessor', 'train_dataloader', 'param_scheduler', 'train_cfg', 'auto_scale_lr'):
         if name in cfg:
             base[name] = copy.deepcopy(cfg[name])
     base.test_dataloader = copy.deepcopy(cfg.get('val_dataloader') or cfg.get('test_dataloader'))
-    base.test_cfg, base.test_evaluator = dict(), []
-    optimizer = base.optim_wrapper.optimizer
-    base.optim_wrapper.type = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    base.optim_wrapper.pop('loss_scale', None)
-    optimizer.lr = 1.5 * cfg.optim_wrapper.optimizer.lr
+    tune_mae(base, cfg.optim_wrapper)
     hooks = {name: hook for name, hook in cfg.default_hooks.items() if name in base.default_hooks}
     base.merge_from_dict(dict(default_hooks=copy.deepcopy(hooks)))
     return Config(base._cfg_dict.to_dict())

@@ -16,6 +16,10 @@ from .reading import LOADERS, read_config, walk_dicts
 PAPER_SIZE, PAPER_EPOCHS = 256, 400
 #: Named sizes by width, for encoders and decoders that a row cuts elsewhere.
 NAME_OF_WIDTH = {768: ('base', 12), 1024: ('half-large', 12)}
+#: mmpretrain's short names of sizes.
+SHORT_NAMES = {'b': 'base', 'l': 'large'}
+#: Of MAE's learning rate to l-DAE's, in the papers' recipes.
+RATE_OF_MAE = 1.5
 # What a scale's file and its dict `scale` must hold.
 REQUIRED = ('scale', *LOADERS, 'optim_wrapper', 'auto_scale_lr')
 RULES = ('img_size', 'patch_size', 'in_channels', 'num_classes', 'latent_dims', 'archs', 'epochs', 'tokenizer_epochs')
@@ -62,7 +66,7 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
       their own optimizer.
 
     Args:
-        cfg: A pre-training, tokenizer or benchmark config, changed in place. What its row is about stays: targets, noise, labels,
+        cfg: A pre-training (of MAE too), tokenizer or benchmark config, changed in place. What its row is about stays: targets, noise, labels,
             augmentation, tokenizer, sizes relative to each other.
         scale: A name in ``configs/scales``, or a path.
 
@@ -75,15 +79,22 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
         return _scale_benchmark(cfg, path)
     file = read_scale(path)
     rules = file.scale
-    _scale_model(cfg.model, rules, path)
-    _set_timestep(cfg, rules)
+    if is_mae(cfg):
+        arch = ConfigDict(scaled_arch(cfg.model.backbone.arch, rules.archs, path))
+        size_mae(cfg.model, arch, rules.img_size, rules.patch_size, rules.in_channels)
+    else:
+        _scale_model(cfg.model, rules, path)
+        _set_timestep(cfg, rules)
     replace_data(cfg, file, file.scale.img_size)
     cfg.auto_scale_lr = copy.deepcopy(file.auto_scale_lr)
     if trains_tokenizer(cfg):
         kind = cfg.model.tokenizer.type
         scale_schedule(cfg, _lookup(rules.tokenizer_epochs, kind, f'{path}: scale.tokenizer_epochs'))
     else:
-        cfg.optim_wrapper = copy.deepcopy(file.optim_wrapper)
+        if is_mae(cfg):
+            tune_mae(cfg, file.optim_wrapper)
+        else:
+            cfg.optim_wrapper = copy.deepcopy(file.optim_wrapper)
         scale_schedule(cfg, round(cfg.train_cfg.max_epochs * rules.epochs / PAPER_EPOCHS))
     hooks = {name: hook for name, hook in file.get('default_hooks', {}).items() if name in cfg.default_hooks}
     cfg.merge_from_dict(dict(default_hooks=hooks))
@@ -94,6 +105,37 @@ def _name_scale(cfg: Config, path: Path) -> Config:
     cfg.scale = path.stem
     cfg.setdefault('work_dir', f'./work_dirs/{path.stem}/{Path(cfg.filename or "run").stem}')
     return cfg
+
+
+def is_mae(cfg: Config) -> bool:
+    """Whether a config pre-trains mmpretrain's MAE."""
+    return str(cfg.get('model', {}).get('type')).removeprefix('mmpretrain.') == 'MAE'
+
+
+def size_mae(model: ConfigDict, arch: ConfigDict, img_size: int, patch_size: int, in_channels: int) -> None:
+    """Give an MAE an encoder of a size in numbers, and a decoder as wide and deep as that, up to its own."""
+    encoder, decoder = model.backbone, model.neck
+    encoder.update(arch=arch, img_size=img_size, patch_size=patch_size, patch_cfg=ConfigDict(in_channels=in_channels))
+    if arch.embed_dims <= decoder.decoder_embed_dim:
+        decoder.update(decoder_embed_dim=arch.embed_dims, decoder_num_heads=arch.num_heads)
+    decoder.decoder_depth = min(decoder.decoder_depth, arch.num_layers)
+    decoder.update(
+        num_patches=(img_size // patch_size) ** 2,
+        patch_size=patch_size,
+        in_chans=in_channels,
+        embed_dim=arch.embed_dims,
+    )
+    model.head.update(patch_size=patch_size, in_channels=in_channels)
+
+
+def tune_mae(cfg: Config, optim_wrapper: ConfigDict) -> None:
+    """Train an MAE as an l-DAE is trained: with its own optimizer at :data:`RATE_OF_MAE` times that one's rate, on images to
+    test on which nothing validates, since MAE can't be."""
+    cfg.optim_wrapper.type = optim_wrapper.get('type', 'OptimWrapper')
+    cfg.optim_wrapper.pop('loss_scale', None)
+    cfg.optim_wrapper.optimizer.lr = RATE_OF_MAE * optim_wrapper.optimizer.lr
+    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    cfg.test_cfg, cfg.test_evaluator = dict(), []
 
 
 def is_benchmark(cfg: Config) -> bool:
@@ -162,11 +204,11 @@ def read_scale(path: Path) -> Config:
 def _check_scalable(cfg: Config, path: Path) -> None:
     if 'scale' in cfg:
         raise ConfigError(f'{cfg.filename} is of scale {cfg.scale} already: it cannot be brought to {path.stem} too')
-    known = cfg.get('model', {}).get('tokenizer') is not None or is_benchmark(cfg)
+    known = cfg.get('model', {}).get('tokenizer') is not None or is_mae(cfg) or is_benchmark(cfg)
     if not known or 'pipeline' not in cfg.train_dataloader.dataset:
         raise ConfigError(
-            f'{cfg.filename} cannot be brought to scale {path.stem}: it is not an l-DAE, tokenizer or benchmark config of the '
-            "paper's scale"
+            f'{cfg.filename} cannot be brought to scale {path.stem}: it is not an l-DAE, MAE, tokenizer or benchmark config of '
+            "the paper's scale"
         )
 
 
@@ -205,7 +247,7 @@ def scaled_arch(arch: str | Mapping, archs: Mapping, path: Path) -> dict:
     """The small network of a named size; of a dict with the width of a named size, as many of its blocks in proportion."""
     where = f'{path}: scale.archs'
     if isinstance(arch, str):
-        return dict(_lookup(archs, arch, where))
+        return dict(_lookup(archs, SHORT_NAMES.get(arch, arch), where))
     name, blocks = NAME_OF_WIDTH.get(arch['embed_dims'], (f'a width of {arch["embed_dims"]}', 1))
     small = _lookup(archs, name, where)
     return dict(small, num_layers=max(1, round(small['num_layers'] * arch['num_layers'] / blocks)))

@@ -4,10 +4,13 @@
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.registry import init_default_scope
 
 from ldae.cli import run_tool
 from ldae.config import configs_root, load_config
 from ldae.config.scale import apply_scale, find_scale, tokenizer_checkpoint
+from ldae.registry import MODELS
 from ldae.utils import ConfigError
 
 SCALES = sorted(path.stem for path in (configs_root() / 'scales').glob('*.py'))
@@ -199,12 +202,47 @@ def test_unknown_scale_offers_the_nearest():
         find_scale('fashion-mnist_subst')
 
 
+@pytest.mark.parametrize('scale', SCALES)
+@pytest.mark.parametrize(
+    ('mae', 'ldae'),
+    [
+        ('vit-b_256_400e', 'vit-b_pca_rrc'),
+        ('vit-half-l_256_1600e', 'vit-half-l_pca_rrc_1600e'),
+        ('vit-l_256_1600e', 'vit-l_pca_rrc_1600e'),
+    ],
+)
+def test_mae_comes_to_a_scale_as_the_ldae_beside_it(mae, ldae, scale):
+    mae, ldae = (load_config(f'ldae::{name}.py', scale=scale) for name in (f'mae/{mae}', f'ldae/{ldae}'))
+    for key in ('train_dataloader', 'data_preprocessor', 'auto_scale_lr', 'scale'):
+        assert mae[key] == ldae[key], key
+    assert mae.train_cfg.max_epochs == ldae.train_cfg.max_epochs
+    assert (mae.val_dataloader, mae.test_dataloader) == (None, ldae.test_dataloader)
+    encoder, tokenizer = mae.model.backbone, ldae.model.tokenizer
+    assert encoder.arch == ldae.model.backbone.arch
+    assert (encoder.img_size, encoder.patch_size) == (tokenizer.img_size, tokenizer.patch_size)
+    # MAE's own, at its place between the papers' rates: 1.5e-4 and 1e-4.
+    optimizer = mae.optim_wrapper.optimizer
+    assert optimizer.weight_decay == 0.05
+    assert optimizer.lr == pytest.approx(1.5 * ldae.optim_wrapper.optimizer.lr)
+
+
+@pytest.mark.parametrize('name', ['vit-b_300e', 'vit-l_1600e'])
+def test_mmpretrains_mae_comes_to_a_scale_too(name):
+    cfg = load_config(f'ldae::mae/{name}.py', scale=SUBSET)
+    init_default_scope('mmpretrain')
+    model = MODELS.build(cfg.model)
+    assert model.neck.decoder_pos_embed.shape[1] == 1 + 16
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[-1].end == {'vit-b_300e': 3, 'vit-l_1600e': 16}[name]
+    images = torch.randn(2, 1, 32, 32)
+    assert torch.isfinite(model(images, mode='loss', data_samples=None)['loss'])
+
+
 def test_a_config_is_scaled_once():
     with pytest.raises(ConfigError, match='already'):
         apply_scale(row('t3_5_original-image'), 'cifar10')
 
 
-@pytest.mark.parametrize('name', ['mae/vit-b_300e.py', 'ldae/fashion-mnist_pca.py'])
+@pytest.mark.parametrize('name', ['mae/demo_fashion-mnist.py', 'ldae/fashion-mnist_pca.py'])
 def test_what_has_no_scale_is_refused(name):
     with pytest.raises(ConfigError, match="of the paper's scale"):
         load_config(f'ldae::{name}', scale=SUBSET)
