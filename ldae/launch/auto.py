@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -22,6 +23,7 @@ from ldae.config import load_config
 from ldae.datasets import ImageFolder
 from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError
+from ldae.utils.device import use_device
 from ldae.utils.files import atomic_write_text
 from ldae.utils.rng import preserved_rng
 
@@ -122,6 +124,7 @@ def auto_scale(
         raise ConfigError(
             f'--scale auto measures one process: start ldae train once, then several processes with --scale {path}'
         )
+    use_device(options.get('device'))
     survey = look_at(data_root)
     choice = choose(
         survey, budget, lambda choice: seconds_per_image(config, survey, choice, **dict(options, resume=None))
@@ -187,7 +190,7 @@ def choose(survey: Survey, budget: float, measure: Callable[[Choice], float], mo
     Raises:
         ConfigError: The budget is too small for one pass.
     """
-    most = most or (256 if torch.cuda.is_available() else 64)
+    most = most or (256 if get_device() == 'cuda' else 64)
     batch = min(most, max(8, 2 ** (survey.images // 16).bit_length() // 2))
     needed = max(LEAST_EPOCHS * survey.images, LEAST_STEPS * batch)
     chosen, cost = None, 0.0
@@ -223,7 +226,7 @@ def seconds_per_image(config: str | Path, survey: Survey, choice: Choice, **opti
         # The least: whatever else the machine does comes on top of it, now and then.
         training = min(timed(step)[0] for _ in range(STEPS)) / len(images[: choice.batch_size])
     reading /= count * max(1, cfg.train_dataloader.num_workers)
-    return max(training, reading) if torch.cuda.is_available() else training + reading
+    return max(training, reading) if get_device() == 'cuda' else training + reading
 
 
 def _step_of(cfg: Config, images: torch.Tensor) -> Callable[[], object]:
@@ -233,13 +236,13 @@ def _step_of(cfg: Config, images: torch.Tensor) -> Callable[[], object]:
     )
     if getattr(getattr(model, 'tokenizer', None), 'needs_fit', False):
         model.tokenizer.fit([torch.randn(64, *images.shape[1:])])
-    model = model.to('cuda' if torch.cuda.is_available() else 'cpu').train()
+    model = model.to(get_device()).train()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     wrapper.initialize_count_status(model, 0, 10)
 
     def step() -> None:
         model.train_step(dict(inputs=images, data_samples=None), wrapper)
-        if torch.cuda.is_available():
+        if get_device() == 'cuda':
             torch.cuda.synchronize()
 
     return step

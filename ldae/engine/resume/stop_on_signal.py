@@ -3,9 +3,9 @@
 
 import os
 import signal
-import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 
 import torch
@@ -64,8 +64,9 @@ class StopOnSignalHook(LDAEHook):
         if self.caught is None:
             self.caught, self._caught_at = number, time.monotonic()
             if get_rank() == 0:
-                # What prints may be what was interrupted.
-                os.write(sys.__stderr__.fileno(), NOTICE.format(signal.Signals(number).name).encode())
+                # What prints may be what was interrupted; and there may be no terminal any more.
+                with suppress(OSError):
+                    os.write(2, NOTICE.format(signal.Signals(number).name).encode())
         elif time.monotonic() - self._caught_at > (ALONE if self._group is None else LAUNCHED):
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
