@@ -179,7 +179,33 @@ def as_list(value: object) -> list:
     return value if isinstance(value, list) else [value]
 
 
-AT_IMPORT = (silence_missing_mmcv_operators, bound_log_history, format_configs_once)
+def import_no_module_by_a_bare_name() -> None:
+    """mmengine < 0.11: a ``type`` without a dot that isn't registered is imported as a module, which runs any such file."""
+    from mmengine.registry import registry
+
+    def needing_a_dot(original: Callable) -> Callable:
+        return lambda name: original(name) if '.' in name else None
+
+    wrap_once(registry, 'get_object_from_string', needing_a_dot)
+
+
+def check_read_checkpoints_by(check: Callable[[object, str], None]) -> None:
+    """mmengine < 0.11: ``Runner.resume`` runs the text ``meta['config']`` of a checkpoint as a program, and uses notes in it
+    as paths. ``check(content, filename)`` sees each checkpoint first."""
+    from mmengine.runner import runner
+
+    def checking(original: Callable) -> Callable:
+        def load_checkpoint(filename: str, *args, **kwargs) -> object:
+            content = original(filename, *args, **kwargs)
+            check(content, filename)
+            return content
+
+        return load_checkpoint
+
+    wrap_once(runner, '_load_checkpoint', checking)
+
+
+AT_IMPORT = (silence_missing_mmcv_operators, bound_log_history, format_configs_once, import_no_module_by_a_bare_name)
 
 
 def apply(find_config: Callable[[str], Path]) -> None:

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models by name, by config, or by what their checkpoint says of itself."""
 
-import ast
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -19,6 +17,7 @@ from ldae.config.loading import load_config
 from ldae.config.paths import list_configs
 from ldae.config.reading import walk_dicts
 from ldae.config.scale import apply_scale
+from ldae.config.stored import ADVICE, read_stored_config
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
 from ldae.utils.checkpoints import read_checkpoint, report_keys
@@ -51,7 +50,8 @@ def get_model(
 
     Args:
         model: A name of :func:`list_models` or an unmistakable last part of one, a config file, ``'ldae::...'``, a
-            ``Config``, ``'timm::NAME'`` or ``'mmpretrain::NAME'``. None takes the config that ``checkpoint`` holds.
+            ``Config``, ``'timm::NAME'`` or ``'mmpretrain::NAME'``. None takes the config that ``checkpoint`` holds, as
+            data: it may name registered components only, so import the module that registers your own before.
         checkpoint: Its weights, all of them; without one they are initialised as for training.
         device: ``'auto'``, or None, takes the GPU if there is one; else its name, as ``'cpu'``, ``'cuda:1'``, ``'mps'``.
         scale: A scale to bring the config to (:func:`ldae.config.scale.apply_scale`).
@@ -75,7 +75,13 @@ def get_model(
         if pretrained:
             raise ConfigError(f'{model}: there are no weights to download: name a checkpoint')
         cfg = _find_config(model, content, checkpoint, scale, cfg_options)
-        built = _build(cfg, backbone, has_weights=content is not None)
+        try:
+            built = _build(cfg, backbone, has_weights=content is not None)
+        except Exception as error:
+            if model is not None or isinstance(error, ConfigError):
+                raise
+            why = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+            raise ConfigError(f'{checkpoint}: what its config describes cannot be built ({why}): {ADVICE}') from error
         _load(built, content, checkpoint)
     built.eval()
     return to_device(built, device)
@@ -117,50 +123,7 @@ def _find_config(
 
 def _stored_config(content: dict, checkpoint: str | os.PathLike) -> Config:
     meta = content.get('meta')
-    text = meta.get('cfg') if isinstance(meta, dict) else None
-    if not isinstance(text, str) or not text.strip():
-        raise ConfigError(f'{checkpoint} does not say by which config it was trained: name the config')
-    try:
-        return Config(parse_config(text), filename=None)
-    except (SyntaxError, ValueError) as error:
-        raise ConfigError(
-            f'{checkpoint}: the config that it holds cannot be read as data ({error}): name the config'
-        ) from error
-
-
-def parse_config(text: str) -> dict[str, Any]:
-    """A config's text as mmengine dumps it (``name = dict(...)``), read as data: nothing in it is run.
-
-    Raises:
-        ValueError: If it holds anything but assignments of constants, lists, tuples and dicts.
-    """
-    values = {}
-    for statement in ast.parse(text).body:
-        if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
-            raise ValueError(f'line {statement.lineno} is not an assignment to a name')
-        values[statement.targets[0].id] = _value(statement.value)
-    return values
-
-
-def _value(node: ast.expr) -> Any:
-    """The value of a literal, in which ``dict(a=1)`` is one too."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
-        entries = [_value(argument) for argument in node.args]
-        if len(entries) > 1 or not all(isinstance(entry, dict) for entry in entries):
-            raise ValueError(f'line {node.lineno} calls dict with more than names and a dict')
-        given = {keyword.arg: _value(keyword.value) for keyword in node.keywords}
-        # `**{...}` has no name.
-        spread = given.pop(None, {})
-        return {**(entries[0] if entries else {}), **spread, **given}
-    if isinstance(node, ast.Dict):
-        return {_value(key): _value(value) for key, value in zip(node.keys, node.values, strict=True) if key}
-    if isinstance(node, ast.List):
-        return [_value(item) for item in node.elts]
-    if isinstance(node, ast.Tuple):
-        return tuple(_value(item) for item in node.elts)
-    if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):
-        return float(node.id)
-    return ast.literal_eval(node)
+    return read_stored_config(meta.get('cfg') if isinstance(meta, dict) else None, checkpoint)
 
 
 def _build(cfg: Config, backbone: dict | None, has_weights: bool) -> nn.Module:

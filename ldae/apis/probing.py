@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, get_world_size, is_main_process
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from ldae.config import load_config, set_data_root
+from ldae.config import load_config, set_data_root, walk_dicts
 from ldae.config.packed import use_packed_data
+from ldae.config.reading import LOADERS
 from ldae.evaluation.probe import ProbeScores, probe_encoder
 from ldae.evaluation.probe_figures import FILES, write_probe
 from ldae.evaluation.protocol import PROTOCOL, Protocol
@@ -139,11 +141,24 @@ def _data_config(model: nn.Module, data: str | Path | None, data_root: str | Pat
         cfg = load_config(data, scale=scale)
     elif cfg is None or cfg.get('train_dataloader') is None:
         raise ConfigError('the model has no images of its own: name a config that has with --data')
+    elif cfg.filename is None and data_root is None:
+        _tell_of_own_images(cfg)
     if data_root is not None:
         set_data_root(cfg, data_root)
     use_packed_data(cfg)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     return cfg
+
+
+def _tell_of_own_images(cfg: Config) -> None:
+    """Say where the images lie that the checkpoint names, and which nobody else has; it may not name another machine."""
+    nodes = list(walk_dicts([cfg.get(name) for name in LOADERS]))
+    if any(node.get('backend_args') or '://' in str(value) for node in nodes for value in node.values()):
+        raise ConfigError(
+            'the images that the checkpoint names are not on this machine: name a folder with --data-root'
+        )
+    if roots := {str(node['data_root']): 0 for node in nodes if node.get('data_root')}:
+        print_log(f'Images are read where the checkpoint says: {", ".join(roots)}', 'current')
 
 
 def _fit_tokenizer(model: nn.Module, data: Config) -> None:

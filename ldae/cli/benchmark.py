@@ -4,7 +4,14 @@
 import argparse
 from collections.abc import Sequence
 
-from .options import add_compute_options, add_config_options, add_launcher_options, launch_options, make_parser
+from .options import (
+    add_compute_options,
+    add_config_options,
+    add_import,
+    add_launcher_options,
+    launch_options,
+    make_parser,
+)
 from .probe import start_processes
 
 
@@ -21,6 +28,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_config_options(parser)
     add = parser.add_argument
     add('checkpoint', help='checkpoint of a pre-training run')
+    add_import(parser)
     add('--work-dir', metavar='DIR', help='folder for logs and the result (work_dirs/CONFIG)')
     add('--epochs', type=int, metavar='N', help="at least 2, instead of the config's")
     add('--resume', action='store_const', const='auto', help='continue from the last checkpoint of the work dir')

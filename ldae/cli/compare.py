@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .options import add_study_options, make_parser, run_study, study_options
+from .options import add_import, add_study_options, make_parser, run_study, study_options
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -24,6 +24,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--mae', metavar='CONFIG', help="the same of MAE (the checkpoints', the demo's, or one like --ldae)")
     for name in ('ldae', 'mae'):
         add(f'--{name}-checkpoints', nargs='+', type=Path, metavar='FILE', help='trained before, one a seed')
+    add_import(parser)
     add('--scale', metavar='NAME', help='bring both configs, ViT-B by default, to a scale, as tools/train.py does')
     add('--no-pixels', action='store_true', help='leave the raw pixels out')
     add_study_options(parser, [0, 1, 2], 'work_dirs/compare', '{ldae,mae}/seedN')

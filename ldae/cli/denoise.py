@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ldae.utils import ConfigError, check_range
 
-from .options import add_compute_options, make_parser
+from .options import add_compute_options, add_import, make_parser
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
 
@@ -25,6 +25,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--t', nargs='+', type=int, default=[100, 300, 600], metavar='T', help='time steps (100 300 600)')
     add('--out', required=True, metavar='FILE', help=f'picture to write ({", ".join(SUFFIXES)})')
     add('--config', metavar='FILE', help="the checkpoint's config (the one that it holds)")
+    add_import(parser)
     add('--num-images', type=int, default=8, metavar='N', help='rows at most, of different folders (8)')
     add('--seed', type=int, default=0, help='of the noise (0)')
     add_compute_options(parser, 'fp32')

@@ -4,7 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
-from .options import make_parser
+from .options import add_import, make_parser
 
 FORMATS = ('mmpretrain', 'timm', 'hf', 'onnx')
 
@@ -22,6 +22,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--to', required=True, choices=FORMATS, help='library or format')
     add('--out', required=True, metavar='PATH', help='file to write (.pth for mmpretrain, .onnx), or folder (timm, hf)')
     add('--config', metavar='FILE', help="the checkpoint's config (the one that it holds)")
+    add_import(parser)
     add('--timestep', type=int, metavar='T', help="t to merge (the config's, 10 by default)")
     add('--img-size', type=int, metavar='N', help="height and width in pixels (the config's)")
     add(

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from mmengine.config import DictAction
@@ -38,7 +39,8 @@ def make_parser(tool: str, description: str, example: str) -> argparse.ArgumentP
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """``config``, ``--scale``, ``--cfg-options`` and ``--data-root``."""
-    parser.add_argument('config', help='a config file, or the name of one that ships with ldae, as vit-b_pca')
+    about = 'a config file, which is a program, or the name of one that ships with ldae, as vit-b_pca'
+    parser.add_argument('config', help=about)
     parser.add_argument(
         '--scale',
         metavar='NAME',
@@ -73,6 +75,25 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     """``--device``."""
     about = 'auto, cpu, cuda or mps (auto: the GPU if there is one)'
     parser.add_argument('--device', default='auto', metavar='NAME', help=about)
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """``--import``, of what reads a checkpoint: its config is data, and imports nothing."""
+    about = (
+        'register the components of your own that the checkpoint names: a *config* is a program, a checkpoint is not'
+    )
+    parser.add_argument('--import', dest='imports', action='append', type=imported, metavar='MODULE', help=about)
+
+
+def imported(name: str) -> str:
+    """Import a module, also of the working directory."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        import_module(name)
+    except ImportError as error:
+        raise argparse.ArgumentTypeError(f'{name} cannot be imported: {error}') from error
+    return name
 
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:

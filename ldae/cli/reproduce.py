@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import add_device, make_parser
+from .options import add_device, add_import, make_parser
 
 if TYPE_CHECKING:
     from ldae.engine.non_finite.reproduce import Findings
@@ -28,6 +28,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add('folder', metavar='DIR', help='what training wrote: WORK_DIR/non_finite/iter_N')
     add('--rank', type=int, metavar='N', help="only that process's batch (all)")
+    add_import(parser)
     add_device(parser)
     return parser.parse_args(argv)
 

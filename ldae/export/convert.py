@@ -129,10 +129,11 @@ def _random_images(vit: PlainViT) -> Tensor:
 
 
 def validation_images(model: nn.Module, img_size: int, count: int = NUM_PICTURES) -> Tensor | None:
-    """Some images (n, C, H, W) of the config's validation set, as the model takes them; None where it isn't at hand."""
+    """Some images (n, C, H, W) of the config's validation set, as the model takes them; None where it isn't at hand, or
+    a folder that only the checkpoint names."""
     cfg = getattr(model, '_config', None) or Config()
     loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
-    if not loader:
+    if not loader or cfg.filename is None and loader['dataset'].get('data_root'):
         return None
     try:
         dataset = DATASETS.build(loader['dataset'])

@@ -29,6 +29,7 @@ from ldae.engine import (
     StopOnSignalHook,
 )
 from ldae.engine.resume.checkpoint_files import latest_checkpoint
+from ldae.engine.resume.checkpoint_notes import clean_checkpoint
 from ldae.engine.resume.loops import resumable
 from ldae.engine.speed.sharding import prepare_sharding
 from ldae.evaluation.probe_data import num_classes
@@ -57,6 +58,7 @@ def build_runner(cfg: Config) -> Runner:
     _leave_hooks_out(cfg)
     _use_our_hooks(cfg)
     compat.write_checkpoints_by(atomic_save)
+    compat.check_read_checkpoints_by(clean_checkpoint)
     compat.merge_equal_param_groups()
     if cfg.get('launcher', 'none') != 'none':
         _start_processes(cfg)

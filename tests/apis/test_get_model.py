@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from ldae.apis import get_model, list_models, load_config_of
-from ldae.apis.models import parse_config
 from ldae.config import configs_root, load_config
+from ldae.config.stored import parse_config
 from ldae.models import LDAE
 from ldae.registry import MODELS
 from ldae.utils import ConfigError

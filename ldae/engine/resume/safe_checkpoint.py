@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints that hold all that is needed to go on from any step, and are deleted only when the next one is safe."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +15,8 @@ from ldae.registry import HOOKS
 from ldae.utils import Choice, ConfigError, PositiveInt, checked
 
 from .checkpoint_files import write_pointer
+from .checkpoint_notes import STEP_FILE, is_own_file
 from .loops import EPOCH, STEP, VALIDATION, Resumable
-
-STEP_FILE = 'iter_{}.pth'
 
 
 @HOOKS.register_module()
@@ -165,8 +165,10 @@ class SafeCheckpointHook(LDAEHook, CheckpointHook):
         return False
 
     def _delete(self, names: list[str | None]) -> None:
-        if is_main_process():
-            for name in filter(None, names):
+        # They may be notes of a resumed checkpoint, which is a stranger's perhaps.
+        own = re.compile('.*'.join(map(re.escape, self.filename_tmpl.split('{}'))))
+        for name in filter(None, names if is_main_process() else ()):
+            if is_own_file(name) or isinstance(name, str) and own.fullmatch(name) and Path(name).name == name:
                 Path(self.out_dir, name).unlink(missing_ok=True)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:

@@ -6,6 +6,8 @@ import logging
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
+from ldae.utils import ConfigError
+
 #: How messages of mmengine begin that say nothing of this run, or, in hundreds of lines, what the log file keeps.
 ROUTINE = (
     f'\n{"-" * 60}\nSystem environment:',
@@ -31,6 +33,18 @@ class BriefRunner(Runner):
             if level > logging.DEBUG:
                 handler.addFilter(is_of_this_run)
         return logger
+
+    def resume(self, filename: str, *args, **kwargs) -> None:
+        try:
+            super().resume(filename, *args, **kwargs)
+        except (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            why = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+            raise ConfigError(
+                f'{filename} cannot be resumed from ({why}): use the one before it, or begin anew with its weights, '
+                f'--cfg-options load_from={filename}'
+            ) from error
 
 
 def console_handlers(logger: logging.Logger) -> list[logging.Handler]:
