@@ -15,6 +15,7 @@ TINY = {
     'knn.py': '--train 300 --test 100 --width 8 --k 5 20 --runs 1',
     'latent_cache.py': '--size tiny --batch-size 2 --images 4 --rounds 1',
     'masked.py': '--steps 1 --cost-only',
+    'networks.py': '--networks 1 --values 100 --steps 1',
     'pca_fit.py': '--img-size 32 --patch-size 8 --batch-size 32 --images 64 --runs 1',
     'probe.py': '--images 60 --timesteps 10 300 --settings 8 --epochs 1',
     'runner_overhead.py': '--batch-sizes 4 --steps 2',
@@ -26,7 +27,7 @@ TINY = {
 PEERS = 'float32 products|plain loop of timm layers|training time|bare product|feature pass|a step of MAE'
 PEERS += "|encoding images|mmpretrain's pipeline"
 PEERS += "|torch's own loader"
-PEERS += '|bare loop|bare copy|processes that do not talk'
+PEERS += '|the smallest network|bare loop|bare copy|processes that do not talk'
 
 
 def test_every_program_is_run_here():
