@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+JOURNEY ?= work_dirs/journey
 STAMP := $(VENV)/.installed
 # Where no NVIDIA GPU is seen, torch comes from here if that answers: PyPI's for Linux brings CUDA, 5 GB. Empty: from PyPI.
 CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 ANSWERS := import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=10)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults test-e2e pages lint format clean
+.PHONY: help install demo test test-faults test-e2e journey pages lint format clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +37,9 @@ test-faults: $(STAMP)  ## Run the tests that kill runs, fill disks and hand in b
 
 test-e2e: $(STAMP)  ## Run the tests that start the launchers.
 	$(BIN)/python -m pytest tests/e2e
+
+journey: $(STAMP)  ## Go from a folder of photographs to an exported encoder by the documented commands (under 12 minutes on 2 cores).
+	$(BIN)/python tests/journey/journey.py --out $(JOURNEY) $(JOURNEY_OPTIONS)
 
 pages: $(STAMP)  ## Write the pages that are made from the configs.
 	$(BIN)/python docs/make_pages.py
