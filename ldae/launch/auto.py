@@ -258,7 +258,7 @@ def timed(function: Callable[[], object]) -> tuple[float, object]:
 def shown(seconds: float) -> str:
     """A duration as ``--budget`` takes it: '90s', '5m', '2.5h'."""
     unit, length = next((pair for pair in (('h', 3600), ('m', 60)) if seconds >= 2 * pair[1]), ('s', 1))
-    return f'{seconds / length:.2g}{unit}' if unit != 's' else f'{seconds:.0f}s'
+    return f'{float(f"{seconds / length:.2g}"):g}{unit}' if unit != 's' else f'{seconds:.0f}s'
 
 
 def parse_duration(text: str) -> float:

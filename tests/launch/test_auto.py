@@ -116,10 +116,13 @@ def test_no_folder_is_one_line():
         look_at(None)
 
 
-@pytest.mark.parametrize(('text', 'seconds'), [('90s', 90), ('3m', 180), ('2h', 7200), ('0.5d', 43200)])
+@pytest.mark.parametrize(
+    ('text', 'seconds'), [('100m', 6000), ('7d', 604_800), ('90s', 90), ('3m', 180), ('2h', 7200), ('0.5d', 43200)]
+)
 def test_durations_are_read_and_shown(text, seconds):
     assert parse_duration(text) == seconds
     assert parse_duration(shown(seconds)) == pytest.approx(seconds, rel=0.05)
+    assert 'e+' not in shown(seconds)
 
 
 @pytest.mark.parametrize('text', ['', 'soon', '-3m', '0s', 'nanh', 'infh', '30'])
