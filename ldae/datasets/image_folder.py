@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any folder of images, with classes or without."""
 
-import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from mmpretrain.datasets import ImageNet
 from torch import Tensor
 
 from ldae.registry import DATASETS
-from ldae.utils import ConfigError, Seed, Share, checked
+from ldae.utils import ConfigError, PositiveInt, Seed, Share, checked
 
 from .load_image import REASONS, BadImageError, LoadImage, is_remote
 from .low_shot import Fraction, Split, part_of_each_class
@@ -51,7 +52,9 @@ class ImageFolder(ImageNet):
         fraction: Part of each class's images to keep, above 0 and up to 1: round(fraction * n) of n, at least one. None: all.
         fraction_seed: Chooses them; they depend on it and on the images' order alone.
         held_out: Share of each class's images, 0 to 1 and chosen by their names, that split 'val' has and 'train' hasn't, in a
-            folder without ``val/``. None: 'val' of a folder without splits is the whole folder.
+            folder without ``val/``: at least one of each class of two or more. None: 'val' of a folder without splits is the
+            whole folder.
+        min_edge: Decode large JPEGs at a part of their size, as :class:`ldae.LoadImage` does.
         fast_resize: Resize by torch where the pipeline says Pillow: faster, and some values differ a little.
         **kwargs: As in ImageNet (``pipeline``, ``indices``, ...).
 
@@ -74,6 +77,7 @@ class ImageFolder(ImageNet):
         fraction_seed: Seed = 0,
         held_out: Share | None = None,
         fast_resize: bool = False,
+        min_edge: PositiveInt | None = None,
         **kwargs,
     ) -> None:
         self.split = split
@@ -91,6 +95,13 @@ class ImageFolder(ImageNet):
                 raise ConfigError(f'ann_file={ann_file!r} is not a file in {root}')
             data_root = str(root)
         kwargs['pipeline'] = with_faster_steps(kwargs.get('pipeline', ()), by_torch=fast_resize)
+        if min_edge is not None:
+            kwargs['pipeline'] = [
+                dict(step, min_edge=min_edge) if step['type'] in ('LoadImage', 'ldae.LoadImage') else step
+                for step in kwargs['pipeline']
+            ]
+        if held_out is not None and not ann_file and local and not (root / 'meta' / f'{split}.txt').is_file():
+            ann_file = 'meta/train.txt' if (root / 'meta' / 'train.txt').is_file() else ''
         folder = 'train' if held_out is not None and (root / 'train').is_dir() else split
         prefix = kwargs.pop('data_prefix', '') or (_folder_of(root, folder, ann_file) if local else folder)
         super().__init__(
@@ -106,6 +117,9 @@ class ImageFolder(ImageNet):
                 hint = (
                     '; it holds packed ones: set dataset.type=ldae.PackedImages and collate_fn.type=ldae.batch_collate'
                 )
+            tables = [*Path(self.data_root).glob('*.csv')] if self.with_label and not is_remote(self.data_root) else []
+            if tables:
+                hint = f'; {tables[0].name} is not read: sort them by it, as docs/get_started.md#labels-in-a-table does'
             layout = 'one folder a class' if self.with_label else 'at any depth'
             raise ConfigError(
                 f'{self.img_prefix} holds no images ({layout}; {", ".join(sorted(self.extensions))}){hint}'
@@ -158,14 +172,17 @@ class ImageFolder(ImageNet):
         return [data_list[i] for i in keep.tolist()]
 
     def _without_held_out(self, data_list: list[dict]) -> list[dict]:
-        """The images of this split: of each folder, those whose names have the least hashes are held out."""
-        folders = defaultdict(list)
+        """The images of this split: of each class, those whose names have the least hashes are held out."""
+        classes = defaultdict(list)
         for info in data_list:
-            folder, _, name = info['img_path'].rpartition('/')
-            folders[folder].append((hashlib.sha256(name.encode(errors='surrogateescape')).digest(), info['img_path']))
+            folder, _, name = info['img_path'].removeprefix(f'{self.img_prefix}/').rpartition('/')
+            classes[folder.partition('/')[0]].append((sha256(os.fsencode(name)).digest(), info['img_path']))
+        if all(len(names) == 1 for names in classes.values()):  # nothing can be held out of any
+            classes = {'': [names[0] for names in classes.values()]}
         held_out = set()
-        for names in folders.values():
-            held_out.update(path for _, path in sorted(names)[: round(self.held_out * len(names))])
+        for names in classes.values():
+            count = max(1, round(self.held_out * len(names))) if len(names) > 1 and self.held_out else 0
+            held_out.update(path for _, path in sorted(names)[:count])
         return [info for info in data_list if (info['img_path'] in held_out) == (self.split != 'train')]
 
     def full_init(self) -> None:

@@ -3,7 +3,9 @@
 of time, written as a scale of the user's own."""
 
 import os
+import shlex
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,8 @@ from ldae.utils.device import use_device
 from ldae.utils.files import atomic_write_text
 from ldae.utils.rng import preserved_rng
 
-from .prepare import LaunchOptions, prepare
+from .memory import check_memory
+from .prepare import WRAPPERS, LaunchOptions, prepare
 
 FILENAME = 'auto_scale.py'
 SIDES = (32, 48, 64, 96, 128, 192, 256)
@@ -38,8 +41,12 @@ LEAST_EPOCHS, LEAST_STEPS, MOST_EPOCHS = 30, 2000, 1600
 #: Share of the budget that is planned for; the rest is for start, checkpoints, and whatever else the machine does.
 PLANNED = 0.85
 LEAST_IMAGES = 16
-#: Steps that are timed.
-STEPS = 6
+#: Images that the PCA is fitted to, at most: 32 000 patches or more.
+FITTED = 2000
+#: Steps that are timed, and seconds that these take together unless there are more of them.
+STEPS, TIMED = (5, 40), 1.5
+#: Pillow's modes of grey images.
+GREY = ('1', 'L', 'LA', 'I;16')
 #: Share of a folder's images that are kept for validation where it has no val/.
 HELD_OUT = 0.2
 
@@ -62,17 +69,26 @@ LADDER = (
 
 @dataclass
 class Survey:
-    """Contents of a folder of images; ``side`` is the median of the images' shorter sides, in pixels."""
+    """Contents of a folder of images; ``side`` is the median of the images' shorter sides, in pixels; ``notes`` say what of the
+    layout may not be as it was meant."""
 
     data_root: str
     images: int
     side: int
     classes: int
     has_val: bool
+    is_grey: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def trained(self) -> int:
+        """Images that aren't held out."""
+        return self.images if self.has_val else round(self.images * (1 - HELD_OUT))
 
     def __str__(self) -> str:
         classes = f'{self.classes:,} classes' if self.classes else 'no classes'
-        return f'{self.images:,} training images in {classes}, the shorter side {self.side} px in the middle'
+        kind = 'grey training images' if self.is_grey else 'training images'
+        return f'{self.images:,} {kind} in {classes}, the shorter side {self.side} px in the middle'
 
 
 @dataclass
@@ -126,12 +142,14 @@ def auto_scale(
         )
     use_device(options.get('device'))
     survey = look_at(data_root)
+    print_log(f'Data:  {survey}')
+    for note in survey.notes:
+        print_log(f'Note:  {note}')
     choice = choose(
         survey, budget, lambda choice: seconds_per_image(config, survey, choice, **dict(options, resume=None))
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(path, scale_text(survey, choice))
-    print_log(f'Data:  {survey}')
     print_log(f'Scale: {choice}')
     print_log(
         f'Time:  about {shown(choice.seconds)} for training. Written to {path}: edit it and train with --scale {path}'
@@ -146,7 +164,7 @@ def look_at(data_root: str | None) -> Survey:
     """Survey a folder of images: its listing, and the headers of 200 of them.
 
     Raises:
-        ConfigError: The folder is missing or holds no images, too few, or none that can be read.
+        ConfigError: The folder is missing or holds no images, too few, or none that can be read; or its classes lie deeper.
     """
     if data_root is None:
         raise ConfigError('--scale auto chooses for a folder of images: pass --data-root FOLDER')
@@ -156,27 +174,67 @@ def look_at(data_root: str | None) -> Survey:
     files = [Path(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))]
     if len(files) < LEAST_IMAGES:
         raise ConfigError(f'{root} has {len(files)} training images: at least {LEAST_IMAGES} are needed')
-    has_split = (root / 'train').is_dir()
-    folder = root / 'train' if has_split else root
-    classes = {file.relative_to(folder).parts[0] for file in files if file.parent != folder}
-    is_labelled = len(classes) > 1 and all(file.parent != folder for file in files)
-    side = round(median(_shorter_sides(files)))
-    return Survey(
-        str(root), len(files), side, len(classes) if is_labelled else 0, has_split and (root / 'val').is_dir()
-    )
+    has_val = (root / 'val').is_dir() or (root / 'meta' / 'val.txt').is_file()
+    classes, notes = _classes(root, dataset, files)
+    sides, modes = _headers(files)
+    is_grey = all(mode in GREY for mode in modes)
+    return Survey(str(root), len(files), round(median(sides)), classes, has_val, is_grey, tuple(notes))
 
 
-def _shorter_sides(files: list[Path], most: int = 200) -> list[int]:
-    sides = []
+def _classes(root: Path, dataset: ImageFolder, files: list[Path]) -> tuple[int, list[str]]:
+    """How many classes there are, 0 for none, and what should be said about them."""
+    if dataset.ann_file:
+        try:
+            labels = ImageFolder(str(root), 'train').get_gt_labels()
+        except ConfigError:  # a list of images alone
+            return 0, []
+        return len(set(labels.tolist())), []
+    folder = root / 'train' if (root / 'train').is_dir() else root
+    counts = Counter('' if file.parent == folder else file.relative_to(folder).parts[0] for file in files)
+    inner = Path(os.path.commonpath([file.parent for file in files]))
+    if (
+        folder == root != inner
+        and len({file.relative_to(inner).parts[0] for file in files}) > 1
+        and inner not in {file.parent for file in files}
+    ):
+        raise ConfigError(f'all images of {root} lie in folders of {inner}, its classes: pass --data-root {inner}')
+    if len(counts) == 1 or '' in counts:
+        tables = sorted(path for suffix in ('*.csv', '*.tsv') for path in root.glob(suffix))
+        return 0, [_about_table(tables[0])] if tables else []
+    notes, single = [], sum(count == 1 for count in counts.values())
+    if single:
+        notes.append(f'{single} of {len(counts)} classes have one image: none is left of them to validate or score on')
+    if any(len(file.relative_to(folder).parts) > 2 for file in files):
+        names = ', '.join(sorted(counts)[:3])
+        notes.append(f'the classes are the {len(counts)} folders at the top ({names}, ...), whatever lies in them')
+    return len(counts), notes
+
+
+def _about_table(table: Path) -> str:
+    """How to sort images by a table of labels: nothing here reads one."""
+    target = table.parent.absolute().with_name(f'{table.parent.absolute().name}_by_class')
+    separator = "','" if table.suffix == '.csv' else "$'\\t'"
+    places = [shlex.quote(str(path)) for path in (table.parent, table.name, target)]
+    command = (
+        'cd {0} && tail -n +2 {1} | while IFS={3} read -r file label rest; do mkdir -p {2}/"$label" && '
+        'ln "$file" {2}/"$label"/; done'
+    ).format(*places, separator)
+    return f'{table} is not read. Where its lines are file, label, this makes {target} to score on: ({command})'
+
+
+def _headers(files: list[Path], most: int = 200) -> tuple[list[int], list[str]]:
+    """Shorter sides and modes of some of the images."""
+    sides, modes = [], []
     for file in files[:: -(-len(files) // most)]:
         try:
             with Image.open(file) as image:
                 sides.append(min(image.size))
+                modes.append(image.mode)
         except Exception:  # whatever is in the file: training counts bad images and names them
             continue
     if not sides:
         raise ConfigError(f'none of {len(files)} images can be read, such as {files[0]}: see `ldae verify-dataset`')
-    return sides
+    return sides, modes
 
 
 def choose(survey: Survey, budget: float, measure: Callable[[Choice], float], most: int | None = None) -> Choice:
@@ -191,22 +249,28 @@ def choose(survey: Survey, budget: float, measure: Callable[[Choice], float], mo
         ConfigError: The budget is too small for one pass.
     """
     most = most or (256 if get_device() == 'cuda' else 64)
-    batch = min(most, max(8, 2 ** (survey.images // 16).bit_length() // 2))
-    needed = max(LEAST_EPOCHS * survey.images, LEAST_STEPS * batch)
+    batch = min(most, max(8, 2 ** (survey.trained // 16).bit_length() // 2))
+    images = survey.trained // batch * batch  # of an epoch
+    needed = max(LEAST_EPOCHS * images, LEAST_STEPS * batch)
     chosen, cost = None, 0.0
     for rung in LADDER:
         size = max([side for side in SIDES if side <= min(survey.side, 16 * rung.grid)], default=SIDES[0])
         candidate = Choice(rung, size, batch)
-        seconds = measure(candidate)
+        try:
+            seconds = measure(candidate)
+        except ConfigError:  # larger than the memory
+            if chosen is None:
+                raise
+            break
         if chosen is not None and needed * seconds > PLANNED * budget:
             break
         chosen, cost = candidate, seconds
-    epoch = survey.images * cost
+    epoch = images * cost
     chosen.epochs = min(int(PLANNED * budget / epoch), MOST_EPOCHS)
     chosen.seconds = chosen.epochs * epoch
     if not chosen.epochs:
         raise ConfigError(
-            f'--budget {shown(budget)} is less than one pass of the smallest network over {survey.images:,} images takes here, '
+            f'--budget {shown(budget)} is less than one pass of the smallest network over {images:,} images takes here, '
             f'{shown(epoch)}: give --budget {shown(LEAST_EPOCHS * epoch / PLANNED)}, or fewer images'
         )
     return chosen
@@ -223,8 +287,8 @@ def seconds_per_image(config: str | Path, survey: Survey, choice: Choice, **opti
         count = min(len(dataset), 2 * choice.batch_size)
         reading, images = timed(lambda: [dataset[i * len(dataset) // count]['inputs'] for i in range(count)])
         step = _step_of(cfg, torch.stack(images[: choice.batch_size]))
-        # The least: whatever else the machine does comes on top of it, now and then.
-        training = min(timed(step)[0] for _ in range(STEPS)) / len(images[: choice.batch_size])
+        step()  # the first one sets up
+        training = typical_seconds(step) / len(images[: choice.batch_size])
     reading /= count * max(1, cfg.train_dataloader.num_workers)
     return max(training, reading) if get_device() == 'cuda' else training + reading
 
@@ -236,6 +300,7 @@ def _step_of(cfg: Config, images: torch.Tensor) -> Callable[[], object]:
     )
     if getattr(getattr(model, 'tokenizer', None), 'needs_fit', False):
         model.tokenizer.fit([torch.randn(64, *images.shape[1:])])
+    check_memory(model, len(images), get_device(), cfg.optim_wrapper.type != WRAPPERS['fp32'])
     model = model.to(get_device()).train()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     wrapper.initialize_count_status(model, 0, 10)
@@ -253,6 +318,14 @@ def timed(function: Callable[[], object]) -> tuple[float, object]:
     start = time.perf_counter()
     result = function()
     return time.perf_counter() - start, result
+
+
+def typical_seconds(function: Callable[[], object]) -> float:
+    """The median of some calls."""
+    times: list[float] = []
+    while len(times) < STEPS[0] or sum(times) < TIMED and len(times) < STEPS[1]:
+        times.append(timed(function)[0])
+    return median(times)
 
 
 def shown(seconds: float) -> str:
@@ -291,7 +364,7 @@ scale = dict(
     img_size={size},
     patch_size={patch},
     num_classes={classes},
-    # Of patches of {patch} x {patch} x 3 values, the share that these are of the paper's 768.
+    # Of {values} values of a patch, the share that these are of the paper's 768.
     latent_dims={{{dims}}},
     archs={{
         'base': dict({arch}),
@@ -305,23 +378,31 @@ scale = dict(
     ),
 )
 
-images = dict(data_root=data_root{held_out})
+images = dict(data_root=data_root{options})
 train_dataloader = dict(batch_size={batch}, num_workers={workers}, dataset=images)
 val_dataloader = dict(batch_size={linear}, num_workers={workers}, dataset=dict(images, with_label={labelled}))
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(optimizer=dict(lr={lr}))
 auto_scale_lr = dict(base_batch_size={batch})
-default_hooks = dict(checkpoint=dict(interval={interval}), logger=dict(interval={log}))
+default_hooks = dict(
+    checkpoint=dict(interval={interval}), logger=dict(interval={log}), fit_tokenizer=dict(num_images={fitted})
+)
 '''
+
+
+def _reading(survey: Survey, choice: Choice) -> dict[str, object]:
+    """Options of the data set: a validation split where there is none, and large JPEGs decoded at a part of their size."""
+    options = {} if survey.has_val else dict(held_out=HELD_OUT)
+    return options | (dict(min_edge=2 * choice.img_size) if survey.side >= 4 * choice.img_size else {})
 
 
 def scale_text(survey: Survey, choice: Choice) -> str:
     """A choice as the file of a scale."""
-    values = choice.patch_size**2 * 3
+    values = choice.patch_size**2 * (1 if survey.is_grey else 3)  # grey is read as three equal channels
     rung = choice.rung
     arch = 'embed_dims={0}, num_layers={1}, num_heads={2}, feedforward_channels={3}'
-    steps = choice.epochs * max(1, survey.images // choice.batch_size)
+    steps = choice.epochs * max(1, survey.trained // choice.batch_size)
     return SCALE.format(
         name=Path(survey.data_root).name,
         survey=survey,
@@ -330,6 +411,7 @@ def scale_text(survey: Survey, choice: Choice) -> str:
         data_root=str(Path(survey.data_root).absolute()),
         size=choice.img_size,
         patch=choice.patch_size,
+        values=values,
         classes=max(2, survey.classes),
         dims=', '.join(f'{d}: {min(values, max(2, round(values * d / PATCH_DIM)))}' for d in LATENT_DIMS),
         arch=arch.format(rung.width, rung.depth, rung.heads, 4 * rung.width),
@@ -337,10 +419,11 @@ def scale_text(survey: Survey, choice: Choice) -> str:
         epochs=choice.epochs,
         linear=4 * choice.batch_size,
         batch=choice.batch_size,
-        held_out='' if survey.has_val else f', held_out={HELD_OUT}',
+        options=''.join(f', {name}={value}' for name, value in _reading(survey, choice).items()),
         workers=min(4, len(os.sched_getaffinity(0))),
         labelled=bool(survey.classes),
         lr=choice.lr,
+        fitted=FITTED,
         interval=max(1, choice.epochs // 10),
         log=max(1, min(100, steps // 100)),
     )

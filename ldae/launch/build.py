@@ -31,7 +31,7 @@ from ldae.engine import (
 from ldae.engine.resume.checkpoint_files import latest_checkpoint
 from ldae.engine.resume.checkpoint_notes import clean_checkpoint
 from ldae.engine.resume.loops import resumable
-from ldae.engine.speed.sharding import prepare_sharding
+from ldae.engine.speed.sharding import FullyShardedModel, prepare_sharding
 from ldae.evaluation.probe_data import num_classes
 from ldae.utils import ConfigError
 from ldae.utils.files import atomic_save
@@ -40,6 +40,7 @@ from ldae.utils.signals import end_workers
 
 from .batch import check_size
 from .dry_run import dry_run, explain_errors
+from .memory import check_memory
 
 RUN_NUMBERS = itertools.count(1)
 HOOKS_OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
@@ -72,6 +73,10 @@ def build_runner(cfg: Config) -> Runner:
     atexit.register(end_workers)
     if isinstance(runner._train_dataloader, dict):
         _build_train_data(runner)
+        if not isinstance(runner.model, FullyShardedModel):  # of which a process holds a part
+            half = not cfg.get('chosen_precision', 'precision fp32').startswith('precision fp32')
+            batch = runner._train_dataloader.batch_size or 1
+            check_memory(unwrapped(runner.model), batch, get_device(), half)
     _check_warm_up(runner)
     for kind in (RunSummaryHook, BadImagesHook, FirstStepsHook):
         runner.register_hook(kind())

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes that fit a folder, with times that are given instead of taken."""
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +60,11 @@ def by_cost(choice: Choice) -> float:
 def test_the_largest_network_is_taken_that_makes_its_passes_within_the_budget(images, side, minutes, rung, size, batch):
     found = choose(Survey('here', images, side, 10, True), 60 * minutes, by_cost, most=64)
     assert (found.rung, found.img_size, found.batch_size) == (LADDER[rung], size, batch)
-    assert found.seconds == pytest.approx(found.epochs * images * by_cost(found))
+    assert found.seconds == pytest.approx(found.epochs * (images // batch) * batch * by_cost(found))
     assert found.seconds <= 0.85 * 60 * minutes
     if rung:
         assert found.epochs >= 30
-        assert found.epochs * images >= 2000 * batch
+        assert found.epochs * (images // batch) >= 2000
 
 
 def test_a_budget_below_one_pass_is_one_line_with_one_that_is_enough():
@@ -79,8 +80,9 @@ def test_what_is_written_is_a_scale_that_configs_come_to(tmp_path, config):
     cfg = load_config(config, scale=path)
     tokenizer = cfg.model.tokenizer
     paper = 16 if 'd16' in config else 32
-    assert (tokenizer.img_size, tokenizer.patch_size, tokenizer.latent_dim) == (48, 6, round(108 * paper / 768))
+    assert (tokenizer.img_size, tokenizer.patch_size, tokenizer.latent_dim) == (48, 6, max(2, round(36 * paper / 768)))
     assert cfg.model.backbone.arch == dict(embed_dims=96, num_layers=3, num_heads=3, feedforward_channels=384)
+    assert (cfg.default_hooks.fit_tokenizer.num_images, tokenizer.in_channels) == (2000, 3)
     assert (cfg.train_cfg.max_epochs, cfg.train_dataloader.batch_size) == (50, 16)
     assert cfg.default_hooks.checkpoint.interval == 5
     sets = [
@@ -88,6 +90,7 @@ def test_what_is_written_is_a_scale_that_configs_come_to(tmp_path, config):
         for name in ('train', 'val', 'test')
     ]
     assert [len(part) for part in sets] == [52, 12, 12]
+    assert [part.data_root for part in sets] == [str(root)] * 3
     assert [part.with_label for part in sets] == [False, True, True]
 
 
@@ -109,6 +112,98 @@ def test_a_folder_with_too_few_images_is_one_line(tmp_path, count, message):
     (tmp_path / 'train').mkdir(exist_ok=True)
     with pytest.raises(ConfigError, match=message):
         look_at(str(tmp_path))
+
+
+def test_of_images_that_are_held_out_none_is_counted():
+    with_val = choose(Survey('here', 640, 64, 4, True), 600, by_cost, most=64)
+    without = choose(Survey('here', 800, 64, 4, False), 600, by_cost, most=64)
+    assert (with_val.epochs, with_val.seconds) == (without.epochs, without.seconds)
+
+
+def test_d_is_the_share_of_the_values_that_differ(tmp_path):
+    for grey, expected in ((False, 8), (True, 3)):  # of 192 and of 64: 32 / 768
+        survey = Survey(str(tmp_path), 100, 64, 0, True, grey)
+        assert f'32: {expected},' in scale_text(survey, Choice(LADDER[1], 64, 8))
+
+
+def test_large_pictures_are_decoded_at_a_part_of_their_size(tmp_path):
+    root = folder(tmp_path, 32, side=400)
+    (tmp_path / 'scale.py').write_text(scale_text(look_at(str(root)), Choice(LADDER[0], 64, 8)))
+    cfg = load_config('ldae::ldae/vit-b_pca.py', scale=tmp_path / 'scale.py')
+    options = {k: v for k, v in cfg.val_dataloader.dataset.items() if k != 'type'}
+    assert ImageFolder(**options).pipeline.transforms[0].min_edge == 128
+
+
+def images_in(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (40, 40), 'red').save(root / name)
+    return root
+
+
+def test_folders_of_folders_of_classes_are_one_line_with_the_folder_to_name(tmp_path):
+    root = images_in(tmp_path, *(f'photos/all/c{i % 4}/{i}.png' for i in range(20)))
+    with pytest.raises(
+        ConfigError, match=f'lie in folders of {root}/photos/all, its classes: pass --data-root {root}/photos'
+    ):
+        look_at(str(root))
+    found = look_at(str(root / 'photos' / 'all'))
+    assert (found.classes, found.notes) == (4, ())
+
+
+def test_classes_that_hold_folders_are_said(tmp_path):
+    found = look_at(str(images_in(tmp_path, *(f'y{i % 2}/d{i % 3}/{i}.png' for i in range(20)))))
+    assert found.classes == 2
+    assert found.notes == ('the classes are the 2 folders at the top (y0, y1, ...), whatever lies in them',)
+
+
+def test_classes_of_one_image_are_said_and_something_is_held_out_all_the_same(tmp_path):
+    root = images_in(tmp_path, *(f'c{i}/{i}.png' for i in range(20)))
+    assert look_at(str(root)).notes[0].startswith('20 of 20 classes have one image')
+    assert [len(ImageFolder(str(root), split, held_out=0.2)) for split in ('train', 'val')] == [16, 4]
+    images_in(root, 'c0/a.png', 'c0/b.png')
+    train, val = (ImageFolder(str(root), split, held_out=0.2) for split in ('train', 'val'))
+    assert (len(train), len(val)) == (21, 1)
+
+
+def test_the_command_that_sorts_images_by_a_table_makes_classes_of_them(tmp_path):
+    root = images_in(tmp_path / "Ann's photos", *(f'{i}.png' for i in range(20)))
+    lines = [f'{i}.png,label {i % 3},more' for i in range(20)]
+    (root / 'labels.csv').write_text('\n'.join(['file,label,other', *lines]) + '\n')
+    found = look_at(str(root))
+    assert found.classes == 0
+    (note,) = found.notes
+    subprocess.run(['bash', '-c', note[note.index('(cd') :]], check=True)
+    sorted_ones = look_at(f'{root}_by_class')
+    assert (sorted_ones.images, sorted_ones.classes, sorted_ones.notes) == (20, 3, ())
+    with pytest.raises(ConfigError, match=r'labels.csv is not read: .*get_started.md#labels-in-a-table'):
+        ImageFolder(str(root), 'train')
+
+
+def test_a_list_of_labels_has_classes_and_what_is_held_out_keeps_them(tmp_path):
+    root = images_in(tmp_path, *(f'{i}.png' for i in range(20)))
+    (root / 'meta').mkdir()
+    (root / 'meta' / 'train.txt').write_text('\n'.join(f'{i}.png {i % 5}' for i in range(20)))
+    found = look_at(str(root))
+    assert (found.images, found.classes, found.has_val) == (20, 5, False)
+    train, val = (ImageFolder(str(root), split, held_out=0.2) for split in ('train', 'val'))
+    paths = [{part.get_data_info(i)['img_path'] for i in range(len(part))} for part in (train, val)]
+    assert [len(part) for part in paths] == [16, 4]
+    assert not paths[0] & paths[1]
+    assert all(info % 5 == val.get_gt_labels()[i] for i, info in enumerate(int(Path(p).stem) for p in val_paths(val)))
+
+
+def val_paths(dataset: ImageFolder) -> list[str]:
+    return [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
+
+
+def test_a_network_larger_than_the_memory_is_passed_over():
+    def measure(choice):
+        if choice.rung.grid > 8:
+            raise ConfigError('too large')
+        return 1e-6
+
+    assert choose(Survey('here', 1000, 4000, 0, True), 1e6, measure).rung == LADDER[4]
 
 
 def test_no_folder_is_one_line():
