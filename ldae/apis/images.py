@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmpretrain.datasets import ImageNet
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ldae.datasets.load_image import MAX_ASPECT, MAX_PIXELS, decode, read_file
+from ldae.datasets.listing import list_images, tell
+from ldae.datasets.load_image import MAX_ASPECT, MAX_PIXELS, SUFFIXES, decode, read_file
 from ldae.datasets.low_shot import spread_over_classes
 from ldae.utils import ConfigError
 
-SUFFIXES = ImageNet.IMG_EXTENSIONS
 ARRAYS = 'uint8, uint16 (scaled to 8 bits), or floats in [0, 1]'
 SHAPES = {
     np.ndarray: '(H, W), (H, W, C) or (B, H, W, C) with C = 1, 3 (RGB) or 4 (RGBA)',
@@ -77,10 +76,12 @@ def _flat(images: Any) -> Iterator[tuple[str, Any]]:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = [file for file in sorted(path.rglob('*')) if file.suffix.lower() in SUFFIXES and file.is_file()]
-    if not files:
+    listing = list_images(path)
+    if not listing.files:
         raise ConfigError(f'{path} holds no images ({", ".join(SUFFIXES)})')
-    return files
+    if told := listing.left_out():
+        tell(told)
+    return sorted(path / file for file in listing.files)
 
 
 def _to_bgr(image: Any, name: str) -> np.ndarray:

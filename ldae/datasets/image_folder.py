@@ -15,7 +15,8 @@ from torch import Tensor
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError, PositiveInt, Seed, Share, checked
 
-from .load_image import REASONS, BadImageError, LoadImage, is_remote
+from .listing import Listing, is_hidden, list_images, listing_backend, tell
+from .load_image import REASONS, SUFFIXES, BadImageError, LoadImage, check_file, is_remote
 from .low_shot import Fraction, Split, part_of_each_class
 from .resize import with_faster_steps
 
@@ -64,6 +65,7 @@ class ImageFolder(ImageNet):
     """
 
     METAINFO = dict()  # no fixed classes: they are read from the folder
+    IMG_EXTENSIONS = SUFFIXES
 
     @checked
     def __init__(
@@ -88,7 +90,9 @@ class ImageFolder(ImageNet):
             raise ConfigError('ImageFolder.fraction is a part of each class: it needs with_label=True')
         root = Path(data_root).expanduser()
         local = not is_remote(data_root)
-        if local:
+        if not local:
+            listing_backend(data_root)
+        else:
             if not root.is_dir():
                 raise ConfigError(f'data_root={data_root!r} is not a folder: pass --data-root with a folder of images')
             if ann_file and not (root / ann_file).is_file():
@@ -109,9 +113,13 @@ class ImageFolder(ImageNet):
         )
 
     def _find_samples(self) -> list:
-        try:
-            samples = super()._find_samples()
-        except RuntimeError as error:
+        """Paths below the folder, with labels pairs (path, label), in the order of their names."""
+        listing = list_images(self.img_prefix, self.extensions)
+        samples = listing.files
+        if self.with_label:
+            self.folder_to_idx = {name: label for label, name in enumerate(listing.folders)}
+            samples = self._labelled(listing)
+        if not samples:
             hint = '; unlabelled images need with_label=False' if self.with_label else ''
             if (Path(self.img_prefix) / 'packed.json').is_file():
                 hint = (
@@ -123,17 +131,42 @@ class ImageFolder(ImageNet):
             layout = 'one folder a class' if self.with_label else 'at any depth'
             raise ConfigError(
                 f'{self.img_prefix} holds no images ({layout}; {", ".join(sorted(self.extensions))}){hint}'
-            ) from error
+            )
+        if told := listing.left_out():
+            tell(told)
         if self.with_label:
             self._check_classes()
         return samples
+
+    def _labelled(self, listing: Listing) -> list[tuple[str, int]]:
+        of_folder: dict[str, list[str]] = {name: [] for name in self.folder_to_idx}
+        loose = 0
+        for path in listing.files:
+            folder, _, below = path.partition('/')
+            loose += not below
+            if below:
+                of_folder[folder].append(path)
+        if self.CLASSES is not None and len(self.CLASSES) != len(of_folder):
+            raise ConfigError(
+                f'{self.img_prefix} has {len(of_folder)} class folders, and metainfo names {len(self.CLASSES)} classes'
+            )
+        if self.CLASSES is None:
+            self._metainfo['classes'] = tuple(of_folder)
+        if empty := [name for name, paths in of_folder.items() if not paths]:
+            shown = ', '.join(map(repr, empty[:5]))
+            tell(
+                f'{self.img_prefix}: {len(empty)} class folders hold no image that can be read: {shown}; they keep labels'
+            )
+        if loose:
+            tell(f'{self.img_prefix}: {loose} images lie outside of the class folders, and are left out')
+        return [(path, self.folder_to_idx[name]) for name, paths in of_folder.items() for path in paths]
 
     def _check_classes(self) -> None:
         # Labels are positions in the sorted list of folders, so another list means other labels.
         train = Path(self.data_root) / 'train'
         if is_remote(self.data_root) or not train.is_dir() or Path(self.img_prefix) == train:
             return
-        known = {folder.name for folder in train.iterdir() if folder.is_dir()}
+        known = {folder.name for folder in train.iterdir() if folder.is_dir() and not is_hidden(folder.name)}
         differ = sorted(known ^ set(self.folder_to_idx))
         if known and differ:
             raise ConfigError(
@@ -213,6 +246,9 @@ class ImageFolder(ImageNet):
     def _load(self, idx: int) -> dict:
         """A sample; whatever reader a pipeline has, a bad file is a BadImageError."""
         try:
+            path = self.get_data_info(idx)['img_path']
+            if type(next(iter(self.pipeline.transforms), None)).__name__ == 'LoadImageFromFile' and not is_remote(path):
+                check_file(path)  # as LoadImage does: mmcv's would wait at a pipe
             sample, cause = super().prepare_data(idx), None
         except BadImageError:
             raise

@@ -7,7 +7,8 @@ import os
 import stat
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -37,13 +38,29 @@ REASONS = (
     'cannot be read',
     'has too many pixels',
     'is too long and narrow',
+    'is too large a file',
+    'has too many parts, or scans for its size',
+    'is a TIFF of a kind that is not read: save it with 8 or 16 bits',
 )
+#: The formats that are read, by the names that Pillow has for them: no other is tried, whatever a file is called. Some of
+#: Pillow's run programs (EPS), some of OpenCV's say their size too late (PAM, HDR).
+FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'GIF', 'TIFF', 'WEBP', 'AVIF', 'JPEG2000', 'PPM', 'TGA')
+_suffixes = Image.registered_extensions()
+FORMATS = tuple(kind for kind in FORMATS if kind in Image.OPEN)
+#: How their files' names end, as far as this Pillow is built with them; an MPO is a JPEG with others after it.
+SUFFIXES = tuple(sorted(suffix for suffix, kind in _suffixes.items() if kind in (*FORMATS, 'MPO')))
 MAX_PIXELS = 89_478_485  # from here on Pillow warns of a decompression bomb
+MAX_BYTES = 1 << 30  # a sparse file says that it has any number
+# Chunks of a PNG or segments of a JPEG that hold no pixels: Pillow takes seconds for a million.
+MAX_PARTS = 10_000
+MAX_SCANS = 10  # of an image of MAX_PIXELS, more of smaller ones; each is decoded like an image
 MAX_ASPECT = 100  # resized by its short side, such an image would fill the memory
 PNG, CHECKED = b'\x89PNG\r\n\x1a\n', (b'IHDR', b'PLTE', b'IDAT')
 # Colour profiles and texts change no pixel here, and libpng complains of odd ones, on stderr and each time that it reads them.
 NEEDLESS = (b'iCCP', b'sRGB', b'gAMA', b'cHRM', b'iTXt', b'tEXt', b'zTXt')
 JPEG, END_OF_IMAGE, START_OF_SCAN = b'\xff\xd8\xff', b'\xff\xd9', b'\xff\xda'
+SEQUENTIAL, FRAMES = (0xC0, 0xC1), set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # segments that say the size
+TIFF = (b'II*\0', b'MM\0*')
 EXIF = b'Exif\0\0'
 # JPEG decoders compute 1/n of an image's size directly.
 REDUCED = {
@@ -87,11 +104,26 @@ def read_file(path: str, backend_args: dict | None = None) -> bytes:
     """The bytes of a file; raise :class:`BadImageError` if it isn't one or can't be read."""
     if is_remote(path) or backend_args:
         return fileio.get(path, backend_args=backend_args)
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise bad_image(path, 'is not a file')  # opening a pipe would wait for ever
+    with _explained(path):
+        check_file(path)
         with open(path, 'rb') as file:
             return file.read()
+
+
+def check_file(path: str) -> None:
+    """Raise :class:`BadImageError` for what can't be a file with an image in it, before it is opened."""
+    with _explained(path):
+        status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise bad_image(path, 'is not a file')  # opening a pipe would wait for ever
+    if status.st_size > MAX_BYTES:
+        raise bad_image(path, 'is too large a file')
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    try:
+        yield
     except (FileNotFoundError, NotADirectoryError) as error:
         raise bad_image(path, 'is a broken link' if os.path.islink(path) else 'does not exist') from error
     except PermissionError as error:
@@ -118,16 +150,19 @@ def decode(data: bytes, path: str = '', max_pixels: int = MAX_PIXELS, min_edge: 
     if not data:
         raise bad_image(path, 'is empty')
     is_jpeg = data.startswith(JPEG)
-    plain = is_jpeg and _is_plain_jpeg(data)
-    size = simplejpeg.decode_jpeg_header(data)[1::-1] if plain else _size(data, path)
-    _check_size(size, path, max_pixels)
+    if data.startswith(PNG):
+        data = _checked_chunks(data, path)
+    size, scans = _frame(data, path) if is_jpeg else (None, 1)
+    size = _size(data, path) if size is None else size
+    _check_size(size, scans, path, max_pixels)
     # Decoders make up what is missing, more or less of it by their version.
     if is_jpeg and _is_cut_off(data):
         raise bad_image(path, 'is truncated')
-    if data.startswith(PNG):
-        data = _checked_chunks(data, path)
+    if size is None:
+        raise bad_image(path, _unread(data))
+    plain = is_jpeg and _is_plain_jpeg(data)
     factor = 1
-    if is_jpeg and min_edge is not None and size is not None:
+    if is_jpeg and min_edge is not None:
         factor = next(n for n in REDUCED if n == 1 or min(size) >= n * min_edge)
     image = _decode_by_turbojpeg(data) if plain and factor == 1 else None
     image = _decode_by_opencv(data, REDUCED[factor]) if image is None else image
@@ -174,14 +209,32 @@ def _size(data: bytes, path: str) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            return Image.open(io.BytesIO(data)).size
+            return Image.open(io.BytesIO(data), formats=FORMATS).size
     except Image.DecompressionBombError as error:
         raise bad_image(path, 'has too many pixels') from error
     except Exception:  # a format that Pillow doesn't know, or a header that it can't read
         return None
 
 
-def _check_size(size: tuple[int, int] | None, path: str, max_pixels: int) -> None:
+def _frame(jpeg: bytes, path: str) -> tuple[tuple[int, int] | None, int]:
+    """(width, height), None if it isn't said, and how many scans a decoder passes through: one, unless the image is
+    progressive or its components come one by one."""
+    place, size, components, kind = 2, None, b'', 0
+    for _ in range(MAX_PARTS):
+        if not jpeg.startswith(b'\xff', place):
+            return size, jpeg.count(START_OF_SCAN)
+        if jpeg.startswith(START_OF_SCAN, place):
+            one = kind in SEQUENTIAL and jpeg[place + 4 : place + 5] == components
+            return size, 1 if one else jpeg.count(START_OF_SCAN)
+        if jpeg[place + 1 : place + 2] and jpeg[place + 1] in FRAMES:
+            kind, components = jpeg[place + 1], jpeg[place + 9 : place + 10]
+            height, width = (int.from_bytes(jpeg[place + i : place + i + 2], 'big') for i in (5, 7))
+            size = (width, height) if width and height else None
+        place += 2 + int.from_bytes(jpeg[place + 2 : place + 4], 'big')
+    raise bad_image(path, 'has too many parts, or scans for its size')
+
+
+def _check_size(size: tuple[int, int] | None, scans: int, path: str, max_pixels: int) -> None:
     """Judge before any pixel is decoded."""
     if size is None:
         return
@@ -189,6 +242,9 @@ def _check_size(size: tuple[int, int] | None, path: str, max_pixels: int) -> Non
         raise bad_image(path, 'has too many pixels')
     if max(size) > MAX_ASPECT * min(size):
         raise bad_image(path, 'is too long and narrow')
+    # A scan of few pixels takes its time as well.
+    if scans * (size[0] * size[1] + 10_000) > MAX_SCANS * max(max_pixels, MAX_PIXELS):
+        raise bad_image(path, 'has too many parts, or scans for its size')
 
 
 def _is_cut_off(jpeg: bytes) -> bool:
@@ -199,7 +255,7 @@ def _is_cut_off(jpeg: bytes) -> bool:
 
 def _checked_chunks(png: bytes, path: str) -> bytes:
     """The file without :data:`NEEDLESS` chunks, if all are there and those that hold pixels have the checksums that they say."""
-    kept, begin, start = [], 0, len(PNG)
+    kept, begin, start, parts = [], 0, len(PNG), 0
     while True:
         head = png[start : start + 8]
         if len(head) < 8:
@@ -209,6 +265,9 @@ def _checked_chunks(png: bytes, path: str) -> bytes:
             raise bad_image(path, 'is truncated')
         if head[4:] in CHECKED and zlib.crc32(png[start + 4 : end]) != int.from_bytes(png[end : end + 4], 'big'):
             raise bad_image(path, 'is damaged')
+        parts += head[4:] != b'IDAT'
+        if parts > MAX_PARTS:
+            raise bad_image(path, 'has too many parts, or scans for its size')
         if head[4:] in NEEDLESS:
             kept.append(png[begin:start])
             begin = end + 4
@@ -217,16 +276,21 @@ def _checked_chunks(png: bytes, path: str) -> bytes:
         start = end + 4
 
 
+def _unread(data: bytes) -> str:
+    is_tiff = data.startswith(TIFF)
+    return 'is a TIFF of a kind that is not read: save it with 8 or 16 bits' if is_tiff else 'is not a readable image'
+
+
 def _decode_by_pillow(data: bytes, path: str) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.mode in ('F', 'I'):
                 raise ValueError('no range of values is known')
             return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1].copy()
     except MemoryError:
         raise
     except Exception as error:  # its readers raise many kinds
-        reason = 'is truncated' if 'truncated' in str(error) else 'is not a readable image'
+        reason = 'is truncated' if 'truncated' in str(error) else _unread(data)
         raise bad_image(path, reason) from error
 
 

@@ -2,9 +2,8 @@
 """Read every image of a folder once, in several processes, and say which can't be read."""
 
 import os
-import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from ldae.utils import ConfigError, PositiveInt, checked
 
 from .image_folder import ImageFolder, describe_bad
+from .listing import list_images
 from .load_image import MAX_PIXELS, BadImageError, decode, read_file
 
 CHUNK = 32  # images a task
@@ -113,7 +113,8 @@ def verify_folder(
     max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
     bad = verify_files(paths, num_workers, max_pixels, strict, progress)
     listed = set(paths)
-    passed_over = [v for v in unlisted(dataset.img_prefix, dataset.extensions) if v.path not in listed]
+    others = list_images(dataset.img_prefix, dataset.extensions).not_files
+    passed_over = [Verdict(path, reason, listed=False) for path, reason in others if path not in listed]
     return Verification(dataset, bad, passed_over, unlabelled)
 
 
@@ -159,19 +160,6 @@ def verify_files(
     except BrokenProcessPool as error:
         raise ConfigError('a process that read images died (for want of memory?): use fewer --workers') from error
     return [Verdict(path, found[path]) for path in paths if path in found]
-
-
-def unlisted(folder: str, extensions: Sequence[str]) -> Iterator[Verdict]:
-    """Paths named like an image that aren't files, so that a data set passes over them in silence."""
-    for root, dirs, names in os.walk(folder):
-        for name in sorted(dirs + names):
-            path = os.path.join(root, name)
-            if not name.lower().endswith(tuple(extensions)):
-                continue
-            if not os.path.exists(path):
-                yield Verdict(path, 'is a broken link', listed=False)
-            elif not stat.S_ISREG(os.stat(path).st_mode):
-                yield Verdict(path, 'is not a file', listed=False)
 
 
 def annotation_lines(dataset: ImageFolder, bad: Sequence[Verdict]) -> list[str]:

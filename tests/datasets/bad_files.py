@@ -50,14 +50,21 @@ def sixteen_bits(pixels: np.ndarray, suffix: str) -> bytes:
     return cv2.imencode(suffix, pixels[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+
+
 def png_of_size(width: int, height: int) -> bytes:
     """A PNG whose header promises many pixels, in few bytes."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
-
     header = chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0))
     return b'\x89PNG\r\n\x1a\n' + header + chunk(b'IDAT', zlib.compress(bytes(1000))) + chunk(b'IEND', b'')
+
+
+def many_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan stands there so often."""
+    whole = encoded(PICTURE, 'JPEG', progressive=True)
+    last = whole[whole.rindex(b'\xff\xda') : -2]
+    return whole[:-2] + count * last + whole[-2:]
 
 
 def grey3(pixels: np.ndarray) -> np.ndarray:
@@ -97,6 +104,9 @@ UNUSUAL: dict[str, tuple[bytes, np.ndarray, int]] = {
     'on_its_side.png': (turned(8, 'PNG'), np.rot90(PIXELS), 0),
 }  # fmt: skip
 
+UNREAD = 'is a TIFF of a kind that is not read: save it with 8 or 16 bits'
+PARTS = 'has too many parts, or scans for its size'
+
 # name -> (bytes, reason)
 BAD: dict[str, tuple[bytes, str]] = {
     'empty': (b'', 'is empty'),
@@ -117,7 +127,21 @@ BAD: dict[str, tuple[bytes, str]] = {
     'noise': (np.random.default_rng(1).bytes(5000), 'is not a readable image'),
     'only_a_signature.png': (PNG[:8], 'is truncated'),
     'zip': (b'PK\x03\x04' + bytes(100), 'is not a readable image'),
-    'float.tiff': (encoded(Image.fromarray(PIXELS[..., 0] / np.float32(255)), 'TIFF'), 'is not a readable image'),
+    'float.tiff': (encoded(Image.fromarray(PIXELS[..., 0] / np.float32(255)), 'TIFF'), UNREAD),
+    'integers.tiff': (encoded(Image.fromarray(GREY.astype(np.int32)), 'TIFF'), UNREAD),
+    'many_scans.jpeg': (many_scans(100_000), PARTS),
+    'many_segments.jpeg': (JPEG[:2] + 20_000 * b'\xff\xfe\0\3a' + JPEG[2:], PARTS),
+    'many_texts.png': (PNG[:33] + 20_000 * chunk(b'tEXt', b'a\0b') + PNG[33:], PARTS),
+    'many_unknown_chunks.png': (PNG[:33] + 20_000 * chunk(b'abCd', b'a') + PNG[33:], PARTS),
+    'runs_a_program.eps': (
+        b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n',
+        'is not a readable image',
+    ),
+    'bomb.pam': (
+        b'P7\nWIDTH 60000\nHEIGHT 60000\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n',
+        'is not a readable image',
+    ),
+    'bomb.hdr': (b'#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 60000 +X 60000\n', 'is not a readable image'),
     'bomb.png': (png_of_size(60_000, 60_000), 'has too many pixels'),
     'smaller_bomb.png': (png_of_size(10_000, 10_000), 'has too many pixels'),
     'lying.ppm': (b'P6\n100000 100000\n255\n', 'has too many pixels'),
@@ -129,6 +153,11 @@ def make_link(path: Path) -> None:
     path.symlink_to(path.with_name('nowhere'))
 
 
+def make_sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 60 << 30)
+
+
 def make_loop(path: Path) -> None:
     path.symlink_to(path.name)
 
@@ -138,6 +167,7 @@ NO_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     'missing.jpg': (lambda path: None, 'does not exist'),
     'folder.jpg': (Path.mkdir, 'is not a file'),
     'pipe.jpg': (os.mkfifo, 'is not a file'),
+    'sparse.jpg': (make_sparse, 'is too large a file'),
     'link.jpg': (make_link, 'is a broken link'),
     'loop.jpg': (make_loop, 'cannot be read'),
     'no_folder/in_it.jpg': (lambda path: path.parent.write_text(''), 'does not exist'),
