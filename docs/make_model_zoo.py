@@ -41,7 +41,7 @@ SECTIONS = {
     'mae': (
         'MAE: pre-training',
         "For the same comparison. At 224 px they are mmpretrain's recipes; `256` marks those on l-DAE's data. They "
-        'use fp16, which needs a GPU: without one add `--amp` (bfloat16).',
+        'use fp16 on a GPU, without one what `--precision auto` chooses.',
     ),
     'benchmarks': (
         'Benchmarks of a pre-trained encoder',

@@ -66,6 +66,7 @@ def train(folder: Path, watched: bool = False, **launch: Any) -> dict:
         runner = build_runner(prepare(cfg, options))
         if watched:
             _speak_up(runner.logger)
+        runner.logger.info(runner.cfg.get('chosen_precision', ''))
         runner.train()
     last = folder / 'last_checkpoint'
     checkpoint = Path(last.read_text().strip()).name if last.is_file() else None
