@@ -97,7 +97,7 @@ def set_data_root(cfg: Config, data_root: str) -> None:
 
     A config without that variable has every ``data_root`` in it replaced.
     """
-    has_variable = 'data_root' in cfg
+    has_variable, data_root = 'data_root' in cfg, str(data_root)
     old = cfg.get('data_root')
     for node in walk_dicts(cfg._cfg_dict):
         if 'data_root' in node and (not has_variable or node['data_root'] == old):

@@ -60,9 +60,9 @@ MODELS_TO_FIT = dict(ldae='ldae_vit-b', mae='mae_vit-b_256')
 
 
 def benchmark(
-    config: str,
-    checkpoint: str,
-    scale: str | None = None,
+    config: str | Path,
+    checkpoint: str | Path,
+    scale: str | Path | None = None,
     cfg_options: dict | None = None,
     force: bool = False,
     epochs: int | None = None,
@@ -82,7 +82,7 @@ def benchmark(
     Raises:
         ConfigError: A config that isn't a benchmark, a checkpoint that doesn't fit it, or a result that is there already.
     """
-    launch = LaunchOptions(**options)
+    launch, config, checkpoint = LaunchOptions(**options), str(config), str(checkpoint)
     fitted = 'linear' if config == KNN else config
     name, cfg = benchmark_config(fitted, checkpoint, scale, cfg_options, launch.data_root, world_size(launch.launcher))
     if epochs is not None:

@@ -43,7 +43,7 @@ def evaluate(
     """
     cfg = config if isinstance(config, Config) else load_config(config, cfg_options, scale)
     options = LaunchOptions(**options)
-    runner = build_runner(_prepare_test(cfg, checkpoint, tta, pictures, options))
+    runner = build_runner(_prepare_test(cfg, str(checkpoint), tta, pictures, options))
     if options.precision is not None:
         _compute_in(runner.model, options.precision)
     if out and out_item != 'metrics':

@@ -44,9 +44,9 @@ class LaunchOptions:
         log_level: Of the console.
     """
 
-    work_dir: str | None = None
-    data_root: str | None = None
-    resume: str | None = None
+    work_dir: str | os.PathLike | None = None
+    data_root: str | os.PathLike | None = None
+    resume: str | os.PathLike | None = None
     precision: Precision | None = None
     device: str = 'auto'
     new_schedule: bool = False
@@ -66,6 +66,9 @@ class LaunchOptions:
         if self.amp and self.precision not in (None, 'bf16'):
             raise ConfigError(f'amp is precision bf16, which is not {self.precision}: leave one of them out')
         self.precision = 'bf16' if self.amp else self.precision
+        for name in ('work_dir', 'data_root', 'resume'):  # a config can't hold a path object
+            if isinstance(getattr(self, name), os.PathLike):
+                setattr(self, name, os.fspath(getattr(self, name)))
 
     @classmethod
     def of(cls, options: Any) -> 'LaunchOptions':

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
+import ldae
 from ldae.apis import get_model
 from ldae.cli import run_tool
 from ldae.config import configs_root, load_config
@@ -92,6 +93,13 @@ def test_the_score_is_the_share_of_test_images_that_the_kept_model_gets_right(ch
         scores = model.head(model.extract_feat(batch['inputs']))
     share = 100 * (scores.argmax(dim=1) == data.labels).double().mean()
     assert result(tmp_path)['top1'] == pytest.approx(float(share), abs=1e-4)
+
+
+def test_a_notebook_gives_paths(checkpoint, tmp_path):
+    options = {'train_dataloader.dataset.indices': 64, 'val_dataloader.dataset.indices': 64}
+    found = ldae.benchmark('linear', checkpoint, cfg_options=options, work_dir=tmp_path, epochs=2)
+    assert found['checkpoint'] == str(checkpoint)
+    assert found == result(tmp_path)
 
 
 def test_an_mae_is_scored_by_its_own_config(mae_checkpoint, tmp_path):

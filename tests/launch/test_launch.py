@@ -118,6 +118,16 @@ def test_resume_and_amp_and_no_validate():
     assert prepare(make_config(), LaunchOptions(resume='auto')).load_from is None
 
 
+def test_paths_become_texts_which_a_config_can_hold(tmp_path: Path):
+    cfg = make_config()
+    cfg.train_dataloader.dataset.data_root = 'old'
+    cfg = prepare(cfg, LaunchOptions(work_dir=tmp_path, data_root=tmp_path / 'data', resume=tmp_path / 'a.pth'))
+    assert [cfg.work_dir, cfg.data_root, cfg.load_from] == [
+        str(tmp_path / name).rstrip('/') for name in ('', 'data', 'a.pth')
+    ]
+    assert Config.fromstring(cfg.pretty_text, '.py').data_root == str(tmp_path / 'data')
+
+
 def test_worker_options():
     cfg = prepare(make_config(), LaunchOptions(no_pin_memory=True, no_persistent_workers=True))
     assert cfg.train_dataloader.pin_memory is False
