@@ -99,7 +99,7 @@ def test_a_notebook_gives_paths(checkpoint, tmp_path):
     options = {'train_dataloader.dataset.indices': 64, 'val_dataloader.dataset.indices': 64}
     found = ldae.benchmark('linear', checkpoint, cfg_options=options, work_dir=tmp_path, epochs=2)
     assert found['checkpoint'] == str(checkpoint)
-    assert found == result(tmp_path)
+    assert found == dict(result(tmp_path), file=str(tmp_path / 'benchmark.json'))
 
 
 def test_an_mae_is_scored_by_its_own_config(mae_checkpoint, tmp_path):
