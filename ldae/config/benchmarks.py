@@ -35,7 +35,9 @@ def is_folder(dataset: dict) -> bool:
     return str(dataset.get('type')).removeprefix('ldae.') in FOLDERS
 
 
-def fit_encoder(cfg: Config, pretrained: Config, state: dict, tokenizer_file: str) -> None:
+def fit_encoder(
+    cfg: Config, pretrained: Config, state: dict, tokenizer_file: str, data_root: str | None = None
+) -> None:
     """Give a benchmark's config the encoder of a pre-training, its image size and its data.
 
     Args:
@@ -43,6 +45,7 @@ def fit_encoder(cfg: Config, pretrained: Config, state: dict, tokenizer_file: st
         pretrained: The config of the pre-training.
         state: The state dict of its checkpoint.
         tokenizer_file: Where the tokenizer will lie, if the encoder needs one in front of it.
+        data_root: The labelled images that are going to be read, if they aren't those of the pre-training.
     """
     old, new = pretrained.model, cfg.model.backbone
     geometry = old.tokenizer if 'tokenizer' in old else old.backbone
@@ -58,7 +61,7 @@ def fit_encoder(cfg: Config, pretrained: Config, state: dict, tokenizer_file: st
     cfg.model.head.in_channels = sizes['embed_dims']
     if 'tokenizer' in old:
         _fit_transfer(new, old, state, tokenizer_file)
-    _fit_data(cfg, pretrained, size, channels)
+    _fit_data(cfg, pretrained, size, channels, data_root)
 
 
 def arch_of(backbone: dict) -> tuple[str | dict, dict]:
@@ -85,12 +88,15 @@ def _fit_transfer(new: ConfigDict, old: ConfigDict, state: dict, tokenizer_file:
         new.update(input_type='latent', latent_dim=state['backbone.patch_embed.projection.weight'].shape[1])
 
 
-def _fit_data(cfg: Config, pretrained: Config, size: int, channels: int) -> None:
+def _fit_data(cfg: Config, pretrained: Config, size: int, channels: int, data_root: str | None) -> None:
     """The pre-training's images, with their labels and the benchmark's augmentation, at their size."""
     loaders = {name: pretrained.get(name) or {} for name in LOADERS}
     train = loaders['train_dataloader'].get('dataset') or {}
     normalisation = {key: value for key, value in (pretrained.get('data_preprocessor') or {}).items() if key != 'type'}
-    if _in_memory(train):
+    is_folder_root = data_root is not None and any((Path(data_root) / name).is_dir() for name in ('train', 'meta'))
+    if _in_memory(train) and is_folder_root:  # files are read as BGR
+        normalisation['to_rgb'] = channels == 3
+    if _in_memory(train) and not is_folder_root:
         test = copy.deepcopy(pretrained.get('val_dataloader') or pretrained.get('test_dataloader'))
         if not test:
             test = copy.deepcopy(dict(loaders['train_dataloader'], sampler=dict(type='DefaultSampler', shuffle=False)))
@@ -135,7 +141,8 @@ def _name_images(cfg: Config, pretrained: Config, loaders: dict[str, dict]) -> N
 
 def _as_read(pipeline: list[dict], steps: list[dict], channels: int) -> list[dict]:
     """A pipeline that reads images as the pre-training did; what is drawn in colours needs three channels."""
-    first = [copy.deepcopy(step) for step in steps[:1]] or list(pipeline[:1])
+    grey = dict(type='LoadImageFromFile', color_type='grayscale')
+    first = [copy.deepcopy(step) for step in steps[:1]] or ([grey] if channels == 1 else list(pipeline[:1]))
     first += [copy.deepcopy(step) for step in steps[1:] if 'gray' in str(step['type']).lower()]
     rest = pipeline[1:]
     if channels != 3:

@@ -184,7 +184,7 @@ def benchmark_config(
         return name, load_config(name, options, scale, data_root)
     cfg = load_config(name, scale=scale)
     if preset is None:
-        fit_encoder(cfg, pretrained, content['state_dict'], TOKENIZER_FILE)
+        fit_encoder(cfg, pretrained, content['state_dict'], TOKENIZER_FILE, data_root)
         folder = f'work_dirs/{Path(checkpoint).absolute().parent.name}_{kind}'
         name, cfg = kind, named_after(cfg, kind, folder)
     cfg.merge_from_dict(options)

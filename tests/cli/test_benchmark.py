@@ -280,6 +280,17 @@ def test_the_demos_checkpoints_have_benchmarks_too(tmp_path):
         assert benchmark('linear', demo, '--work-dir', tmp_path / method, '--epochs', '2', few=few) == 0
 
 
+def test_a_folder_takes_the_place_of_images_in_memory(tiny_image_folder, tmp_path):
+    for method in ('ldae', 'mae'):
+        cfg = load_config(f'ldae::{method}/demo_fashion-mnist.py')
+        demo = keep(cfg, tmp_path / f'{method}.pth', images=torch.randn(64, 1, 28, 28))
+        options = ['--data-root', str(tiny_image_folder), '--work-dir', str(tmp_path / method), '--epochs', '2']
+        few = ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
+        few += ['val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False']
+        assert benchmark('linear', demo, *options, few=few) == 0
+        assert result(tmp_path / method)['classes'] == 2
+
+
 def test_a_folder_at_scale_is_scored_with_its_labels(tiny_image_folder, tmp_path):
     cfg = load_config('ldae::ldae/vit-b_pca.py', scale='image-folder', data_root=str(tiny_image_folder))
     checkpoint = keep(cfg, tmp_path / 'epoch_1.pth', images=torch.randn(64, 3, 64, 64))
