@@ -185,6 +185,8 @@ class ImageFolder(ImageNet):
 
     def _parse_line(self, line: str, number: int) -> dict:
         name, _, label = line.rpartition(' ')
+        if '\0' in line or '..' in line and not self._is_inside(f'{self.img_prefix}/{name or line}'):
+            raise ConfigError(f'{self.ann_file}, line {number}: {line!r} is not a file below {self.data_root}')
         labelled = bool(name) and label.lstrip('-').isdigit()
         if self.with_label and not labelled:
             raise ConfigError(f'{self.ann_file}, line {number}: {line!r} should read "path label"')
@@ -192,6 +194,9 @@ class ImageFolder(ImageNet):
             return dict(img_path=f'{self.img_prefix}/{line}')
         info = dict(img_path=f'{self.img_prefix}/{name}')
         return dict(info, gt_label=int(label)) if self.with_label else info
+
+    def _is_inside(self, path: str) -> bool:
+        return is_remote(path) or os.path.abspath(path).startswith(os.path.join(os.path.abspath(self.data_root), ''))
 
     def filter_data(self) -> list[dict]:
         """The list of images, of each class the part that is asked for; ``indices`` come later."""

@@ -148,7 +148,7 @@ def _remove(folder: Path) -> None:
     """Remove what a pack wrote, and nothing else; the plan last, since it says that the rest may go."""
     shards = [*folder.glob('shard-*'), *folder.glob('.shard-*.unfinished')]
     for path in [folder / PACKED.manifest, *shards, folder / PLAN]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 class _Progress:

@@ -112,6 +112,8 @@ def _files(folder: Path, shards: Sequence[Mapping]) -> dict[Path, Sequence]:
 
 def _problem(path: Path, told: Sequence, by_checksum: bool = True) -> str:
     size, checksum = told
+    if path.is_symlink() or path.parent.is_symlink():
+        return f'{path} is a link, which may lead anywhere'
     if not path.is_file():
         return f'{path} is missing'
     if (found := path.stat().st_size) != size:

@@ -103,3 +103,15 @@ def test_a_listed_file_that_is_missing_is_named(tiny_annotated_folder: Path):
     (tiny_annotated_folder / 'train' / 'image 0.jpg').unlink()
     with pytest.raises(ConfigError, match=r'image 0\.jpg does not exist'):
         ImageFolder(str(tiny_annotated_folder), 'train', pipeline=PIPELINE)[0]
+
+
+@pytest.mark.parametrize('line', ['../../../etc/passwd 0', 'a/../../../x.jpg 0', 'x\0.jpg 0'])
+def test_annotations_name_files_below_the_folder_only(tiny_annotated_folder: Path, line: str):
+    (tiny_annotated_folder / 'meta' / 'odd.txt').write_text(f'{line}\n')
+    with pytest.raises(ConfigError, match=r'odd.txt, line 1: .* is not a file below'):
+        ImageFolder(str(tiny_annotated_folder), ann_file='meta/odd.txt')
+
+
+def test_annotations_may_go_up_within_the_folder(tiny_annotated_folder: Path):
+    (tiny_annotated_folder / 'meta' / 'odd.txt').write_text('../train/0.jpg 0\n')
+    assert labels(ImageFolder(str(tiny_annotated_folder), ann_file='meta/odd.txt')) == [0]

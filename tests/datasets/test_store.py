@@ -125,6 +125,15 @@ def test_names_that_leave_the_folder_are_refused(folder: Path, name: str, of: st
             read()
 
 
+@pytest.mark.parametrize('place', ['shard-00001', 'shard-00001/rows.npy'])
+def test_a_link_to_elsewhere_is_refused(folder: Path, tmp_path: Path, place: str):
+    (folder / place).rename(tmp_path / 'elsewhere')
+    (folder / place).symlink_to(tmp_path / 'elsewhere')
+    with pytest.raises(ConfigError, match='is a link'):
+        Store(folder, KIND)
+    assert damaged_files(folder, KIND)
+
+
 def test_a_flipped_bit_is_found_by_its_checksum_and_in_its_shard(folder: Path):
     assert damaged_files(folder, KIND) == []
     path = folder / 'shard-00001' / 'rows.npy'
