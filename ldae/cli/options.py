@@ -53,7 +53,14 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 
 def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
     """``--cfg-options``."""
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=text)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=_pair, metavar='KEY=VALUE', help=text)
+
+
+def _pair(text: str) -> str:
+    key, sign, _ = text.partition('=')
+    if not key.strip() or not sign:
+        raise argparse.ArgumentTypeError(f'{text!r} must read KEY=VALUE, without spaces around "="')
+    return text
 
 
 def add_data_root(parser: argparse.ArgumentParser, whose: str) -> None:

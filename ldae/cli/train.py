@@ -26,7 +26,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='continue from a checkpoint; without one named, from the latest in the work dir',
+        help='continue from a checkpoint, or the latest of a folder; without one named, from the latest in the work dir',
     )
     add(
         '--new-schedule',

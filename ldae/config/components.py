@@ -161,9 +161,11 @@ def check_data_roots(cfg: Config) -> None:
             root = node.get('data_root')
             if not root or '://' in str(root) or node.get('download'):
                 continue
-            if not Path(root).expanduser().is_dir():
+            path = Path(root).expanduser()
+            if not path.is_dir():
+                how = 'is a file, not a folder' if path.exists() else 'does not exist'
                 raise ConfigError(
-                    f'data folder {str(root)!r} of {name} does not exist: pass --data-root DIR, or set data_root in the config'
+                    f'data folder {str(root)!r} of {name} {how}: pass --data-root DIR, or set data_root in the config'
                 )
 
 
@@ -181,5 +183,13 @@ def check_weights(cfg: Config) -> None:
 
 
 def _check_file(path: str, where: str) -> None:
-    if '://' not in str(path) and not Path(path).expanduser().is_file():
-        raise ConfigError(f'checkpoint {str(path)!r} ({where}) does not exist')
+    file = Path(path).expanduser()
+    if '://' not in str(path) and not file.is_file():
+        how = (
+            'is a folder: name a file in it'
+            if file.is_dir()
+            else 'is not a file'
+            if file.exists()
+            else 'does not exist'
+        )
+        raise ConfigError(f'checkpoint {str(path)!r} ({where}) {how}')

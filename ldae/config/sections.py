@@ -79,12 +79,29 @@ SECTIONS = {
     'randomness': _options(Runner.set_randomness, seed=NaturalInt | None),
     'auto_scale_lr': dict(enable=bool, base_batch_size=PositiveInt | None),
 }
+#: Settings of mmcv 1 and mmcls, which mmengine passes over in silence, and where they stand today.
+OLD_SETTINGS = dict(
+    data='train_dataloader, val_dataloader and test_dataloader',
+    optimizer='optim_wrapper.optimizer',
+    optimizer_config='optim_wrapper (clip_grad, accumulative_counts)',
+    lr_config='param_scheduler',
+    runner='train_cfg (by_epoch, max_epochs or max_iters)',
+    total_epochs='train_cfg.max_epochs',
+    total_iters='train_cfg.max_iters',
+    workflow='train_cfg.val_interval',
+    evaluation='val_evaluator, with train_cfg.val_interval',
+    checkpoint_config='default_hooks.checkpoint',
+    log_config='default_hooks.logger and visualizer',
+    resume_from='load_from, with resume=True',
+    dist_params='env_cfg.dist_cfg',
+)
 OPTIMIZER_KEYS = {*inspect.signature(OptimWrapper).parameters, *SLOT_OPTIONS['optim_wrapper'], 'loss_scale'}
 
 
 def check_sections(cfg: Config) -> None:
     """Raise ConfigError for an unknown key, or for a value of the wrong type or range, in a section without a type."""
     _check_top_level(cfg)
+    _check_counting(cfg)
     for where, known in SECTIONS.items():
         _check_section(where, lookup(cfg, where), known)
     wrapper = cfg.get('optim_wrapper') or {}
@@ -148,11 +165,50 @@ def check_spelling_of_type(where: str, node: Mapping) -> None:
 def _check_top_level(cfg: Config) -> None:
     """A name that is nearly that of a setting is a mistake; any other may be a variable."""
     for key in cfg:
+        if key in OLD_SETTINGS and not _is_used(key, cfg):
+            raise ConfigError(
+                f'{key} is a setting of old versions, which nothing reads: today it is {OLD_SETTINGS[key]}'
+            )
         match = similar(key, TOP_LEVEL - {'tta_pipeline'}, SIMILAR)  # configs name pipelines, `test_pipeline`
         if key not in TOP_LEVEL and match and not key.startswith('_'):
             raise ConfigError(f'{key} is not a setting of a config{match}')
         if key in TOP_HINTS:
             check_value(key, cfg[key], TOP_HINTS[key])
+
+
+def _is_used(name: str, cfg: Config) -> bool:
+    """Whether a variable's value stands in a setting."""
+    rest = [cfg[key] for key in cfg if key in TOP_LEVEL]
+    while rest:
+        node = rest.pop()
+        if node == cfg[name]:
+            return True
+        rest += node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ()
+    return False
+
+
+def _check_counting(cfg: Config) -> None:
+    """What counts epochs never acts where training counts steps, which is one epoch, however long."""
+    loop = cfg.get('train_cfg') or {}
+    if (
+        not str(loop.get('type')).endswith('IterLoop')
+        and loop.get('type') != 'IterBasedTrainLoop'
+        and loop.get('by_epoch', True)
+    ):
+        return
+    several = cfg.get('param_scheduler') or []
+    schedulers = several if isinstance(several, list) else [several]
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint')
+    parts = {
+        f'param_scheduler[{i}]': part for i, part in enumerate(schedulers) if not part.get('convert_to_iter_based')
+    }
+    if hook and hook.get('interval', -1) > 0 and not hook.get('step_interval'):
+        parts['default_hooks.checkpoint'] = hook
+    for where, part in parts.items():
+        if 'type' in part and part.get('by_epoch', True):
+            raise ConfigError(
+                f'{where} counts epochs, and train_cfg steps: set by_epoch=False there, and its lengths in steps'
+            )
 
 
 def _check_section(where: str, section: object, known: Mapping[str, Any]) -> None:

@@ -120,7 +120,9 @@ def _use_our_hooks(cfg: Config) -> None:
             hook.type = 'ldae.SkipAwareEMAHook'
     if cfg.get('default_hooks') is None:
         cfg.default_hooks = ConfigDict()
-    hook = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    by_epoch = (cfg.get('train_cfg') or {}).get('by_epoch', True)
+    default = ConfigDict(type='CheckpointHook', interval=1 if by_epoch else 1000, by_epoch=by_epoch)
+    hook = cfg.default_hooks.setdefault('checkpoint', default)
     if hook is not None and hook.type in ('CheckpointHook', 'mmengine.CheckpointHook'):
         hook.type = 'ldae.SafeCheckpointHook'
 

@@ -2,8 +2,10 @@
 """Build what a run will need, and push one made-up image through it, before any data are read: each failure is a line."""
 
 import copy
+import os
+import tempfile
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,12 +18,13 @@ from mmpretrain.models import ImageClassifier
 from mmpretrain.models.selfsup import MAE
 from mmpretrain.registry import TRANSFORMS
 from mmpretrain.structures import DataSample
+from PIL import Image
 from torch import Tensor, nn
 
 from ldae.config import walk_dicts
 from ldae.config.components import typed_nodes
 from ldae.config.reading import LOADERS
-from ldae.datasets.load_image import reads_files
+from ldae.datasets.load_image import BadImageError, reads_files
 from ldae.engine.speed.sharding import FullyShardedModel, check_optimizer
 from ldae.utils import ConfigError
 from ldae.utils.models import evaluating, unwrapped
@@ -115,7 +118,8 @@ def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
                 transforms.append(TRANSFORMS.build(copy.deepcopy(step)))
         if not transforms or not reads_files(steps[0]):
             continue
-        sample = _made_up_sample(grey=steps[0].get('color_type') == 'grayscale')
+        with explain_errors(f'{where}[0] ({steps[0].type})'):
+            sample = _made_up_sample(transforms[0], steps[0])
         for i, transform in enumerate(transforms[1:], 1):
             with explain_errors(f'{where}[{i}] ({steps[i].type})'):
                 sample = transform(sample)
@@ -123,11 +127,20 @@ def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
             yield sample['inputs']
 
 
-def _made_up_sample(grey: bool = False) -> dict:
+def _made_up_sample(reader: Callable[[dict], dict], options: Mapping) -> dict:
     """The result of a reader for a file, for the steps after it."""
-    image = np.random.default_rng(0).integers(0, 256, (300, 400) if grey else (300, 400, 3), dtype=np.uint8)
-    shapes = dict(img_shape=image.shape[:2], ori_shape=image.shape[:2])
-    return dict(img_path='made-up.jpg', sample_idx=0, gt_label=0, img=image, **shapes)
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    sample = dict(img_path='made-up.png', sample_idx=0, gt_label=0)
+    read = dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+    if options.get('backend_args') or options.get('file_client_args'):
+        return sample | read  # images lie where this file can't be
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, sample['img_path'])
+        Image.fromarray(image).save(path)
+        try:
+            return reader(dict(sample, img_path=path))
+        except BadImageError:  # which may be the limit of pixels
+            return sample | read
 
 
 def _try_model(loader: str, image: Tensor, model: nn.Module) -> None:

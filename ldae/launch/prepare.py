@@ -104,7 +104,7 @@ def prepare(cfg: Config, options: Any = None) -> Config:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if options.resume is not None:
         cfg.resume = True
-        cfg.load_from = None if options.resume == 'auto' else options.resume
+        cfg.load_from = None if options.resume == 'auto' else _checkpoint_at(options.resume)
     if was_restarted() and latest_checkpoint(cfg.work_dir) is not None:
         cfg.resume, cfg.load_from = True, None  # whatever the first start was from
     if options.new_schedule:
@@ -129,6 +129,18 @@ def prepare(cfg: Config, options: Any = None) -> Config:
         _set_process_timeout(cfg)
     scale_batch(cfg, options.auto_scale_lr, options.keep_batch)
     return cfg
+
+
+def _checkpoint_at(path: str) -> str:
+    """A checkpoint, or the newest one of a folder."""
+    if not Path(path).expanduser().is_dir():
+        return path
+    latest = latest_checkpoint(Path(path).expanduser())
+    if latest is None:
+        raise ConfigError(
+            f'--resume {path}: this folder holds no checkpoints (epoch_N.pth, iter_N.pth): name one that does'
+        )
+    return str(latest)
 
 
 def _set_work_dir(cfg: Config, work_dir: str | None) -> None:

@@ -9,6 +9,7 @@ from ldae.config import configs_root, load_config
 from ldae.config.sections import check_complete, check_sections
 from ldae.utils import ConfigError
 
+ITERS = dict(by_epoch=False, max_iters=9)
 MODEL = dict(model=dict(type='X'))
 
 
@@ -42,6 +43,18 @@ def line(**fields: object) -> str:
         (dict(randomness=dict(sed=1)), "did you mean 'seed'?"),
         (dict(env_cfg=dict(mp_cfg=dict(mp_start=1))), "did you mean 'mp_start_method'?"),
         (dict(auto_scale_lr=dict(base_batch_size=-2)), 'base_batch_size=-2 is out of range'),
+        (dict(optimizer=dict(type='SGD', lr=1)), 'optimizer is a setting of old versions, which nothing reads: today it is optim_wrapper'),
+        (dict(runner=dict(type='EpochBasedRunner', max_epochs=3)), 'today it is train_cfg'),
+        (dict(data=dict(samples_per_gpu=3)), 'today it is train_dataloader, val_dataloader and test_dataloader'),
+        (dict(lr_config=dict(policy='step')), 'today it is param_scheduler'),
+        (dict(evaluation=dict(interval=1)), 'today it is val_evaluator'),
+        (dict(total_epochs=100), 'today it is train_cfg.max_epochs'),
+        (dict(checkpoint_config=dict(interval=1)), 'today it is default_hooks.checkpoint'),
+        (dict(log_config=dict(interval=1)), 'today it is default_hooks.logger'),
+        (dict(workflow=[('train', 1)]), 'today it is train_cfg.val_interval'),
+        (dict(train_cfg=ITERS, default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1))),
+         'default_hooks.checkpoint counts epochs, and train_cfg steps: set by_epoch=False there'),
+        (dict(train_cfg=ITERS, param_scheduler=[dict(type='LinearLR', end=3)]), 'param_scheduler[0] counts epochs'),
         (dict(log_level='LOUD'), "log_level='LOUD' is unknown"),
         (dict(resume='yes'), "resume must be True or False, got 'yes'"),
         (dict(default_hooks=dict(checkpoint=dict(type='X'), chekpoint=dict(interval=2))), "did you mean 'checkpoint'?"),
@@ -60,6 +73,19 @@ def test_each_mistake_is_one_line(fields: dict, message: str):
 
 def test_variables_of_a_config_may_have_any_name():
     check_sections(Config(dict(data_root='x', test_pipeline=[], loader=dict(a=1), size=3, ldae=1)))
+
+
+def test_an_old_name_may_be_that_of_a_variable():
+    optimizer = dict(type='SGD', lr=1)
+    check_sections(Config(dict(optimizer=optimizer, total_epochs=3, optim_wrapper=dict(optimizer=optimizer),
+                               train_cfg=dict(by_epoch=True, max_epochs=3))))  # fmt: skip
+
+
+def test_what_counts_steps_goes_with_a_loop_of_steps():
+    hook = dict(type='CheckpointHook', interval=2, by_epoch=False)
+    by_step = [dict(type='LinearLR', end=3, by_epoch=False), dict(type='CosineAnnealingLR', convert_to_iter_based=True)]
+    check_sections(Config(dict(train_cfg=ITERS, param_scheduler=by_step, default_hooks=dict(checkpoint=hook))))
+    check_sections(Config(dict(train_cfg=dict(by_epoch=True, max_epochs=2), default_hooks=dict(checkpoint=hook))))
 
 
 def test_shipped_configs_of_both_packages_pass():

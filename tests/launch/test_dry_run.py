@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from ldae.launch.dry_run import explain_errors
+from ldae.launch.dry_run import _try_pipelines, explain_errors
 from ldae.utils import ConfigError
 
 
@@ -33,3 +34,18 @@ def test_a_message_of_many_lines_becomes_one():
     with pytest.raises(ConfigError) as caught, explain_errors('here'):
         raise ValueError('first\nsecond')
     assert str(caught.value).startswith('here cannot be used with these options: ValueError: first (')
+
+
+@pytest.mark.parametrize(
+    ('reader', 'channels'),
+    [
+        (dict(type='LoadImageFromFile', color_type='grayscale'), 1),
+        (dict(type='LoadImageFromFile'), 3),
+        (dict(type='ldae.LoadImage', max_pixels=100), 3),
+        (dict(type='ldae.LoadImage', backend_args=dict(backend='petrel')), 3),
+    ],
+)
+def test_an_image_has_the_channels_that_the_reader_gives_it(reader: dict, channels: int):
+    pipeline = [reader, dict(type='CenterCrop', crop_size=32), dict(type='PackInputs')]
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type='ImageNet', pipeline=pipeline))))
+    assert [image.shape for image in _try_pipelines('train_dataloader', cfg)] == [(channels, 32, 32)]

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import torch
 from mmengine.config import Config
 
 from ldae.config import load_config
+from ldae.config.components import check_data_roots, check_weights
 from ldae.launch import LaunchOptions, build, build_runner, prepare, scale_batch, world_size
 from ldae.launch.batch import accumulation_for, check_size
 from ldae.launch.prepare import set_precision
@@ -126,6 +128,31 @@ def test_paths_become_texts_which_a_config_can_hold(tmp_path: Path):
         str(tmp_path / name).rstrip('/') for name in ('', 'data', 'a.pth')
     ]
     assert Config.fromstring(cfg.pretty_text, '.py').data_root == str(tmp_path / 'data')
+
+
+def test_resume_takes_the_newest_checkpoint_of_a_folder(tmp_path: Path):
+    with pytest.raises(ConfigError, match='this folder holds no checkpoints'):
+        prepare(make_config(), LaunchOptions(resume=str(tmp_path)))
+    for epoch in (1, 2):
+        torch.save(dict(epoch=epoch), tmp_path / f'epoch_{epoch}.pth')
+        os.utime(tmp_path / f'epoch_{epoch}.pth', (epoch, epoch))
+    cfg = prepare(make_config(), LaunchOptions(resume=str(tmp_path)))
+    assert (cfg.resume, cfg.load_from) == (True, str(tmp_path / 'epoch_2.pth'))
+
+
+def test_paths_of_the_wrong_kind_are_one_line(tmp_path: Path):
+    file = tmp_path / 'file'
+    file.touch()
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(ConfigError, match="file' of train_dataloader is a file, not a folder"):
+        check_data_roots(Config(dict(train_dataloader=dict(dataset=dict(data_root=str(file))))))
+    for path, line in (
+        (tmp_path, 'is a folder: name a file'),
+        (tmp_path / 'pipe', 'is not a file'),
+        ('no', 'does not exist'),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            check_weights(Config(dict(load_from=str(path))))
 
 
 def test_worker_options():

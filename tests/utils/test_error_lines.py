@@ -87,6 +87,13 @@ def test_a_call_in_cfg_options_is_one_line(capsys):
     assert 'takes no nested calls' in capsys.readouterr().err
 
 
+def test_spaces_in_cfg_options_are_one_line(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run_tool('print-config', ['ldae::ldae/vit-b_pca.py', '--cfg-options', 'train_cfg.max_epochs', '=', '1'])
+    assert caught.value.code == 2
+    assert "'train_cfg.max_epochs' must read KEY=VALUE, without spaces" in capsys.readouterr().err
+
+
 def test_an_interrupt_is_a_word_and_the_status_that_shells_know(capsys):
     def interrupted(argv: object) -> None:
         raise KeyboardInterrupt

@@ -28,7 +28,9 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> Path | None:
     for path in candidates:
         try:
             # Memory-mapped: checks the file's structure without reading the tensors.
-            torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+            content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+            if not isinstance(content, dict):
+                raise ConfigError(f'it holds a {type(content).__name__}, not a checkpoint')
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             print_log(f'{path} cannot be read ({reason}): trying the one before', 'current', level=30)
@@ -43,9 +45,11 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> Path | None:
 
 def _candidates(work_dir: Path) -> list[Path]:
     """Checkpoints in the folder, the pointed one first, then from new to old."""
-    found = sorted(work_dir.glob('*.pth'), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    # Not a pipe, at which reading would wait, and not a link that leads nowhere.
+    files = [path for path in work_dir.glob('*.pth') if path.is_file()]
+    found = sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)
     found = [path for path in found if path.name.startswith(('epoch_', 'iter_'))]
     pointer = work_dir / POINTER
     # mmengine's pointer holds an absolute path: its name is what still holds after a move.
-    named = work_dir / Path(pointer.read_text().strip()).name if pointer.is_file() else None
+    named = work_dir / Path(pointer.read_text(errors='replace').strip()).name if pointer.is_file() else None
     return [path for path in [named] if path in found] + [path for path in found if path != named]

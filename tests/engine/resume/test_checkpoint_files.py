@@ -98,3 +98,23 @@ def test_a_disk_that_fills_up_in_the_middle_is_told_as_what_it_is(tmp_path, monk
     with pytest.raises(OSError, match='No space left'):
         atomic_save([torch.zeros(500_000) for _ in range(4)], tmp_path / 'a.pth')
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('pointer', [b'\xff\xfe\0epoch_2.pth', b'', b'../../epoch_1.pth\0', b'nowhere.pth'])
+def test_a_pointer_of_nonsense_leaves_the_newest(tmp_path, pointer):
+    save(tmp_path, 'epoch_1.pth', age=5)
+    save(tmp_path, 'epoch_2.pth')
+    (tmp_path / 'last_checkpoint').write_bytes(pointer)
+    assert latest_checkpoint(tmp_path) == tmp_path / 'epoch_2.pth'
+
+
+def test_pipes_links_that_lead_nowhere_and_bare_tensors_are_passed_over(tmp_path):
+    save(tmp_path, 'epoch_1.pth')
+    os.mkfifo(tmp_path / 'epoch_2.pth')
+    (tmp_path / 'epoch_3.pth').symlink_to('epoch_9.pth')
+    (tmp_path / 'epoch_4.pth').symlink_to('epoch_4.pth')
+    torch.save(torch.zeros(3), tmp_path / 'epoch_5.pth')
+    (tmp_path / 'last_checkpoint').symlink_to('nowhere')
+    assert latest_checkpoint(tmp_path) == tmp_path / 'epoch_1.pth'
+    write_pointer(tmp_path, 'epoch_3.pth')
+    assert latest_checkpoint(tmp_path) == tmp_path / 'epoch_1.pth'
