@@ -308,6 +308,11 @@ def scale_schedule(cfg: Config, epochs: int) -> None:
         for key in ('begin', 'end'):
             if scheduler.get(key):
                 scheduler[key] = max(1, round(scheduler[key] * ratio))
+    if epochs == 1:  # too short for a warm-up by epochs
+        cfg.param_scheduler = [scheduler for scheduler in cfg.param_scheduler if scheduler.get('type') != 'LinearLR']
+        for scheduler in cfg.param_scheduler:
+            scheduler.begin = 0
+    for scheduler in cfg.param_scheduler:
         if 'T_max' in scheduler:
             scheduler.T_max = scheduler.end - scheduler.begin
     cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = epochs

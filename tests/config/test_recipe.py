@@ -23,6 +23,14 @@ def test_a_length_takes_warm_up_decay_and_checkpoints_along(name):
     assert cfg.default_hooks.checkpoint.interval <= 4
 
 
+@pytest.mark.parametrize('epochs', [1, 2, 3])
+def test_the_shortest_runs_have_a_schedule_too(epochs):
+    cfg = load_config(PRETRAINING[0])
+    fit_recipe(cfg, epochs=epochs)
+    ends = [(scheduler.get('begin', 0), scheduler.end) for scheduler in cfg.param_scheduler]
+    assert ends == ([(0, 1)] if epochs == 1 else [(0, 1), (1, epochs)])
+
+
 @pytest.mark.parametrize('name', PRETRAINING)
 def test_lr_goes_with_the_square_root_of_the_batch_unless_it_is_given(name):
     cfg, before = load_config(name), load_config(name)
