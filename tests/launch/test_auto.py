@@ -226,6 +226,17 @@ def test_other_texts_are_no_durations(text):
         parse_duration(text)
 
 
+def test_steps_and_reading_add_up_by_a_clock_that_is_given(tmp_path, monkeypatch):
+    """Steps of 80 ms, now and then one of a second, and 16 images read in 160 ms."""
+    survey = look_at(str(folder(tmp_path / 'photos', 32)))
+    seconds = iter([0.16, 1.0, 0.08, 0.08, 0.08, 1.0, 0.08, 0.08])
+    monkeypatch.setattr(auto, 'timed', lambda function: (next(seconds, 0.08), function()))
+    monkeypatch.setattr(auto, '_step_of', lambda cfg, images: lambda: None)
+    monkeypatch.setattr(auto.os, 'sched_getaffinity', lambda _: {0, 1})
+    found = auto.seconds_per_image('ldae::ldae/vit-b_pca.py', survey, Choice(LADDER[0], 32, 8), device='cpu')
+    assert found == pytest.approx((0.08 + 0.004) / 8 + 0.16 / 16 / 2)
+
+
 def test_a_step_and_the_reading_are_timed_on_the_real_thing(tmp_path):
     root = folder(tmp_path / 'photos', 32)
     survey = look_at(str(root))
