@@ -188,7 +188,7 @@ def _is_used(name: str, cfg: Config) -> bool:
 
 
 def _check_counting(cfg: Config) -> None:
-    """What counts epochs never acts where training counts steps, which is one epoch, however long."""
+    """Raise ConfigError for what counts epochs where training counts steps: all of them are one epoch there."""
     loop = cfg.get('train_cfg') or {}
     if (
         not str(loop.get('type')).endswith('IterLoop')

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any folder of images, with classes or without."""
 
+import codecs
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
 import torch
-from mmengine.fileio import list_from_file
+from mmengine import fileio
 from mmpretrain.datasets import ImageNet
 from torch import Tensor
 
@@ -178,18 +180,24 @@ class ImageFolder(ImageNet):
         """Image paths and labels, as ImageNet's; annotation files may have labels that aren't wanted."""
         if not self.ann_file:
             return super().load_data_list()
-        lines = [line.strip() for line in list_from_file(self.ann_file) if line.strip()]
+        lines = [line.strip() for line in self._read_text().splitlines() if line.strip()]
         if not lines:
             raise ConfigError(f'{self.ann_file} is empty: it must list one image a line')
         return [self._parse_line(line, number) for number, line in enumerate(lines, 1)]
 
+    def _read_text(self) -> str:
+        """The annotation file: UTF-8, or UTF-16 that says so; other bytes stand for themselves, as in names of files."""
+        data = fileio.get(self.ann_file)
+        coding = 'utf-16' if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else 'utf-8-sig'
+        return data.decode(coding, errors='replace' if coding == 'utf-16' else 'surrogateescape')
+
     def _parse_line(self, line: str, number: int) -> dict:
         name, _, label = line.rpartition(' ')
         if '\0' in line or '..' in line and not self._is_inside(f'{self.img_prefix}/{name or line}'):
-            raise ConfigError(f'{self.ann_file}, line {number}: {line!r} is not a file below {self.data_root}')
-        labelled = bool(name) and label.lstrip('-').isdigit()
+            raise ConfigError(f'{self.ann_file}, line {number}: {line[:99]!r} is not a file below {self.data_root}')
+        labelled = bool(name) and bool(re.fullmatch('-?[0-9]{1,9}', label))
         if self.with_label and not labelled:
-            raise ConfigError(f'{self.ann_file}, line {number}: {line!r} should read "path label"')
+            raise ConfigError(f'{self.ann_file}, line {number}: {line[:99]!r} should read "path label"')
         if not labelled:
             return dict(img_path=f'{self.img_prefix}/{line}')
         info = dict(img_path=f'{self.img_prefix}/{name}')

@@ -32,6 +32,7 @@ PACKED = Kind(
     'packed.json',
     'remove {part} and run `ldae pack-dataset` again',
     ('crop', 'format', 'edge', 'with_label'),
+    'images',
 )
 
 
@@ -131,6 +132,11 @@ class PackedImages(Dataset):
         self._starts = [0, *accumulate(shard['images'] for shard in store.manifest['shards'])]
         self.labels = torch.from_numpy(store.whole(LABELS)).long() if with_label else None
         self._is_jpeg = self.settings['format'] == 'jpeg'
+        shape = (3, self.settings.get('size'), self.settings.get('size'))
+        if not self._is_jpeg and any(shard[IMAGES].shape[1:] != shape for shard in self.shards):
+            raise ConfigError(
+                f'{self.folder}: the images are not {shape}, as its manifest says: {PACKED.fix(self.folder)}'
+            )
         self._keep = self._subset(indices, fraction, fraction_seed)
 
     def _subset(self, indices: int | Sequence[int] | None, fraction: float | None, seed: int) -> Tensor | None:

@@ -22,15 +22,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from mmengine.dist import is_main_process
 from tqdm import tqdm
 
-from ldae.utils import ConfigError
+from ldae.utils import ConfigError, Range
 from ldae.utils.collective import failing_together, from_main_process, gathered
 from ldae.utils.files import atomic_write_text, flush
+from ldae.utils.ranges import check_value
 
 FORMAT = 1
 SHARD = 'shard.json'
@@ -41,13 +42,14 @@ NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]*')
 @dataclass(frozen=True)
 class Kind:
     """A kind of store: what it holds, what writes it, the name of its manifest, what to do about a damaged one (with the
-    ``{folder}`` or the damaged ``{part}`` of it), and which settings it has."""
+    ``{folder}`` or the damaged ``{part}`` of it), which settings it has, and under which name each shard says how many it holds."""
 
     name: str
     writer: str
     manifest: str
     remedy: str
     settings: tuple[str, ...] = ()
+    count: str = ''
 
     def fix(self, folder: Path, part: str | None = None) -> str:
         """Advice for when a shard, or without ``part`` the manifest, is damaged."""
@@ -80,8 +82,8 @@ def read_manifest(folder: Path, kind: Kind) -> dict[str, Any]:
         found = manifest.get('format')
         if found == FORMAT:
             _check_manifest(manifest, kind)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        why = error if type(error) is ValueError else type(error).__name__
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        why = error if type(error) in (ValueError, ConfigError) else type(error).__name__
         raise ConfigError(f'{path} cannot be read ({why}): {kind.fix(folder)}') from error
     if found != FORMAT:
         state = 'has no format number' if found is None else f'has format {found}'
@@ -96,6 +98,11 @@ def _check_manifest(manifest: Mapping[str, Any], kind: Kind) -> None:
         raise ValueError(f'it describes {found}, not {kind.name}')
     for key in kind.settings:
         manifest['settings'][key]
+    check_value('classes', manifest.get('classes'), list[str] | None)
+    if not manifest['shards']:
+        raise ValueError('it names no shards')
+    for shard in manifest['shards'] if kind.count else ():
+        check_value(kind.count, shard[kind.count], Annotated[int, Range(0, 2**40)])
     for shard in manifest['shards']:
         for name in (shard['name'], *shard['files']):
             if not NAME.fullmatch(name):

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmpretrain.models import ImageClassifier
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ldae import compat
@@ -172,12 +173,24 @@ def _build_train_data(runner: Runner) -> None:
             f'{left} of {len(loader.dataset)} images are left out of each epoch (drop_last), others each time'
         )
     check_size(len(loader.dataset), len(loader), runner.world_size, loader.batch_size)
+    _check_last_batch(runner, loader)
     if not isinstance(unwrapped(runner.model), ImageClassifier):
         return
     if isinstance(runner._val_dataloader, dict):
         runner._val_dataloader = runner.build_dataloader(runner._val_dataloader, **options)
     for name in ('train_dataloader', 'val_dataloader'):
         check_labels(name, getattr(runner, f'_{name}'), unwrapped(runner.model))
+
+
+def _check_last_batch(runner: Runner, loader: DataLoader) -> None:
+    """One image has no variance, by which its features could be normalised."""
+    size = loader.batch_size
+    last = -(-len(loader.dataset) // runner.world_size) % size if size and not loader.drop_last else 0
+    if (last or size) == 1 and any(isinstance(module, nn.BatchNorm1d) for module in unwrapped(runner.model).modules()):
+        raise ConfigError(
+            f'train_dataloader: {"the last batch" if last else "a batch"} has one image, and BatchNorm1d of the model needs two: '
+            'set another batch_size, or drop_last=True'
+        )
 
 
 def _check_warm_up(runner: Runner) -> None:

@@ -147,6 +147,9 @@ def _one_line_of_os(error: BaseException, text: str) -> str | None:
         return 'no space left on the disk: free some, or choose another --work-dir'
     if isinstance(error, FileNotFoundError):
         return f'{error.filename or " ".join(text.split())} does not exist'
+    if isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError):
+        how = 'is a folder' if isinstance(error, IsADirectoryError) else 'is a file, or lies below one'
+        return f'{error.filename or " ".join(text.split())} {how}: name another path'
     if isinstance(error, PermissionError):
         return f'{error.filename or " ".join(text.split())} may not be accessed'
     if 'PytorchStreamReader' in text or 'unexpected EOF' in text:

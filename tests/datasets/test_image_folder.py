@@ -115,3 +115,40 @@ def test_annotations_name_files_below_the_folder_only(tiny_annotated_folder: Pat
 def test_annotations_may_go_up_within_the_folder(tiny_annotated_folder: Path):
     (tiny_annotated_folder / 'meta' / 'odd.txt').write_text('../train/0.jpg 0\n')
     assert labels(ImageFolder(str(tiny_annotated_folder), ann_file='meta/odd.txt')) == [0]
+
+
+LISTED = 'a/0.jpg 0\nb/1.jpg 1\n'
+
+
+@pytest.mark.parametrize(
+    'data',
+    [b'\xef\xbb\xbf' + LISTED.encode(), LISTED.encode('utf-16'), LISTED.replace('\n', '\r\n').encode()],
+    ids=['utf-8 with a mark', 'utf-16', 'of Windows'],
+)
+def test_annotations_may_come_from_other_systems(tiny_image_folder: Path, data: bytes):
+    (tiny_image_folder / 'list.txt').write_bytes(data)
+    dataset = ImageFolder(str(tiny_image_folder), 'train', ann_file='list.txt')
+    assert [(Path(info['img_path']).name, info['gt_label']) for info in map(dataset.get_data_info, (0, 1))] == [
+        ('0.jpg', 0),
+        ('1.jpg', 1),
+    ]
+
+
+def test_names_of_another_coding_are_those_of_the_files(tiny_image_folder: Path):
+    name = b'a/\xe9t\xe9.jpg'.decode(errors='surrogateescape')
+    (tiny_image_folder / 'train' / 'a' / '0.jpg').rename(tiny_image_folder / 'train' / name)
+    (tiny_image_folder / 'list.txt').write_bytes(b'a/\xe9t\xe9.jpg 0\n')
+    dataset = ImageFolder(str(tiny_image_folder), 'train', ann_file='list.txt', pipeline=[dict(type='ldae.LoadImage')])
+    assert dataset[0]['img'].shape == (40, 40, 3)
+
+
+@pytest.mark.parametrize('label', ['--1', '1.5', '²', '9' * 30, 'nan', '1e3'])
+def test_a_label_that_is_no_integer_is_one_line(tiny_image_folder: Path, label: str):
+    (tiny_image_folder / 'list.txt').write_text(f'a/0.jpg {label}\n')
+    with pytest.raises(ConfigError, match='line 1: .* should read "path label"'):
+        ImageFolder(str(tiny_image_folder), 'train', ann_file='list.txt')
+
+
+def test_an_annotation_file_that_is_an_image_is_one_line(tiny_image_folder: Path):
+    with pytest.raises(ConfigError, match='line 1: .* is not a file below|line 1: .* should read'):
+        ImageFolder(str(tiny_image_folder), 'train', ann_file='train/a/0.jpg')

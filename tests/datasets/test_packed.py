@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+import copy
+import functools
 import json
 import pickle
+import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -286,3 +290,36 @@ def test_labels_that_were_not_packed(packed: Path):
 def test_a_folder_of_packed_images_is_no_folder_of_images(packed: Path):
     with pytest.raises(ConfigError, match=r'holds packed ones: set dataset\.type=ldae\.PackedImages'):
         ImageFolder(str(packed / 'uint8'), 'train', with_label=False)
+
+
+VALUES = (None, -1, 0, 1.5, 'x', '', [], {}, True, 10**30, [None], '\0', '../../x', float('nan'))
+
+
+def _places(node: object, above: tuple = ()) -> Iterator[tuple]:
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in items:
+        yield (*above, key)
+        yield from _places(child, (*above, key))
+
+
+def test_a_manifest_of_wrong_values_is_read_or_one_line(packed: Path, tmp_path: Path):
+    folder = tmp_path / 'copy'
+    shutil.copytree(packed / 'uint8', folder)
+    manifest = folder / 'train' / 'packed.json'
+    whole, draw, lines = json.loads(manifest.read_text()), random.Random(0), []
+    places = list(_places(whole))
+    for _ in range(200):
+        place, mutated = draw.choice(places), copy.deepcopy(whole)
+        *above, last = place
+        functools.reduce(lambda node, key: node[key], above, mutated)[last] = draw.choice(VALUES)
+        manifest.write_text(json.dumps(mutated))
+        try:
+            PackedImages(str(folder), 'train')[0]
+        except ConfigError as error:
+            lines.append(str(error))
+    assert len(lines) > 100
+    assert '\n' not in ''.join(lines)
+    for text in ('[' * 100_000, '\0', '\ufeff{}', '{"format": 1'):
+        manifest.write_text(text)
+        with pytest.raises(ConfigError, match='cannot be read'):
+            PackedImages(str(folder), 'train')

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -153,6 +154,18 @@ def test_paths_of_the_wrong_kind_are_one_line(tmp_path: Path):
     ):
         with pytest.raises(ConfigError, match=line):
             check_weights(Config(dict(load_from=str(path))))
+
+
+@pytest.mark.parametrize(
+    ('images', 'batch', 'drop_last', 'refused'),
+    [(9, 4, False, True), (9, 4, True, False), (8, 4, False, False), (8, 1, False, True)],
+)
+def test_a_batch_of_one_before_batchnorm_is_one_line(images: int, batch: int, drop_last: bool, refused: bool):
+    loader = torch.utils.data.DataLoader(range(images), batch_size=batch, drop_last=drop_last)
+    for norm, fails in ((torch.nn.BatchNorm1d(2), refused), (torch.nn.BatchNorm2d(2), False)):
+        runner = SimpleNamespace(world_size=1, model=torch.nn.Sequential(norm))
+        with pytest.raises(ConfigError, match='has one image') if fails else nullcontext():
+            build._check_last_batch(runner, loader)
 
 
 def test_worker_options():

@@ -27,6 +27,12 @@ ldae.utils.errors.ConfigError: x.jpg is not a readable image: remove or replace 
         (OSError(errno.ENOSPC, 'No space left on device'), 'no space left'),
         (RuntimeError('write failed: No space left on device'), 'no space left'),
         (FileNotFoundError(errno.ENOENT, 'No such file', 'a.txt'), 'a.txt does not exist'),
+        (
+            NotADirectoryError(errno.ENOTDIR, 'Not a directory', 'a/b'),
+            'a/b is a file, or lies below one: name another path',
+        ),
+        (FileExistsError(errno.EEXIST, 'File exists', 'a/b'), 'a/b is a file, or lies below one'),
+        (IsADirectoryError(errno.EISDIR, 'Is a directory', 'a/b'), 'a/b is a folder: name another path'),
         (RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...'), 'lower the batch size'),
         (RuntimeError("[enforce fail ...] DefaultCPUAllocator: can't allocate memory: ..."), 'lower the batch size'),
         (RuntimeError('PytorchStreamReader failed reading zip archive: ...'), 'damaged or truncated'),
