@@ -20,7 +20,7 @@ from ldae.config.scale import apply_scale
 from ldae.config.stored import ADVICE, read_stored_config
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
-from ldae.utils.checkpoints import read_checkpoint, report_keys
+from ldae.utils.checkpoints import hint_of_names, read_checkpoint, report_keys
 from ldae.utils.device import find_device
 from ldae.utils.errors import nearest
 
@@ -123,6 +123,8 @@ def _find_config(
 
 def _stored_config(content: dict, checkpoint: str | os.PathLike) -> Config:
     meta = content.get('meta')
+    if 'meta' not in content and (hint := hint_of_names(content['state_dict'])):
+        raise ConfigError(f'{checkpoint} does not say by which config it was trained{hint}')
     return read_stored_config(meta.get('cfg') if isinstance(meta, dict) else None, checkpoint)
 
 
@@ -177,6 +179,7 @@ def _load(model: nn.Module, content: dict | None, checkpoint: str | os.PathLike 
         missing=[key for key in own if key not in loaded],
         mismatched=[key for key in own if key in loaded and loaded[key].shape != own[key].shape],
         total=len(own),
+        found=loaded,
     )
     unknown = [key for key in loaded if key not in own]
     if unknown:
@@ -198,6 +201,7 @@ def _timm_model(name: str, content: dict | None, checkpoint: str | os.PathLike |
         heads = (model.pretrained_cfg or {}).get('classifier') or 'head'
         heads = (heads,) if isinstance(heads, str) else tuple(heads)
         state = content['state_dict']
+        heads += ('decoder_', 'mask_token')  # of MAE's own checkpoints
         content = dict(state_dict={key: value for key, value in state.items() if not key.startswith(heads)})
     _load(model, content, checkpoint)
     model._config = None

@@ -3,6 +3,7 @@
 
 import os
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,36 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         raise ConfigError(f'checkpoint {str(path)!r} does not exist')
     content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pth(path)
     if isinstance(content, dict) and isinstance(content.get('state_dict'), dict):
+        _check_state(path, content['state_dict'])
         return content
-    if isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values()):
-        return dict(state_dict=content)
+    # MAE's own checkpoints, and those of what followed it, have another name for it.
+    state = content.get('model', content) if isinstance(content, dict) else None
+    if isinstance(state, dict) and state and all(isinstance(value, Tensor) for value in state.values()):
+        _check_state(path, state)
+        return dict(state_dict=state)
     raise ConfigError(
         f'{path} is not a checkpoint of a model: it has no state_dict; name the .pth file that training wrote'
     )
+
+
+def _check_state(path: Path, state: dict) -> None:
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor) and not key.endswith('_extra_state'):
+            raise ConfigError(
+                f'{path} is not a checkpoint of a model: {str(key)[:80]!r} of its state_dict is not a tensor'
+            )
+
+
+def hint_of_names(names: Iterable[str]) -> str:
+    """How to use a checkpoint whose layers have another library's names; '' if they haven't."""
+    names = ' '.join(names)
+    if 'blocks.0.attn.qkv.' in names:
+        return "; its layers have timm's names, as in MAE's own files: name its model of timm, 'timm::vit_base_patch16_224'"
+    if 'layer.0.attention.attention.query.' in names:
+        return (
+            "; its layers have transformers' names: name the same model of timm, with --pretrained, or use its config"
+        )
+    return ''
 
 
 def _library(path: Path) -> str:
@@ -87,11 +112,11 @@ def _is_pickle(path: Path) -> bool:
     return start == b'PK' or start[:1] == b'\x80'
 
 
-def report_keys(what: str, missing: list[str], mismatched: list[str], total: int) -> None:
-    """Raise ConfigError, naming a few keys, if anything is missing or of another shape."""
+def report_keys(what: str, missing: list[str], mismatched: list[str], total: int, found: Iterable[str] = ()) -> None:
+    """Raise ConfigError, naming a few keys, if anything is missing or of another shape; ``found`` are the checkpoint's."""
     for keys, problem in ((mismatched, 'holds another shape for'), (missing, 'lacks')):
         if keys:
             raise ConfigError(
-                f"{what} {problem} {len(keys)} of the model's {total} tensors ({', '.join(keys[:3])}...): "
-                'use the config that it was made with'
+                f"{what} {problem} {len(keys)} of the model's {total} tensors ({', '.join(keys[:3])}...)"
+                f'{hint_of_names(found) or ": use the config that it was made with"}'
             )

@@ -164,3 +164,28 @@ def test_a_config_object_is_left_as_it_was():
     before = Config(cfg.to_dict()).pretty_text
     get_model(cfg, cfg_options={'model.backbone.timestep': 5}, device='cpu')
     assert Config(cfg.to_dict()).pretty_text == before
+
+
+def test_maes_own_checkpoints_are_timms_models(tmp_path):
+    source = timm.create_model('vit_tiny_patch16_224', num_classes=0)
+    state = dict(source.state_dict(), mask_token=torch.zeros(1), **{'decoder_embed.weight': torch.zeros(2)})
+    torch.save(dict(model=state), tmp_path / 'mae.pth')
+    model = get_model('timm::vit_tiny_patch16_224', tmp_path / 'mae.pth', device='cpu')
+    assert torch.equal(model.norm.weight, source.norm.weight)
+    for name in (None, DEMO):
+        with pytest.raises(ConfigError, match="timm's names, as in MAE's own files: name its model of timm"):
+            get_model(name, tmp_path / 'mae.pth', device='cpu')
+
+
+def test_transformers_checkpoints_are_told_by_their_names(tmp_path):
+    torch.save({'vit.encoder.layer.0.attention.attention.query.weight': torch.zeros(2)}, tmp_path / 'hf.pth')
+    for name in (None, DEMO):
+        with pytest.raises(ConfigError, match="transformers' names"):
+            get_model(name, tmp_path / 'hf.pth', device='cpu')
+
+
+@pytest.mark.parametrize('state', [{5: torch.zeros(2)}, {'a': None}, {'a': 'x'}, {'a': [1]}, {'a': 3}])
+def test_a_state_of_anything_but_tensors_is_one_line(tmp_path, state):
+    torch.save(dict(state_dict=state, meta=dict(cfg='')), tmp_path / 'a.pth')
+    with pytest.raises(ConfigError, match='of its state_dict is not a tensor'):
+        get_model(DEMO, tmp_path / 'a.pth', device='cpu')

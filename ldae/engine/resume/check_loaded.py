@@ -11,7 +11,7 @@ from torch import nn
 from ldae.engine.hook import LDAEHook
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError
-from ldae.utils.checkpoints import report_keys
+from ldae.utils.checkpoints import hint_of_names, read_checkpoint, report_keys
 from ldae.utils.models import unwrapped
 
 #: Norms that transfer adds after pooling; no pre-training checkpoint has them.
@@ -69,16 +69,19 @@ def check_pretrained(name: str, module: nn.Module, init_cfg: dict) -> None:
     # A tokenizer of the encoder's own has come from its own file.
     known = (*NEW_IN_TRANSFER, 'tokenizer.', 'patch_embed.patch_map.')
     missing = [key for key in missing if not key.startswith(known)]
-    report_keys(f'{path} (prefix {init_cfg.get("prefix")!r})', missing, [], len(module.state_dict()))
+    report_keys(f'{path} (prefix {init_cfg.get("prefix")!r})', missing, [], len(module.state_dict()), state)
 
 
 def load_state(path: str, prefix: str | None, where: str) -> dict[str, torch.Tensor]:
     """State dict under ``prefix`` of the checkpoint at ``path``."""
+    if '://' not in path and prefix is None:
+        return read_checkpoint(path)['state_dict']
     if prefix is None:
         checkpoint = _load_checkpoint(path, map_location='cpu')
         return checkpoint.get('state_dict', checkpoint)
     try:
         return _load_checkpoint_with_prefix(prefix, path, map_location='cpu')
     except AssertionError as error:
-        message = f'{where}: {path} has no parameter under {prefix!r}: is it a pre-training checkpoint?'
+        hint = '' if '://' in path else hint_of_names(read_checkpoint(path)['state_dict'])
+        message = f'{where}: {path} has no parameter under {prefix!r}{hint or ": is it a pre-training checkpoint?"}'
         raise ConfigError(message) from error
