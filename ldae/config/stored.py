@@ -30,6 +30,8 @@ WEIGHTS = ('pretrained', 'checkpoint', 'checkpoint_path')
 ADDRESS = re.compile(r'://|^(?:hf[-_]hub|local-dir):')
 # Components that read, or download, what a name says.
 FETCHING = re.compile(r'multimodal|hugging_?face|models\.utils\.tokenizer')
+# A model of more is nobody's, and would take forever, or all memory, to be built before its weights are compared.
+LARGEST, DEEPEST, DEPTHS = 1 << 24, 1000, re.compile('layers|depth|blocks|stages')
 # mmengine writes keys between quotes as they are when it dumps a config.
 UNSAFE_KEY = re.compile(r'[\'"\\\n\r]')
 ADVICE = 'name the config'
@@ -173,6 +175,7 @@ def _follow_nothing(cfg: Config, where: object) -> None:
     for section in ('model', 'data_preprocessor'):
         for node in walk_dicts(cfg.get(section)):
             _without_weights(node)
+            _check_size(node, f'{where}: {section} of its config')
             components = registered.get(node.get('type') if isinstance(node.get('type'), str) else None, ())
             fetches = any(FETCHING.search(getattr(component, '__module__', '')) for component in components)
             address = next((v for v in node.values() if isinstance(v, str) and ADDRESS.search(v)), None)
@@ -183,6 +186,14 @@ def _follow_nothing(cfg: Config, where: object) -> None:
             components = registered.get(node.get('type') if isinstance(node.get('type'), str) else None, ())
             if any('download' in _parameters(component) for component in components):
                 node['download'] = False
+
+
+def _check_size(node: dict, where: str) -> None:
+    for key, value in node.items():
+        limit = DEEPEST if DEPTHS.search(str(key)) else LARGEST
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, int) and abs(number) > limit:
+                raise ConfigError(f'{where} has {key}={str(number)[:20]}, which is out of range: {ADVICE}')
 
 
 def _parameters(component: Any) -> tuple[str, ...]:

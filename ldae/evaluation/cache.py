@@ -24,6 +24,7 @@ from ldae.datasets.store import ArrayFile, Kind, Store, new_shard, new_store, re
 from ldae.utils import ConfigError
 from ldae.utils.collective import from_main_process
 from ldae.utils.models import hash_tensors, unwrapped
+from ldae.utils.ranges import check_value
 from ldae.version import __version__
 
 from .features import features_of_settings, labels_of, num_blocks, resolve_blocks, resolve_inputs
@@ -38,6 +39,8 @@ FEATURES = Kind(
     'delete {folder}, and they are computed anew',
     ('num_images', 'blocks', 'timesteps', 'noisy', 'depth'),
 )
+#: Of what its manifest says, which may be anything.
+HINTS = dict(num_images=int, depth=int, blocks=list[int], timesteps=list[int | None], noisy=list[bool], seconds=float)
 #: Options that modules note down as they are used: they change no feature.
 NOTED_OPTIONS = ('_is_init', '_known_fitted', '_non_blocking')
 LARGEST = torch.finfo(torch.float16).max
@@ -105,6 +108,13 @@ class FeatureCache(Mapping):
     def __init__(self, folder: str | os.PathLike, settings: Sequence[FeatureSetting] | None = None) -> None:
         self.folder = Path(folder)
         store = Store(self.folder, FEATURES)
+        for name, hint in HINTS.items():
+            value = store.manifest.get(name) if name == 'seconds' else store.settings[name]
+            check_value(f'{self.folder / FEATURES.manifest}: {name}', value, hint)
+        if sum(shard[LABELS].size for shard in store.shards) != store.settings['num_images']:
+            raise ConfigError(
+                f'{self.folder}: labels are not as many as its manifest says: {FEATURES.fix(self.folder)}'
+            )
         self._layout, self._shards = store.settings, store.shards
         self.seconds: float = store.manifest['seconds']
         self.num_images: int = self._layout['num_images']

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from ldae.engine.hook import LDAEHook
 from ldae.models.tokenizers import BaseTokenizer
-from ldae.models.tokenizers.files import load_tokenizer_state, save_tokenizer
+from ldae.models.tokenizers.files import load_tokenizer, load_tokenizer_state, save_tokenizer
 from ldae.models.tokenizers.fit import fit_tokenizer
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, checked
@@ -78,7 +78,7 @@ class FitTokenizerHook(FittingHook):
         if not from_main_process(path.is_file()):
             return False
         state = load_tokenizer_state(path) if dist.is_main_process() else None
-        tokenizer.load_state_dict(from_main_process(state))
+        load_tokenizer(tokenizer, from_main_process(state), path)
         runner.logger.info(f'Tokenizer taken from {path}')
         return True
 

@@ -2,6 +2,7 @@
 """Tokenizers in files of their own."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -35,9 +36,20 @@ def load_tokenizer_state(
         raise ConfigError(f'tokenizer file {path} does not exist: make it with {remedy}')
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
-        found, state = content['tokenizer'], content['state_dict']
+        found, state = str(content['tokenizer']), dict(content['state_dict'])
+        if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
+            raise TypeError
     except Exception as error:
         raise ConfigError(f'{path} is not a tokenizer file ({type(error).__name__}): make one with {remedy}') from error
     if kind not in (None, found):
         raise ConfigError(f'{path} holds a {found}, the config asks for a {kind}: make one with {remedy}')
     return state
+
+
+def load_tokenizer(tokenizer: BaseTokenizer, state: Mapping[str, Tensor], path: str | os.PathLike) -> None:
+    """Fill a tokenizer from the state of its file; raise ConfigError, in one line, if it doesn't fit."""
+    try:
+        tokenizer.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ConfigError(f'{path} does not fit {type(tokenizer).__name__}: {reason}') from error

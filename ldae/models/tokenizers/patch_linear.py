@@ -13,7 +13,7 @@ from ldae.utils import Choice, ConfigError, checked
 from ldae.utils.precision import full_precision
 
 from .base import BaseTokenizer
-from .files import load_tokenizer_state
+from .files import load_tokenizer, load_tokenizer_state
 from .pixel_covariance import PixelCovariance
 from .streaming_covariance import StreamingCovariance
 
@@ -167,7 +167,7 @@ class PatchLinearTokenizer(BaseTokenizer):
             )
 
     def _load_file(self, path: str) -> None:
-        self.load_state_dict(load_tokenizer_state(path, type(self).__name__))
+        load_tokenizer(self, load_tokenizer_state(path, type(self).__name__), path)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         self._check_state(state_dict, prefix)

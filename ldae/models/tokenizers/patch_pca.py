@@ -8,7 +8,7 @@ from torch import Tensor
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, checked
 
-from .files import load_tokenizer_state
+from .files import load_tokenizer, load_tokenizer_state
 from .patch_linear import PatchLinearTokenizer
 
 
@@ -64,7 +64,7 @@ class PatchPCATokenizer(PatchLinearTokenizer):
         # A file is written with the full basis, or without: a tokenizer that wants none leaves it.
         if self.full_basis is None:
             state.pop('full_basis', None)
-        self.load_state_dict(state)
+        load_tokenizer(self, state, path)
 
 
 def principal_components(covariance: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from ldae.utils import Choice, ConfigError, checked
 from ldae.utils.precision import full_precision
 
 from .base import BaseTokenizer
-from .files import load_tokenizer_state
+from .files import load_tokenizer, load_tokenizer_state
 
 
 @MODELS.register_module()
@@ -65,7 +65,7 @@ class PixelTokenizer(BaseTokenizer):
             torch.nn.init.eye_(self.patch_map.encoder)
             torch.nn.init.eye_(self.patch_map.decoder)
         if checkpoint is not None:
-            self.load_state_dict(load_tokenizer_state(checkpoint, type(self).__name__, 'training'))
+            load_tokenizer(self, load_tokenizer_state(checkpoint, type(self).__name__, 'training'), checkpoint)
 
     @property
     def basis(self) -> Tensor | None:
