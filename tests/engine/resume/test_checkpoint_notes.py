@@ -92,3 +92,28 @@ def test_what_cannot_be_resumed_is_one_line(resume, part, value):
 
     with pytest.raises(ConfigError, match='cannot be resumed from'):
         resume(change, {})
+
+
+@pytest.mark.parametrize(
+    ('content', 'place'),
+    [
+        (dict(optimizer=dict(state={3: []}, param_groups=[])), 'optimizer.state.3'),
+        (dict(optimizer=dict(a=dict(state={0: 'x'}))), 'optimizer.state.0'),
+        (dict(param_schedulers=[dict(param_name='lr'), dict(param_name=[])]), r'param_schedulers\[1\].param_name'),
+        (dict(param_schedulers=[dict(begin=torch.zeros(2))]), r'param_schedulers\[0\].begin'),
+        (dict(param_schedulers=[dict(end_factor=None)]), r'param_schedulers\[0\].end_factor'),
+        (dict(meta=dict(epoch='1')), 'meta.epoch'),
+        (dict(meta=dict(iter=torch.zeros(2))), 'meta.iter'),
+        (dict(progress=dict(data=dict(sampler_seed=1.5))), 'progress.data.sampler_seed'),
+        (dict(progress=dict(data=dict(samples='x'))), 'progress.data.samples'),
+    ],
+)
+def test_a_value_that_a_step_would_trip_over_is_one_line(content, place):
+    with pytest.raises(ConfigError, match=f'x.pth: {place} is of a wrong type'):
+        clean_checkpoint(content, 'x.pth')
+
+
+def test_what_the_hub_calls_resumed_is_true_or_false():
+    content = dict(message_hub=dict(resumed_keys=dict(a=True, b='x', c=None, d=False)))
+    clean_checkpoint(content, 'x.pth')
+    assert content['message_hub']['resumed_keys'] == dict(a=True, d=False)
