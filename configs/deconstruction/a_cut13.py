@@ -5,7 +5,7 @@ Row:       encoder of 13 of 24 blocks
 Table:     appendix-a-cut
 Paper:     linear 63.6
 Run:       tools/dist_train.sh configs/deconstruction/a_cut13.py 8
-Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
+Batch:     8 processes x 2 x 128 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 """
 
 _base_ = './a_cut12.py'

@@ -5,7 +5,7 @@ Row:       encoder of 9 of 24 blocks
 Table:     appendix-a-cut
 Paper:     linear 58.5
 Run:       tools/dist_train.sh configs/deconstruction/a_cut9.py 8
-Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
+Batch:     8 processes x 2 x 128 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 """
 
 _base_ = './t3_5_original-image.py'

@@ -7,7 +7,7 @@ Row:       t = 0, clean input
 Table:     appendix-a-timestep
 Paper:     linear 64.1
 Run:       tools/dist_train.sh configs/deconstruction/a_t0_clean.py 8
-Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
+Batch:     8 processes x 2 x 128 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 """
 
 _base_ = './t3_5_original-image.py'

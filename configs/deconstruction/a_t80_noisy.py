@@ -7,7 +7,7 @@ Row:       t = 80, noisy input
 Table:     appendix-a-timestep
 Paper:     linear 64.5
 Run:       tools/dist_train.sh configs/deconstruction/a_t80_noisy.py 8
-Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
+Batch:     8 processes x 2 x 128 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 """
 
 _base_ = './a_t80_clean.py'

@@ -7,7 +7,7 @@ Row:       pixels, 64 px, patch 4, d = 48
 Table:     figure5
 Paper:     none
 Run:       tools/dist_train.sh configs/deconstruction/f5_pixel_64.py 8
-Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
+Batch:     8 processes x 2 x 128 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 """
 
 _base_ = './f5_pixel_256.py'

@@ -5,7 +5,7 @@ Row:       encoder ViT-B
 Table:     size
 Paper:     linear 60.3
 Run:       tools/dist_train.sh configs/deconstruction/size_vit-b.py 8
-Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
+Batch:     8 processes x 2 x 128 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 """
 
 _base_ = './size_half-l.py'

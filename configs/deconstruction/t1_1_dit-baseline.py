@@ -7,7 +7,7 @@ Row:       DiT baseline
 Table:     table1
 Paper:     linear 57.5, FID 11.6
 Run:       tools/dist_train.sh configs/deconstruction/t1_1_dit-baseline.py 8
-Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
+Batch:     8 processes x 2 x 128 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 """
 
 _base_ = [
@@ -34,4 +34,7 @@ model = dict(
     backbone=dict(input_type='latent'),
     head=dict(_delete_=True, type='ldae.NoiseHead'),
 )
-train_dataloader = dict(dataset=dict(with_label=True))
+
+# On a GPU of 80 GB; 2 such batches make a step.
+train_dataloader = dict(batch_size=128, dataset=dict(with_label=True))
+optim_wrapper = dict(accumulative_counts=2)

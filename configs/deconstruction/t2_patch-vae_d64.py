@@ -5,7 +5,7 @@ Row:       patch-wise VAE, d = 64
 Table:     table2
 Paper:     linear 56.8
 Run:       tools/dist_train.sh configs/deconstruction/t2_patch-vae_d64.py 8
-Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
+Batch:     8 processes x 2 x 128 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 """
 
 _base_ = './t2_patch-vae_d16.py'

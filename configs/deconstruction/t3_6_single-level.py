@@ -5,7 +5,7 @@ Row:       single noise level
 Table:     table3
 Paper:     linear 61.5
 Run:       tools/dist_train.sh configs/deconstruction/t3_6_single-level.py 8
-Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
+Batch:     8 processes x 2 x 128 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 """
 
 _base_ = './t3_5_original-image.py'

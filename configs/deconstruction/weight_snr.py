@@ -7,7 +7,7 @@ Row:       weight gamma^2 / sigma^2
 Table:     loss-weight
 Paper:     none
 Run:       tools/dist_train.sh configs/deconstruction/weight_snr.py 8
-Batch:     8 processes x 256 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
+Batch:     8 processes x 2 x 128 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 """
 
 _base_ = './t3_1_predict-clean.py'

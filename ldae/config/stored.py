@@ -102,7 +102,7 @@ def _check_keys(values: dict) -> None:
 
 
 def _check_names(cfg: Config, where: object) -> None:
-    """Whatever is built must be registered: mmengine calls any function that it can import by a name that isn't."""
+    """Raise unless all that is built is registered: mmengine calls any function that it can import by a name that isn't."""
     registered = registered_components()
     scopes = {name.partition('.')[0] for name in registered if '.' in name}
     for place, key, name in _names('', cfg.to_dict()):

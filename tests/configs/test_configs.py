@@ -51,12 +51,13 @@ def test_docstring_says_what_the_config_is_for_and_names_its_command(name):
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_batch_of_the_docstring_is_the_batch_of_the_config(name):
-    stated = re.search(r'(\d+) process\w* x (\d+) images = (\d+)', docstring(name))
+    stated = re.search(r'(\d+) process\w* x (?:(\d+) x )?(\d+) images = (\d+)', docstring(name))
     assert stated, f'{name}: its docstring needs a line "Batch: N processes x M images = B"'
-    processes, images, batch = map(int, stated.groups())
+    processes, accumulated, images, batch = (int(number or 1) for number in stated.groups())
     cfg = load_config(ROOT / name)
     assert images == cfg.train_dataloader.batch_size
-    assert batch == processes * images == cfg.auto_scale_lr.base_batch_size
+    assert accumulated == cfg.optim_wrapper.get('accumulative_counts', 1)
+    assert batch == processes * accumulated * images == cfg.auto_scale_lr.base_batch_size
 
 
 @pytest.mark.parametrize('name', RECIPES)

@@ -2,6 +2,7 @@
 """A config states what differs from its base and nothing else; sizes and lengths of training change what their names say."""
 
 import ast
+import copy
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -90,8 +91,15 @@ def pairs(pattern: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(('first', 'second'), pairs('vit-(b|half-l|l)_'))
-def test_a_size_changes_the_model_and_nothing_else(first, second):
-    assert differing(first, second) == {'model'}
+def test_a_size_changes_the_model_and_the_way_to_its_batch(first, second):
+    assert differing(first, second) - {'train_dataloader', 'optim_wrapper'} == {'model'}
+    one, other = (copy.deepcopy(merged(name)) for name in (first, second))
+    batches = []
+    for cfg in (one, other):
+        batches.append(cfg['train_dataloader'].pop('batch_size') * cfg['optim_wrapper'].pop('accumulative_counts', 1))
+    assert batches[0] == batches[1]
+    for name in ('train_dataloader', 'optim_wrapper'):
+        assert one[name] == other[name]
 
 
 @pytest.mark.parametrize(('first', 'second'), pairs(r'_\d+e\.py$'))
