@@ -31,7 +31,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     if path.is_dir():
         raise ConfigError(f'{path} is a folder: name a .pth file that training wrote, such as {_newest(path)}')
     if not path.is_file():
-        raise ConfigError(f'checkpoint {str(path)!r} does not exist')
+        raise ConfigError(f'checkpoint {str(path)!r} {"is not a file" if path.exists() else "does not exist"}')
     content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pth(path)
     if isinstance(content, dict) and isinstance(content.get('state_dict'), dict):
         _check_state(path, content['state_dict'])

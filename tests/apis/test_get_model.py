@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 import pickle
 
 import pytest
@@ -189,3 +190,9 @@ def test_a_state_of_anything_but_tensors_is_one_line(tmp_path, state):
     torch.save(dict(state_dict=state, meta=dict(cfg='')), tmp_path / 'a.pth')
     with pytest.raises(ConfigError, match='of its state_dict is not a tensor'):
         get_model(DEMO, tmp_path / 'a.pth', device='cpu')
+
+
+def test_a_pipe_is_not_a_checkpoint(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.pth')
+    with pytest.raises(ConfigError, match=r"pipe\.pth' is not a file"):
+        get_model(DEMO, tmp_path / 'pipe.pth', device='cpu')
