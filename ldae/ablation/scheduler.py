@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ldae.utils.files import PACKAGE
 from ldae.utils.parents import PARENT_VARIABLE
+from ldae.utils.signals import interrupts_later
 
 from .jobs import LOG_FILE, SCORES_FILE, Job, read_json
 
@@ -78,7 +79,8 @@ class Scheduler:
         free = [slot for slot in range(self.num_parallel) if slot not in self.running]
         for slot, job in zip(free, ready, strict=False):
             self.waiting.remove(job)
-            self.running[slot] = (job, self._start(job, slot))
+            with interrupts_later():
+                self.running[slot] = (job, self._start(job, slot))
 
     def _start(self, job: Job, slot: int) -> subprocess.Popen:
         job.write()

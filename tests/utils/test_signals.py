@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ldae.utils.signals import hear_interrupts
+from ldae.utils.signals import hear_interrupts, interrupts_later
 
 # Each end in a process of its own, which is forked when all is imported.
 RUN = """
@@ -71,3 +71,20 @@ def test_what_else_an_interrupt_means_stays(kind):
         assert signal.getsignal(signal.SIGINT) == kind
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_waits_for_the_end_of_a_block():
+    done, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def block() -> None:
+        with interrupts_later():
+            signal.raise_signal(signal.SIGINT)
+            done.append('the rest of it')
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            block()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == ['the rest of it']
