@@ -375,7 +375,7 @@ scale = dict(
     }},
     epochs={epochs},
     # Of features: the paper's t = 10 suits large images, of which hardly noisy ones are not just copied.
-    timestep=[300, 100, 600],
+    timestep=[600, 300, 100],
     benchmarks=dict(
         linear=dict(batch_size={linear}, epochs=90, optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0)),
         finetune=dict(batch_size={batch}, epochs=30, lr=1e-3, ema_momentum=1e-3),
