@@ -51,6 +51,7 @@ def probe(
     work_dir: str | Path | None = None,
     cache: str | Path | None = None,
     refresh: bool = False,
+    verify: bool = False,
     force: bool = False,
     device: str | torch.device = 'auto',
     precision: Precision | None = None,
@@ -75,6 +76,7 @@ def probe(
         work_dir: Folder for table and pictures; None takes ``work_dirs/probe/<run>_<checkpoint>``.
         cache: Folder of the features, which are used again if they fit; None takes ``features`` in ``work_dir``.
         refresh: Compute features anew, since images have changed in place.
+        verify: Compare features that are used again with their checksums.
         force: Replace a ``probe.json`` that exists.
         device, precision: As of :class:`ldae.FeatureExtractor`.
 
@@ -106,6 +108,7 @@ def probe(
         seed=seed,
         memory=memory,
         refresh=refresh,
+        verify=verify,
         precision=precision,
     )
     if is_main_process():

@@ -40,6 +40,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--work-dir', metavar='DIR', help='folder for table and pictures (work_dirs/probe/CHECKPOINT)')
     add('--cache', metavar='DIR', help='folder of the features, used again if they fit (DIR/features)')
     add('--refresh', action='store_true', help='compute features anew: images have changed in place')
+    add('--verify', action='store_true', help='compare features that are used again with their checksums')
     add('--force', action='store_true', help='replace a probe.json that exists')
     add_launcher_options(parser)
     return parser.parse_args(argv)

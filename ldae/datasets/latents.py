@@ -16,13 +16,13 @@ from torch.utils.data import Dataset
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError
 
-from .store import ArrayFile, Kind, Store, damaged_files, new_shard, new_store, take
+from .store import LABELS, ArrayFile, Kind, Store, check_files, new_shard, new_store, take
 
 #: Names of number formats, and numpy's codes. It has no bfloat16, whose bits are kept as integers.
 DTYPES = dict(float32='<f4', float16='<f2', bfloat16='<i2')
 #: Images a shard.
 SHARD_SIZE = 4096
-ROWS, LABELS = 'latents.npy', 'labels.npy'
+ROWS = 'latents.npy'
 LATENTS = Kind(
     'latents',
     'ldae.LatentCacheHook',
@@ -95,8 +95,7 @@ class LatentDataset(Dataset):
 
     def verify(self, shards: Sequence[int]) -> None:
         """Read some shards, given by number, and raise ConfigError if the checksum of one differs."""
-        for problem in damaged_files(self.file, LATENTS, shards):
-            raise ConfigError(f'{problem}: {LATENTS.fix(self.file)}')
+        check_files(self.file, LATENTS, shards)
 
 
 def shards_of(count: int) -> list[range]:

@@ -23,9 +23,9 @@ from ldae.utils import ConfigError, PositiveInt, Seed, checked
 from .load_image import BadImageError, decode, reads_files
 from .low_shot import Fraction, Split, part_of_each_class
 from .resize import with_faster_steps
-from .store import Kind, Shard, Store
+from .store import LABELS, OFFSETS, Kind, Shard, Store
 
-IMAGES, OFFSETS, LABELS, NAMES = 'images.npy', 'offsets.npy', 'labels.npy', 'names.json'
+IMAGES, NAMES = 'images.npy', 'names.json'
 PACKED = Kind(
     'packed images',
     '`ldae pack-dataset`',

@@ -26,8 +26,8 @@ from ldae.utils.files import atomic_write_text
 
 from .image_folder import ImageFolder, describe_bad
 from .load_image import BadImageError, LoadImage
-from .packed import IMAGES, LABELS, NAMES, OFFSETS, PACKED, packed_pipeline, resize_edge
-from .store import ArrayFile, damaged_files, entries_of, new_shard, shard_name, write_manifest
+from .packed import IMAGES, NAMES, PACKED, packed_pipeline, resize_edge
+from .store import LABELS, OFFSETS, ArrayFile, damaged_files, entries_of, new_shard, shard_name, write_manifest
 
 PLAN = 'plan.json'
 

@@ -35,6 +35,7 @@ from ldae.utils.ranges import check_value
 
 FORMAT = 1
 SHARD = 'shard.json'
+LABELS, OFFSETS = 'labels.npy', 'offsets.npy'
 #: Names of shards and files: none of them leaves the folder.
 NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]*')
 
@@ -139,6 +140,12 @@ def damaged_files(
         return list(filter(None, tqdm(pool.map(_problem, files, files.values()), **bar)))
 
 
+def check_files(folder: Path, kind: Kind, numbers: Sequence[int] | None = None) -> None:
+    """Raise ConfigError if a file of some shards, or of all, isn't as it was written."""
+    for problem in damaged_files(folder, kind, numbers):
+        raise ConfigError(f'{problem}: {kind.fix(folder)}')
+
+
 class Shard:
     """The arrays of a shard by their files' names, mapped into memory when first read, in each process by itself."""
 
@@ -162,12 +169,12 @@ class Shard:
 
 
 class Store:
-    """A store that is opened to be read: its manifest, and the size of each file, are as they were written."""
+    """A store that is opened to be read: its manifest, the size of each file, and its small ones, are as they were written."""
 
     def __init__(self, folder: Path, kind: Kind) -> None:
         self.manifest = read_manifest(folder, kind)
         for path, told in _files(folder, self.manifest['shards']).items():
-            if problem := _problem(path, told, by_checksum=False):
+            if problem := _problem(path, told, by_checksum=path.name in (LABELS, OFFSETS)):
                 raise ConfigError(f'{problem}: {kind.fix(folder, path.parent.name)}')
         self.settings: dict[str, Any] = self.manifest['settings']
         self.shards = [Shard(folder / shard['name'], kind) for shard in self.manifest['shards']]

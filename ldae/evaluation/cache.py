@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 from tqdm import tqdm
 
-from ldae.datasets.store import ArrayFile, Kind, Store, new_shard, new_store, read_manifest, take
+from ldae.datasets.store import LABELS, ArrayFile, Kind, Store, check_files, new_shard, new_store, read_manifest, take
 from ldae.utils import ConfigError
-from ldae.utils.collective import from_main_process
+from ldae.utils.collective import failing_together, from_main_process
 from ldae.utils.models import hash_tensors, unwrapped
 from ldae.utils.ranges import check_value
 from ldae.version import __version__
@@ -31,7 +31,6 @@ from .features import features_of_settings, labels_of, num_blocks, resolve_block
 
 #: A part of each cache's name, raised when those written before can't be used any more.
 FORMAT = 2
-LABELS = 'labels.npy'
 FEATURES = Kind(
     'features',
     '`ldae probe`',
@@ -164,6 +163,7 @@ def cache_features(
     noisy: Sequence[bool] = (False,),
     data: Any = None,
     refresh: bool = False,
+    verify: bool = False,
     desc: str = 'features',
 ) -> FeatureCache:
     """Features of every image after each block, at each time step, of each kind of input, from one pass over the data.
@@ -184,6 +184,7 @@ def cache_features(
         data: What the images are, such as the config of the data loader: anything that JSON holds. Images that change under
             the same description need ``refresh``.
         refresh: Compute anew even if there is a cache.
+        verify: Compare all files of a cache with their checksums; without it, those of labels alone.
         desc: What the progress bar says.
 
     Raises:
@@ -205,6 +206,10 @@ def cache_features(
         with new_store(found, FEATURES, layout, get_world_size(), replace=True) as (unfinished, entries):
             _write_shard(model, dataloader, data_preprocessor, unfinished, layout, desc)
             entries['seconds'] = time.perf_counter() - start
+    elif verify:
+        with failing_together():
+            if is_main_process():
+                check_files(found, FEATURES)
     return FeatureCache(found, wanted)
 
 

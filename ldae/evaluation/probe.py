@@ -101,6 +101,7 @@ def probe_encoder(
     seed: int = 0,
     memory: float = 4.0,
     refresh: bool = False,
+    verify: bool = False,
     precision: str | None = None,
 ) -> ProbeScores:
     """Score the features after each block, at each time step, of each kind of input.
@@ -117,7 +118,7 @@ def probe_encoder(
             is not among them, the first overrides it.
         limits: Most training and test images, chosen by class; None for all.
         seed, memory: Of the linear layers, as of :func:`ldae.evaluation.score_sets`.
-        refresh: Compute features anew.
+        refresh, verify: Compute features anew, or compare those that are there with their checksums.
         precision: Of the encoder's products, as of :func:`ldae.utils.device.autocast`.
 
     Raises:
@@ -131,7 +132,7 @@ def probe_encoder(
     images = len(loaders[0].dataset)
     k = k or [number for number in NEIGHBOURS if number <= images] or [images]
     protocol = protocol if protocol.k in k else protocol.replace(k=k[0])
-    settings = dict(blocks=numbers, timesteps=timesteps, noisy=noisy, refresh=refresh)
+    settings = dict(blocks=numbers, timesteps=timesteps, noisy=noisy, refresh=refresh, verify=verify)
     preprocess, start = preprocessor_of(model, data), time.perf_counter()
     device = next((param.device for param in model.parameters()), torch.device('cpu'))
     with autocast(precision, device):

@@ -35,6 +35,7 @@ from ldae.engine.resume.loops import resumable
 from ldae.engine.speed.sharding import FullyShardedModel, prepare_sharding
 from ldae.evaluation.probe_data import num_classes
 from ldae.utils import ConfigError
+from ldae.utils.checkpoints import check_archive
 from ldae.utils.files import atomic_save
 from ldae.utils.models import unwrapped
 from ldae.utils.signals import end_workers
@@ -151,6 +152,8 @@ def _find_checkpoint(cfg: Config) -> None:
         if latest is None:
             print_log(f'Nothing to resume from in {cfg.work_dir}: starting from the beginning')
             cfg.resume = False
+    elif cfg.get('load_from'):
+        check_archive(Path(cfg.load_from).expanduser())
 
 
 def _build_train_data(runner: Runner) -> None:

@@ -3,6 +3,8 @@
 
 import os
 import pickle
+import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pth(path: Path) -> Any:
+    check_archive(path)
     try:
         # None leaves it to torch, whose default is to load safely and whose switch is the named opt-in.
         return torch.load(path, map_location='cpu', weights_only=None)
@@ -103,6 +106,32 @@ def _read_pth(path: Path) -> Any:
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f'{path} is damaged or truncated ({reason}): use the checkpoint before it') from error
+
+
+def check_archive(path: str | os.PathLike) -> None:
+    """Compare what a file of ``torch.save`` holds with the checksums in it, which torch doesn't; other files pass.
+
+    Raises:
+        ConfigError: It has changed since it was written.
+    """
+    path = Path(path)
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            if sum(part.file_size for part in parts) > path.stat().st_size:  # torch compresses nothing
+                raise ConfigError(f'{path} was not written by torch.save: name the .pth file that training wrote')
+            # By an option, torch leaves all checksums out.
+            damaged = archive.testzip() if any(part.CRC for part in parts) else None
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, RuntimeError, NotImplementedError) as error:
+        raise ConfigError(
+            f'{path} is damaged ({" ".join(str(error).split())}): take another copy, or the file before it'
+        ) from error
+    if damaged is not None:
+        raise ConfigError(
+            f'{path} is damaged: {damaged[:80]!r} in it is not as it was written: take another copy, or the file before it'
+        )
 
 
 def _is_pickle(path: Path) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch.multiprocessing import spawn
 
 from ldae.datasets import store as module
-from ldae.datasets.store import ArrayFile, Kind, Store, damaged_files, new_shard, new_store, take
+from ldae.datasets.store import ArrayFile, Kind, Store, check_files, damaged_files, new_shard, new_store, take
 from ldae.utils import ConfigError
 
 KIND = Kind('rows', 'a test', 'rows.json', 'mend {part} of {folder}', ('colour',))
@@ -242,3 +242,21 @@ def test_no_room_is_said_before_anything_is_written(tmp_path: Path, monkeypatch)
     ):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('name', ['labels.npy', 'offsets.npy'])
+def test_zeros_in_the_place_of_labels_are_found_at_opening_and_all_else_when_asked(tmp_path: Path, name: str):
+    with (
+        new_store(tmp_path / 'a', KIND, dict(colour='red'), 1) as (unfinished, _),
+        new_shard(unfinished, 0) as (shard, _),
+    ):
+        np.save(shard / 'rows.npy', ROWS[0])
+        np.save(shard / name, np.arange(3))
+    check_files(tmp_path / 'a', KIND)
+    np.save(tmp_path / 'a' / 'shard-00000' / 'rows.npy', np.zeros_like(ROWS[0]))
+    assert not Store(tmp_path / 'a', KIND).whole('rows.npy').any()
+    with pytest.raises(ConfigError, match='rows.npy is damaged: mend'):
+        check_files(tmp_path / 'a', KIND)
+    np.save(tmp_path / 'a' / 'shard-00000' / name, np.zeros(3, int))
+    with pytest.raises(ConfigError, match=f'{name} is damaged: mend'):
+        Store(tmp_path / 'a', KIND)

@@ -162,6 +162,16 @@ def test_a_file_cut_short_is_one_clear_line(data, net, tmp_path):
     assert '\n' not in str(error.value)
 
 
+def test_zeros_in_the_place_of_features_are_found_when_asked_for(data, net, tmp_path):
+    first = cache_features(net, loader(data), None, tmp_path, verify=True)
+    path = first.folder / 'shard-00000' / 'block_3.npy'
+    np.save(path, np.zeros_like(np.load(path)))
+    cache_features(net, loader(data), None, tmp_path)
+    with pytest.raises(ConfigError, match='block_3.npy is damaged: delete .*, and they are computed anew'):
+        cache_features(net, loader(data), None, tmp_path, verify=True)
+    assert cache_features(net, loader(data), None, tmp_path, refresh=True, verify=True)[first.settings[0]][:].any()
+
+
 @pytest.mark.parametrize(
     ('value', 'message'),
     [(7e4, 'block 3 reach 7e.04, beyond float16'), (float('nan'), 'NaN'), (float('inf'), 'NaN or infinity')],

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+import zipfile
 
 import pytest
 import torch
@@ -32,3 +33,42 @@ def test_a_folder_names_its_newest_checkpoint(tmp_path):
         os.utime(tmp_path / name, (100 - age, 100 - age))
     with pytest.raises(ConfigError, match=r'is a folder: name a .pth file that training wrote, such as .*epoch_3\.pth'):
         read_checkpoint(tmp_path)
+
+
+def flip(path, place: int, bit: int = 0) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def test_each_bit_of_a_tensor_counts(tmp_path):
+    path = tmp_path / 'a.pth'
+    weight = torch.linspace(1, 2, 8)
+    torch.save(dict(state_dict=dict(weight=weight)), path)
+    place = path.read_bytes().index(weight.numpy().tobytes())
+    for number in range(8 * 32):
+        flip(path, place + number // 8, number % 8)
+        assert not torch.equal(torch.load(path)['state_dict']['weight'], weight)  # torch reads it all the same
+        with pytest.raises(ConfigError, match="a.pth is damaged: 'a/data/0' in it is not as it was written"):
+            read_checkpoint(path)
+        flip(path, place + number // 8, number % 8)
+    assert torch.equal(read_checkpoint(path)['state_dict']['weight'], weight)
+
+
+def test_files_that_torch_wrote_without_checksums_and_not_as_zip_are_read(tmp_path):
+    options = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(dict(state_dict=dict(a=torch.ones(3))), tmp_path / 'bare.pth')
+    finally:
+        torch.serialization.set_crc32_options(options)
+    torch.save(dict(state_dict=dict(a=torch.ones(3))), tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
+    for name in ('bare.pth', 'old.pth'):
+        assert torch.equal(read_checkpoint(tmp_path / name)['state_dict']['a'], torch.ones(3))
+
+
+def test_what_is_compressed_is_not_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'a.pth', 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('a/data.pkl', bytes(1_000_000))
+    with pytest.raises(ConfigError, match=r'was not written by torch\.save'):
+        read_checkpoint(tmp_path / 'a.pth')

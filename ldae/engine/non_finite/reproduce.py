@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ldae.apis.models import get_model
 from ldae.utils import ConfigError
-from ldae.utils.checkpoints import read_checkpoint
+from ldae.utils.checkpoints import check_archive, read_checkpoint
 from ldae.utils.rng import preserved_rng
 
 from .step_snapshots import RANK_FILES, STATE_FILE, rebuilt_batch, recent_losses, set_rng_states
@@ -80,6 +80,7 @@ def rank_files(folder: Path) -> list[Path]:
 
 def read_snapshots(path: Path) -> dict[str, Any]:
     """One rank's batches as ``save_snapshots`` wrote them; nothing of the file is run."""
+    check_archive(path)
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:

@@ -11,7 +11,7 @@ from torch import nn
 from ldae.engine.hook import LDAEHook
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError
-from ldae.utils.checkpoints import hint_of_names, read_checkpoint, report_keys
+from ldae.utils.checkpoints import check_archive, hint_of_names, read_checkpoint, report_keys
 from ldae.utils.models import unwrapped
 
 #: Norms that transfer adds after pooling; no pre-training checkpoint has them.
@@ -76,6 +76,7 @@ def load_state(path: str, prefix: str | None, where: str) -> dict[str, torch.Ten
     """State dict under ``prefix`` of the checkpoint at ``path``."""
     if '://' not in path and prefix is None:
         return read_checkpoint(path)['state_dict']
+    check_archive(path)
     if prefix is None:
         checkpoint = _load_checkpoint(path, map_location='cpu')
         return checkpoint.get('state_dict', checkpoint)

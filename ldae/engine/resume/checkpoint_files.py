@@ -8,6 +8,7 @@ import torch
 from mmengine.logging import print_log
 
 from ldae.utils import ConfigError
+from ldae.utils.checkpoints import check_archive
 from ldae.utils.files import atomic_write_text
 
 POINTER = 'last_checkpoint'
@@ -27,7 +28,8 @@ def latest_checkpoint(work_dir: str | os.PathLike) -> Path | None:
     candidates = _candidates(Path(work_dir))
     for path in candidates:
         try:
-            # Memory-mapped: checks the file's structure without reading the tensors.
+            check_archive(path)
+            # Memory-mapped, since the tensors are read later.
             content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
             if not isinstance(content, dict):
                 raise ConfigError(f'it holds a {type(content).__name__}, not a checkpoint')

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ldae.utils.checkpoints import check_archive
 from ldae.utils.errors import ConfigError
 from ldae.utils.files import atomic_save
 
@@ -34,6 +35,7 @@ def load_tokenizer_state(
     """
     if not Path(path).is_file():
         raise ConfigError(f'tokenizer file {path} does not exist: make it with {remedy}')
+    check_archive(path)
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
         found, state = str(content['tokenizer']), dict(content['state_dict'])

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from ldae.engine.resume.checkpoint_files import latest_checkpoint, write_pointer
+from ldae.launch.build import _find_checkpoint
 from ldae.utils import ConfigError
 from ldae.utils.files import atomic_save
 
@@ -118,3 +120,16 @@ def test_pipes_links_that_lead_nowhere_and_bare_tensors_are_passed_over(tmp_path
     assert latest_checkpoint(tmp_path) == tmp_path / 'epoch_1.pth'
     write_pointer(tmp_path, 'epoch_3.pth')
     assert latest_checkpoint(tmp_path) == tmp_path / 'epoch_1.pth'
+
+
+def test_a_flipped_bit_gives_way_to_the_checkpoint_before_and_says_so(tmp_path):
+    for age, name in enumerate(['epoch_2.pth', 'epoch_1.pth']):
+        torch.save(dict(state_dict=dict(a=torch.full((100,), 1.5))), tmp_path / name)
+        os.utime(tmp_path / name, (10_000 - age, 10_000 - age))
+    content = bytearray((tmp_path / 'epoch_2.pth').read_bytes())
+    content[content.index(torch.full((100,), 1.5).numpy().tobytes()) + 7] ^= 16
+    (tmp_path / 'epoch_2.pth').write_bytes(content)
+    write_pointer(tmp_path, 'epoch_2.pth')
+    assert latest_checkpoint(tmp_path) == tmp_path / 'epoch_1.pth'
+    with pytest.raises(ConfigError, match="epoch_2.pth is damaged: 'epoch_2/data/0'"):
+        _find_checkpoint(Config(dict(load_from=str(tmp_path / 'epoch_2.pth'))))

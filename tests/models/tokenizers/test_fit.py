@@ -123,3 +123,14 @@ def test_a_file_with_code_in_it_is_refused_and_the_code_not_run(tmp_path):
     with pytest.raises(ConfigError, match='is not a tokenizer file'):
         load_tokenizer_state(tmp_path / 'evil.pth')
     assert not (tmp_path / 'ran').exists()
+
+
+def test_a_flipped_bit_of_a_tokenizer_file_is_one_line(tmp_path):
+    tokenizer = PatchPCATokenizer(img_size=8, patch_size=4, latent_dim=4)
+    save_tokenizer(tokenizer, tmp_path / 'a.pth')
+    tensor = max(tokenizer.state_dict().values(), key=torch.numel)
+    content = bytearray((tmp_path / 'a.pth').read_bytes())
+    content[content.index(tensor.numpy().tobytes()) + 2] ^= 1
+    (tmp_path / 'a.pth').write_bytes(content)
+    with pytest.raises(ConfigError, match='a.pth is damaged: .* is not as it was written'):
+        load_tokenizer_state(tmp_path / 'a.pth')
