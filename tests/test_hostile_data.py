@@ -165,7 +165,7 @@ def store(request, folder) -> tuple[Path, Callable[[], Any]]:
     """The manifest of a store, and what reads the store whole."""
     labels = np.zeros(2, np.int64)
     if request.param == 'packed':
-        settings = dict(crop='center', format='raw', edge=8, size=8, with_label=True)
+        settings = dict(crop='center', format='uint8', edge=8, size=8, with_label=True)
         arrays = {'images.npy': np.zeros((2, 3, 8, 8), np.uint8), 'labels.npy': labels}
         write_store(folder / 'data', PACKED, settings, arrays, classes=['a', 'b'])
         return folder / 'data' / PACKED.manifest, lambda: PackedImages('data')[0]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -14,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ldae.registry import DATASETS
-from ldae.utils import ConfigError
+from ldae.utils import Choice, ConfigError
 
-from .store import LABELS, ArrayFile, Kind, Store, check_files, new_shard, new_store, take
+from .store import LABELS, ArrayFile, Count, Kind, Store, check_files, new_shard, new_store, take
 
 #: Names of number formats, and numpy's codes. It has no bfloat16, whose bits are kept as integers.
 DTYPES = dict(float32='<f4', float16='<f2', bfloat16='<i2')
@@ -28,7 +29,7 @@ LATENTS = Kind(
     'ldae.LatentCacheHook',
     'latents.json',
     'delete {folder}, and they are made anew',
-    ('shape', 'dtype', 'shard_size', 'with_label'),
+    dict(shape=tuple[Count, Count, Count], dtype=Annotated[str, Choice(DTYPES)], shard_size=Count, with_label=bool),
 )
 
 
@@ -60,8 +61,20 @@ class LatentDataset(Dataset):
         self.shape, self.dtype = tuple(store.settings['shape']), store.settings['dtype']
         if with_label and not store.settings['with_label']:
             raise ConfigError(f'{self.file} holds no labels, which the model asks for: {LATENTS.fix(self.file)}')
+        self.shards, size = store.shards, store.settings['shard_size']
+        for start, shard in zip(range(0, self.shape[0], size), self.shards, strict=False):
+            count = min(size, self.shape[0] - start)
+            if shard.checked(ROWS, 'fi', count, *self.shape[1:]).dtype != DTYPES[self.dtype]:
+                raise ConfigError(
+                    f'{shard.folder} holds numbers of another dtype than its manifest says: {LATENTS.fix(self.file)}'
+                )
+            if with_label:
+                shard.checked(LABELS, 'iu', count)
+        if len(self.shards) != -(-self.shape[0] // size):
+            raise ConfigError(
+                f'{self.file} holds {len(self.shards)} shards for {self.shape[0]} images: {LATENTS.fix(self.file)}'
+            )
         self.labels = torch.from_numpy(store.whole(LABELS)) if with_label else None
-        self.shards = store.shards
         self.metainfo: dict = {}
 
     @property

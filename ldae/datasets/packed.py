@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ldae.registry import DATASETS, TRANSFORMS
-from ldae.utils import ConfigError, PositiveInt, Seed, checked
+from ldae.utils import Choice, ConfigError, PositiveInt, Seed, checked
 
 from .load_image import BadImageError, decode, reads_files
 from .low_shot import Fraction, Split, part_of_each_class
 from .resize import with_faster_steps
-from .store import LABELS, OFFSETS, Kind, Shard, Store
+from .store import LABELS, OFFSETS, Count, Kind, Shard, Store
 
 IMAGES, NAMES = 'images.npy', 'names.json'
 PACKED = Kind(
@@ -31,7 +31,13 @@ PACKED = Kind(
     '`ldae pack-dataset`',
     'packed.json',
     'remove {part} and run `ldae pack-dataset` again',
-    ('crop', 'format', 'edge', 'with_label'),
+    dict(
+        crop=Annotated[str, Choice('none', 'center')],
+        format=Annotated[str, Choice('uint8', 'jpeg')],
+        edge=Count | None,
+        size=Count | None,
+        with_label=bool,
+    ),
     'images',
 )
 
@@ -130,13 +136,18 @@ class PackedImages(Dataset):
         classes = store.manifest.get('classes')
         self.metainfo = dict(classes=tuple(classes)) if classes else {}
         self._starts = [0, *accumulate(shard['images'] for shard in store.manifest['shards'])]
-        self.labels = torch.from_numpy(store.whole(LABELS)).long() if with_label else None
         self._is_jpeg = self.settings['format'] == 'jpeg'
-        shape = (3, self.settings.get('size'), self.settings.get('size'))
-        if not self._is_jpeg and any(shard[IMAGES].shape[1:] != shape for shard in self.shards):
-            raise ConfigError(
-                f'{self.folder}: the images are not {shape}, as its manifest says: {PACKED.fix(self.folder)}'
-            )
+        size = self.settings.get('size')
+        if self.settings['crop'] == 'center' and None in (size, self.settings.get('edge')):
+            raise ConfigError(f'{self.folder}: its manifest names no edge or size: {PACKED.fix(self.folder)}')
+        for shard, told in zip(self.shards, store.manifest['shards'], strict=True):
+            count = told['images']
+            if with_label:
+                shard.checked(LABELS, 'iu', count)
+            if self._is_jpeg:
+                shard.checked(OFFSETS, 'iu', count + 1)
+            shard.checked(IMAGES, 'u', *((None,) if self._is_jpeg else (count, 3, size, size)))
+        self.labels = torch.from_numpy(store.whole(LABELS)).long() if with_label else None
         self._keep = self._subset(indices, fraction, fraction_seed)
 
     def _subset(self, indices: int | Sequence[int] | None, fraction: float | None, seed: int) -> Tensor | None:

@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,11 +31,13 @@ from tqdm import tqdm
 from ldae.utils import ConfigError, Range
 from ldae.utils.collective import failing_together, from_main_process, gathered
 from ldae.utils.files import atomic_write_text, flush
-from ldae.utils.ranges import check_value
+from ldae.utils.ranges import check_value, fits
 
 FORMAT = 1
 SHARD = 'shard.json'
 LABELS, OFFSETS = 'labels.npy', 'offsets.npy'
+#: How many, of anything.
+Count = Annotated[int, Range(1, 2**40)]
 #: Names of shards and files: none of them leaves the folder.
 NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]*')
 
@@ -43,13 +45,13 @@ NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]*')
 @dataclass(frozen=True)
 class Kind:
     """A kind of store: what it holds, what writes it, the name of its manifest, what to do about a damaged one (with the
-    ``{folder}`` or the damaged ``{part}`` of it), which settings it has, and under which name each shard says how many it holds."""
+    ``{folder}`` or the damaged ``{part}`` of it), which settings it has, of which types, and under which name each shard says how many it holds."""
 
     name: str
     writer: str
     manifest: str
     remedy: str
-    settings: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
     count: str = ''
 
     def fix(self, folder: Path, part: str | None = None) -> str:
@@ -97,8 +99,9 @@ def read_manifest(folder: Path, kind: Kind) -> dict[str, Any]:
 def _check_manifest(manifest: Mapping[str, Any], kind: Kind) -> None:
     if (found := manifest.get('kind', kind.name)) != kind.name:  # the first stores had one kind, and didn't say so
         raise ValueError(f'it describes {found}, not {kind.name}')
-    for key in kind.settings:
-        manifest['settings'][key]
+    settings = manifest['settings']
+    for key, hint in kind.settings.items():
+        check_value(key, settings.get(key) if fits(None, hint) else settings[key], hint)
     check_value('classes', manifest.get('classes'), list[str] | None)
     if not manifest['shards']:
         raise ValueError('it names no shards')
@@ -157,11 +160,24 @@ class Shard:
         if (array := self._arrays.get(name)) is None:
             try:
                 array = np.load(self.folder / name, mmap_mode='r', allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
+                if not array.dtype.isnative:
+                    raise ValueError(f'its numbers are {array.dtype}')
+            except Exception as error:  # numpy parses the head as Python's literals, in several ways
                 fix = self.kind.fix(self.folder.parent, self.folder.name)
                 raise ConfigError(f'{self.folder / name} cannot be read ({error}): {fix}') from error
             # A plain array: numpy's memmap takes a microsecond more for each row.
             self._arrays[name] = array = array.view(np.ndarray)
+        return array
+
+    def checked(self, name: str, kinds: str, *shape: int | None) -> np.ndarray:
+        """An array of one of numpy's ``kinds`` of numbers and this shape, in which None is any number."""
+        array = self[name]
+        fitting = len(array.shape) == len(shape) and all(
+            n in (None, m) for n, m in zip(shape, array.shape, strict=True)
+        )
+        if not fitting or array.dtype.kind not in kinds:
+            fix = self.kind.fix(self.folder.parent, self.folder.name)
+            raise ConfigError(f'{self.folder / name} is not as its manifest says: {array.dtype} {array.shape}: {fix}')
         return array
 
     def __reduce__(self) -> tuple:  # for workers that are spawned: a map would be sent as what it holds

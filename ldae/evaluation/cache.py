@@ -20,7 +20,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 from tqdm import tqdm
 
-from ldae.datasets.store import LABELS, ArrayFile, Kind, Store, check_files, new_shard, new_store, read_manifest, take
+from ldae.datasets.store import (
+    LABELS,
+    ArrayFile,
+    Count,
+    Kind,
+    Store,
+    check_files,
+    new_shard,
+    new_store,
+    read_manifest,
+    take,
+)
 from ldae.utils import ConfigError
 from ldae.utils.collective import failing_together, from_main_process
 from ldae.utils.models import hash_tensors, unwrapped
@@ -36,10 +47,8 @@ FEATURES = Kind(
     '`ldae probe`',
     'manifest.json',
     'delete {folder}, and they are computed anew',
-    ('num_images', 'blocks', 'timesteps', 'noisy', 'depth'),
+    dict(num_images=Count, depth=int, blocks=list[int], timesteps=list[int | None], noisy=list[bool]),
 )
-#: Of what its manifest says, which may be anything.
-HINTS = dict(num_images=int, depth=int, blocks=list[int], timesteps=list[int | None], noisy=list[bool], seconds=float)
 #: Options that modules note down as they are used: they change no feature.
 NOTED_OPTIONS = ('_is_init', '_known_fitted', '_non_blocking')
 LARGEST = torch.finfo(torch.float16).max
@@ -107,21 +116,18 @@ class FeatureCache(Mapping):
     def __init__(self, folder: str | os.PathLike, settings: Sequence[FeatureSetting] | None = None) -> None:
         self.folder = Path(folder)
         store = Store(self.folder, FEATURES)
-        for name, hint in HINTS.items():
-            value = store.manifest.get(name) if name == 'seconds' else store.settings[name]
-            check_value(f'{self.folder / FEATURES.manifest}: {name}', value, hint)
-        if sum(shard[LABELS].size for shard in store.shards) != store.settings['num_images']:
-            raise ConfigError(
-                f'{self.folder}: labels are not as many as its manifest says: {FEATURES.fix(self.folder)}'
-            )
+        check_value(f'{self.folder / FEATURES.manifest}: seconds', store.manifest.get('seconds'), float)
         self._layout, self._shards = store.settings, store.shards
         self.seconds: float = store.manifest['seconds']
         self.num_images: int = self._layout['num_images']
         self._variants = list(product(self._layout['timesteps'], self._layout['noisy']))
         self.settings = list(settings or settings_of(self._layout))
+        world = len(self._shards)
+        self._counts = [len(range(self.num_images)[rank::world]) for rank in range(world)]
+        labels = [shard.checked(LABELS, 'iu', count) for shard, count in zip(self._shards, self._counts, strict=True)]
         self.labels = torch.empty(self.num_images, dtype=torch.int64)
-        for rank, shard in enumerate(self._shards):
-            self.labels[rank :: len(self._shards)] = torch.from_numpy(np.array(shard[LABELS]))
+        for rank, part in enumerate(labels):
+            self.labels[rank::world] = torch.from_numpy(np.array(part))
 
     def __iter__(self) -> Iterator[FeatureSetting]:
         return iter(self.settings)
@@ -131,7 +137,10 @@ class FeatureCache(Mapping):
 
     def __getitem__(self, setting: FeatureSetting) -> CachedFeatures:
         variant = self._variants.index((setting.timestep, setting.noisy))
-        arrays = [shard[file_of(setting.block)][variant] for shard in self._shards]
+        arrays = [
+            shard.checked(file_of(setting.block), 'f', len(self._variants), count, None)[variant]
+            for shard, count in zip(self._shards, self._counts, strict=True)
+        ]
         return CachedFeatures(arrays, self.num_images)
 
     def select(self, block: int | None = None, timestep: int | None = None, noisy: bool = False) -> Tensor:

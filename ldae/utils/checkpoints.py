@@ -103,7 +103,9 @@ def _read_pth(path: Path) -> Any:
                 f'set {UNSAFE_VARIABLE}=1'
             ) from error
         raise ConfigError(f'{path} is not a checkpoint file: name the .pth file that training wrote') from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+    except PermissionError:
+        raise
+    except Exception as error:  # its pickle may be anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f'{path} is damaged or truncated ({reason}): use the checkpoint before it') from error
 

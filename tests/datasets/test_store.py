@@ -18,7 +18,7 @@ from ldae.datasets import store as module
 from ldae.datasets.store import ArrayFile, Kind, Store, check_files, damaged_files, new_shard, new_store, take
 from ldae.utils import ConfigError
 
-KIND = Kind('rows', 'a test', 'rows.json', 'mend {part} of {folder}', ('colour',))
+KIND = Kind('rows', 'a test', 'rows.json', 'mend {part} of {folder}', dict(colour=str))
 ROWS = np.random.default_rng(0).standard_normal((2, 3, 5)).astype(np.float16)
 
 

@@ -181,9 +181,10 @@ class PatchLinearTokenizer(BaseTokenizer):
                 f'the checkpoint holds a tokenizer of (latent_dim, patch pixels) {tuple(components.shape)}, the config '
                 f'asks for {tuple(self.components.shape)}: use the config it was made with, or {self._remedy}'
             )
-        if norm_id is not None and int(norm_id) != LATENT_NORMS.index(self.latent_norm):
+        norm = None if norm_id is None else dict(enumerate(LATENT_NORMS)).get(norm_id.sum().item())
+        if norm_id is not None and norm != self.latent_norm:
             raise ConfigError(
-                f"the checkpoint's tokenizer has latent_norm='{LATENT_NORMS[int(norm_id)]}', the config says "
+                f"the checkpoint's tokenizer has latent_norm={norm!r}, the config says "
                 f"'{self.latent_norm}': set the tokenizer's latent_norm to match, or {self._remedy}"
             )
 
