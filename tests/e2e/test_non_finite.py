@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
-import re
 
 import pytest
 import torch
@@ -14,6 +13,8 @@ custom_imports = dict(imports=['rank_weights', 'breaking'])
 custom_hooks = [dict(type='RankWeightsHook'), dict(type='BreakHook', steps={steps})]
 default_hooks = dict(checkpoint=dict(interval=4, by_epoch=False))
 """
+#: By which a tool knows the components of one's own that a checkpoint names.
+OWN = ['--import', 'rank_weights', '--import', 'breaking']
 # The last process alone meets an image that isn't finite.
 BREAKING = """
 from mmengine.dist import get_rank, get_world_size
@@ -52,7 +53,9 @@ def test_all_processes_skip_what_one_of_them_met(run, workspace, broken):
     for name, value in ranks[0].items():
         assert value.isfinite().all(), name
         assert torch.equal(value, ranks[1][name]), name
-    result = run('reproduce.py', 'w/non_finite/iter_6')
+    (hint,) = {line.partition('tools/')[2] for line in output.splitlines() if 'tools/reproduce.py' in line}
+    assert hint.split()[2:] == OWN
+    result = run(*hint.split())
     first, second = result.stdout.split('process ')[1:]
     assert 'images: all finite' in first
     assert 'images: 1 not finite: 3\n' in second
@@ -66,8 +69,9 @@ def test_a_run_that_goes_wrong_stops_with_its_own_status_and_resumes_from_before
     assert 'Traceback' not in result.stderr
     assert [path.name for path in (workspace / 'w').glob('iter_*.pth')] == ['iter_4.pth']
     assert all(value.isfinite().all() for value in checkpoint(workspace / 'w' / 'iter_4.pth')['state_dict'].values())
-    command = re.search(r'tools/(reproduce.py) (\S+)', line)
-    run(*command.groups())
+    command = line.partition('tools/')[2].split()
+    assert command[2:] == OWN
+    run(*command)
     run('train.py', broken([]), '--work-dir', 'w', '--resume')
     log = sorted((workspace / 'w').glob('*/vis_data/scalars.json'))[-1].read_text().splitlines()
     assert all('NaN' not in text and json.loads(text) for text in log)

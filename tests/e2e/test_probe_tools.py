@@ -12,7 +12,7 @@ def scores(folder) -> list:
 def test_a_checkpoint_scores_the_same_on_two_processes_as_on_one(run, workspace):
     run('train.py', 'tiny.py', '--work-dir', 'w')
     options = ['--blocks', 'all', '--timesteps', '10', '300', '--input', 'clean', 'noisy', '--epochs', '5']
-    options += ['--k', '5', '50', '--max-train-images', '333', '--max-test-images', '101']
+    options += ['--import', 'rank_weights', '--k', '5', '50', '--max-train-images', '333', '--max-test-images', '101']
     run('probe.py', 'w/epoch_2.pth', *options, '--work-dir', 'one')
     run('dist_probe.sh', 'w/epoch_2.pth', '2', *options, '--work-dir', 'two')
     one, two = scores(workspace / 'one'), scores(workspace / 'two')

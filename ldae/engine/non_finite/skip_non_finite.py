@@ -150,7 +150,9 @@ class SkipNonFiniteHook(LDAEHook):
         except OSError as error:
             runner.logger.error(f'{folder} could not be written: {error}')
             return ''
-        return f'; to see why: tools/reproduce.py {folder}'
+        modules = ((runner.cfg or {}).get('custom_imports') or {}).get('imports') or []
+        own = ''.join(f' --import {module}' for module in ([modules] if isinstance(modules, str) else modules))
+        return f'; to see why: tools/reproduce.py {folder}{own}'
 
 
 class OptimizerGuard:
