@@ -103,10 +103,11 @@ def test_a_run_has_all_the_time_to_save_unless_a_second_interrupt_comes(make, tm
         os.mkfifo(tmp_path / name)  # which opens when both ends do
     script = f"""
 import signal
-signal.signal(signal.SIGTERM, lambda *_: open('{tmp_path}/saving', 'w'))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # it waits for sigwait, whenever it comes
 open('{tmp_path}/started', 'w')
-while True:
-    signal.pause()
+signal.sigwait([signal.SIGTERM])
+open('{tmp_path}/saving', 'w')
+signal.pause()
 """
 
     def interrupt_twice():
