@@ -15,6 +15,11 @@ OWN = re.compile(r'(?:epoch|iter|best)_[^/\\\0]*\.pth')
 #: Of schedules' states.
 NUMBERS = ('start_factor', 'end_factor', 'total_iters', 'begin', 'end', 'last_step', '_global_step', 'T_max', 'gamma')
 
+#: Of optimizers' groups, what is true or false (or left to torch).
+FLAGS = ('maximize', 'foreach', 'fused', 'capturable', 'differentiable', 'amsgrad', 'nesterov')
+#: What is a number, or several.
+RATES = ('lr', 'initial_lr', 'eps', 'weight_decay', 'momentum', 'dampening')
+
 
 def is_own_file(name: Any) -> bool:
     """Whether a name is that of a checkpoint in the folder, as training gives them, and no path."""
@@ -72,3 +77,11 @@ def _wrong(content: dict) -> Iterator[str]:
         for key, value in moments.items() if isinstance(moments, dict) else ():
             if not isinstance(value, dict):
                 yield f'optimizer.state.{key}'
+        groups = state.get('param_groups') if isinstance(state, dict) else None
+        for number, group in enumerate(groups if isinstance(groups, list) else ()):
+            for key, value in group.items() if isinstance(group, dict) else ():
+                is_pair = isinstance(value, list | tuple) and len(value) == 2
+                pair = key != 'betas' or is_pair and all(isinstance(beta, int | float | torch.Tensor) for beta in value)
+                rate = key not in RATES or not isinstance(value, str | dict | None)
+                if not (pair and rate) or key in FLAGS and not isinstance(value, bool | None):
+                    yield f'optimizer.param_groups[{number}].{key}'

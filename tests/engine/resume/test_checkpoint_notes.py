@@ -99,6 +99,13 @@ def test_what_cannot_be_resumed_is_one_line(resume, part, value):
     [
         (dict(optimizer=dict(state={3: []}, param_groups=[])), 'optimizer.state.3'),
         (dict(optimizer=dict(a=dict(state={0: 'x'}))), 'optimizer.state.0'),
+        (dict(optimizer=dict(state={}, param_groups=[dict(betas=0.5)])), r'optimizer.param_groups\[0\].betas'),
+        (dict(optimizer=dict(state={}, param_groups=[dict(betas=(0.9, 'x'))])), r'optimizer.param_groups\[0\].betas'),
+        (
+            dict(optimizer=dict(state={}, param_groups=[{}, dict(maximize=[['x']])])),
+            r'optimizer.param_groups\[1\].maximize',
+        ),
+        (dict(optimizer=dict(state={}, param_groups=[dict(eps=None)])), r'optimizer.param_groups\[0\].eps'),
         (dict(param_schedulers=[dict(param_name='lr'), dict(param_name=[])]), r'param_schedulers\[1\].param_name'),
         (dict(param_schedulers=[dict(begin=torch.zeros(2))]), r'param_schedulers\[0\].begin'),
         (dict(param_schedulers=[dict(end_factor=None)]), r'param_schedulers\[0\].end_factor'),
