@@ -31,7 +31,7 @@ PEERS += '|the smallest network|bare loop|bare copy|processes that do not talk'
 
 
 def test_every_program_is_run_here():
-    assert {path.name for path in FOLDER.glob('[!_]*.py')} == {*TINY, 'learning_rates.py'}
+    assert {path.name for path in FOLDER.glob('[!_]*.py')} == {*TINY, 'learning_rates.py', 'memory.py'}
 
 
 @pytest.mark.parametrize('name', TINY)
@@ -49,3 +49,14 @@ def test_the_program_on_learning_rates_says_which_is_best(monkeypatch, capsys):
     assert header.split()[0] == 'task'
     assert header.split()[-2:] == ['chosen', 'test']
     assert any(row.startswith('200 classes, 96 channels') for row in rows)
+
+
+def test_the_program_on_memory_says_what_a_batch_takes_by_size(monkeypatch, capsys):
+    """A block keeps at least its inputs and outputs: eight widths of hidden layers and eight more, in bfloat16."""
+    monkeypatch.setattr(sys, 'argv', ['memory.py'])
+    runpy.run_path(str(FOLDER / 'memory.py'), run_name='__main__')
+    rows = [line.split('|')[1:-1] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0].strip() for row in rows] == ['B', 'half-L', 'L']
+    assert all(2 * 16 <= int(row[1]) <= 2 * 16 * 2 for row in rows)
+    taken = [[int(cell.split()[0]) for cell in row[2:]] for row in rows]
+    assert all(a > b > c for a, b, c in taken)

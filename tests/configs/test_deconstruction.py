@@ -66,6 +66,8 @@ CHANGES = {
     't1_2_no-class-conditioning': LABELS,
     # The same row under the name that it has in another table.
     **dict.fromkeys(('t2_conv-vae_d16', 'epochs_400', 'size_half-l', 'norm_global'), NOTHING),
+    # A size has its own way to the batch of 2048.
+    **dict.fromkeys(('size_vit-b', 'size_vit-l'), {'model.backbone', 'train_dataloader', 'optim_wrapper'}),
     'aug_random-crop': {'train_pipeline', 'train_dataloader'},
     **dict.fromkeys(('epochs_800', 'epochs_1600'), {'param_scheduler', 'train_cfg'}),
     **{f'a_cut{n}': {'model.backbone', 'model.neck'} for n in range(9, 16)},
@@ -90,6 +92,8 @@ def flat(name: str) -> dict:
     """The config's parts, the model's one by one, without options that are off."""
     cfg = load_config(path_of(name) if '/' not in name else configs_root() / name).to_dict()
     model = cfg.pop('model')
+    if cfg['optim_wrapper'].get('accumulative_counts') == 1:
+        del cfg['optim_wrapper']['accumulative_counts']
     return {**cfg, **{f'model.{key}': value for key, value in model.items() if value is not None}}
 
 
