@@ -20,8 +20,8 @@ from ldae.utils.locks import claimed
 
 with claimed(sys.argv[1]):
     child = os.fork()  # such as a worker of a data loader
-    if child:
-        print(child, flush=True)
+    if not child:
+        print('ready', flush=True)
     sys.stdin.read()
     os._exit(0) if not child else None
 """
