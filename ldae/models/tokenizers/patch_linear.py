@@ -129,7 +129,8 @@ class PatchLinearTokenizer(BaseTokenizer):
             )
         if count <= self.latent_dim:
             raise ConfigError(
-                f'{count} patches cannot span latent_dim={self.latent_dim}: fit {type(self).__name__} on more images'
+                f'{count} patches cannot span latent_dim={self.latent_dim}: fit {type(self).__name__} on more images, or take '
+                f'fewer dimensions: --cfg-options model.tokenizer.latent_dim={max(1, int(count) // 4)}'
             )
         if normalization is not None:
             mean, covariance = normalization.of_statistics(mean, covariance)
