@@ -35,9 +35,13 @@ git rev-parse --short HEAD 2>/dev/null | sed 's/^/commit /' | tee "$OUT/table.tx
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>/dev/null | tee -a "$OUT/table.txt"
 STEP=("$PYTHON" benchmarks/train_step.py --device "$DEVICE" --bf16 --compile --no-mae)
 SIZES=("base 128 10" "half-large 96 8" "large 48 6")
+FIT=(--images 2048 --batch-size 256)
+KNN=()
 RUN=(--work-dir "$SCRATCH/run" --cfg-options train_dataloader.num_workers=4 default_hooks.online_knn.interval=1)
 if [[ $DEVICE == cpu ]]; then  # the stages themselves, small
-    SIZES=("tiny 2 1" "tiny 2 1" "tiny 2 1")
+    SIZES=("tiny 2 1")
+    FIT=(--images 128 --batch-size 32)
+    KNN=(--train 3000 --test 500 --width 64)
 fi
 
 stage checks 70 "$PYTHON" -m pytest -q tests/gpu
@@ -45,8 +49,8 @@ for size in "${SIZES[@]}"; do
     read -r name batch steps <<<"$size"
     stage "step_$name" 60 "${STEP[@]}" --size "$name" --batch-size "$batch" --steps "$steps"
 done
-stage fit_pca 15 "$PYTHON" benchmarks/pca_fit.py --device "$DEVICE" --images 2048 --batch-size 256 --no-sklearn
-stage knn 20 "$PYTHON" benchmarks/knn.py --device "$DEVICE"
+stage fit_pca 15 "$PYTHON" benchmarks/pca_fit.py --device "$DEVICE" "${FIT[@]}" --no-sklearn
+stage knn 20 "$PYTHON" benchmarks/knn.py --device "$DEVICE" ${KNN[@]+"${KNN[@]}"}
 stage nccl 60 env PORT=29511 tools/dist_train.sh configs/ldae/demo_fashion-mnist.py 1 --fast --epochs 2 "${RUN[@]}"
 stage resume 40 env PORT=29512 tools/dist_train.sh configs/ldae/demo_fashion-mnist.py 1 --fast --epochs 3 --resume "${RUN[@]}"
 stage probe 25 "$PYTHON" tools/probe.py "$SCRATCH/run/epoch_3.pth" --work-dir "$SCRATCH/probe"
