@@ -27,16 +27,19 @@ def fit_recipe(
     lr: Annotated[float, Range(1e-12, 1e3)] | None = None,
     img_size: PositiveInt | None = None,
     model: Annotated[str, Choice(*MODELS)] | None = None,
+    *,
+    processes: PositiveInt = 1,
 ) -> None:
     """Change a config in place; None leaves an option as it is.
 
     Args:
         epochs: Length of the run; warm-up and decay keep their shares of it, and there are at least ten checkpoints.
-        batch_size: Images a process and step. The recipe's batch follows, and its lr by the square root (Adam's rule; the
-            linear one would make it vanish for batches far below the recipe's).
+        batch_size: Images a process and step, of one batch: none are accumulated. The recipe's batch follows, and its lr by the
+            square root (Adam's rule; the linear one would make it vanish for batches far below the recipe's).
         lr: As it is, whatever the batch.
         img_size: Height and width in pixels, of pre-training: of the model and of all that is read for it.
         model: Of the encoder; the decoder follows.
+        processes: Which share a step.
 
     Raises:
         ConfigError: An option that this config has no place for.
@@ -48,11 +51,12 @@ def fit_recipe(
         if checkpoint and checkpoint.get('interval', 1) > 0:
             checkpoint.interval = min(checkpoint.get('interval', 1), max(1, epochs // 10))
     if batch_size is not None:
-        cfg.train_dataloader.batch_size = batch_size
+        cfg.train_dataloader.batch_size, step = batch_size, batch_size * processes
+        (cfg.get('optim_wrapper') or {}).pop('accumulative_counts', None)
         base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
         if base and lr is None:
-            cfg.optim_wrapper.optimizer.lr *= (batch_size / base) ** 0.5
-            cfg.auto_scale_lr.base_batch_size = batch_size
+            cfg.optim_wrapper.optimizer.lr *= (step / base) ** 0.5
+            cfg.auto_scale_lr.base_batch_size = step
     if lr is not None:
         _need(cfg, '--lr', (cfg.get('optim_wrapper') or {}).get('optimizer'))
         cfg.optim_wrapper.optimizer.lr, cfg.auto_scale_lr = lr, None

@@ -24,11 +24,12 @@ from ldae.utils.locks import claimed
 from ldae.utils.models import unwrapped
 
 from .auto import auto_scale, parse_duration
+from .batch import world_size
 from .batch import rank
 from .build import build_runner
 from .prepare import LaunchOptions, prepare
 
-RECIPE = tuple(inspect.signature(fit_recipe).parameters)[1:]
+RECIPE = tuple(inspect.signature(fit_recipe).parameters)[1:-1]
 
 
 class Curve(NamedTuple):
@@ -146,8 +147,9 @@ def train(
         seconds = budget if isinstance(budget, int | float) else parse_duration(budget or '30m')
         scale = auto_scale(config, seconds, **options)
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config, cfg_options, scale)
-    fit_recipe(cfg, **recipe)
-    return run_training(prepare(cfg, LaunchOptions(**options)))
+    launch = LaunchOptions(**options)
+    fit_recipe(cfg, **recipe, processes=world_size(launch.launcher))
+    return run_training(prepare(cfg, launch))
 
 
 def run_training(cfg: Config) -> Run:

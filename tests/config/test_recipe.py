@@ -6,6 +6,7 @@ import pytest
 from ldae.config import load_config
 from ldae.config.reading import output_size
 from ldae.config.recipe import fit_recipe
+from ldae.launch import LaunchOptions, prepare
 from ldae.utils import ConfigError
 
 PRETRAINING = ['ldae::ldae/vit-b_pca.py', 'ldae::mae/vit-b_400e.py']
@@ -41,6 +42,17 @@ def test_lr_goes_with_the_square_root_of_the_batch_unless_it_is_given(name):
     fit_recipe(cfg, batch_size=64, lr=3e-4)
     assert cfg.optim_wrapper.optimizer.lr == 3e-4
     assert cfg.auto_scale_lr is None
+
+
+@pytest.mark.parametrize('processes', [1, 8])
+def test_a_batch_is_one_of_all_processes_and_none_is_accumulated(processes, monkeypatch):
+    cfg = load_config('ldae::ldae/vit-l_pca.py')
+    assert cfg.optim_wrapper.accumulative_counts == 4
+    fit_recipe(cfg, batch_size=32, processes=processes)
+    monkeypatch.setenv('WORLD_SIZE', str(processes))
+    cfg = prepare(cfg, LaunchOptions(launcher='pytorch'))
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(8e-4 * math.sqrt(32 * processes / 2048))
+    assert cfg.batch_arithmetic.startswith(f'batch {processes} x 32 x 1 = {32 * processes} of {32 * processes}')
 
 
 @pytest.mark.parametrize('name', PRETRAINING)
