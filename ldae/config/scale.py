@@ -259,7 +259,8 @@ def _scale_tokenizer(node: dict, rules: ConfigDict, path: Path) -> None:
     if 'latent_dim' in node:
         node['latent_dim'] = _lookup(dims, node['latent_dim'], f'{path}: latent_dims')
     if 'resized' in node:
-        node['resized'] = node['resized'] * rules.img_size // PAPER_SIZE
+        grid = rules.img_size // rules.patch_size  # tokens a side, which share the pixels
+        node['resized'] = max(1, node['resized'] * rules.img_size // (PAPER_SIZE * grid)) * grid
     if node.get('checkpoint'):
         node['checkpoint'] = tokenizer_checkpoint(Path(node['checkpoint']).parent.name, path.stem)
     node.update(img_size=rules.img_size, patch_size=rules.patch_size, in_channels=rules.in_channels, **options)

@@ -368,6 +368,8 @@ scale = dict(
     num_classes={classes},
     # Of {values} values of a patch, the share that these are of the paper's 768.
     latent_dims={{{dims}}},
+    # A token of its map has {cells} cells, each of which takes as many numbers.
+    tokenizers={{'ldae.ConvVAETokenizer': dict(downsample={downsample}, base_channels=32, latent_dims={{{map_dims}}})}},
     archs={{
         'base': dict({arch}),
         'half-large': dict({arch}),
@@ -404,7 +406,10 @@ def _reading(survey: Survey, choice: Choice) -> dict[str, object]:
 def scale_text(survey: Survey, choice: Choice) -> str:
     """A choice as the file of a scale."""
     values = choice.patch_size**2 * (1 if survey.is_grey else 3)  # grey is read as three equal channels
-    rung = choice.rung
+    dims = {d: min(values, max(2, round(values * d / PATCH_DIM))) for d in LATENT_DIMS}
+    patch, rung = choice.patch_size, choice.rung
+    downsample = min(patch & -patch, patch // 2)  # a power of two
+    cells = (patch // downsample) ** 2
     arch = 'embed_dims={0}, num_layers={1}, num_heads={2}, feedforward_channels={3}'
     steps = choice.epochs * max(1, survey.trained // choice.batch_size)
     return SCALE.format(
@@ -414,10 +419,13 @@ def scale_text(survey: Survey, choice: Choice) -> str:
         time=shown(choice.seconds),
         data_root=str(Path(survey.data_root).absolute()),
         size=choice.img_size,
-        patch=choice.patch_size,
+        patch=patch,
         values=values,
         classes=max(2, survey.classes),
-        dims=', '.join(f'{d}: {min(values, max(2, round(values * d / PATCH_DIM)))}' for d in LATENT_DIMS),
+        dims=', '.join(f'{paper}: {ours}' for paper, ours in dims.items()),
+        cells=cells,
+        downsample=downsample,
+        map_dims=', '.join(f'{paper}: {-(-ours // cells) * cells}' for paper, ours in dims.items()),
         arch=arch.format(rung.width, rung.depth, rung.heads, 4 * rung.width),
         deep=arch.format(rung.width, 2 * rung.depth, rung.heads, 4 * rung.width),
         epochs=choice.epochs,

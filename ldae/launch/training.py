@@ -24,8 +24,7 @@ from ldae.utils.locks import claimed
 from ldae.utils.models import unwrapped
 
 from .auto import auto_scale, parse_duration
-from .batch import world_size
-from .batch import rank
+from .batch import rank, world_size
 from .build import build_runner
 from .prepare import LaunchOptions, prepare
 

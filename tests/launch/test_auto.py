@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ldae.config import load_config
 from ldae.datasets import ImageFolder
 from ldae.launch import auto
 from ldae.launch.auto import LADDER, Choice, Survey, auto_scale, choose, look_at, parse_duration, scale_text, shown
+from ldae.registry import MODELS
 from ldae.utils import ConfigError
 
 
@@ -92,6 +94,20 @@ def test_what_is_written_is_a_scale_that_configs_come_to(tmp_path, config):
     assert [len(part) for part in sets] == [52, 12, 12]
     assert [part.data_root for part in sets] == [str(root)] * 3
     assert [part.with_label for part in sets] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    'name', ['t1_2_no-class-conditioning', 't2_conv-vae_d128', 't2_patch-ae_d8', 'basis_dct', 'f5_pixel_64']
+)
+@pytest.mark.parametrize(('rung', 'size'), [(0, 32), (0, 48), (0, 64), (1, 48), (1, 96), (1, 128), (5, 256)])
+def test_rows_of_any_tokenizer_are_built_at_any_such_scale(tmp_path, name, rung, size):
+    path = tmp_path / 'scale.py'
+    path.write_text(scale_text(Survey(str(tmp_path), 64, size, 4, False), Choice(LADDER[rung], size, 16)))
+    model = load_config(f'ldae::deconstruction/{name}.py', scale=path).model
+    model.tokenizer.pop('checkpoint', None)
+    with torch.device('meta'):
+        built = MODELS.build(model)
+    assert built.tokenizer.num_tokens == LADDER[rung].grid ** 2
 
 
 def test_a_run_that_goes_on_keeps_its_scale(tmp_path, monkeypatch):
