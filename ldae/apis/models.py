@@ -20,7 +20,7 @@ from ldae.config.scale import apply_scale
 from ldae.config.stored import ADVICE, read_stored_config
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
-from ldae.utils.checkpoints import hint_of_names, read_checkpoint, report_keys
+from ldae.utils.checkpoints import averaged_weights, hint_of_names, read_checkpoint, report_keys
 from ldae.utils.device import find_device
 from ldae.utils.errors import nearest
 
@@ -45,6 +45,7 @@ def get_model(
     cfg_options: dict | None = None,
     backbone: dict | None = None,
     pretrained: bool = False,
+    ema: bool = False,
 ) -> nn.Module:
     """Build a model in evaluation mode.
 
@@ -58,6 +59,7 @@ def get_model(
         cfg_options: Dotted keys and values merged into the config.
         backbone: Options merged into the config of the backbone, such as ``dict(timestep=100)``.
         pretrained: Download the weights that timm or mmpretrain has for its model.
+        ema: The running average of the weights that the checkpoint holds beside them, instead of the weights.
 
     Returns:
         The model; ``model._config`` is the config it was built from, None for timm's.
@@ -66,6 +68,10 @@ def get_model(
         ConfigError: An unknown name, or a checkpoint that doesn't fit or can't be trusted.
     """
     content = None if checkpoint is None else read_checkpoint(checkpoint)
+    if ema:
+        if content is None:
+            raise ConfigError('--ema takes the average of the weights from a checkpoint: name one')
+        content = dict(content, state_dict=averaged_weights(checkpoint, content))
     if str(model).startswith(TIMM):
         built = _timm_model(str(model).removeprefix(TIMM), content, checkpoint, pretrained)
     elif str(model).startswith(MMPRETRAIN):

@@ -55,6 +55,7 @@ def probe(
     force: bool = False,
     device: str | torch.device = 'auto',
     precision: Precision | None = None,
+    ema: bool = False,
 ) -> ProbeScores:
     """Score an encoder by k-NN and linear layers, after several blocks, at several time steps, on clean and noisy input.
 
@@ -62,7 +63,7 @@ def probe(
 
     Args:
         checkpoint: Of l-DAE, MAE or a classifier; None for untrained weights, or those of ``pretrained``.
-        config, pretrained, scale, cfg_options: As of :func:`ldae.get_model`.
+        config, pretrained, scale, cfg_options, ema: As of :func:`ldae.get_model`.
         data: Config whose images are used; None takes the model's own.
         data_root: Folder of the images, instead of the config's.
         max_train_images, max_test_images: Of each class in proportion, and at least one; None takes all.
@@ -87,12 +88,11 @@ def probe(
         raise ConfigError('name a checkpoint, or a model with --config, or both')
     if pretrained and checkpoint is not None:
         raise ConfigError('--pretrained downloads weights, which the checkpoint would replace: leave one of them out')
-    folder = Path(work_dir or default_work_dir(checkpoint, config))
+    folder = Path(work_dir or default_work_dir(checkpoint, config) + ('_ema' if ema else ''))
     _check_output(folder, force)
     torch.manual_seed(seed)  # untrained weights are the same on all processes
-    model = get_model(
-        config, checkpoint, use_device(device), scale=scale, cfg_options=cfg_options, pretrained=pretrained
-    )
+    options = dict(scale=scale, cfg_options=cfg_options, pretrained=pretrained, ema=ema)
+    model = get_model(config, checkpoint, use_device(device), **options)
     images = _data_config(model, data, data_root, scale)
     _fit_tokenizer(model, images)
     scores = probe_encoder(
@@ -114,7 +114,7 @@ def probe(
     if is_main_process():
         own = getattr(model, '_config', None)
         config = getattr(config, 'filename', config) or (own and own.filename) or None
-        made_with = _made_with(model, config, checkpoint, data, seed, scores)
+        made_with = dict(_made_with(model, config, checkpoint, data, seed, scores), ema=ema)
         scores = replace(scores, files=write_probe(folder, scores, made_with))
     return scores
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ldae.utils import ConfigError, check_range
 
-from .options import add_compute_options, add_import, make_parser
+from .options import add_compute_options, add_ema, add_import, make_parser
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
 
@@ -26,6 +26,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--out', required=True, metavar='FILE', help=f'picture to write ({", ".join(SUFFIXES)})')
     add('--config', metavar='FILE', help="the checkpoint's config (the one that it holds)")
     add_import(parser)
+    add_ema(parser)
     add('--num-images', type=int, default=8, metavar='N', help='rows at most, of different folders (8)')
     add('--seed', type=int, default=0, help='of the noise (0)')
     add_compute_options(parser, 'fp32')
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ldae.visualization import save_figure
 
     check_range('--num-images', args.num_images, 1, kind=int)
-    model = get_model(args.config, args.checkpoint, args.device)
+    model = get_model(args.config, args.checkpoint, args.device, ema=args.ema)
     figure = denoising_figure(model, args.images, args.t, args.seed, args.num_images, args.precision)
     print(f'written: {save_figure(figure, out)}')
 

@@ -4,7 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
-from .options import add_import, make_parser
+from .options import add_ema, add_import, make_parser
 
 FORMATS = ('mmpretrain', 'timm', 'hf', 'onnx')
 
@@ -23,6 +23,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--out', required=True, metavar='PATH', help='file to write (.pth for mmpretrain, .onnx), or folder (timm, hf)')
     add('--config', metavar='FILE', help="the checkpoint's config (the one that it holds)")
     add_import(parser)
+    add_ema(parser)
     add('--timestep', type=int, metavar='T', help="t to merge (the config's, 10 by default)")
     add('--img-size', type=int, metavar='N', help="height and width in pixels (the config's)")
     add(
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         force=args.force,
         check=args.check,
         example=args.save_example,
+        ema=args.ema,
     )
     print(exported.vit)
     errors = ', '.join(f'{error:.1e} on {kind}' for kind, error in exported.errors.items())

@@ -92,6 +92,12 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--import', dest='imports', action='append', type=imported, metavar='MODULE', help=about)
 
 
+def add_ema(parser: argparse.ArgumentParser) -> None:
+    """``--ema``, of what loads a checkpoint."""
+    about = 'the running average of the weights that the checkpoint holds, instead of the weights'
+    parser.add_argument('--ema', action='store_true', help=about)
+
+
 def imported(name: str) -> str:
     """Import a module, also of the working directory."""
     if os.getcwd() not in sys.path:

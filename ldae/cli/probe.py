@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .options import (
     add_cfg_options,
     add_compute_options,
+    add_ema,
     add_import,
     add_launcher_options,
     add_protocol_options,
@@ -35,6 +36,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_protocol_options(parser, *SCORING)
     add_compute_options(parser, 'fp32')
     add_import(parser)
+    add_ema(parser)
     add('--seed', type=int, default=0, help='of linear layers and untrained weights (0)')
     add('--memory', type=float, default=4.0, metavar='GIB', help='for the training of linear layers (4)')
     add('--work-dir', metavar='DIR', help='folder for table and pictures (work_dirs/probe/CHECKPOINT)')

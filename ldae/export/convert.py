@@ -53,6 +53,7 @@ def export_encoder(
     force: bool = False,
     check: list[str] | None = None,
     example: str | os.PathLike | None = None,
+    ema: bool = False,
 ) -> Exported:
     """Write the encoder of a checkpoint as a plain ViT for another library.
 
@@ -65,6 +66,7 @@ def export_encoder(
         force: Replace ``out``.
         check: Pictures, or folders of them, to compare on as well.
         example: ``.npz`` file to write with images and the features that they must give.
+        ema: The average of the weights instead of the weights.
 
     Raises:
         ConfigError: The encoder can't be a plain ViT, or the result doesn't agree with the source; nothing is written.
@@ -72,7 +74,7 @@ def export_encoder(
     check_choice('--to', to, FORMATS)
     library, out = import_module(FORMATS[to]), Path(out)
     _check_out(library, out, to, force, example)
-    model = get_model(config, checkpoint, device='cpu')
+    model = get_model(config, checkpoint, device='cpu', ema=ema)
     vit = plain_vit(model, img_size, timestep, str(checkpoint))
     preprocessing = preprocessing_of(model, vit.img_size, vit.in_channels)
     images = {'random images': _random_images(vit)}
@@ -80,7 +82,8 @@ def export_encoder(
         images['validation images'] = pictures
     if check:
         images['given pictures'] = read_pictures(check, preprocessing, NUM_PICTURES)
-    about = dict(ldae_version=__version__, source=Path(checkpoint).name, timestep=str(vit.timestep))
+    weights = ' (average of its weights)' if ema else ''
+    about = dict(ldae_version=__version__, source=f'{Path(checkpoint).name}{weights}', timestep=str(vit.timestep))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='.ldae-export-', dir=out.parent) as folder:
         unfinished = Path(folder) / out.name

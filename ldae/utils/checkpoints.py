@@ -56,6 +56,27 @@ def _check_state(path: Path, state: dict) -> None:
             )
 
 
+def averaged_weights(path: str | os.PathLike, content: dict[str, Any]) -> dict[str, Any]:
+    """The state dict of a checkpoint with the running average (EMA) of the weights in their place.
+
+    mmengine's EMAHook writes it so; ``SkipAwareEMAHook(in_place=False)`` writes the average beside the weights.
+
+    Raises:
+        ConfigError: It holds no average.
+    """
+    average = content.get('ema_state_dict')
+    if not isinstance(average, dict):
+        raise ConfigError(
+            f'{path} holds no average of the weights (EMA): leave --ema out, or train with '
+            "default_hooks.ema=dict(type='ldae.SkipAwareEMAHook', momentum=1e-4, in_place=False)"
+        )
+    if content.get('ema_in_place', True):
+        return content['state_dict']
+    average = {key.removeprefix('module.'): value for key, value in average.items() if key.startswith('module.')}
+    _check_state(Path(path), average)
+    return {**content['state_dict'], **average}
+
+
 def hint_of_names(names: Iterable[str]) -> str:
     """How to use a checkpoint whose layers have another library's names; '' if they haven't."""
     names = ' '.join(names)

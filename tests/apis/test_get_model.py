@@ -196,3 +196,39 @@ def test_a_pipe_is_not_a_checkpoint(tmp_path):
     os.mkfifo(tmp_path / 'pipe.pth')
     with pytest.raises(ConfigError, match=r"pipe\.pth' is not a file"):
         get_model(DEMO, tmp_path / 'pipe.pth', device='cpu')
+
+
+def with_average(path, target, **entries):
+    """A checkpoint with halved weights as their average, beside the weights or in their place."""
+    content = torch.load(path)
+    half = {f'module.{key}': value / 2 for key, value in content['state_dict'].items() if value.is_floating_point()}
+    torch.save(dict(content, ema_state_dict=dict(half, steps=torch.tensor(3)), **entries), target)
+    return target
+
+
+def test_the_average_of_the_weights_on_request(demo_checkpoint, tmp_path):
+    path = with_average(demo_checkpoint[0], tmp_path / 'epoch_1.pth', ema_in_place=False)
+    weights = demo_checkpoint[1].state_dict()
+    for ema in (False, True):
+        for name, value in get_model(checkpoint=path, device='cpu', ema=ema).state_dict().items():
+            expected = weights[name] / 2 if ema and value.is_floating_point() else weights[name]
+            assert torch.equal(value, expected), name
+
+
+def test_where_the_average_is_in_the_place_of_the_weights_it_is_read_there(demo_checkpoint, tmp_path):
+    path = with_average(demo_checkpoint[0], tmp_path / 'epoch_1.pth')  # as mmengine's hook, and ldae before, write it
+    found = get_model(checkpoint=path, device='cpu', ema=True).state_dict()
+    assert all(torch.equal(value, demo_checkpoint[1].state_dict()[name]) for name, value in found.items())
+
+
+def test_no_average_is_one_line(demo_checkpoint, tmp_path):
+    with pytest.raises(ConfigError, match=r'epoch_1.pth holds no average of the weights \(EMA\): leave --ema out'):
+        get_model(checkpoint=demo_checkpoint[0], device='cpu', ema=True)
+    with pytest.raises(ConfigError, match='--ema takes the average of the weights from a checkpoint: name one'):
+        get_model(DEMO, device='cpu', ema=True)
+    broken = with_average(demo_checkpoint[0], tmp_path / 'epoch_1.pth', ema_in_place=False)
+    content = torch.load(broken)
+    for value in (3, dict(content['ema_state_dict'], **{'module.neck.predict.weight': 'x'})):
+        torch.save(dict(content, ema_state_dict=value), broken)
+        with pytest.raises(ConfigError, match='epoch_1.pth'):
+            get_model(checkpoint=broken, device='cpu', ema=True)

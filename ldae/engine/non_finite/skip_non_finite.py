@@ -222,8 +222,28 @@ class RunningStatistics:
 @HOOKS.register_module()
 class SkipAwareEMAHook(LDAEHook, EMAHook):
     """mmengine's EMAHook by updates of the weights: the average is left alone while gradients accumulate, and where
-    :class:`SkipNonFiniteHook` has skipped a step; options are mmengine's. It has to know at each update, so it waits
-    for the device then."""
+    :class:`SkipNonFiniteHook` has skipped a step. It has to know at each update, so it waits for the device then.
+
+    Args:
+        in_place: Checkpoints have the average in the place of the weights, as mmengine writes them: whatever reads them
+            gets the average. False leaves the weights there, and the average beside them, for ``--ema``.
+        **options: mmengine's.
+    """
+
+    def __init__(self, in_place: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.in_place = in_place
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        super().before_save_checkpoint(runner, checkpoint)
+        if not self.in_place:
+            self._swap_ema_state_dict(checkpoint)
+        checkpoint['ema_in_place'] = self.in_place
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner._resume and 'ema_state_dict' in checkpoint and not checkpoint.get('ema_in_place', True):
+            self._swap_ema_state_dict(checkpoint)  # which mmengine swaps back
+        super().after_load_checkpoint(runner, checkpoint)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
         wrappers = runner.optim_wrapper

@@ -230,7 +230,8 @@ def _without_average(runner: Runner, checkpoint: dict) -> list[str]:
         return []
     weights = checkpoint.pop('ema_state_dict')
     own = {key.removeprefix('module.'): value for key, value in weights.items() if key.startswith('module.')}
-    checkpoint['state_dict'].update(own)
+    if checkpoint.get('ema_in_place', True):
+        checkpoint['state_dict'].update(own)
     return ['EMA: the config has no EMAHook: the average of the weights ends here, the weights themselves go on']
 
 

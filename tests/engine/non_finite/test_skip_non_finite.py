@@ -7,10 +7,11 @@ import torch
 from mmengine.hooks import Hook
 from torch import nn
 
-from ldae.engine import SkipAwareEMAHook, SkipNonFiniteHook
+from ldae.engine import PlainCheckpointHook, SkipAwareEMAHook, SkipNonFiniteHook
 from ldae.engine.non_finite.skip_non_finite import OptimizerGuard, RunningStatistics, is_not_finite, nan_unless_finite
 from ldae.engine.non_finite.step_snapshots import StepSnapshot
 from ldae.utils import ConfigError, TrainingStopped
+from ldae.utils.checkpoints import averaged_weights
 
 FUSED = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, fused=True))
 PLAIN = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1e-3, momentum=0.9))
@@ -129,19 +130,32 @@ def test_the_average_of_the_weights_leaves_a_skipped_step_out(make_runner):
     assert [same(a, b) for a, b in zip(keep.ema, keep.ema[1:], strict=False)] == [False, True, False]
 
 
-def test_the_average_of_the_weights_counts_updates_of_them(make_runner):
-    def average(accumulated):
-        keep = Keep()
-        wrapper = dict(copy.deepcopy(PLAIN), accumulative_counts=accumulated)
-        runner = make_runner([SkipNonFiniteHook(), SkipAwareEMAHook(momentum=0.1), keep], optim_wrapper=wrapper)
-        runner.train()
-        return [state for state, _ in keep.after], keep.ema[-1]
+@pytest.mark.parametrize('accumulated', [1, 2, 3])
+def test_the_average_of_the_weights_is_that_of_a_loop_over_updates(make_runner, accumulated):
+    keep = Keep()
+    wrapper = dict(copy.deepcopy(PLAIN), accumulative_counts=accumulated)
+    runner = make_runner([SkipNonFiniteHook(), SkipAwareEMAHook(momentum=0.1), keep], epochs=4, optim_wrapper=wrapper)
+    runner.train()
+    updated = [state for step, (state, _) in enumerate(keep.after, 1) if step % accumulated == 0 or step == 8]
+    assert keep.ema[-1]['steps'] == len(updated) == -(-8 // accumulated)
+    for name in dict(runner.model.named_parameters()):
+        average = updated[0][name].double()  # of one update, the weights themselves
+        for state in updated[1:]:
+            average = 0.9 * average + 0.1 * state[name].double()
+        torch.testing.assert_close(keep.ema[-1][f'module.{name}'].double(), average, rtol=0, atol=1e-6, msg=name)
 
-    weights, found = average(accumulated=2)
-    name = 'backbone.layers.0.attn.qkv.weight'
-    first, last = weights[1][name], weights[3][name]  # of four batches, the second and the fourth change the weights
-    torch.testing.assert_close(found[f'module.{name}'], 0.9 * first + 0.1 * last, rtol=0, atol=1e-7)
-    assert found['steps'] == 2
+
+@pytest.mark.parametrize('in_place', [True, False])
+def test_the_average_is_in_the_place_of_the_weights_or_beside_them(make_runner, tmp_path, in_place):
+    ema = SkipAwareEMAHook(momentum=0.1, in_place=in_place)
+    runner = make_runner([SkipNonFiniteHook(), PlainCheckpointHook(), ema], epochs=2)
+    runner.train()
+    runner.save_checkpoint(str(tmp_path), 'a.pth')
+    saved = torch.load(tmp_path / 'a.pth')
+    beside = {key.removeprefix('module.'): value for key, value in saved['ema_state_dict'].items() if key != 'steps'}
+    assert same((saved['state_dict'], beside)[in_place], runner.model.state_dict())
+    assert same(averaged_weights('a.pth', saved), ema.ema_model.module.state_dict())
+    assert not same(saved['state_dict'], beside)
 
 
 def test_the_learning_rate_goes_on_by_steps(make_runner):

@@ -89,7 +89,7 @@ def config(folder, work_dir, train_cfg, workers=0, accumulate=1, **checkpoint) -
                 logger=dict(type='LoggerHook', interval=3),
                 checkpoint=dict(dict(type='CheckpointHook', interval=1, by_epoch=by_epoch), **checkpoint),
                 fit_tokenizer=dict(type='ldae.FitTokenizerHook'),
-                ema=dict(type='EMAHook', momentum=0.1),
+                ema=dict(type='ldae.SkipAwareEMAHook', momentum=0.1, in_place=accumulate == 1),
             ),
             log_level='ERROR',
             randomness=dict(seed=3, diff_rank_seed=True),

@@ -39,7 +39,7 @@ def closed_form(step: int, lr: float, epochs: int) -> float:
 @pytest.fixture
 def config(make_dataloader, tmp_path):
     def config(epochs=2, lr=1e-2, images=32, ema=False, param_scheduler=(), optimizer=None, length=None, **options):
-        ema = dict(ema=dict(type='EMAHook', momentum=0.1)) if ema else {}
+        ema = dict(ema=dict(type='ldae.SkipAwareEMAHook', momentum=0.1, in_place=ema == 'in place')) if ema else {}
         return Config(
             dict(
                 default_scope='mmpretrain',
@@ -207,8 +207,9 @@ def test_fewer_epochs_than_were_trained(config, train):
         train(config(epochs=1, param_scheduler=None), resume='auto')
 
 
-def test_the_weights_go_on_without_their_average(config, train):
-    train(config(ema=True))
+@pytest.mark.parametrize('where', ['in place', 'beside'])
+def test_the_weights_go_on_without_their_average(config, train, where):
+    train(config(ema=where))
     saved = torch.load(f'{config().work_dir}/epoch_2.pth', weights_only=True)
     resumed = train(config(epochs=3, ema=False), resume='auto')
     assert (
@@ -216,7 +217,8 @@ def test_the_weights_go_on_without_their_average(config, train):
         in resumed.said
     )
     for name, value in resumed.weights.items():
-        assert torch.equal(value, saved['ema_state_dict'][f'module.{name}']), name
+        weight = saved['state_dict'][name] if where == 'beside' else saved['ema_state_dict'][f'module.{name}']
+        assert torch.equal(value, weight), name
 
 
 def test_another_optimizer(config, train):
