@@ -20,6 +20,7 @@ _OWNERS = dict(
     list_models='ldae.apis',
     load_config_of='ldae.apis',
     probe='ldae.apis',
+    sample='ldae.generation',
     train='ldae.launch',
 )
 __all__ = ['__version__', *_OWNERS]

@@ -69,7 +69,7 @@ def denoise(
         for image in read_images(images):
             inputs = preprocess.batch([preprocess.transform(image)])
             triplet = model.denoise(inputs, t, torch.Generator(inputs.device).manual_seed(seed))
-            triplets.append([_to_array(model.to_pixels(part), preprocess.is_bgr) for part in triplet])
+            triplets.append([pixel_arrays(model.to_pixels(part), preprocess.is_bgr) for part in triplet])
     return Denoised(*(np.concatenate(parts) for parts in zip(*triplets, strict=True)))
 
 
@@ -118,7 +118,7 @@ def check_denoiser(model: nn.Module, timesteps: list[int]) -> LDAE:
     return model
 
 
-def _to_array(pixels: Tensor, is_bgr: bool) -> np.ndarray:
+def pixel_arrays(pixels: Tensor, is_bgr: bool) -> np.ndarray:
     """Pixels (B, C, H, W) in [0, 255] -> uint8 (B, H, W, 3) RGB or (B, H, W)."""
     array = pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return array[..., 0] if array.shape[3] == 1 else array[..., ::-1] if is_bgr else array

@@ -93,7 +93,7 @@ def probe(
     torch.manual_seed(seed)  # untrained weights are the same on all processes
     options = dict(scale=scale, cfg_options=cfg_options, pretrained=pretrained, ema=ema)
     model = get_model(config, checkpoint, use_device(device), **options)
-    images = _data_config(model, data, data_root, scale)
+    images = images_config(model, data, data_root, scale)
     _fit_tokenizer(model, images)
     scores = probe_encoder(
         model,
@@ -137,7 +137,7 @@ def _check_output(folder: Path, force: bool) -> None:
     barrier()
 
 
-def _data_config(model: nn.Module, data: str | Path | None, data_root: str | Path | None, scale: str | None) -> Config:
+def images_config(model: nn.Module, data: str | Path | None, data_root: str | Path | None, scale: str | None) -> Config:
     """The config that names the images."""
     cfg = getattr(model, '_config', None)
     if data is not None:

@@ -23,6 +23,7 @@ TOOLS = {
     'verify-dataset': 'list the images of a folder that cannot be read',
     'export': 'write an encoder as a plain ViT for mmpretrain, timm, transformers or ONNX',
     'reproduce': 'repeat a training step that was skipped, and say where it went wrong',
+    'sample': 'sample images from a pre-trained l-DAE',
     'denoise': 'draw images, noisy and denoised by an l-DAE at chosen noise levels',
     'demo': 'pre-train, probe and draw on the Fashion-MNIST subset that ships with ldae',
 }

@@ -100,7 +100,7 @@ class LDAE(BaseSelfSupervisor):
         z0 = self._latents(inputs)  # (B, N, d)
         sample = self.noiser(z0)  # z_t = gamma_t z0 + sigma_t eps
         labels = self._labels(data_samples) if self.num_classes else None  # (B,)
-        pred = self._predict_target(sample, labels)  # (B, N, d or C*p*p)
+        pred = self._predict_target(sample.z_t, sample.t, labels)  # (B, N, d or C*p*p)
         return self.head.loss(pred, sample, inputs, self.tokenizer)
 
     def _latents(self, inputs: Tensor) -> Tensor:
@@ -115,14 +115,20 @@ class LDAE(BaseSelfSupervisor):
             )
         return inputs.float()
 
-    def _predict_target(self, sample: NoisySample, labels: Tensor | None = None) -> Tensor:
-        noisy = self._encoder_input(sample.z_t)  # (B, N, d), or images
+    def _predict_target(self, z_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        noisy = self._encoder_input(z_t)  # (B, N, d), or images
         if self.masking is None:
-            tokens = self.backbone(noisy, sample.t, labels)[-1]  # (B, N, C)
-            return self.neck(tokens, sample.t, labels)
-        visible = self.masking.draw(sample.z_t, self.noiser)  # (B, M)
-        tokens = self.backbone(noisy, sample.t, labels, visible)[-1]  # (B, M, C)
-        return self.neck(self.masking.restore(tokens, visible, sample.z_t), sample.t, labels)
+            tokens = self.backbone(noisy, t, labels)[-1]  # (B, N, C)
+            return self.neck(tokens, t, labels)
+        visible = self.masking.draw(z_t, self.noiser)  # (B, M)
+        tokens = self.backbone(noisy, t, labels, visible)[-1]  # (B, M, C)
+        return self.neck(self.masking.restore(tokens, visible, z_t), t, labels)
+
+    @torch.no_grad()
+    def predict_latents(self, z_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The network's prediction from noisy latents z_t (B, N, d) at time steps t (B,), given labels (B,) or none: the noise
+        where ``head.predicts_noise``, else the clean latents; float32 (B, N, d). For evaluation mode."""
+        return self.head.to_latents(self._predict_target(z_t, t, labels).float(), self.tokenizer)
 
     def _encoder_input(self, latents: Tensor) -> Tensor:
         # An encoder with image input goes back to pixels inside its embedding where the tokenizer is linear.
@@ -161,7 +167,7 @@ class LDAE(BaseSelfSupervisor):
         """Noise images (B, C, H, W) to level t (an int or (B,)) and denoise them: (clean, noisy, denoised) images."""
         t = torch.as_tensor(t, device=inputs.device).expand(len(inputs))
         sample = self.noiser(self.tokenizer.encode(inputs), t, generator)
-        denoised = self.head.denoise(self._predict_target(sample), sample, self.tokenizer)
+        denoised = self.head.denoise(self._predict_target(sample.z_t, sample.t), sample, self.tokenizer)
         return inputs, self.tokenizer.decode(sample.z_t), denoised
 
     @torch.no_grad()
@@ -175,7 +181,7 @@ class LDAE(BaseSelfSupervisor):
         (dB, of 8-bit pixels).
         """
         sample = self._validation_noise(inputs, data_samples)
-        pred = self._predict_target(sample)
+        pred = self._predict_target(sample.z_t, sample.t)
         fields = dict(
             clean=inputs,
             noisy=self.tokenizer.decode(sample.z_t),

@@ -6,6 +6,7 @@ from abc import ABCMeta, abstractmethod
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from ldae.models.layers import unpatchify
 from ldae.models.noisers import NoisySample
 from ldae.models.tokenizers import BaseTokenizer
 from ldae.utils import ConfigError
@@ -21,6 +22,8 @@ class DenoisingHead(BaseModule, metaclass=ABCMeta):
     weighting = 'signal_share'
     #: Whether :meth:`error` looks at the images; where it doesn't, training from latents alone is possible.
     needs_images = True
+    #: Whether a prediction is of the noise; else it is of the clean latents or images. What samples from a model asks.
+    predicts_noise = False
     #: Time steps (B,) and losses (B,) of the last training batch, on its device, for whoever watches.
     recent: tuple[Tensor, Tensor] | None = None
 
@@ -47,6 +50,12 @@ class DenoisingHead(BaseModule, metaclass=ABCMeta):
     @abstractmethod
     def denoise(self, pred: Tensor, sample: NoisySample, tokenizer: BaseTokenizer) -> Tensor:
         """The clean images (B, C, H, W) that a prediction stands for."""
+
+    def to_latents(self, pred: Tensor, tokenizer: BaseTokenizer) -> Tensor:
+        """The noise or clean latents (B, N, d) that a prediction stands for: those that a predicted image is encoded to."""
+        if self.space == 'latent':
+            return pred
+        return tokenizer.encode(unpatchify(pred, tokenizer.patch_size, tokenizer.geometry.grid))
 
     def sample_loss(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> Tensor:
         """lambda_t-weighted loss per image (B,)."""

@@ -16,6 +16,7 @@ class NoiseHead(DenoisingHead):
 
     weighting = 'uniform'
     needs_images = False
+    predicts_noise = True
 
     def error(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> Tensor:
         return (sample.noise - pred).square().mean(dim=-1)

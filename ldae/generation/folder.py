@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of samples: single images, a grid of them, all of them in one file, and how they were made."""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from ldae.utils import ConfigError, provenance
+from ldae.utils.files import atomic_write_text, unfinished_path
+from ldae.utils.models import hash_tensors
+from ldae.visualization.tiles import tile
+
+IMAGES, GRID, ARRAYS, SETTINGS = 'images', 'grid.png', 'samples.npz', 'sampling.json'
+#: Images of the grid, at most, and threads that write.
+GRID_IMAGES, WRITERS = 64, 4
+
+
+class SampleFolder:
+    """``images/000000.png`` and so on, ``grid.png``, ``samples.npz`` (``arr_0`` uint8 (n, H, W, 3), and labels ``arr_1``) and
+    ``sampling.json``.
+
+    Each file is written whole or not at all. Images are kept as long as they are of the same settings.
+
+    Args:
+        path: The folder.
+        settings: All that decides about the images, as JSON holds it.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path, self.settings = path, json.loads(json.dumps(settings))
+
+    def open(self, force: bool) -> None:
+        """Make the folder, or go on with it.
+
+        Raises:
+            ConfigError: It holds images of other settings, or something else, unless they may be removed.
+        """
+        folder = self.path / IMAGES
+        if self.path.exists() and (why := self._why_not()):
+            if not force:
+                raise ConfigError(f'{self.path} {why}: name another folder, or add --force to replace its samples')
+            for file in [*folder.glob('[0-9]*.png'), *(self.path / name for name in (GRID, ARRAYS, SETTINGS))]:
+                file.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in folder.glob('.*.unfinished'):
+            file.unlink()
+        text = json.dumps(dict(settings=self.settings, versions=provenance.versions()), indent=2)
+        atomic_write_text(self.path / SETTINGS, text)
+
+    def _why_not(self) -> str | None:
+        """Why this folder can't be gone on with."""
+        if not self.path.is_dir():
+            raise ConfigError(f'{self.path} is a file: name a folder')
+        if not (self.path / SETTINGS).is_file():
+            return 'is not empty, and holds no samples' if any(self.path.iterdir()) else None
+        try:
+            found = json.loads((self.path / SETTINGS).read_text())['settings']
+            differing = [name for name in self.settings if found.get(name) != self.settings[name]]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return f'holds a {SETTINGS} that cannot be read'
+        if not differing:
+            return None
+        shown = ', '.join(f'{name} {found.get(name)!r} (now {self.settings[name]!r})' for name in differing[:3])
+        return f'holds samples of other settings: {shown}'
+
+    def file_of(self, number: int) -> Path:
+        """Where the image with this number lies."""
+        return self.path / IMAGES / f'{number:06d}.png'
+
+    def missing(self, num: int) -> list[int]:
+        """Numbers, of the first ``num``, of the images that are not there yet."""
+        there = {file.name for file in (self.path / IMAGES).glob('[0-9]*.png')}
+        return [number for number in range(num) if self.file_of(number).name not in there]
+
+    @contextmanager
+    def writing(self) -> Iterator[Callable[[Sequence[int], np.ndarray], None]]:
+        """``write(numbers, images)``, while the next images are computed; they are all written when the context closes."""
+        with ThreadPoolExecutor(WRITERS) as pool:
+            before: list = []
+
+            def write(numbers: Sequence[int], images: np.ndarray) -> None:
+                wait()
+                before.extend(
+                    pool.submit(save_image, image, self.file_of(i)) for i, image in zip(numbers, images, strict=True)
+                )
+
+            def wait() -> None:
+                for future in before:
+                    future.result()
+                before.clear()
+
+            yield write
+            wait()
+
+    def finish(self, num: int, labels: Sequence[int] | None) -> None:
+        """Write the grid and the file of all images."""
+        first = [torch.from_numpy(self._read(i)).permute(2, 0, 1) for i in range(min(num, GRID_IMAGES))]
+        columns = round(len(first) ** 0.5) or 1
+        save_image(tile(torch.stack(first), columns), self.path / GRID)
+        path = self.path / ARRAYS
+        unfinished = unfinished_path(path)
+        try:
+            with zipfile.ZipFile(unfinished, 'w', allowZip64=True) as archive:
+                self._write_images(archive, num)
+                if labels is not None:
+                    with archive.open('arr_1.npy', 'w') as file:
+                        np.lib.format.write_array(file, np.array(labels))
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _write_images(self, archive: zipfile.ZipFile, num: int) -> None:
+        # One by one: they may be more than fits into the memory.
+        shape = (num, *self._read(0).shape)
+        with archive.open('arr_0.npy', 'w', force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, dict(descr='|u1', fortran_order=False, shape=shape))
+            for number in range(num):
+                file.write(self._read(number).tobytes())
+
+    def _read(self, number: int) -> np.ndarray:
+        """uint8 (H, W, C)."""
+        with Image.open(self.file_of(number)) as image:
+            return np.atleast_3d(np.array(image))
+
+
+def save_image(image: np.ndarray, path: Path) -> None:
+    """Write uint8 (H, W, 3) or (H, W) as PNG, whole or not at all."""
+    unfinished = unfinished_path(path)
+    try:
+        Image.fromarray(image).save(unfinished, format='png')
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Of a model's parameters and buffers: 16 hex digits."""
+    digest = hashlib.sha256()
+    hash_tensors(digest, model)
+    return digest.hexdigest()[:16]
