@@ -68,7 +68,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     export_local_rank(args)
     start_processes(args.launcher, args.device)
     config, checkpoint = config_and_checkpoint(args.model, args.checkpoint)
-    names = ('num', 'out', 'batch_size', 'data_root', 'precision', 'ema', 'force', 'sampler', 'steps', 'eta', 'guidance')
+    names = (
+        'num',
+        'out',
+        'batch_size',
+        'data_root',
+        'precision',
+        'ema',
+        'force',
+        'sampler',
+        'steps',
+        'eta',
+        'guidance',
+    )
     options = {name: getattr(args, name) for name in (*names, 'guidance_channels', 'labels', 'seed')}
     folder = sample(config, checkpoint=checkpoint, device=use_device(args.device), **options)
     if is_main_process():
