@@ -8,9 +8,9 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ldae.apis import get_model
-from ldae.apis.denoising import draw_denoising
 from ldae.config import load_config
 from ldae.evaluation.probe_data import probe_dataloaders
+from ldae.generation.denoising import draw_denoising
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError, check_range
 from ldae.utils.files import atomic_write_text

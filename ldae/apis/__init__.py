@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calls from Python that a newcomer begins with."""
 
-from .denoising import Denoised, denoise
 from .feature_extractor import FeatureExtractor
 from .models import get_model, list_models, load_config_of
 from .probing import probe

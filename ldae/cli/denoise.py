@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ldae.utils import ConfigError, check_range
 
-from .options import add_compute_options, add_ema, add_import, make_parser
+from .options import SAMPLERS, add_compute_options, add_ema, add_import, check_arguments, make_parser
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
 
@@ -28,6 +28,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_import(parser)
     add_ema(parser)
     add('--num-images', type=int, default=8, metavar='N', help='rows at most, of different folders (8)')
+    add('--steps', type=int, metavar='N', help='take the noise out in so many steps of a sampler, not at once')
+    add('--sampler', choices=SAMPLERS, default='dpm++', help="one of diffusers' samplers (dpm++)")
+    about = 'draw N pictures from the first of two images to the second'
+    add('--interpolate', type=int, metavar='N', help=about)
     add('--seed', type=int, default=0, help='of the noise (0)')
     add_compute_options(parser, 'fp32')
     add('--force', action='store_true', help='replace what exists')
@@ -40,12 +44,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = check_out(Path(args.out), args.force)
 
     from ldae.apis import get_model
-    from ldae.apis.denoising import denoising_figure
+    from ldae.generation.denoising import denoising_figure, interpolation_figure
     from ldae.visualization import save_figure
 
+    check_arguments(args, denoising_figure, 'seed', 'steps')
     check_range('--num-images', args.num_images, 1, kind=int)
     model = get_model(args.config, args.checkpoint, args.device, ema=args.ema)
-    figure = denoising_figure(model, args.images, args.t, args.seed, args.num_images, args.precision)
+    options = dict(seed=args.seed, steps=args.steps, sampler=args.sampler, precision=args.precision)
+    if args.interpolate is None:
+        figure = denoising_figure(model, args.images, args.t, limit=args.num_images, **options)
+    else:
+        check_range('--interpolate', args.interpolate, 2, kind=int)
+        options['steps'] = args.steps or 50
+        figure = interpolation_figure(model, args.images, args.t, args.interpolate, **options)
     print(f'written: {save_figure(figure, out)}')
 
 

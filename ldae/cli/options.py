@@ -16,6 +16,8 @@ from mmengine.config import DictAction
 from ldae.utils.ranges import PRECISIONS
 
 FAILED = 1
+#: Of :data:`ldae.generation.SAMPLERS`, whose room would load torch.
+SAMPLERS = ('dpm++', 'ddim', 'ddpm', 'euler', 'euler-ancestral', 'heun')
 #: By the name that :class:`ldae.evaluation.protocol.Protocol` has for them.
 PROTOCOL_OPTIONS = dict(
     k=(int, 'neighbours of k-NN'),

@@ -8,6 +8,7 @@ from pathlib import Path
 from ldae.utils import ConfigError
 
 from .options import (
+    SAMPLERS,
     add_compute_options,
     add_ema,
     add_import,
@@ -19,7 +20,6 @@ from .options import (
 from .probe import start_processes
 
 WEIGHTS = ('.pth', '.pt', '.ckpt', '.safetensors')
-SAMPLERS = ('dpm++', 'ddim', 'ddpm', 'euler', 'euler-ancestral', 'heun')
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def config_and_checkpoint(model: str, checkpoint: str | None) -> tuple[str | None, str]:
-    """What a user calls a model by: a file of weights, the folder of a run, or a config."""
+    """Config, where one is needed, and checkpoint of what a user named: a file of weights, the folder of a run, or a config."""
     from ldae.config import load_config
     from ldae.engine.resume.checkpoint_files import latest_checkpoint
 

@@ -14,7 +14,6 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ldae.apis.denoising import NoiseSeed, check_denoiser, pixel_arrays
 from ldae.apis.feature_extractor import resolve_model
 from ldae.apis.preprocess import Preprocess
 from ldae.apis.probing import images_config
@@ -27,8 +26,9 @@ from ldae.utils.models import evaluating
 from ldae.utils.ranges import Precision
 from ldae.utils.rng import seed_of
 
+from .denoising import NoiseSeed, check_denoiser, pixel_arrays, predict, sampler_of
 from .folder import SampleFolder, weights_digest
-from .samplers import DiffusionSampler, SamplerName
+from .samplers import SamplerName
 from .start import Moments, draw_start, measure_moments, starts_from_noise
 
 Guidance = Annotated[float, Range(0, 1000)]
@@ -73,9 +73,7 @@ class ImageSampler:
         moments: Moments | None = None,
     ) -> None:
         self.model, self.seed, self.moments = check_denoiser(model, []), seed, moments
-        noiser = self.model.noiser
-        noise = self.model.head.predicts_noise
-        self._sampler = DiffusionSampler(noiser.gamma, noiser.sigma, sampler, steps, noise, eta)
+        self._sampler = sampler_of(self.model, sampler, steps, eta)
         #: All that decides about an image but the weights.
         self.settings = dict(sampler=sampler, steps=steps, eta=eta, guidance=guidance, labels=labels and list(labels))
         self.settings |= dict(guidance_channels=guidance_channels, seed=seed)
@@ -113,13 +111,10 @@ class ImageSampler:
         return pixel_arrays(pixels, self._preprocess.is_bgr)
 
     def _predict(self, z_t: Tensor, t: int, labels: Tensor | None) -> Tensor:
-        steps = torch.full((len(z_t),), t, device=z_t.device)
-        if labels is None or self._guidance == 0:
-            return self.model.predict_latents(z_t, steps)
-        if self._guidance == 1:
-            return self.model.predict_latents(z_t, steps, labels)
+        if labels is None or self._guidance == 1:
+            return predict(self.model, z_t, t, labels)
         without = torch.full_like(labels, self.model.num_classes)
-        both = self.model.predict_latents(z_t.repeat(2, 1, 1), steps.repeat(2), torch.cat([labels, without]))
+        both = predict(self.model, z_t.repeat(2, 1, 1), t, torch.cat([labels, without]))
         given, free = both.chunk(2)
         guided = free + self._guidance * (given - free)
         return guided if self._guided is None else torch.where(self._guided.to(z_t.device), guided, given)

@@ -5,6 +5,7 @@ from .figures import (
     explained_variance,
     figure_to_array,
     filter_grid,
+    image_rows,
     loss_curve,
     noise_schedules,
     reconstruction_grid,

@@ -86,6 +86,15 @@ def reconstruction_grid(clean: Sequence[Tensor], reconstructed: Sequence[Tensor]
     return figure
 
 
+def image_rows(rows: Sequence[Tensor], captions: Sequence[str]) -> Figure:
+    """Rows of images (n, C, H, W) in [0, 255], each below its caption."""
+    count, _, height, width = rows[0].shape
+    figure = new_figure(1.1 * count, len(rows) * (0.3 + 1.1 * height / width))
+    for panel, images, caption in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, captions, strict=True):
+        _show(panel, tile(images, count), caption)
+    return figure
+
+
 def _show(axes, image: np.ndarray, title: str = '') -> None:
     axes.imshow(image, interpolation='nearest')
     axes.set_title(title, fontsize=8)

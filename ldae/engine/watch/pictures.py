@@ -10,10 +10,10 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ldae.apis.denoising import draw_denoising
 from ldae.engine.hook import NO_DATA, LDAEHook
 from ldae.engine.speed.sharding import is_sharded
 from ldae.evaluation.probe_data import read_spread
+from ldae.generation.denoising import draw_denoising
 from ldae.registry import HOOKS
 from ldae.utils import NaturalInt, PositiveInt, checked
 from ldae.utils.models import evaluating, unwrapped

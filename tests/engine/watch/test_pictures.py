@@ -18,7 +18,7 @@ def test_pictures_are_saved_at_the_interval_and_after_the_last_epoch(make_runner
 
 def test_the_same_images_get_the_same_noise_each_time(make_runner, make_dataloader, monkeypatch):
     shown = []
-    monkeypatch.setattr('ldae.apis.denoising.denoising_grid', lambda *args: shown.append(args))
+    monkeypatch.setattr('ldae.generation.denoising.denoising_grid', lambda *args: shown.append(args))
     hook = DenoisingPicturesHook(1, 20, [500], dataloader=make_dataloader(50, 'test'))
     runner = make_runner([hook], epochs=1)
     runner.train_loop  # noqa: B018 (builds it)

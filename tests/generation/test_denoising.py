@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 import ldae
-from ldae.apis.denoising import Denoised, denoising_figure
 from ldae.cli import run_tool
+from ldae.generation.denoising import Denoised, denoising_figure, interpolate
 from ldae.models import LDAE
 from ldae.utils import ConfigError
 
@@ -145,3 +145,53 @@ def test_products_are_rounded_to_the_precision(small_ldae: LDAE, picture: Path):
     assert np.array_equal(exact.noisy, rounded.noisy)
     assert not np.array_equal(exact.denoised, rounded.denoised)
     assert np.abs(exact.denoised.astype(int) - rounded.denoised).mean() < 2
+
+
+class TestSteps:
+    @pytest.fixture(scope='class')
+    def model(self, small_model) -> LDAE:
+        return small_model('CleanLatentHead', 'linear_gamma_sq')
+
+    def test_a_single_step_is_what_is_predicted_at_once(self, model: LDAE, picture: Path):
+        """One step from any level of a network that predicts clean latents is its prediction."""
+        once, stepped = (ldae.denoise(model, picture, t=600, sampler='ddim', steps=steps) for steps in (None, 1))
+        assert np.array_equal(once.noisy, stepped.noisy)
+        assert np.abs(once.denoised.astype(int) - stepped.denoised.astype(int)).max() <= 1
+
+    @pytest.mark.parametrize('sampler', ['ddpm', 'dpm++'])
+    def test_many_steps_follow_from_the_seed(self, sampler: str, model: LDAE, picture: Path):
+        first, again, other = (
+            ldae.denoise(model, picture, t=600, steps=10, sampler=sampler, seed=seed).denoised for seed in (1, 1, 2)
+        )
+        assert np.array_equal(first, again)
+        assert not np.array_equal(first, other)
+
+    def test_an_interpolation_ends_in_the_two_images(self, model: LDAE):
+        """As each of them, noised and denoised alone with the same noise."""
+        pair = torch.randn(2, 1, 28, 28)
+        found = interpolate(model, pair, 500, num=5, steps=4)
+        assert found.shape == (5, 1, 28, 28)
+        for position, image in ((0, pair[:1]), (-1, pair[1:])):
+            alone = interpolate(model, image.repeat(2, 1, 1, 1), 500, num=2, steps=4)
+            torch.testing.assert_close(found[position], alone[0], rtol=1e-4, atol=1e-4)
+
+    def test_the_command_draws_both(self, small_checkpoint: Path, picture: Path, tmp_path: Path):
+        for name, options in (('again.png', ['--steps', '3']), ('between.png', ['--interpolate', '4'])):
+            images = [str(picture), str(picture)]
+            command = [str(small_checkpoint), *images, '--t', '300', '600', '--out', str(tmp_path / name), *options]
+            assert run_tool('denoise', command) == 0
+            assert Image.open(tmp_path / name).width > 300
+
+    @pytest.mark.parametrize(
+        ('options', 'message'),
+        [
+            (['--steps', '0'], '--steps=0 is out of range'),
+            (['--interpolate', '1'], '--interpolate=1 is out of range'),
+            (['--interpolate', '3'], 'an interpolation goes from one image to another: give two, not 1'),
+            (['--steps', '4000'], 'steps=4000 is out of range'),
+        ],
+    )
+    def test_wrong_options_are_one_line(self, options, message, small_checkpoint, picture, tmp_path, capsys):
+        command = [str(small_checkpoint), str(picture), '--out', str(tmp_path / 'x.png'), *options]
+        assert run_tool('denoise', command) == 2
+        assert message in capsys.readouterr().err
