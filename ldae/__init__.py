@@ -16,6 +16,7 @@ _OWNERS = dict(
     demo='ldae.ablation',
     denoise='ldae.generation',
     evaluate='ldae.launch',
+    frechet_distance='ldae.generation',
     get_model='ldae.apis',
     list_models='ldae.apis',
     load_config_of='ldae.apis',

@@ -23,7 +23,7 @@ DATASETS = Registry('dataset', parent=MMPRETRAIN_DATASETS, scope='ldae', locatio
 TRANSFORMS = Registry('transform', parent=MMPRETRAIN_TRANSFORMS, scope='ldae', locations=['ldae.datasets'])
 HOOKS = Registry('hook', parent=MMPRETRAIN_HOOKS, scope='ldae', locations=['ldae.engine'])
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='ldae', locations=['ldae.engine'])
-METRICS = Registry('metric', parent=MMPRETRAIN_METRICS, scope='ldae', locations=['ldae.evaluation'])
+METRICS = Registry('metric', parent=MMPRETRAIN_METRICS, scope='ldae', locations=['ldae.evaluation', 'ldae.generation'])
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='ldae', locations=['ldae.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor', parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, scope='ldae', locations=['ldae.engine']

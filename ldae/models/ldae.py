@@ -177,8 +177,8 @@ class LDAE(BaseSelfSupervisor):
         Level and noise follow from the sample's index in its data set: the figures of a validation don't depend on batch
         size or number of processes, and all of them see the same noise.
 
-        Returns samples with ``clean``, ``noisy``, ``denoised`` (C, H, W), ``timestep``, ``denoising_loss`` and ``psnr``
-        (dB, of 8-bit pixels).
+        Returns samples with ``clean``, ``noisy``, ``denoised`` (C, H, W), ``clean_pixels`` and ``denoised_pixels``
+        in [0, 255], ``timestep``, ``denoising_loss`` and ``psnr`` (dB, of these).
         """
         sample = self._validation_noise(inputs, data_samples)
         pred = self._predict_target(sample.z_t, sample.t)
@@ -189,7 +189,9 @@ class LDAE(BaseSelfSupervisor):
             timestep=sample.t,
             denoising_loss=self.head.sample_loss(pred, sample, inputs, self.tokenizer),
         )
-        fields['psnr'] = self._psnr(inputs, fields['denoised'])
+        fields |= {f'{name}_pixels': self.to_pixels(fields[name]) for name in ('clean', 'denoised')}
+        mse = (fields['clean_pixels'] - fields['denoised_pixels']).square().flatten(1).mean(dim=1)
+        fields['psnr'] = 10 * torch.log10(255**2 / mse.clamp(min=1e-8))
         results = data_samples or [DataSample() for _ in inputs]
         for i, result in enumerate(results):
             result.set_data({name: value[i] for name, value in fields.items()})
@@ -204,12 +206,6 @@ class LDAE(BaseSelfSupervisor):
         noise = torch.randn(len(self.val_timesteps), *z0.shape[1:], generator=generator, device=inputs.device)
         t = torch.tensor(self.val_timesteps, device=inputs.device)[level]
         return self.noiser(z0, t, noise=noise[level])
-
-    def _psnr(self, clean: Tensor, denoised: Tensor) -> Tensor:
-        """Peak signal-to-noise ratio (B,) in dB of the images as 8-bit pixels."""
-        clean, denoised = (self.to_pixels(x) for x in (clean, denoised))
-        mse = (clean - denoised).square().flatten(1).mean(dim=1)
-        return 10 * torch.log10(255**2 / mse.clamp(min=1e-8))
 
     def to_pixels(self, images: Tensor) -> Tensor:
         """Normalised images -> pixels in [0, 255], same shape."""

@@ -10,6 +10,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / 'benchmarks'
 TINY = {
+    'frechet.py': '--features test_resnet --images 8 16 --size 32 --batch-size 4 --runs 1',
     'health.py': '--size tiny --img-size 32 --batch-size 2 --num-images 4 --steps 1',
     'input.py': '--images 6 --height 40 --width 50 --size 32 --batch-size 4 --runs 1',
     'knn.py': '--train 300 --test 100 --width 8 --k 5 20 --runs 1',
@@ -26,7 +27,7 @@ TINY = {
 }
 PEERS = 'float32 products|plain loop of timm layers|training time|bare product|feature pass|a step of MAE'
 PEERS += "|encoding images|mmpretrain's pipeline"
-PEERS += "|torch's own loader"
+PEERS += "|torch's own loader|features alone"
 PEERS += '|the smallest network|bare loop|bare copy|processes that do not talk'
 
 

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mean and covariance of features (n, D), however many they are, and some of the rows."""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldae.utils import ConfigError
+from ldae.utils.files import flush, unfinished_path
+
+#: What a damaged or forged file can raise.
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean (D,) and covariance (D, D) of features in float64, of how many images, and a random choice of the rows.
+
+    ``rows`` (k, D) serve figures that need features themselves; after the features, rows of Inception have its logits. A
+    file that another program wrote has ``mu`` and ``sigma`` alone, and says neither ``count`` nor what made it (``meta``).
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    count: int | None = None
+    rows: Tensor | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dims(self) -> int:
+        return len(self.mean)
+
+    def save(self, path: Path) -> Path:
+        """Write the file whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = unfinished_path(path)
+        arrays = dict(mu=self.mean, sigma=self.covariance, count=self.count, meta=json.dumps(self.meta))
+        try:
+            with unfinished.open('wb') as file:
+                np.savez(file, rows=self.rows[:, : self.dims].numpy(), **arrays)
+            flush(unfinished)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> 'Statistics':
+        """Read a file of ours, or ``mu`` and ``sigma`` of another program's; no pickle in it is opened."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in ('mu', 'sigma', 'count', 'rows', 'meta') if name in file}
+            mean, covariance = (np.asarray(arrays[name], dtype=np.float64) for name in ('mu', 'sigma'))
+            count = int(arrays['count']) if 'count' in arrays else None
+            rows = torch.from_numpy(arrays['rows']).float() if 'rows' in arrays else None
+            meta = json.loads(str(arrays.get('meta', '{}')))
+        except (*UNREADABLE, TypeError, RecursionError) as error:
+            raise ConfigError(
+                f'{path} cannot be read as statistics of features ({short(error)}): make it anew'
+            ) from error
+        dims = len(mean) if mean.ndim == 1 else 0
+        fits = (
+            covariance.shape == (dims, dims) and (rows is None or rows.shape[1:] == (dims,)) and isinstance(meta, dict)
+        )
+        if not dims or not fits or not np.isfinite(mean).all() or not np.isfinite(covariance).all():
+            raise ConfigError(f'{path} holds no statistics: mu must be finite numbers (D,), sigma (D, D): make it anew')
+        return cls(mean, covariance, count, rows, meta)
+
+
+class RunningStatistics:
+    """The statistics of features that come in batches; memory does not depend on their number.
+
+    Which rows are kept follows from ``seed`` and a row's place among those of all processes, not from batches; rank r of W
+    is given every W-th.
+
+    Args:
+        dims: The first so many columns are features; None: all. What comes after goes with the rows that are kept.
+        max_rows: How many are kept.
+    """
+
+    def __init__(self, dims: int | None, max_rows: int, seed: int = 0, rank: int = 0, world: int = 1) -> None:
+        self.dims, self.max_rows, self.rank, self.world = dims, max_rows, rank, world
+        self.count, self.shift, self.sums, self.gram = 0, 0.0, 0.0, 0.0
+        self.kept: list[tuple[np.ndarray, np.ndarray, Tensor]] = []  # keys, places, rows
+        self._largest, self._random = 1.0, np.random.default_rng(seed)
+
+    def add(self, rows: Tensor) -> None:
+        """rows (b, D or more), on any device."""
+        if not torch.isfinite(rows).all():
+            raise ConfigError('features hold NaN or infinity: check the weights of the extractor')
+        features = rows[:, : self.dims].double()
+        if not self.count:
+            self.shift = features.mean(dim=0)  # near the mean: squares of what is left lose no digits
+        features = features - self.shift
+        self.sums = self.sums + features.sum(dim=0)
+        self.gram = self.gram + features.t() @ features
+        places = (self.count + np.arange(len(rows))) * self.world + self.rank
+        keys = self._random.random((len(rows), self.world))[:, self.rank]
+        found = np.flatnonzero(keys < self._largest)
+        self.kept.append((keys[found], places[found], rows[torch.from_numpy(found).to(rows.device)].float().cpu()))
+        self.count += len(rows)
+        if sum(len(part[0]) for part in self.kept) > 2 * self.max_rows:
+            self.kept = [least(self.kept, self.max_rows)]
+            self._largest = self.kept[0][0].max()
+
+    def state(self) -> tuple[int, np.ndarray, np.ndarray, tuple]:
+        """The part of this process, for the others: count, mean (D,), sum of squared deviations (D, D), and rows."""
+        if not self.count:
+            return 0, np.zeros(0), np.zeros(0), ()
+        mean = self.sums / self.count
+        squares = (self.gram - self.count * torch.outer(mean, mean)).cpu().numpy()
+        return self.count, (mean + self.shift).cpu().numpy(), squares, least(self.kept, self.max_rows)
+
+    def statistics(self, states: Sequence[tuple] | None = None, **meta: Any) -> Statistics:
+        """Of all rows, or of those of all processes (their :meth:`state`)."""
+        states = [state for state in states or [self.state()] if state[0]]
+        count = sum(state[0] for state in states)
+        if count < 2:
+            raise ConfigError(f'{count} image{"s" * (count != 1)}: a distance needs 2 at least')
+        mean = sum(n * part for n, part, *_ in states) / count
+        squares = sum(s + n * np.outer(part - mean, part - mean) for n, part, s, _ in states)
+        _, _, rows = least([state[3] for state in states], self.max_rows)
+        return Statistics(mean, squares / (count - 1), count, rows, meta)
+
+
+def least(parts: Sequence[tuple[np.ndarray, np.ndarray, Tensor]], count: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
+    """The ``count`` rows of the least keys, in the order of their places."""
+    keys, places = (np.concatenate([part[i] for part in parts]) for i in range(2))
+    chosen = np.argsort(keys, kind='stable')[:count]
+    chosen = chosen[np.argsort(places[chosen])]
+    return keys[chosen], places[chosen], torch.cat([part[2] for part in parts])[torch.from_numpy(chosen)]
+
+
+def short(error: BaseException) -> str:
+    """An error in a few words of one line."""
+    return ' '.join(f'{type(error).__name__}: {error}'.split())[:120]
