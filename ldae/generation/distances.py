@@ -5,9 +5,11 @@ torch-fidelity computes the figures. A distance is called FID, KID only if the t
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,7 +22,8 @@ from ldae.utils.optional import import_extra
 from ldae.utils.tables import text_table
 from ldae.version import __version__
 
-from .extractors import INCEPTION_DIMS, Extractor, build_extractor, is_inception
+from . import extractors
+from .extractors import INCEPTION, Extractor, build_extractor
 from .image_sets import ImageSet, open_images
 from .statistics import RunningStatistics, Statistics
 
@@ -53,16 +56,16 @@ class Distances:
     dims: int
     is_fid: bool
     frechet: float
-    kernel: float | None
-    kernel_std: float | None
-    precision: float | None
-    recall: float | None
-    inception_score: float | None
-    inception_score_std: float | None
     rows: tuple[int, int]
     samples: Mapping[str, Any]
     reference: Mapping[str, Any]
     notes: Sequence[str] = ()
+    kernel: float | None = None
+    kernel_std: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    inception_score: float | None = None
+    inception_score_std: float | None = None
 
     @property
     def name(self) -> str:
@@ -71,7 +74,7 @@ class Distances:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, and with what it was computed, for a file."""
-        return dict(name=self.name, **asdict(self), versions=provenance.versions(), commit=provenance.commit())
+        return dict(asdict(self), name=self.name, versions=provenance.versions(), commit=provenance.commit())
 
     def text(self) -> str:
         """A table, above it what was compared, below it what to keep in mind."""
@@ -160,7 +163,7 @@ def frechet_distance(
         sides[0] = compute_statistics(sides[0], extractor, **compute)
     sources = dict(samples=samples, reference=reference)
     names = [str(source) if isinstance(source, str | os.PathLike) else name for name, source in sources.items()]
-    return compare(*sides, extractor, seed, names)
+    return compare(*sides, seed, names)
 
 
 def compute_statistics(
@@ -173,7 +176,7 @@ def compute_statistics(
         for batch in images.batches(batch_size):
             running.add(extractor.run(batch))
             bar.update(len(batch))
-    return running.statistics(**extractor.meta(), protocol=images.protocol(), ldae=__version__)
+    return running.statistics(extractor.network, protocol=images.protocol(), ldae=__version__)
 
 
 def _cached(
@@ -184,10 +187,11 @@ def _cached(
     name = Path(images.name.partition(',')[0].rpartition(':')[2]).stem
     path = folder / f'{name}-{images.key()}-{extractor.weights[:12]}-{options["subset"]}-{options["seed"]}.npz'
     if path.is_file() and not refresh:
-        found = Statistics.load(path)
-        if {key: found.meta.get(key) for key in ('features', 'weights')} == extractor.meta():
-            found.meta['protocol']['cached'] = str(path)
-            return found
+        with suppress(ConfigError):  # what is damaged is made anew
+            found = Statistics.load(path)
+            if found.network == extractor.network:
+                found.meta['protocol']['cached'] = str(path)
+                return found
     found = compute_statistics(images, extractor, **options)
     found.save(path)
     found.meta['protocol']['kept'] = str(path)
@@ -195,99 +199,86 @@ def _cached(
 
 
 def compare(
-    samples: Statistics,
-    reference: Statistics,
-    extractor: Extractor | None = None,
-    seed: int = 0,
-    names: Sequence[str] = ('samples', 'reference'),
+    samples: Statistics, reference: Statistics, seed: int = 0, names: Sequence[str] = ('samples', 'reference')
 ) -> Distances:
     """Figures of two statistics, by torch-fidelity.
 
     Raises:
         ConfigError: They are of different networks.
     """
-    fid = import_extra('torch_fidelity.metric_fid', 'generation', 'the Fréchet distance')
-    metas = [dict(side.meta) for side in (samples, reference)]
-    own = extractor.meta() if extractor else next((meta for meta in metas if meta.get('features')), {})
-    for name, side, meta in zip(names, (samples, reference), metas, strict=True):
-        others = {key: meta.get(key) for key in ('features', 'weights')}
-        if side.dims != samples.dims or meta.get('features') and others != {key: own.get(key) for key in others}:
-            raise ConfigError(
-                f'{name} holds statistics of {_network(meta, side)}, and what it is compared with is of '
-                f'{_network(own, samples if side is reference else reference)}: make both by the same network'
-            )
-    mu_sigma = [dict(mu=side.mean, sigma=side.covariance) for side in (samples, reference)]
-    frechet = fid.fid_statistics_to_metric(*mu_sigma, verbose=False)[fid.KEY_METRIC_FID]
-    figures, rows = _of_features(samples, reference, seed)
-    protocols = [
-        dict(meta.get('protocol') or dict(source=name), images=side.count)
-        for name, side, meta in zip(names, (samples, reference), metas, strict=True)
+    library, sides = import_extra('torch_fidelity', 'generation', 'the Fréchet distance'), (samples, reference)
+    known = [side.network for side in sides if side.network]
+    if samples.dims != reference.dims or len(set(known)) > 1:
+        network, other = (
+            f'{side.network[0]} (weights {side.network[1][:12]}, ' if side.network else 'an unknown network ('
+            for side in sides
+        )
+        raise ConfigError(
+            f'{names[0]} has features of {network}{samples.dims:,} dimensions), {names[1]} of {other}{reference.dims:,} '
+            'dimensions): compare what one network has made'
+        )
+    moments = [dict(mu=side.mean, sigma=side.covariance) for side in sides]
+    extractor, weights = known[0] if known else ('unknown features', '')
+    found = [
+        dict(side.meta.get('protocol') or dict(source=name), images=side.count)
+        for name, side in zip(names, sides, strict=True)
     ]
     return Distances(
-        extractor=str(own.get('features', 'unknown features')),
-        weights=str(own.get('weights', '')),
+        extractor=extractor,
+        weights=weights,
         dims=samples.dims,
-        is_fid=all(map(is_inception, metas)),
-        frechet=frechet,
-        **figures,
-        rows=rows,
-        samples=protocols[0],
-        reference=protocols[1],
-        notes=_notes(samples, reference, protocols, names),
+        is_fid=all(side.network == (INCEPTION, extractors.INCEPTION_SHA256) for side in sides),
+        frechet=library.metric_fid.fid_statistics_to_metric(*moments, verbose=False)[library.KEY_METRIC_FID],
+        rows=tuple(0 if side.rows is None else len(side.rows) for side in sides),
+        samples=found[0],
+        reference=found[1],
+        notes=tuple(_notes(sides, found)),
+        **_figures_of_rows(library, samples, reference, seed),
     )
 
 
-def _of_features(samples: Statistics, reference: Statistics, seed: int) -> tuple[dict[str, Any], tuple[int, int]]:
-    """The figures that need more than mean and covariance, and how many rows of each side there were."""
-    figures = dict.fromkeys(('kernel', 'kernel_std', 'precision', 'recall', 'inception_score', 'inception_score_std'))
-    counts = tuple(0 if side.rows is None else len(side.rows) for side in (samples, reference))
-    options = dict(rng_seed=seed, verbose=False)
-    if samples.rows is not None and samples.rows.shape[1] > samples.dims == INCEPTION_DIMS:
-        isc = import_extra('torch_fidelity.metric_isc', 'generation', 'the Inception score')
-        logits = samples.rows[:, samples.dims :]
-        found = isc.isc_features_to_metric(logits, splits=min(SPLITS, len(logits)), rng_seed=seed)
-        figures['inception_score'], figures['inception_score_std'] = found.values()
-    if min(counts) <= NEIGHBOURS:
-        return figures, counts
-    features = [side.rows[:, : side.dims] for side in (samples, reference)]
-    kid = import_extra('torch_fidelity.metric_kid', 'generation', 'the kernel distance')
-    size = min(SUBSET_SIZE, *counts)
-    subsets = dict(kid_subset_size=size, kid_subsets=SUBSETS if max(counts) > size else 1)
-    found = kid.kid_features_to_metric(*features, **subsets, **options)
-    figures['kernel'] = found[kid.KEY_METRIC_KID_MEAN]
-    figures['kernel_std'] = found[kid.KEY_METRIC_KID_STD] if max(counts) > size else None
-    prc = import_extra('torch_fidelity.metric_prc', 'generation', 'precision and recall')
-    found = prc.prc_features_to_metric(
-        *features, prc_neighborhood=NEIGHBOURS, prc_batch_size=1000, save_cpu_ram=True, **options
-    )
-    figures['precision'], figures['recall'] = found[prc.KEY_METRIC_PRECISION], found[prc.KEY_METRIC_RECALL]
-    return figures, counts
+def _figures_of_rows(library: ModuleType, samples: Statistics, reference: Statistics, seed: int) -> dict[str, float]:
+    """The figures that need more than mean and covariance, as far as there are rows."""
+    figures: dict[str, float] = {}
+    rows = [side.rows if side.rows is not None else torch.empty(0, side.dims) for side in (samples, reference)]
+    options, least = dict(rng_seed=seed, verbose=False), min(map(len, rows))
+    if rows[0].shape[1] > samples.dims:
+        logits = rows[0][:, samples.dims :]
+        found = library.metric_isc.isc_features_to_metric(logits, splits=min(SPLITS, len(logits)), rng_seed=seed)
+        figures.update(
+            inception_score=found[library.KEY_METRIC_ISC_MEAN], inception_score_std=found[library.KEY_METRIC_ISC_STD]
+        )
+    if least > NEIGHBOURS:
+        features, size = [part[:, : samples.dims] for part in rows], min(SUBSET_SIZE, least)
+        subsets = SUBSETS if max(map(len, rows)) > size else 1
+        found = library.metric_kid.kid_features_to_metric(
+            *features, kid_subset_size=size, kid_subsets=subsets, **options
+        )
+        figures['kernel'] = found[library.KEY_METRIC_KID_MEAN]
+        if subsets > 1:
+            figures['kernel_std'] = found[library.KEY_METRIC_KID_STD]
+        found = library.metric_prc.prc_features_to_metric(
+            *features, prc_neighborhood=NEIGHBOURS, prc_batch_size=1000, save_cpu_ram=True, **options
+        )
+        figures.update(precision=found[library.KEY_METRIC_PRECISION], recall=found[library.KEY_METRIC_RECALL])
+    return figures
 
 
-def _notes(
-    samples: Statistics, reference: Statistics, protocols: Sequence[Mapping], names: Sequence[str]
-) -> tuple[str, ...]:
-    notes, least = [], PER_DIMENSION * samples.dims
-    for side, protocol, name in zip((samples, reference), protocols, names, strict=True):
-        if not side.meta.get('features'):
-            notes.append(
-                f'{name} does not say which network and images it was made from: the distance is not called FID'
+def _notes(sides: Sequence[Statistics], found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for side, protocol in zip(sides, found, strict=True):
+        if not side.network:
+            yield (
+                f'{protocol["source"]} does not say which network and images it was made from: the distance is not called FID'
             )
-        elif side.count < least:
-            notes.append(
-                f'{side.count:,} images of {protocol.get("source", name)} are fewer than {PER_DIMENSION} times the '
-                f'{side.dims:,} dimensions: their Fréchet distance is too large; compare figures of the same number only'
+        elif side.count < PER_DIMENSION * side.dims:
+            yield (
+                f'{side.count:,} images of {protocol["source"]} are fewer than {PER_DIMENSION} times the {side.dims:,} '
+                'dimensions: their Fréchet distance is too large; compare figures of the same number only'
             )
-    sizes = {tuple(protocol['size']) for protocol in protocols if protocol.get('size')}
+    sizes = {tuple(protocol['size']) for protocol in found if protocol.get('size')}
     if len(sizes) > 1:
         shown = ' and '.join(f'{height} x {width}' for height, width in sizes)
-        notes.append(f'the images compared are of {shown} pixels: --size N brings all to one size')
-    return tuple(notes)
-
-
-def _network(meta: Mapping, side: Statistics) -> str:
-    weights = str(meta.get('weights', ''))[:12]
-    return f'{meta.get("features", "unknown features")} ({weights and f"weights {weights}, "}{side.dims:,} dimensions)'
+        yield f'the images compared are of {shown} pixels: --size N brings all to one size'
 
 
 def _count(number: int | str | None) -> str:
@@ -297,11 +288,9 @@ def _count(number: int | str | None) -> str:
 def _in_words(side: Mapping[str, Any]) -> str:
     """One line of what was read, and how."""
     if 'kind' not in side:
-        return f'{side.get("source")}: statistics of {_count(side.get("images"))} images'
-    height, width = side.get('size') or ('?', '?')
-    of, seed = ('', '') if side.get('seed') is None else (f' of {_count(side["of"])}', f' (seed {side["seed"]})')
-    parts = [f'{side.get("source")}: {_count(side.get("images"))}{of} images{seed}, {height} x {width}, {side["kind"]}']
-    parts += [str(side['resized'])] if side.get('resized') else []
-    parts += [f'statistics of {side["cached"]}'] if side.get('cached') else []
-    parts += [f'statistics kept in {side["kept"]}'] if side.get('kept') else []
-    return '; '.join(parts)
+        return f'{side["source"]}: statistics of {_count(side["images"])} images'
+    of, seed = ('', '') if side['seed'] is None else (f' of {_count(side["of"])}', f' (seed {side["seed"]})')
+    size = ' x '.join(map(str, side['size']))
+    told = [f'{side["source"]}: {_count(side["images"])}{of} images{seed}, {size}, {side["kind"]}', side['resized']]
+    told += [f'statistics {what} {side[key]}' for key, what in (('cached', 'of'), ('kept', 'kept in')) if key in side]
+    return '; '.join(filter(None, told))

@@ -45,14 +45,10 @@ class Extractor:
     run: Callable[[list[np.ndarray]], Tensor]
     dims: int | None = None
 
-    def meta(self) -> dict[str, str]:
-        """Its name and weights, as statistics keep them."""
-        return dict(features=self.name, weights=self.weights)
-
-
-def is_inception(meta: dict) -> bool:
-    """Whether features were made by the true Inception: only then a distance is FID."""
-    return meta.get('features') == INCEPTION and meta.get('weights') == INCEPTION_SHA256
+    @property
+    def network(self) -> tuple[str, str]:
+        """Its name and weights: Inception's with those of :data:`INCEPTION_SHA256`, and no other's, make FID."""
+        return self.name, self.weights
 
 
 def build_extractor(

@@ -77,9 +77,9 @@ class FrechetMetric(BaseMetric):
         metrics = None
         if is_main_process():
             statistics = [
-                side.statistics(parts, **self.extractor.meta()) for side, parts in zip(self.sides, states, strict=True)
+                side.statistics(self.extractor.network, parts) for side, parts in zip(self.sides, states, strict=True)
             ]
-            found = compare(*statistics, self.extractor, self.seed, self.fields)
+            found = compare(*statistics, self.seed, self.fields)
             for note in found.notes:
                 print_log(f'{found.name}: {note}', 'current', logging.WARNING)
             names = ('fid', 'kid') if found.is_fid else ('distance', 'kernel_distance')

@@ -7,17 +7,21 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ldae.utils import ConfigError
+from ldae.utils import ConfigError, Range
 from ldae.utils.files import flush, unfinished_path
+from ldae.utils.ranges import check_value
 
 #: What a damaged or forged file can raise.
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+#: What a file of ours says of itself.
+MADE_BY = dict(features=str, weights=str, count=Annotated[int, Range(2)])
+PROTOCOL = dict(source=str, kind=str, images=int, of=int, seed=int | None, size=tuple[int, int], resized=str | None)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ class Statistics:
     @property
     def dims(self) -> int:
         return len(self.mean)
+
+    @property
+    def network(self) -> tuple[str, str] | None:
+        """Name and weights of what made the features; None if the file doesn't say."""
+        return (self.meta['features'], self.meta['weights']) if 'features' in self.meta else None
 
     def save(self, path: Path) -> Path:
         """Write the file whole or not at all."""
@@ -67,11 +76,15 @@ class Statistics:
                 f'{path} cannot be read as statistics of features ({short(error)}): make it anew'
             ) from error
         dims = len(mean) if mean.ndim == 1 else 0
-        fits = (
-            covariance.shape == (dims, dims) and (rows is None or rows.shape[1:] == (dims,)) and isinstance(meta, dict)
-        )
-        if not dims or not fits or not np.isfinite(mean).all() or not np.isfinite(covariance).all():
+        fits = covariance.shape == (dims, dims) and (rows is None or rows.shape[1:] == (dims,))
+        finite = all(np.isfinite(part).all() for part in (mean, covariance, [] if rows is None else rows))
+        if not dims or not fits or not finite or not isinstance(meta, dict):
             raise ConfigError(f'{path} holds no statistics: mu must be finite numbers (D,), sigma (D, D): make it anew')
+        parts = dict(meta=(MADE_BY, dict(meta, count=count)), protocol=(PROTOCOL, meta.get('protocol')))
+        for part, (hints, told) in parts.items() if meta else ():
+            check_value(f'{path}: {part}', told, dict)
+            for name, hint in hints.items():
+                check_value(f'{path}: {part}.{name}', told.get(name), hint)
         return cls(mean, covariance, count, rows, meta)
 
 
@@ -119,8 +132,10 @@ class RunningStatistics:
         squares = (self.gram - self.count * torch.outer(mean, mean)).cpu().numpy()
         return self.count, (mean + self.shift).cpu().numpy(), squares, least(self.kept, self.max_rows)
 
-    def statistics(self, states: Sequence[tuple] | None = None, **meta: Any) -> Statistics:
-        """Of all rows, or of those of all processes (their :meth:`state`)."""
+    def statistics(
+        self, network: tuple[str, str] | None = None, states: Sequence[tuple] | None = None, **meta: Any
+    ) -> Statistics:
+        """Of all rows that ``network`` made, or of those of all processes (their :meth:`state`)."""
         states = [state for state in states or [self.state()] if state[0]]
         count = sum(state[0] for state in states)
         if count < 2:
@@ -128,6 +143,8 @@ class RunningStatistics:
         mean = sum(n * part for n, part, *_ in states) / count
         squares = sum(s + n * np.outer(part - mean, part - mean) for n, part, s, _ in states)
         _, _, rows = least([state[3] for state in states], self.max_rows)
+        if network is not None:
+            meta.update(features=network[0], weights=network[1])
         return Statistics(mean, squares / (count - 1), count, rows, meta)
 
 

@@ -32,11 +32,12 @@ def made(seed: int, count: int, brightness: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 200, (count, 8, 8, 3), dtype=np.uint8) + np.uint8(brightness)
 
 
-def of(rows: torch.Tensor, max_rows: int = 1000, **meta) -> Statistics:
-    running = RunningStatistics(None, max_rows)
+def of(rows: torch.Tensor, network: tuple[str, str] | None = ('thumbnail', 'abc'), name: str = 'made') -> Statistics:
+    running = RunningStatistics(None, 1000)
     for part in rows.split(50):
         running.add(part)
-    return running.statistics(**meta)
+    protocol = dict(source=name, kind='rows', images=len(rows), of=len(rows), seed=None, size=(8, 8), resized=None)
+    return running.statistics(network, protocol=protocol)
 
 
 class Given(torch.nn.Module):
@@ -157,7 +158,7 @@ def test_it_is_called_fid_and_says_that_the_images_are_few(scored):
 def test_statistics_that_do_not_say_what_made_them_make_no_fid(tmp_path):
     inception = Extractor(extractors.INCEPTION, extractors.INCEPTION_SHA256, thumbnail)
     features = thumbnail(list(made(1, 150)))
-    ours = of(features, **inception.meta()).save(tmp_path / 'ours.npz')
+    ours = of(features, inception.network).save(tmp_path / 'ours.npz')
     foreign = tmp_path / 'foreign.npz'
     np.savez(foreign, mu=features.double().mean(dim=0), sigma=np.cov(features.double(), rowvar=False))
     known, unknown = (ldae.frechet_distance(made(0, 150), path, features=inception) for path in (ours, foreign))
@@ -210,22 +211,20 @@ def test_the_reference_is_read_anew_when_it_has_changed_or_that_is_asked_for(tmp
 def test_two_files_of_statistics_need_no_network(tmp_path):
     for number in range(2):
         features = thumbnail(list(made(number, 130)))
-        of(features, features='thumbnail', weights='abc', protocol=dict(source=f'set {number}')).save(
-            tmp_path / f'{number}.npz'
-        )
+        of(features, name=f'set {number}').save(tmp_path / f'{number}.npz')
     found = ldae.frechet_distance(tmp_path / '0.npz', tmp_path / '1.npz')
     assert found.name == 'Fréchet distance (thumbnail)'
     assert found.precision is not None
-    assert 'set 1: statistics of 130 images' in found.text()
+    assert 'reference  set 1: 130 images, 8 x 8, rows' in found.text()
 
 
 def test_statistics_of_another_network_are_refused(tmp_path):
     features = thumbnail(list(made(0, 20)))
-    path = of(features, features='other', weights='abc').save(tmp_path / 'x.npz')
-    with pytest.raises(ConfigError, match=r'x\.npz holds statistics of other \(weights abc, .* of thumbnail'):
+    path = of(features, ('other', 'abc')).save(tmp_path / 'x.npz')
+    with pytest.raises(ConfigError, match=r'samples has .* thumbnail \(weights abc, .*x\.npz of other \(weights abc'):
         ldae.frechet_distance(made(1, 20), path, features=THUMBNAIL)
-    path = of(features[:, :5]).save(tmp_path / 'x.npz')
-    with pytest.raises(ConfigError, match=r'unknown features \(5 dimensions\)'):
+    np.savez(path, mu=np.zeros(5), sigma=np.eye(5))
+    with pytest.raises(ConfigError, match=r'x\.npz of an unknown network \(5 dimensions\)'):
         ldae.frechet_distance(made(1, 20), path, features=THUMBNAIL)
 
 
@@ -247,12 +246,11 @@ def test_images_of_two_sizes_are_compared_and_that_is_said():
     assert not ldae.frechet_distance(made(1, 150), made(0, 150)[:, :4, :4], size=4, features=THUMBNAIL).notes
 
 
-def test_a_file_of_the_cache_that_is_damaged_is_one_line(tmp_path: Path):
+def test_a_file_of_the_cache_that_is_damaged_is_made_anew(tmp_path: Path):
     np.savez(tmp_path / 'data.npz', made(1, 40))
-    options = dict(features=THUMBNAIL, cache=tmp_path / 'cache')
-    ldae.frechet_distance(made(0, 10), tmp_path / 'data.npz', **options)
+    first = ldae.frechet_distance(made(0, 10), tmp_path / 'data.npz', features=THUMBNAIL, cache=tmp_path / 'cache')
     (kept,) = (tmp_path / 'cache').iterdir()
     kept.write_bytes(kept.read_bytes()[:500])
-    with pytest.raises(ConfigError, match=r'npz cannot be read as statistics of features .*: make it anew'):
-        ldae.frechet_distance(made(0, 10), tmp_path / 'data.npz', **options)
-    ldae.frechet_distance(made(0, 10), tmp_path / 'data.npz', refresh=True, **options)
+    again = ldae.frechet_distance(made(0, 10), tmp_path / 'data.npz', features=THUMBNAIL, cache=tmp_path / 'cache')
+    assert again.frechet == first.frechet
+    assert Statistics.load(kept).count == 40

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 import os
 import pickle
 from pathlib import Path
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from ldae.generation import RunningStatistics, Statistics
+from ldae.generation import RunningStatistics, Statistics, compare
 from ldae.utils import ConfigError
 
 N, D = 500, 6
+PROTOCOL = dict(source='a', kind='an array', images=N, of=N, seed=None, size=(2, 3), resized=None)
 
 
 @pytest.fixture(scope='module')
@@ -59,7 +61,7 @@ def test_each_row_is_kept_as_often_as_another(rows):
 def test_processes_together_find_what_one_finds(world, rows):
     whole = run(rows, 16).statistics()
     parts = [run(rows[rank::world], 16, rank=rank, world=world) for rank in range(world)]
-    found = parts[0].statistics([part.state() for part in parts])
+    found = parts[0].statistics(states=[part.state() for part in parts])
     np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-13)
     np.testing.assert_allclose(found.covariance, whole.covariance, rtol=1e-9)
     assert torch.equal(found.rows, whole.rows)
@@ -96,13 +98,13 @@ def test_one_image_has_no_covariance(count, said, rows):
 
 
 def test_a_file_gives_back_what_was_saved(rows, tmp_path):
-    saved = run(rows, 16).statistics(features='X', protocol=dict(source='a', size=(2, 3)))
+    saved = run(rows, 16).statistics(('X', 'abc'), protocol=PROTOCOL)
     path = saved.save(tmp_path / 'new' / 'statistics.npz')
     found = Statistics.load(path)
     assert np.array_equal(found.mean, saved.mean)
     assert np.array_equal(found.covariance, saved.covariance)
     assert torch.equal(found.rows, saved.rows)
-    assert (found.count, found.meta['features'], found.meta['protocol']['size']) == (N, 'X', [2, 3])
+    assert (found.count, found.network, found.meta['protocol']['size']) == (N, ('X', 'abc'), [2, 3])
     assert [file.name for file in path.parent.iterdir()] == ['statistics.npz']
 
 
@@ -142,6 +144,7 @@ WRONG = [
     dict(mu=np.zeros(3), sigma=np.full((3, 3), np.nan)),
     dict(mu=np.array(['a', 'b', 'c']), sigma=np.eye(3)),
     dict(mu=np.zeros(3), sigma=np.eye(3), rows=np.zeros((5, 2), np.float32)),
+    dict(mu=np.zeros(3), sigma=np.eye(3), rows=np.full((5, 3), np.inf, np.float32)),
     dict(mu=np.zeros(3), sigma=np.eye(3), count=np.zeros(4)),
     dict(mu=np.zeros(3), sigma=np.eye(3), meta='{'),
     dict(mu=np.zeros(3), sigma=np.eye(3), meta='[1]'),
@@ -157,8 +160,30 @@ def test_what_are_no_statistics_is_one_line(arrays, tmp_path):
     assert '\n' not in str(caught.value)
 
 
+STRANGE = ["__import__('os').system('touch ran')", -1, 0.5, None, [], {}, True, [[1]], '../x', 10**30]
+
+
+@pytest.mark.parametrize('strange', STRANGE, ids=repr)
+@pytest.mark.parametrize('name', ['features', 'weights', 'protocol', *PROTOCOL])
+def test_a_stranger_among_what_a_file_says_of_itself_is_one_line_or_only_shown(name, strange, rows, tmp_path):
+    meta = dict(features='X', weights='abc', protocol=dict(PROTOCOL))
+    (meta['protocol'] if name in PROTOCOL else meta)[name] = strange
+    arrays = dict(mu=np.zeros(D), sigma=np.eye(D), count=N, rows=rows.numpy()[:10])
+    np.savez(tmp_path / 'x.npz', meta=json.dumps(meta), **arrays)
+    said = ''
+    try:
+        found = Statistics.load(tmp_path / 'x.npz')
+    except ConfigError as error:
+        said = str(error)
+    if said:
+        assert name in said
+        assert '\n' not in said
+    else:
+        assert compare(found, found).text()
+
+
 def test_a_damaged_file_is_one_line(rows, tmp_path):
-    path = run(rows, 16).statistics().save(tmp_path / 'x.npz')
+    path = run(rows, 16).statistics(('X', 'abc'), protocol=PROTOCOL).save(tmp_path / 'x.npz')
     content = path.read_bytes()
     for part in (b'', content[:100], content[:-200], content[:300] + bytes(50) + content[350:]):
         path.write_bytes(part)
