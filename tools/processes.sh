@@ -28,9 +28,10 @@ start() {
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}
     # A clone needn't be installed; where tools/ lies inside an installed package, that package is found by itself.
     if [ -d "$root/ldae" ]; then export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}; fi
+    # The -- keeps torchrun from taking an option of the tool for an abbreviation of its own, as --num for --numa-binding.
     exec "${PYTHON:-python}" -m ldae.cli.torchrun \
         --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}" \
         --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${PORT:-29500}" \
         --nproc-per-node="$processes" --max-restarts="${MAX_RESTARTS:-0}" \
-        "$root/tools/$tool" "$@" --launcher pytorch
+        -- "$root/tools/$tool" "$@" --launcher pytorch
 }

@@ -20,6 +20,7 @@ TINY = {
     'pca_fit.py': '--img-size 32 --patch-size 8 --batch-size 32 --images 64 --runs 1',
     'probe.py': '--images 60 --timesteps 10 300 --settings 8 --epochs 1',
     'runner_overhead.py': '--batch-sizes 4 --steps 2',
+    'sampling.py': '--img-size 32 --batch-size 2 --timed-steps 2',
     'scaling.py': '--processes 1 --batch-size 4 --rounds 1 --steps 1 --warm-up 1',
     'stores.py': '--scale 0.01 --batch-size 4 --rounds 1 --only safetensors',
     'stateful_loader.py': '--rounds 1 --batch-size 2 --batches 3',
@@ -28,7 +29,7 @@ TINY = {
 PEERS = 'float32 products|plain loop of timm layers|training time|bare product|feature pass|a step of MAE'
 PEERS += "|encoding images|mmpretrain's pipeline"
 PEERS += "|torch's own loader|features alone"
-PEERS += '|the smallest network|bare loop|bare copy|processes that do not talk'
+PEERS += '|together|the smallest network|bare loop|bare copy|processes that do not talk'
 
 
 def test_every_program_is_run_here():
