@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import math
 import os
 import zipfile
 from collections import deque
@@ -37,7 +38,6 @@ from .folder import IMAGES, SETTINGS
 from .statistics import UNREADABLE, Statistics, short
 
 SPLITS = dict(train=('train_dataloader',), val=('val_dataloader', 'test_dataloader'))
-CHUNK = 1 << 24
 
 
 class ImageSet:
@@ -196,14 +196,13 @@ def _npz(path: Path) -> ImageSet | Statistics:
     status = path.stat()
 
     def stream(numbers: Sequence[int]) -> Iterator[np.ndarray]:
-        wanted, length = iter(numbers), int(np.prod(shape[1:]))
+        length, at = math.prod(shape[1:]), 0
         try:
             with zipfile.ZipFile(path) as archive, archive.open('arr_0.npy') as member:
                 _header(member)
-                at = 0
-                for number in wanted:
-                    _skip(member, (number - at) * length)
-                    yield np.frombuffer(_exactly(member, length), np.uint8).reshape(shape[1:])
+                for number in numbers:
+                    member.seek((number - at) * length, os.SEEK_CUR)
+                    yield np.frombuffer(member.read(length), np.uint8).reshape(shape[1:])
                     at = number + 1
         except UNREADABLE as error:
             raise ConfigError(f'{path} is damaged ({short(error)}): make it anew') from error
@@ -217,18 +216,6 @@ def _header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return read(member)
-
-
-def _skip(member: Any, length: int) -> None:
-    while length:
-        length -= len(_exactly(member, min(length, CHUNK)))
-
-
-def _exactly(member: Any, length: int) -> bytes:
-    data = member.read(length)
-    if len(data) < length:
-        raise EOFError('it is cut off')
-    return data
 
 
 def _given(images: Any) -> ImageSet:

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from ldae.registry import METRICS
 from ldae.utils import PositiveInt, Seed, checked
 from ldae.utils.collective import from_main_process, gathered
+from ldae.utils.optional import import_extra
 
 from .distances import compare
 from .extractors import build_extractor
@@ -55,6 +56,7 @@ class FrechetMetric(BaseMetric):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        import_extra('torch_fidelity', 'generation', 'FrechetMetric')
         self.fields, self.subset, self.seed = (images, reference), subset, seed
         self.extractor = build_extractor(features, weights, inception, device)
         self._begin()

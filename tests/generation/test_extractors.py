@@ -11,7 +11,7 @@ import torch
 from made_inception import PIXELS, write_inception
 from torch_fidelity import FeatureExtractorInceptionV3
 
-from ldae.generation import build_extractor, extractors
+from ldae.generation import FrechetMetric, build_extractor, extractors, frechet_distance
 from ldae.utils import ConfigError
 
 
@@ -99,12 +99,22 @@ def test_the_pinned_hash_is_the_one_that_the_file_names():
     assert URL_INCEPTION_V3.endswith(extractors.INCEPTION_FILE.removeprefix('pt_'))
 
 
-def test_a_missing_library_is_one_line(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ('call', 'user'),
+    [
+        (lambda: build_extractor(inception='x.pth'), 'FID'),
+        (lambda: frechet_distance('nowhere', 'nowhere'), 'the Fréchet distance'),
+        (lambda: FrechetMetric(), 'FrechetMetric'),
+    ],
+)
+def test_a_missing_library_is_one_line_before_anything_is_read(call, user, monkeypatch):
     for name in [name for name in sys.modules if name.partition('.')[0] == 'torch_fidelity']:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, 'torch_fidelity', None)
-    with pytest.raises(ConfigError, match='FID needs the library torch_fidelity, which is not installed: pip install'):
-        build_extractor(inception=tmp_path / 'x.pth')
+    with pytest.raises(
+        ConfigError, match=f'{user} needs the library torch_fidelity, which is not installed: pip install'
+    ):
+        call()
 
 
 @pytest.fixture(scope='module')

@@ -178,7 +178,7 @@ def test_an_array_that_is_cut_off_is_one_line(tmp_path):
     with zipfile.ZipFile(tmp_path / 'x.npz', 'w') as archive, archive.open('arr_0.npy', 'w') as file:
         np.lib.format.write_array_header_1_0(file, dict(descr='|u1', fortran_order=False, shape=(10**12, 4, 4, 3)))
         file.write(bytes(100))
-    with pytest.raises(ConfigError, match=r'x\.npz is damaged \(EOFError: it is cut off\)'):
+    with pytest.raises(ConfigError, match=r'x\.npz is damaged \(ValueError: .*: make it anew'):
         all_of(open_images(tmp_path / 'x.npz'))
 
 
