@@ -17,7 +17,7 @@ from ldae.utils.files import atomic_write_text
 from ldae.visualization import filter_grid, save_figure
 
 from .comparison import LDAE_CONFIG, MAE_CONFIG, compare
-from .jobs import CONFIG_FILE, DONE_FILE, QUICK, read_json
+from .jobs import CONFIG_FILE, QUICK, read_done
 from .report import METRICS
 
 #: Keys in results.json, and the rows of the comparison that they hold.
@@ -97,7 +97,7 @@ def set_epochs(cfg: Config, epochs: int) -> None:
 def draw(folder: Path, work_dir: Path, device: str = 'auto') -> None:
     """``denoising.png`` of one test image a class, ``pca_filters.png``, of the l-DAE that was trained in ``folder``."""
     cfg = Config.fromfile(folder / CONFIG_FILE)
-    model = get_model(cfg, folder / read_json(folder / DONE_FILE)['checkpoint'], device)
+    model = get_model(cfg, folder / read_done(folder)['checkpoint'], device)
     dataset = DATASETS.build(probe_dataloaders(cfg)[1]['dataset'])
     first = [int((dataset.labels == label).nonzero()[0]) for label in dataset.labels.unique()]
     images = model.data_preprocessor(dict(inputs=dataset.images[first], data_samples=None))['inputs']

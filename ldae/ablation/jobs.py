@@ -18,6 +18,7 @@ from ldae.config import configs_root
 from ldae.evaluation.protocol import PROTOCOL, Protocol
 from ldae.utils import ConfigError
 from ldae.utils.files import atomic_write_text
+from ldae.utils.ranges import check_value
 
 from .fingerprint import fingerprint, pop_transfer, relevant, training_part
 
@@ -117,7 +118,7 @@ class Job:
     @property
     def is_trained(self) -> bool:
         """Whether only the scoring is missing."""
-        return (self.folder / DONE_FILE).is_file()
+        return bool(read_done(self.folder))
 
     @property
     def weight(self) -> float:
@@ -263,12 +264,20 @@ def small_steps(cfg: Config, few: Quick | None) -> Config:
     return cfg
 
 
-def read_json(path: Path) -> dict:
-    """The content of a file; nothing if it isn't there or was cut short."""
+def read_json(path: Path, **hints: Any) -> dict:
+    """The content of a file; nothing if it isn't there, was cut short, or has a value of another type than ``hints``."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        content = json.loads(path.read_text())
+        for name, hint in hints.items():
+            check_value(name, content.get(name), hint)
+    except (FileNotFoundError, ValueError, AttributeError, RecursionError):
         return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_done(folder: Path) -> dict:
+    """Name of the checkpoint and seconds that training left in the folder of a job; nothing before."""
+    return read_json(folder / DONE_FILE, checkpoint=str | None, seconds=float)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -4,6 +4,16 @@
 import json
 import os
 from pathlib import Path
+from typing import Annotated
+
+from ldae.evaluation.protocol import Protocol
+from ldae.utils.ranges import NaturalInt, Range, check_value
+
+PERCENT = Annotated[float, Range(0, 100)]
+FAILED = dict(row=str, config=str, error=str)
+#: What tables and pictures take of an entry.
+SCORE = dict(row=str, config=str, knn=PERCENT, linear=PERCENT, timestep=NaturalInt | None, block=int | None)
+SCORE |= dict(latent_dim=NaturalInt | None, tokenizer=str | None, at_edge=list[str] | None, versions=dict | None)
 
 
 class ResultsFile:
@@ -29,7 +39,7 @@ class ResultsFile:
 
     def read(self) -> list[dict]:
         """All entries in order of time; lines that were cut short are left out."""
-        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        lines = self.path.read_text(errors='replace').splitlines() if self.path.is_file() else []
         return [entry for entry in map(_parse, lines) if entry is not None]
 
     def find(self, row: str, seed: int, config: str) -> dict | None:
@@ -42,6 +52,22 @@ class ResultsFile:
 def _parse(line: str) -> dict | None:
     try:
         entry = json.loads(line)
-    except json.JSONDecodeError:
+        for name, hint in dict(SCORE, seed=int).items():
+            check_value(name, entry.get(name), hint)
+        if 'protocol' in entry:  # an earlier layout has none
+            Protocol.of_dict(dict(k=None) | entry['protocol'])
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) else None
+    return entry
+
+
+def read_scores(path: Path) -> list[dict]:
+    """The scores that a job has left, or why a row has none; nothing if the file isn't there, or isn't of this kind."""
+    try:
+        scores = json.loads(path.read_text())
+        for score in scores:
+            for name, hint in (FAILED if 'error' in score else SCORE).items():
+                check_value(name, score.get(name), hint)
+    except (FileNotFoundError, ValueError, TypeError, AttributeError, RecursionError):
+        return []
+    return scores

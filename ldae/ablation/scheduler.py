@@ -13,7 +13,8 @@ from ldae.utils.files import PACKAGE
 from ldae.utils.parents import PARENT_VARIABLE
 from ldae.utils.signals import interrupts_later
 
-from .jobs import LOG_FILE, SCORES_FILE, Job, read_json
+from .jobs import LOG_FILE, SCORES_FILE, Job
+from .results import read_scores
 
 POLL_SECONDS = 0.1
 # For the step that a run is in, and its checkpoint.
@@ -102,7 +103,7 @@ class Scheduler:
             if process.poll() is None:
                 continue
             del self.running[slot]
-            scores = read_json(job.folder / SCORES_FILE) or []
+            scores = read_scores(job.folder / SCORES_FILE)
             if process.returncode != 0 or (job.members and not scores):
                 self._fail(job, last_line(job.folder / LOG_FILE, process.returncode), job.folder / LOG_FILE)
                 continue

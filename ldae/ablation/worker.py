@@ -30,24 +30,26 @@ from ldae.utils.device import use_device
 from ldae.utils.error_lines import one_line, run_explained
 from ldae.utils.locks import claimed
 
-from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, SCORES_FILE, read_json, write_json
+from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, SCORES_FILE, read_done, read_json, write_json
 
 Encode = Callable[[nn.Module, Tensor], Tensor]
 # While a Runner is built, its description of the machine fills the screen; and these lines say nothing.
+#: What is asked of a job; members and scoring are checked where they are used.
+JOB = dict(name=str, device=str, precision=str | None, watched=bool, seed=int, scoring=dict, members=list[dict])
 NOISE = ('Exp name', '"FileClient"', '"HardDiskBackend"')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, unless that was done before, and score all members."""
     folder = Path((argv or sys.argv[1:])[0])
-    job = read_json(folder / JOB_FILE)
+    job = read_json(folder / JOB_FILE, **JOB)
+    if not job:
+        raise ConfigError(f'{folder / JOB_FILE} is damaged: start the study again, which writes it anew')
     use_device(job['device'])
     if job['members']:
         # What is missing is said before training.
         labelled_images(Config.fromfile(folder / CONFIG_FILE), job['scoring'])
-    done = read_json(folder / DONE_FILE) or train(
-        folder, job['watched'], device=job['device'], precision=job['precision']
-    )
+    done = read_done(folder) or train(folder, job['watched'], device=job['device'], precision=job['precision'])
     if job['members']:
         scores = [score_member(folder, job, member, done) for member in job['members']]
         write_json(folder / SCORES_FILE, scores)

@@ -18,7 +18,7 @@ from ldae.registry import DATASETS
 from ldae.utils import ConfigError, PositiveInt, Seed, Share, checked
 
 from .listing import Listing, is_hidden, list_images, listing_backend, tell
-from .load_image import REASONS, SUFFIXES, BadImageError, LoadImage, check_file, is_remote
+from .load_image import REASONS, SUFFIXES, BadImageError, LoadImage, is_remote
 from .low_shot import Fraction, Split, part_of_each_class
 from .resize import with_faster_steps
 
@@ -259,9 +259,6 @@ class ImageFolder(ImageNet):
     def _load(self, idx: int) -> dict:
         """A sample; whatever reader a pipeline has, a bad file is a BadImageError."""
         try:
-            path = self.get_data_info(idx)['img_path']
-            if type(next(iter(self.pipeline.transforms), None)).__name__ == 'LoadImageFromFile' and not is_remote(path):
-                check_file(path)  # as LoadImage does: mmcv's would wait at a pipe
             sample, cause = super().prepare_data(idx), None
         except BadImageError:
             raise

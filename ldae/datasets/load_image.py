@@ -7,12 +7,13 @@ import os
 import stat
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 
 import cv2
 import numpy as np
-from mmcv.transforms import BaseTransform
+from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine import fileio
 from PIL import Image, ImageOps
 
@@ -147,6 +148,23 @@ def decode(data: bytes, path: str = '', max_pixels: int = MAX_PIXELS, min_edge: 
     Raises:
         BadImageError: It is not an image, a truncated one, or one beyond ``max_pixels`` or :data:`MAX_ASPECT`.
     """
+    data, size = check_image(data, path, max_pixels)
+    is_jpeg = data.startswith(JPEG)
+    plain = is_jpeg and _is_plain_jpeg(data)
+    factor = 1
+    if is_jpeg and min_edge is not None:
+        factor = next(n for n in REDUCED if n == 1 or min(size) >= n * min_edge)
+    image = _decode_by_turbojpeg(data) if plain and factor == 1 else None
+    image = _decode_by_opencv(data, REDUCED[factor]) if image is None else image
+    return _decode_by_pillow(data, path) if image is None else image
+
+
+def check_image(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> tuple[bytes, tuple[int, int]]:
+    """The bytes of a file as a decoder may be given them, and (width, height), before a pixel is decoded.
+
+    Raises:
+        BadImageError: As of :func:`decode`.
+    """
     if not data:
         raise bad_image(path, 'is empty')
     is_jpeg = data.startswith(JPEG)
@@ -160,13 +178,29 @@ def decode(data: bytes, path: str = '', max_pixels: int = MAX_PIXELS, min_edge: 
         raise bad_image(path, 'is truncated')
     if size is None:
         raise bad_image(path, _unread(data))
-    plain = is_jpeg and _is_plain_jpeg(data)
-    factor = 1
-    if is_jpeg and min_edge is not None:
-        factor = next(n for n in REDUCED if n == 1 or min(size) >= n * min_edge)
-    image = _decode_by_turbojpeg(data) if plain and factor == 1 else None
-    image = _decode_by_opencv(data, REDUCED[factor]) if image is None else image
-    return _decode_by_pillow(data, path) if image is None else image
+    return data, size
+
+
+def _check_first(original: Callable) -> Callable:
+    """mmcv's reader, of files that ours would decode: it waits at a pipe, and reads formats and sizes without a limit."""
+
+    @wraps(original)
+    def transform(self: LoadImageFromFile, results: dict) -> dict | None:
+        path = results['img_path']
+        if not (is_remote(path) or self.backend_args or self.file_client_args):
+            try:
+                check_image(read_file(path), path)
+            except BadImageError:
+                if self.ignore_empty:
+                    return None
+                raise
+        return original(self, results)
+
+    return transform
+
+
+if not hasattr(LoadImageFromFile.transform, '__wrapped__'):
+    LoadImageFromFile.transform = _check_first(LoadImageFromFile.transform)
 
 
 def _is_plain_jpeg(data: bytes) -> bool:

@@ -195,7 +195,11 @@ class PackedImages(Dataset):
     def name(self, index: int) -> str:
         """The file that an image came from, relative to the folder that was packed."""
         shard, row = self._place(self._numbers([index])[0])
-        return json.loads((shard.folder / NAMES).read_text())[row]
+        try:
+            return str(json.loads((shard.folder / NAMES).read_text())[row])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            why = type(error).__name__
+            raise ConfigError(f'{shard.folder / NAMES} cannot be read ({why}): {PACKED.fix(self.folder)}') from error
 
     def __getitem__(self, index: int) -> dict:
         return self.__getitems__([index])

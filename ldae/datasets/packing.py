@@ -137,7 +137,7 @@ def _prepare(folder: Path, settings: dict, force: bool) -> None:
     try:
         begun = json.loads(plan.read_text())
         differ = [key for key in settings if begun.get(key) != settings[key]]
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f'{plan} cannot be read: pass --force to begin anew') from error
     if differ:
         was, now = ({key: values.get(key) for key in differ[:3]} for values in (begun, settings))
@@ -281,7 +281,7 @@ def _stored(image: np.ndarray, settings: dict) -> bytes:
 
 
 def _finish(dataset: ImageFolder, folder: Path, settings: dict, count: int) -> dict[str, Any]:
-    shards = entries_of(folder, count)
+    shards = entries_of(folder, PACKED, count, skipped=list[tuple[str, str]])
     skipped = {name: reason for shard in shards for name, reason in shard['skipped']}
     if len(skipped) > dataset.max_bad * len(dataset):
         first = min(skipped)

@@ -105,15 +105,19 @@ def _check_manifest(manifest: Mapping[str, Any], kind: Kind) -> None:
     check_value('classes', manifest.get('classes'), list[str] | None)
     if not manifest['shards']:
         raise ValueError('it names no shards')
-    for shard in manifest['shards'] if kind.count else ():
-        check_value(kind.count, shard[kind.count], Annotated[int, Range(0, 2**40)])
     for shard in manifest['shards']:
-        for name in (shard['name'], *shard['files']):
-            if not NAME.fullmatch(name):
-                raise ValueError(f'{name!r} is not the name of a file in it')
-        for size, digest in shard['files'].values():
-            if type(size) is not int or type(digest) is not str:
-                raise TypeError
+        _check_shard(shard, kind)
+
+
+def _check_shard(shard: Mapping[str, Any], kind: Kind) -> None:
+    if kind.count:
+        check_value(kind.count, shard[kind.count], Annotated[int, Range(0, 2**40)])
+    for name in (shard['name'], *shard['files']):
+        if not NAME.fullmatch(name):
+            raise ValueError(f'{name!r} is not the name of a file in it')
+    for size, digest in shard['files'].values():
+        if type(size) is not int or type(digest) is not str:
+            raise TypeError
 
 
 def _files(folder: Path, shards: Sequence[Mapping]) -> dict[Path, Sequence]:
@@ -258,13 +262,23 @@ def new_shard(folder: Path, number: int) -> Iterator[tuple[Path, dict[str, Any]]
     unfinished.rename(folder / entry['name'])
 
 
-def entries_of(folder: Path, count: int) -> list[dict[str, Any]]:
-    """The entries of the shards that were written, for the manifest."""
-    paths = [folder / shard_name(number) / SHARD for number in range(count)]
-    for path in paths:
-        if not path.is_file():
-            raise ConfigError(f'{path} is missing: all processes must write into the same folder')
-    return [json.loads(path.read_text()) for path in paths]
+def entries_of(folder: Path, kind: Kind, count: int, **hints: Any) -> list[dict[str, Any]]:
+    """The entries of the shards that were written, for the manifest; ``hints`` are types of what else is in them."""
+    return [_entry_of(folder / shard_name(number) / SHARD, kind, hints) for number in range(count)]
+
+
+def _entry_of(path: Path, kind: Kind, hints: Mapping[str, Any]) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f'{path} is missing: all processes must write into the same folder')
+    try:
+        entry = json.loads(path.read_text())
+        _check_shard(entry, kind)
+        for name, hint in hints.items():
+            check_value(name, entry[name], hint)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        why = error if type(error) in (ValueError, ConfigError) else type(error).__name__
+        raise ConfigError(f'{path} cannot be read ({why}): remove {path.parent}, and run it again') from error
+    return entry
 
 
 def write_manifest(
@@ -305,7 +319,7 @@ def new_store(
             yield unfinished, entries
         with _failing_together(folder, kind):
             if is_main_process():
-                write_manifest(unfinished, kind, settings, entries_of(unfinished, count), **entries)
+                write_manifest(unfinished, kind, settings, entries_of(unfinished, kind, count), **entries)
                 _put_in_place(unfinished, folder)
     except BaseException:
         if is_main_process():

@@ -92,14 +92,15 @@ def _me() -> dict:
 def _owner(lock: int) -> dict:
     try:
         owner = json.loads(os.pread(lock, 4096, 0))
-    except ValueError:  # empty, or cut short
+    except (ValueError, RecursionError):  # empty, or cut short
         return {}
     return owner if isinstance(owner, dict) else {}
 
 
 def _name(owner: dict) -> str:
     known = {'host', 'pid', 'since'} <= set(owner)
-    return 'process {pid} on {host} since {since}'.format(**owner) if known else 'another run of this tool'
+    text = 'process {pid} on {host} since {since}'.format(**owner) if known else ''
+    return ' '.join(text.split())[:200] or 'another run of this tool'
 
 
 def _close_in_child() -> None:

@@ -13,8 +13,9 @@ from made_up import make_row
 from ldae.ablation import Scheduler, plan_jobs
 from ldae.ablation.scheduler import last_line, worker_environment
 
-GOOD = 'import json; json.dump([dict(row="r", linear=1)], open(f + "/scores.json", "w"))'
-HALF = 'import json; json.dump([dict(row="r"), dict(row="s", error="too noisy")], open(f + "/scores.json", "w"))'
+SCORE = dict(row='r', config='c', knn=1, linear=1)
+WRITE = 'import json; json.dump({}, open(f + "/scores.json", "w"))'
+GOOD, HALF = WRITE.format([SCORE]), WRITE.format([SCORE, dict(row='s', config='d', error='too noisy')])
 BAD = 'print("noise"); print("error: no such patch"); print("later"); raise SystemExit(2)'
 CRASH = '1 / 0'
 SLOW = 'import time; open(f + "/started", "w"); time.sleep(60)'
@@ -41,7 +42,7 @@ def test_a_failing_job_stops_no_other_and_its_error_is_kept(make):
     jobs = make(BAD, GOOD, CRASH, GOOD)
     failures = Scheduler(jobs, 2, lambda job, scores: done.append((job, scores))).run()
     assert {id(job) for job, _ in done} == {id(jobs[1]), id(jobs[3])}
-    assert done[0][1] == [dict(row='r', linear=1)]
+    assert done[0][1] == [SCORE]
     reasons = {failure.name: failure.reason for failure in failures}
     assert reasons == {'row0 seed 0': 'no such patch', 'row2 seed 0': 'ZeroDivisionError: division by zero'}
 
@@ -49,7 +50,7 @@ def test_a_failing_job_stops_no_other_and_its_error_is_kept(make):
 def test_a_row_whose_probe_fails_takes_no_score_from_the_others(make):
     done = []
     failures = Scheduler(make(HALF), 1, lambda job, scores: done.append(scores)).run()
-    assert done == [[dict(row='r')]]
+    assert done == [[SCORE]]
     assert [(f.name, f.reason) for f in failures] == [('s seed 0', 'too noisy')]
 
 

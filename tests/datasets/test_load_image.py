@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -90,6 +92,26 @@ def test_ordinary_images_are_bit_equal_to_those_of_mmcv(suffix: str, size: tuple
     assert ours.keys() == theirs.keys()
     assert np.array_equal(ours['img'], theirs['img'])
     assert ours['img_shape'] == theirs['img_shape'] == ours['ori_shape'] == size
+
+
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+@pytest.mark.parametrize('name', BAD)
+def test_the_reader_of_mmcv_takes_no_other_formats_and_sizes(name: str, backend: str, tmp_path: Path):
+    data, reason = BAD[name]
+    path = tmp_path / 'x.jpg'
+    path.write_bytes(data)
+    with suppress(BadImageError):
+        load_image.check_image(data, str(path))
+        return  # it is found out by decoding only
+    with pytest.raises(BadImageError, match=reason):
+        LoadImageFromFile(imdecode_backend=backend)(dict(img_path=str(path)))
+    assert LoadImageFromFile(ignore_empty=True)(dict(img_path=str(path))) is None
+
+
+def test_the_reader_of_mmcv_does_not_wait_at_a_pipe(tmp_path: Path):
+    os.mkfifo(tmp_path / 'x.jpg')
+    with pytest.raises(BadImageError, match='x.jpg is not a file'):
+        LoadImageFromFile()(dict(img_path=str(tmp_path / 'x.jpg')))
 
 
 def test_what_opencv_refuses_pillow_reads_as_well(monkeypatch: pytest.MonkeyPatch):

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import io
 import json
+import os
 import random
 import signal
 import sys
@@ -18,20 +19,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_hostile_data import TINY, leaves, write_store
+from test_hostile_data import TINY, VALUES, leaves, write_store
 
 import ldae
+from ldae.ablation.comparison import summarise_comparison
+from ldae.ablation.jobs import folder_of, read_done
+from ldae.ablation.report import dimension_curves, summarise, table_page
+from ldae.ablation.results import ResultsFile, read_scores
 from ldae.config import load_config
+from ldae.config.rows import Row
 from ldae.datasets import ImageFolder, LatentDataset, PackedImages
 from ldae.datasets.latents import LATENTS
 from ldae.datasets.packed import PACKED
+from ldae.datasets.packing import PLAN, _prepare
+from ldae.datasets.store import entries_of
 from ldae.engine.resume.checkpoint_files import latest_checkpoint
 from ldae.engine.resume.checkpoint_notes import clean_checkpoint
 from ldae.evaluation.cache import FEATURES, FeatureCache
-from ldae.models import PatchPCATokenizer
+from ldae.evaluation.protocol import PROTOCOL
+from ldae.models import ConvVAETokenizer, PatchPCATokenizer
+from ldae.models.tokenizers.conv_vae import build_autoencoder
 from ldae.models.tokenizers.files import save_tokenizer
 from ldae.utils import ConfigError
 from ldae.utils.checkpoints import read_checkpoint
+from ldae.utils.locks import _name, _owner
 
 COUNT, SECONDS = 200, 20
 #: What Python says of when something is run, sent or changed.
@@ -263,6 +274,100 @@ def test_annotation_files(tiny_image_folder):
             with watched(f'{number}: {data}'):
                 images = ImageFolder(str(tiny_image_folder), 'val', str(path), data_prefix='val')
                 images[0], images[len(images) - 1]
+
+
+def texts(content: Any, rng: random.Random, count: int = COUNT) -> Iterator[bytes]:
+    """A JSON file, changed in each of the ways in turn, and far too deep."""
+    told = json.dumps(content).encode()
+    yield from (b'[' * 100_000, b'\xff\xfe', b'{}', b'[[]]', b'null')
+    for _ in range(count):
+        yield mutated(told, rng)
+        yield json.dumps(swapped(content, rng)).encode()
+        changed = copy.deepcopy(content)
+        *way, last = rng.choice(list(leaves(changed)))
+        node = changed
+        for key in way:
+            node = node[key]
+        node[last] = rng.choice(VALUES)
+        yield json.dumps(changed).encode()
+
+
+def row(name: str) -> Row:
+    return Row(name, Path(f'{name}.py'), 'table2', 'label', 'about', 60.0, None)
+
+
+ENTRY = dict(
+    row='a', seed=0, config='c', knn=49.0, linear=50.0, latent_dim=8, tokenizer='PatchPCATokenizer', timestep=10
+)
+ENTRY |= dict(
+    block=None, at_edge=['lrs'], protocol=PROTOCOL.as_dict(), device='x', commit='y', versions=dict(torch='2.0')
+)
+
+
+def read_results() -> None:
+    entries = [entry for entry in ResultsFile(Path('results.jsonl')).read() if 'protocol' in entry]  # as Study does
+    summaries = summarise([row('a'), row('b')], entries)
+    if summaries:
+        table_page(summaries, 'tiny', 'ldae ablate')
+        dimension_curves(summaries)
+    summarise_comparison(entries, dict(ldae={'c'}))
+
+
+JOB_ENTRY = dict(name='a', key='k', seed=0, watched=False, device='cpu', precision=None)
+JSON_FILES: dict[str, tuple[Any, Callable[[], Any]]] = {
+    'results.jsonl': (ENTRY, read_results),
+    'scores.json': ([ENTRY, dict(row='b', config='c', error='x')], lambda: read_scores(Path('scores.json'))),
+    'done.json': (dict(checkpoint='epoch_2.pth', seconds=3.5), lambda: read_done(Path())),
+    'row/seed0/job.json': (dict(JOB_ENTRY, scoring={}, members=[{}]), lambda: folder_of(Path(), 'row', 0, 'k')),
+    '.lock': (dict(host='h', pid=1, since='s', job=None, start='0'), lambda: is_claimed('.lock')),
+    PLAN: (dict(crop='none', size=3), lambda: _prepare(Path(), dict(crop='none', size=3), force=False)),
+    'shard-00000/shard.json': (
+        dict(name='shard-00000', images=2, skipped=[['a', 'b']], files={'images.npy': [3, 'ab']}),
+        lambda: entries_of(Path(), PACKED, 1, skipped=list[tuple[str, str]]),
+    ),
+}
+
+
+def is_claimed(name: str) -> str:
+    lock = os.open(name, os.O_RDONLY)
+    try:
+        return _name(_owner(lock))
+    finally:
+        os.close(lock)
+
+
+@pytest.mark.parametrize('name', JSON_FILES)
+def test_json_files(name):
+    content, read = JSON_FILES[name]
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    read()
+    for number, text in enumerate(texts(content, random.Random(0))):
+        path.write_bytes(text)
+        with watched(f'{number}: {text[:300]}'):
+            assert '\n' not in str(read())
+
+
+def test_the_folder_of_an_autoencoder_of_diffusers():
+    diffusers = pytest.importorskip('diffusers')
+    diffusers.utils.logging.set_verbosity(50)
+    build_autoencoder(3, 4, 4, 4, 1).save_pretrained('vae')
+    options = dict(img_size=32, patch_size=8, in_channels=3, latent_dim=16, downsample=4, checkpoint='vae')
+    config, weights = Path('vae/config.json'), Path('vae/diffusion_pytorch_model.safetensors')
+    told, whole = config.read_bytes(), weights.read_bytes()
+    head = int.from_bytes(whole[:8], 'little') + 8
+    ConvVAETokenizer(**options)
+    rng = random.Random(0)
+    for number, text in enumerate(texts(json.loads(told), rng, COUNT // 3 + 1)):
+        config.write_bytes(text)
+        with watched(f'{number}: {text[:1000]}'):
+            ConvVAETokenizer(**options)
+    config.write_bytes(told)
+    for number in range(COUNT):
+        weights.write_bytes(mutated(whole[:head], rng) + whole[head:])
+        with watched(f'{number}: weights'):
+            ConvVAETokenizer(**options)
 
 
 def test_the_watch_sees_what_is_run_written_and_raised():

@@ -18,7 +18,7 @@ from torch.optim import SGD, Optimizer
 from ldae.engine.hook import Batch, LDAEHook, parts_of
 from ldae.engine.speed.sharding import full_state_dicts
 from ldae.registry import HOOKS
-from ldae.utils import NaturalInt, PositiveInt, TrainingStopped, checked
+from ldae.utils import ConfigError, NaturalInt, PositiveInt, TrainingStopped, checked
 from ldae.utils.models import unwrapped
 
 from .step_snapshots import StepSnapshot, recent_losses, save_snapshots, save_state
@@ -241,9 +241,13 @@ class SkipAwareEMAHook(LDAEHook, EMAHook):
         checkpoint['ema_in_place'] = self.in_place
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if runner._resume and 'ema_state_dict' in checkpoint and not checkpoint.get('ema_in_place', True):
-            self._swap_ema_state_dict(checkpoint)  # which mmengine swaps back
-        super().after_load_checkpoint(runner, checkpoint)
+        try:
+            if runner._resume and 'ema_state_dict' in checkpoint and not checkpoint.get('ema_in_place', True):
+                self._swap_ema_state_dict(checkpoint)  # which mmengine swaps back
+            super().after_load_checkpoint(runner, checkpoint)
+        except (RuntimeError, KeyError) as error:
+            why = ' '.join(str(error).split())[:200]
+            raise ConfigError(f'the average of the weights in the checkpoint does not fit the model: {why}') from error
 
     def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
         wrappers = runner.optim_wrapper

@@ -12,6 +12,8 @@ from ldae.utils import ConfigError
 STEP_FILE = 'iter_{}.pth'
 #: Names of the checkpoints that training writes, and may delete.
 OWN = re.compile(r'(?:epoch|iter|best)_[^/\\\0]*\.pth')
+PARTS = ('meta', 'message_hub', 'optimizer', 'param_schedulers', 'progress', 'settings', 'state_dict', 'ema_state_dict')
+COUNTS = ('epoch', 'iter', 'seed')
 #: Of schedules' states.
 NUMBERS = ('start_factor', 'end_factor', 'total_iters', 'begin', 'end', 'last_step', '_global_step', 'T_max', 'gamma')
 
@@ -43,7 +45,7 @@ def clean_checkpoint(content: Any, filename: str) -> None:
         hub['resumed_keys'] = {key: value for key, value in keys.items() if type(value) is bool}
     for where in _wrong(content):
         raise ConfigError(
-            f'{filename}: {where} is of a wrong type, so that it cannot be resumed from: use the checkpoint before it'
+            f'{filename}: {" ".join(where.split())[:99]} is of a wrong type, so that it cannot be resumed from: use the checkpoint before it'
         )
     info = hub.get('runtime_info') if isinstance(hub, dict) else None
     for key, value in dict(info).items() if isinstance(info, dict) else ():
@@ -56,16 +58,47 @@ def clean_checkpoint(content: Any, filename: str) -> None:
             info[key] = value if is_own_file(name) and name.startswith('best_') else None
 
 
+def _is_count(value: Any, limit: int) -> bool:
+    """Whether a value can be a number of steps, epochs or images, or a seed."""
+    return type(value) is int and 0 <= value < limit
+
+
+def _is_history(value: dict) -> bool:
+    """Whether mmengine's HistoryBuffer can be made of this."""
+    lists = [value.get(name) for name in ('log', 'count')]
+    are_lists = all(isinstance(part, torch.Tensor) and part.ndim == 1 for part in lists)
+    return are_lists and len(lists[0]) == len(lists[1]) and _is_count(value.get('max_length'), 2**63)
+
+
 def _wrong(content: dict) -> Iterator[str]:
     """Places of values that are found out in the middle of a step only: of another type than training writes."""
+    for key in PARTS:
+        if not isinstance(content.get(key), dict | None) and not (
+            key == 'param_schedulers' and type(content[key]) is list
+        ):
+            yield key
     progress, schedulers, optimizer = (content.get(key) for key in ('progress', 'param_schedulers', 'optimizer'))
-    meta = content.get('meta')
-    for key in ('epoch', 'iter') if isinstance(meta, dict) else ():
-        if not isinstance(meta.get(key, 0), int):
+    meta, hub = content.get('meta'), content.get('message_hub')
+    for key in COUNTS if isinstance(meta, dict) else ():
+        value, is_seed = meta.get(key, 0), key == 'seed'
+        if not (is_seed and value is None) and not _is_count(value, 2**32 if is_seed else 2**31):
             yield f'meta.{key}'
+    scalars = hub.get('log_scalars') if isinstance(hub, dict) else None
+    for key, value in scalars.items() if isinstance(scalars, dict) else ():
+        if isinstance(value, dict) and not _is_history(value):
+            yield f'message_hub.log_scalars.{key}'
+    settings = content.get('settings') or {}
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        notes = value.items() if key == 'optimizers' and isinstance(value, dict) else ()
+        if not notes and not _is_count(value, 2**53):
+            yield f'settings.{key}'
+        for name, note in notes:
+            names = [*note.get('names', [None]), note.get('type')] if isinstance(note, dict) else [None]
+            if not all(isinstance(each, str) for each in names):
+                yield f'settings.optimizers.{name}'
     data = progress.get('data') if isinstance(progress, dict) else None
     for key, value in data.items() if isinstance(data, dict) else ():
-        if isinstance(value, float | str | list | dict | torch.Tensor):
+        if value is not None and not _is_count(value, 2**53):
             yield f'progress.data.{key}'
     for number, state in enumerate(schedulers if isinstance(schedulers, list) else ()):
         for key, value in state.items() if isinstance(state, dict) else ():

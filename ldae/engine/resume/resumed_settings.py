@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from ldae.engine.hook import LDAEHook
@@ -14,19 +15,9 @@ from ldae.registry import HOOKS
 from ldae.utils import ConfigError
 from ldae.utils.models import unwrapped
 
+from .check_optimizer import HOW, check_moments, check_options, check_schedules
 from .loops import ResumableEpochLoop
 
-#: Options of an optimizer that change how it computes and not what.
-HOW = {
-    'params',
-    'param_names',
-    'foreach',
-    'fused',
-    'capturable',
-    'differentiable',
-    'maximize',
-    'decoupled_weight_decay',
-}
 #: Of a schedule's state, what moves on with it.
 MOVING = {'base_values', 'last_step', 'verbose', 'best', 'num_bad_epochs', 'cooldown_counter'}
 LENGTH = {'train_cfg.max_epochs': 'max_epochs', 'train_cfg.max_iters': 'max_iters', 'training images': 'images'}
@@ -77,9 +68,9 @@ class ResumedSettingsHook(LDAEHook):
         parts = list(_parts(runner, checkpoint, before.get('optimizers') or {}, names))
         follow = self.new_schedule or not all(part.can_be_followed for part in parts)
         for part in parts:
-            lines += part.differences(follow)
             if not follow:
                 part.check()
+            lines += part.differences(follow)
         if follow:
             steps = place_of(loop, checkpoint)
             for part in parts:
@@ -128,6 +119,11 @@ class Part(NamedTuple):
         """The optimizer's."""
         return self.wrapper.optimizer.param_groups
 
+    @property
+    def params(self) -> list[Parameter]:
+        """Of all groups, by their numbers in the optimizer's state."""
+        return [param for group in self.groups for param in group['params']]
+
     def check(self) -> None:
         """Raise ConfigError unless the optimizer can take the checkpoint's state as it is."""
         if not self.same_optimizer:
@@ -141,6 +137,10 @@ class Part(NamedTuple):
                 "the checkpoint's optimizer has other groups of parameters than the config's (paramwise_cfg, weight decay, "
                 'frozen layers): resume with the former settings, or with --new-schedule'
             )
+        check_options(self.wrapper.optimizer, self.saved['param_groups'])
+        check_moments(self.params, self.saved['state'], self.saved['param_groups'])
+        own = [scheduler.state_dict() for scheduler in self.schedulers]
+        check_schedules(self.wrapper.optimizer, own, self.saved_schedules)
 
     def moments(self) -> dict[int, dict] | None:
         """The optimizer's state by today's numbers of its parameters; None where it can't be taken over."""
@@ -159,6 +159,7 @@ class Part(NamedTuple):
         names = ('config', 'checkpoint') if follow else ('checkpoint', 'config')
         if self.saved is None:
             return [f'{where}optimizer: the checkpoint has no state of it: its moments begin anew']
+        moves = 'betas' in self.groups[0] or self.groups[0].get('momentum')
         pairs = [] if not self.same_optimizer else _option_differences(self.groups, self.saved['param_groups'])
         schedules, lines = [scheduler.state_dict() for scheduler in self.schedulers], []
         if self.can_be_followed:
@@ -166,6 +167,8 @@ class Part(NamedTuple):
         else:
             counts = f"the {len(schedules)} of the config, since the checkpoint's {len(self.saved_schedules)}"
             lines = [f'{where}param_scheduler: {counts} are of another number or of other kinds']
+        if moves and not self.saved['state']:
+            lines.append(f'{where}optimizer: the checkpoint has no moments of it: they begin anew')
         return lines + [
             f'{where}{what}: {(its, mine)[follow]} of the {names[0]}, not {(mine, its)[follow]} of the {names[1]}'
             for what, mine, its in pairs
@@ -321,7 +324,9 @@ def _take_from_config(checkpoint: dict, parts: list[Part]) -> list[str]:
         if part.saved is None:
             continue
         own, moments = part.wrapper.state_dict(), part.moments()
-        if moments is None:
+        if moments is not None:
+            check_moments(part.params, moments, part.groups)
+        else:
             lines.append(f"{part.name} optimizer: the checkpoint's moments don't fit: they begin anew".lstrip())
         settings = {key: own[key] for key in ('param_groups', 'base_param_settings') if key in own}
         optimizers[part.name] = dict(part.saved, **settings, state=moments or {})

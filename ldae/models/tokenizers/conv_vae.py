@@ -1,24 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convolutional VAE, the tokenizer of latent diffusion."""
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from ldae.models.layers import patchify, unpatchify
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, PositiveInt, checked
+from ldae.utils import ConfigError, PositiveInt, Range, checked
+from ldae.utils.checkpoints import report_keys
 from ldae.utils.optional import import_extra
 from ldae.utils.precision import full_precision
+from ldae.utils.ranges import check_value
 
 from .learned import Gaussian, LearnedTokenizer, Reconstruction, TrainableNet
 
 #: Mean and deviation of 8-bit pixels, as the image-folder configs normalise.
 IMAGENET_PIXELS = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 GROUPS = 32
+Width, Factor = Annotated[int, Range(1, 4096)], Annotated[float, Range(1e-6, 1e6)]
+#: What a folder in diffusers' format may say of its network, before that is built; the rest may be left out.
+FOLDER = dict.fromkeys(('in_channels', 'out_channels', 'latent_channels', 'norm_num_groups', 'sample_size'), Width)
+FOLDER |= dict(layers_per_block=Annotated[int, Range(1, 16)], block_out_channels=list[Width], act_fn=str)
+FOLDER |= dict(scaling_factor=Factor, shift_factor=Annotated[float, Range(-1e6, 1e6)] | None)
+FOLDER |= dict(down_block_types=list[str], up_block_types=list[str], quantization_config=type(None))
 
 
 class ConvVAE(TrainableNet):
@@ -175,10 +185,17 @@ class ConvVAETokenizer(LearnedTokenizer):
         folder = Path(path, 'vae') if Path(path, 'vae', 'config.json').is_file() else Path(path)
         if not (folder / 'config.json').is_file():
             raise ConfigError(f"{path} is not a folder in diffusers' format: it has no config.json of an AutoencoderKL")
+        network = autoencoder_class()
         try:
-            vae = autoencoder_class().from_pretrained(str(folder), local_files_only=True, low_cpu_mem_usage=False)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ConfigError(f'{path} cannot be read as an AutoencoderKL: {str(error).splitlines()[0]}') from error
+            values = json.loads((folder / 'config.json').read_text())
+            for name in FOLDER.keys() & values.keys():
+                check_value(name, values[name], FOLDER[name])
+            options = dict(local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True)
+            vae, loaded = network.from_pretrained(str(folder), **options)
+        except Exception as error:  # whatever the libraries make of a file that may be anybody's
+            why = ' '.join(f'{type(error).__name__}: {error}'.removeprefix('ConfigError: ').split())[:200]
+            raise ConfigError(f'{path} cannot be read as an AutoencoderKL: {why}') from error
+        report_keys(path, loaded['missing_keys'], [], len(vae.state_dict()), loaded['unexpected_keys'])
         config = vae.config
         found = (config.in_channels, config.latent_channels, 2 ** (len(config.block_out_channels) - 1))
         expected = (self.geometry.in_channels, self.channels, self.downsample)
