@@ -69,7 +69,7 @@ def build_runner(cfg: Config) -> Runner:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else BriefRunner.from_cfg(cfg)
     prepare_sharding(runner)
     dry_run(runner)
-    for line in ('chosen_precision', 'batch_arithmetic'):
+    for line in ('chosen_precision', 'batch_arithmetic', 'fewer_workers'):
         if line in cfg:
             runner.logger.info(cfg[line])
     atexit.register(end_workers)

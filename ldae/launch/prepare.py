@@ -201,10 +201,15 @@ def _own_precision(wrapper: ConfigDict) -> str | None:
 
 
 def _set_dataloader_options(cfg: Config, options: LaunchOptions, device: str) -> None:
+    cores = len(os.sched_getaffinity(0))
+    cfg.pop('fewer_workers', None)
     for name in LOADERS:
         loader = cfg.get(name)
         if loader is None:
             continue
+        if (workers := loader.get('num_workers') or 0) > cores:
+            loader.num_workers = cores  # what an image's reader draws doesn't depend on it
+            cfg.fewer_workers = f'num_workers {workers} -> {cores}: this machine has no more cores'
         loader.setdefault('pin_memory', True)
         loader.setdefault('persistent_workers', True)
         loader.setdefault('collate_fn', ConfigDict(type='default_collate'))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that are killed at random moments: resumed, they equal one that wasn't."""
+"""Runs that are killed at random moments: resumed, they equal one that wasn't. Two that aren't are equal."""
 
 import json
 import random
@@ -20,6 +20,13 @@ def deaths(workspace, seed: int) -> list[dict]:
     chosen += [dict(place='file', size=draw.randrange(size // 4, size)) for _ in range(TIMES // 4)]
     draw.shuffle(chosen)
     return chosen
+
+
+def test_the_same_run_twice_gives_the_same_bits(runs, outcome, assert_same):
+    for name in ('once', 'twice'):
+        status = runs.run('--work-dir', name, '--cfg-options', 'randomness.deterministic=True', 'randomness.seed=3')
+        assert status == 0, runs.printed()[-4000:]
+    assert_same(outcome('once'), outcome('twice'))
 
 
 @pytest.mark.parametrize('workers', [0, 2])

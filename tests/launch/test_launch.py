@@ -42,6 +42,16 @@ def test_lr_is_scaled_by_the_effective_batch():
     assert cfg.batch_arithmetic == 'batch 2 x 256 x 1 = 512 of 2048: lr 0.0008 -> 0.0002'
 
 
+@pytest.mark.parametrize('cores', [1, 2, 64])
+def test_there_are_no_more_workers_than_cores(cores: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr('os.sched_getaffinity', lambda process: set(range(cores)))
+    cfg = prepare(make_config())
+    assert cfg.train_dataloader.num_workers == min(2, cores)
+    line = 'num_workers 2 -> 1: this machine has no more cores' if cores == 1 else None
+    assert cfg.get('fewer_workers') == line
+    assert prepare(cfg).get('fewer_workers') is None  # as of a config that a run has dumped
+
+
 def test_mmengine_does_not_scale_a_second_time():
     cfg = prepare(make_config())
     assert cfg.auto_scale_lr == dict(base_batch_size=256, enable=False)

@@ -35,6 +35,7 @@ ldae.utils.errors.ConfigError: x.jpg is not a readable image: remove or replace 
         (IsADirectoryError(errno.EISDIR, 'Is a directory', 'a/b'), 'a/b is a folder: name another path'),
         (RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...'), 'lower the batch size'),
         (RuntimeError("[enforce fail ...] DefaultCPUAllocator: can't allocate memory: ..."), 'lower the batch size'),
+        (RuntimeError('DataLoader timed out after 600 seconds'), 'no worker of the data loader gave a batch in time'),
         (RuntimeError('PytorchStreamReader failed reading zip archive: ...'), 'damaged or truncated'),
     ],
 )

@@ -16,7 +16,7 @@ from ldae.utils import ConfigError
 from ldae.utils.models import unwrapped
 
 from .check_optimizer import HOW, check_moments, check_options, check_schedules
-from .loops import ResumableEpochLoop
+from .loops import STEP, ResumableEpochLoop
 
 #: Of a schedule's state, what moves on with it.
 MOVING = {'base_values', 'last_step', 'verbose', 'best', 'num_bad_epochs', 'cooldown_counter'}
@@ -62,7 +62,7 @@ class ResumedSettingsHook(LDAEHook):
         if not runner._resume or not isinstance(runner._train_loop, BaseLoop):
             return
         before, loop, names = checkpoint.get('settings') or {}, runner.train_loop, unwrapped(runner.model)
-        _check_is_to_do(loop, checkpoint['meta'])
+        _check_is_to_do(loop, checkpoint)
         lines = [*_changed_length(before, loop), *_without_average(runner, checkpoint)]
         names = {param: name for name, param in names.named_parameters()}
         parts = list(_parts(runner, checkpoint, before.get('optimizers') or {}, names))
@@ -206,14 +206,21 @@ def _length(loop: BaseLoop) -> dict[str, int]:
     return dict(length, max_epochs=loop.max_epochs) if isinstance(loop, EpochBasedTrainLoop) else length
 
 
-def _check_is_to_do(loop: BaseLoop, meta: Mapping) -> None:
+def _check_is_to_do(loop: BaseLoop, checkpoint: Mapping) -> None:
     unit = 'epoch' if isinstance(loop, EpochBasedTrainLoop) else 'iter'
-    done, asked = meta[unit], getattr(loop, f'max_{unit}s')
+    done, asked = checkpoint['meta'][unit], getattr(loop, f'max_{unit}s')
     if done > asked:
         raise ConfigError(
             f'the checkpoint has done {done} {unit}s, and train_cfg.max_{unit}s is {asked}: raise it to go on, or take '
             'another --work-dir to start anew'
         )
+    progress = checkpoint.get('progress')
+    if isinstance(loop, ResumableEpochLoop) and progress:
+        begun = progress['data']['epoch'] + (progress['moment'] != STEP)
+        if begun != done:
+            raise ConfigError(
+                f'the checkpoint says that it has done {done} epochs, and its place in the data {begun}: use the one before it'
+            )
 
 
 def _changed_length(before: Mapping, loop: BaseLoop) -> list[str]:
