@@ -265,7 +265,7 @@ def _dataset(name: str, cfg: Config, split: str) -> ImageSet:
                 array = image.permute(1, 2, 0).numpy()
                 yield array[..., ::-1] if bgr else array
 
-    return ImageSet(name, _in_words(node), len(built), stream, [dataset, str(getattr(built, 'data_root', None))])
+    return ImageSet(name, _in_words(node), len(built), stream, [dataset, bgr, str(getattr(built, 'data_root', None))])
 
 
 def _in_words(dataset: dict) -> str:
