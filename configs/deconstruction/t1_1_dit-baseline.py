@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table 1, start: a class-conditional DiT on the latents of an LDM autoencoder, cut into 12 + 12 blocks.
 
-The only row that reads labels. Its tokenizer is trained first: configs/tokenizers/conv-vae_f8_kl-lpips-gan.py.
+The only row of the paper that reads labels. Its tokenizer is trained first: configs/tokenizers/conv-vae_f8_kl-lpips-gan.py.
 
 Row:       DiT baseline
 Table:     table1

@@ -4,6 +4,7 @@
 from .comparison import compare
 from .deconstruction import ablate, plan_jobs, select_rows
 from .demo import demo
+from .generation import Sampling
 from .jobs import Job, Member, Scoring
 from .report import Summary, summarise, write_report
 from .results import ResultsFile

@@ -65,12 +65,20 @@ def ablate(
         summaries = summarise(all_rows, study.entries())
         if not summaries:
             return []
-        written = write_report(study.root, summaries, name, command)
+        found = {summary.row for summary in summaries}
+        missing = {row: why for row in selected if row not in found and (why := what_it_needs(row))}
+        written = write_report(study.root, summaries, name, command, missing)
         mine = [summary for summary in summaries if summary.row in selected]
         print(f'\n{row_table(mine)}\n\nWrote {", ".join(path.name for path in written)} to {study.root}', flush=True)
         return mine
 
     return study.run(lambda: plan_jobs(selected, seeds, study.root, load, quick, scoring), report)
+
+
+def what_it_needs(row: Row) -> str | None:
+    """Why a row is often without a result: the perceptual loss of its tokenizer wants weights that nobody may have."""
+    tokenizer = load_config(row.path).model.tokenizer
+    return 'needs VGG' if 'lpips' in str(tokenizer.get('checkpoint')) else None
 
 
 def plan_jobs(

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from ldae.utils.files import atomic_write_text
 from ldae.utils.ranges import check_value
 
 from .fingerprint import fingerprint, pop_transfer, relevant, training_part
+from .generation import Sampling
 
 JOB_FILE, CONFIG_FILE, LOG_FILE = 'job.json', 'config.py', 'log.txt'
 DONE_FILE, SCORES_FILE = 'done.json', 'scores.json'
@@ -40,6 +41,8 @@ class Quick(NamedTuple):
     iters: int = 8
     train_images: int = 400
     test_images: int = 200
+    samples: int = 16
+    steps: int = 5
     protocol: Protocol = PROTOCOL.replace(k=5, epochs=3)
 
 
@@ -54,6 +57,7 @@ class Scoring:
         blocks: The one that does best on held-out training images is taken, row by row; -1 is the last.
         train_images, test_images: At most so many, sampled by class; None takes all.
         per_class: So many of each class all the same.
+        sampling: Score samples of the trained models too.
     """
 
     protocol: Protocol = PROTOCOL
@@ -61,16 +65,21 @@ class Scoring:
     train_images: int | None = None
     test_images: int | None = None
     per_class: int = 0
+    sampling: Sampling | None = None
 
     def quick(self, few: Quick) -> Scoring:
         """Of few images, by few epochs."""
         changes = dict(protocol=few.protocol) if self.protocol == PROTOCOL else {}
         limits = dict(train_images=few.train_images, test_images=few.test_images, per_class=2)
+        if self.sampling is not None:
+            changes['sampling'] = replace(self.sampling, num=min(self.sampling.num, few.samples), steps=few.steps)
         return replace(self, **limits, **changes)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return dict(vars(self), protocol=self.protocol.as_dict(), blocks=list(self.blocks))
+        found = dict(vars(self), protocol=self.protocol.as_dict(), blocks=list(self.blocks))
+        sampling = found.pop('sampling')
+        return found if sampling is None else dict(found, sampling=asdict(sampling))
 
 
 SCORING = Scoring()

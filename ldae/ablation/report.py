@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from ldae.config.rows import TABLES, Row
 from ldae.evaluation.protocol import Protocol
 from ldae.utils.files import atomic_write_text
 from ldae.utils.tables import markdown_table, text_table
-from ldae.visualization import accuracy_by_row, accuracy_over_dimension, save_figure
+from ldae.visualization import accuracy_against_distance, accuracy_by_row, accuracy_over_dimension, save_figure
 
 METRICS = ('knn', 'linear')
 #: The paper's claim: a low-dimensional latent instead of pixels.
@@ -35,8 +35,12 @@ class MeanScore(NamedTuple):
         """Of one value a seed."""
         return cls(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
 
+    def shown(self, form: str) -> str:
+        """As text, both in a format."""
+        return f'{self.mean:{form}}' + ('' if self.std is None else f' ± {self.std:{form}}')
+
     def __str__(self) -> str:
-        return f'{self.mean:.1f}' + ('' if self.std is None else f' ± {self.std:.1f}')
+        return self.shown('.1f')
 
 
 class Summary(NamedTuple):
@@ -47,6 +51,8 @@ class Summary(NamedTuple):
     linear: MeanScore
     seeds: tuple[int, ...]
     entries: tuple[dict, ...]
+    #: Fréchet distance of samples, where they were scored.
+    distance: MeanScore | None = None
 
     @property
     def entry(self) -> dict:
@@ -62,7 +68,9 @@ def summarise(rows: Sequence[Row], entries: Sequence[dict]) -> list[Summary]:
         if mine:
             by_seed = {entry['seed']: entry for entry in mine if entry['config'] == mine[-1]['config']}
             scores = [MeanScore.of([entry[metric] for entry in by_seed.values()]) for metric in METRICS]
-            summaries.append(Summary(row, *scores, tuple(sorted(by_seed)), tuple(by_seed.values())))
+            found = [(entry.get('generation') or {}).get('frechet') for entry in by_seed.values()]
+            distance = None if None in found else MeanScore.of(found)
+            summaries.append(Summary(row, *scores, tuple(sorted(by_seed)), tuple(by_seed.values()), distance))
     return summaries
 
 
@@ -91,19 +99,28 @@ def chosen(entries: Sequence[dict]) -> str:
     return shown + (f' (block {", ".join(map(str, sorted(blocks)))})' if blocks else '')
 
 
-def write_report(folder: Path, summaries: Sequence[Summary], scale: str, command: str) -> list[Path]:
-    """Write ``table.md``, ``accuracy.png`` and, where tokenizers of several sizes were run, ``dimension.png``."""
-    atomic_write_text(folder / 'table.md', table_page(summaries, scale, command))
+def write_report(
+    folder: Path, summaries: Sequence[Summary], scale: str, command: str, missing: Mapping[Row, str] | None = None
+) -> list[Path]:
+    """Write ``table.md``, ``accuracy.png``, where tokenizers of several sizes were run ``dimension.png``, and where samples were
+    scored ``generation.png``; ``missing`` rows are in the table with the reason."""
+    atomic_write_text(folder / 'table.md', table_page(summaries, scale, command, missing))
     scores = {summary.row.name: summary.linear for summary in summaries}
     figure = accuracy_by_row(scores, [summary.row.paper_linear for summary in summaries], scale)
     written = [folder / 'table.md', save_figure(figure, folder / 'accuracy.png')]
     curves = dimension_curves(summaries)
     if curves:
         written.append(save_figure(accuracy_over_dimension(curves, scale), folder / 'dimension.png'))
+    sampled = [summary for summary in summaries if summary.distance is not None]
+    if len(sampled) > 1:
+        ours = {s.row.name: (s.distance.mean, s.linear.mean) for s in sampled}
+        papers = {s.row.name: (s.row.paper_fid, s.row.paper_linear) for s in sampled if s.row.paper_fid is not None}
+        figure = accuracy_against_distance(ours, papers, _distance_name(sampled), scale)
+        written.append(save_figure(figure, folder / 'generation.png'))
     return written
 
 
-def table_page(summaries: Sequence[Summary], scale: str, command: str) -> str:
+def table_page(summaries: Sequence[Summary], scale: str, command: str, missing: Mapping[Row, str] | None = None) -> str:
     """The page: how it was made, then each table with what its order says."""
     entries = [entry for summary in summaries for entry in summary.entries]
     parts = [
@@ -116,25 +133,30 @@ def table_page(summaries: Sequence[Summary], scale: str, command: str) -> str:
         "where the scale leaves it open. The paper's: linear probe on ImageNet, one run each, quoted from its tables. The "
         'two can be compared in order and sign only.',
         '',
+        *_sampled_by(entries),
         *_central_pair(summaries),
     ]
+    missing = missing or {}
     for table, group in groupby(summaries, key=lambda summary: summary.row.table):
         group = list(group)
+        lacking = [_cells_of_missing(row, why, group) for row, why in missing.items() if row.table == table]
         title = f'{table}: {TABLES[table]}' if table in TABLES else table
         parts += [
             f'## {title}',
             '',
-            markdown_table([_header(group), *map(_cells, group)], left=2),
+            markdown_table([_header(group), *lacking, *(_cells(summary, group) for summary in group)], left=2),
             '',
             *_order(group),
             '',
         ]
+    tables = {summary.row.table for summary in summaries}
+    parts += [f'`{row.name}`: {why}' for row, why in missing.items() if row.table not in tables]
     return '\n'.join(parts).rstrip() + '\n'
 
 
 def row_table(summaries: Sequence[Summary]) -> str:
     """For the terminal."""
-    rows = [_header(summaries), *map(_cells, summaries)]
+    rows = [_header(summaries), *(_cells(summary, summaries) for summary in summaries)]
     entries = [entry for summary in summaries for entry in summary.entries]
     return text_table([[row[0].strip('`'), *row[2:]] for row in rows]) + f'\n\n{scored_by(entries)}'
 
@@ -142,15 +164,62 @@ def row_table(summaries: Sequence[Summary]) -> str:
 def _header(group: Sequence[Summary]) -> list[str]:
     entry = group[0].entry
     k = (entry.get('protocol') or entry['probe'])['k']
-    ours = [f'ours: {k}-NN', 'ours: linear', 'seeds']
-    return ['row', '', 'd', 't', *ours, "the paper's: linear, ImageNet"]
+    ours = [f'ours: {k}-NN', 'ours: linear']
+    papers = ["the paper's: linear, ImageNet"]
+    if _has_samples(group):
+        ours += [f'ours: {_distance_name(group)}']
+        papers += ["the paper's: FID-50K"]
+    return ['row', '', 'd', 't', *ours, 'seeds', *papers]
 
 
-def _cells(summary: Summary) -> list[str]:
-    row, paper = summary.row, summary.row.paper_linear
-    scores = [str(summary.knn), str(summary.linear), str(len(summary.seeds))]
+def _cells(summary: Summary, group: Sequence[Summary]) -> list[str]:
+    row = summary.row
+    scores = [str(summary.knn), str(summary.linear)]
+    papers = [_of_paper(row.paper_linear)]
+    if _has_samples(group):
+        generation = summary.entry.get('generation') or {}
+        distance = summary.distance and summary.distance.shown('.4g')
+        scores.append(distance or generation.get('reason', '-'))
+        papers.append(_of_paper(row.paper_fid))
     taken = [str(summary.entry['latent_dim']), chosen(summary.entries)]
-    return [f'`{row.name}`', row.label, *taken, *scores, '-' if paper is None else f'{paper:.1f}']
+    return [f'`{row.name}`', row.label, *taken, *scores, str(len(summary.seeds)), *papers]
+
+
+def _cells_of_missing(row: Row, why: str, group: Sequence[Summary]) -> list[str]:
+    second = _has_samples(group)
+    papers = [_of_paper(row.paper_linear), *([_of_paper(row.paper_fid)] if second else [])]
+    return [f'`{row.name}`', row.label, '-', '-', why, *['-'] * (1 + second), '0', *papers]
+
+
+def _of_paper(figure: float | None) -> str:
+    return '-' if figure is None else f'{figure:.1f}'
+
+
+def _has_samples(group: Sequence[Summary]) -> bool:
+    return any(summary.entry.get('generation') for summary in group)
+
+
+def _distance_name(group: Sequence[Summary]) -> str:
+    """What the distances of some rows are called."""
+    names = {s.entry['generation'].get('name') for s in group if s.entry.get('generation')} - {None}
+    return ' or '.join(sorted(names)) or 'Fréchet distance'
+
+
+def _sampled_by(entries: Sequence[dict]) -> list[str]:
+    """How samples were made and compared, for below the page's first lines."""
+    found = [entry['generation'] for entry in entries if (entry.get('generation') or {}).get('name')]
+    ways = {
+        f'{one["samples"]:,} samples ({one["sampler"]}, {one["steps"]} steps) against {one["reference"]:,} training images, '
+        f'{one["name"]}'
+        for one in found
+    }
+    if not ways:
+        return []
+    return [
+        f'Samples: {"; ".join(sorted(ways))}. The distance depends on the number of images and on the network that compares them, '
+        "and is no FID unless it is called so: the paper's FID-50K stands beside it for its order.",
+        '',
+    ]
 
 
 def _central_pair(summaries: Sequence[Summary]) -> list[str]:

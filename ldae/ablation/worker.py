@@ -30,6 +30,7 @@ from ldae.utils.device import use_device
 from ldae.utils.error_lines import one_line, run_explained
 from ldae.utils.locks import claimed
 
+from .generation import score_samples
 from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, SCORES_FILE, read_done, read_json, write_json
 
 Encode = Callable[[nn.Module, Tensor], Tensor]
@@ -124,6 +125,10 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
     scores = score_sets(protocol, sets[0], train_y, sets[1], test_y, seed=seed)
     best = choose(scores)
     tokenizer = getattr(model, 'tokenizer', None)  # MAE has none
+    generation = {}
+    if scoring.get('sampling') and member['encoder'] == 'trained':
+        found = score_samples(model, folder / CONFIG_FILE, dict(scoring['sampling']), seed)
+        generation = dict(generation=found)
     return dict(
         **scores[best].as_dict(),
         **best._asdict(),
@@ -134,6 +139,7 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
         epochs=cfg.train_cfg.get('max_epochs') if member['encoder'] == 'trained' else None,
         images=dict(train_images=len(train_y), test_images=len(test_y)),
         protocol=scoring['protocol'],
+        **generation,
     )
 
 

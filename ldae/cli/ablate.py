@@ -3,8 +3,9 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 
-from .options import add_study_options, make_parser, run_study, study_options
+from .options import SAMPLERS, add_study_options, check_arguments, make_parser, run_study, study_options
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -21,12 +22,29 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--scale', required=True, metavar='NAME', help='a name in configs/scales, or a file')
     add_study_options(parser, [0], 'work_dirs/ablation', 'SCALE/ROW/seedN')
+    group = parser.add_argument_group(
+        'samples', 'A second figure: Fréchet distance of samples to the training images, FID if --inception is given.'
+    )
+    add = group.add_argument
+    add('--samples', dest='num', type=int, metavar='N', help='so many a row, of which the distance depends (none)')
+    add('--steps', type=int, default=50, metavar='N', help='of their sampling (50)')
+    add('--sampler', choices=SAMPLERS, default='dpm++', help="one of diffusers' samplers (dpm++)")
+    about = 'network that compares images: a checkpoint that holds its config, timm::NAME, or mmpretrain::NAME'
+    add('--features', metavar='MODEL', help=about)
+    add('--weights', metavar='FILE', help='of that network (what timm or mmpretrain downloads)')
+    add('--inception', metavar='FILE', help='pt_inception-2015-12-05-6726825d.pth, in place of --features')
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``ldae ablate`` and ``tools/ablate.py``: 1 if a row has failed, 130 after an interrupt."""
     args = parse_args(argv)
-    from ldae.ablation import ablate
+    from ldae.ablation import Sampling, ablate
 
-    return run_study(ablate, args.rows, **study_options(args, 'ablate', argv))
+    options = study_options(args, 'ablate', argv)
+    if args.num is not None:
+        check_arguments(args, Sampling.__init__, 'steps')
+        names = ('num', 'steps', 'sampler', 'features', 'weights', 'inception')
+        sampling = Sampling(**{name: getattr(args, name) for name in names})
+        options['scoring'] = replace(options['scoring'], sampling=sampling)
+    return run_study(ablate, args.rows, **options)

@@ -24,6 +24,7 @@ TABLES = {
     'loss-weight': 'Loss weight of a noise level',
     'target': 'Target at the end of the road',
     'basis': 'Bases that need no training',
+    'labels': 'Class labels on latents of a PCA',
     'appendix-a-timestep': 'Appendix A: time step and noise in transfer',
     'appendix-a-cut': 'Appendix A: where the encoder ends',
 }

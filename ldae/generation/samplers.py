@@ -14,6 +14,10 @@ from ldae.utils.optional import import_extra
 Predict = Callable[[Tensor, int], Tensor]
 
 
+class SingleLevelError(ConfigError):
+    """A model that has learned to take out one level of noise only."""
+
+
 class SamplerKind(NamedTuple):
     """One of diffusers' schedulers, and how it counts."""
 
@@ -124,7 +128,7 @@ def choose_timesteps(gamma: Tensor, sigma: Tensor, steps: int, start: int | None
     or all if there are fewer."""
     usable = torch.nonzero((gamma > 0) & (sigma > 0)).flatten()
     if len(usable) > 1 and torch.equal(gamma[usable] / sigma[usable], (gamma / sigma)[usable[:1]].expand(len(usable))):
-        raise ConfigError(
+        raise SingleLevelError(
             'a single level of noise has no way from noise to images: sample from a model of several levels'
         )
     check_range('steps', steps, 1, len(gamma), kind=int)

@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-from .accuracies import accuracy_by_encoder, accuracy_by_row, accuracy_curves, accuracy_over_dimension
+from .accuracies import (
+    accuracy_against_distance,
+    accuracy_by_encoder,
+    accuracy_by_row,
+    accuracy_curves,
+    accuracy_over_dimension,
+)
 from .figures import (
     denoising_grid,
     explained_variance,
