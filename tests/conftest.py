@@ -8,7 +8,7 @@ import os
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -150,3 +150,24 @@ def small_checkpoint(small_ldae: LDAE, tmp_path_factory: pytest.TempPathFactory)
 def rgb() -> np.ndarray:
     """uint8 (40, 50, 3): all channels and directions differ."""
     return np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope='session')
+def small_model() -> Callable[..., LDAE]:
+    """``small_model(head, schedule, **options)``: the demo's l-DAE with a fitted PCA, its config as get_model leaves it."""
+
+    def build(head: str = 'NoiseHead', schedule: str = 'linear_gamma_sq', **options) -> LDAE:
+        torch.manual_seed(0)
+        cfg: Config = load_config('ldae::ldae/demo_fashion-mnist.py')
+        cfg.model.head = dict(type=f'ldae.{head}')
+        cfg.model.noiser = dict(type='ldae.GaussianNoiser', schedule=schedule)
+        cfg.merge_from_dict({f'model.{name}': value for name, value in options.items()})
+        init_default_scope('mmpretrain')
+        model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+        model.tokenizer.fit([torch.randn(64, 1, 28, 28)])
+        model._config = cfg
+        return model.eval()
+
+    return build

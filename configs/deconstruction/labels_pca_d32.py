@@ -12,5 +12,5 @@ Batch:     8 processes x 2 x 128 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 
 _base_ = './t2_pca_d32.py'
 
-model = dict(num_classes=1000, label_drop_prob=0.1)
+model = dict(num_classes=1000)
 train_dataloader = dict(dataset=dict(with_label=True))

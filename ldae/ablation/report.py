@@ -200,7 +200,7 @@ def _has_samples(group: Sequence[Summary]) -> bool:
 
 
 def _distance_name(group: Sequence[Summary]) -> str:
-    """What the distances of some rows are called."""
+    """The name of the distances of some rows."""
     names = {s.entry['generation'].get('name') for s in group if s.entry.get('generation')} - {None}
     return ' or '.join(sorted(names)) or 'Fréchet distance'
 

@@ -7,9 +7,9 @@ from ldae.config.rows import Row
 from ldae.evaluation.protocol import PROTOCOL
 
 
-def make_row(name: str, table: str = 'table3', linear: float | None = 60.0) -> Row:
+def make_row(name: str, table: str = 'table3', linear: float | None = 60.0, fid: float | None = None) -> Row:
     """A row without a file."""
-    return Row(name, Path(f'{name}.py'), table, f'label of {name}', f'about {name}', linear, None)
+    return Row(name, Path(f'{name}.py'), table, f'label of {name}', f'about {name}', linear, fid)
 
 
 def make_entry(row: str, seed: int, linear: float, config: str = 'c', **changes) -> dict:

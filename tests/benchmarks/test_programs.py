@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).parents[2] / 'benchmarks'
 TINY = {
@@ -33,7 +34,7 @@ PEERS += '|together|the smallest network|bare loop|bare copy|processes that do n
 
 
 def test_every_program_is_run_here():
-    assert {path.name for path in FOLDER.glob('[!_]*.py')} == {*TINY, 'learning_rates.py', 'memory.py'}
+    assert {path.name for path in FOLDER.glob('[!_]*.py')} == {*TINY, 'generation.py', 'learning_rates.py', 'memory.py'}
 
 
 @pytest.mark.parametrize('name', TINY)
@@ -62,3 +63,20 @@ def test_the_program_on_memory_says_what_a_batch_takes_by_size(monkeypatch, caps
     assert all(2 * 16 <= int(row[1]) <= 2 * 16 * 2 for row in rows)
     taken = [[int(cell.split()[0]) for cell in row[2:]] for row in rows]
     assert all(a > b > c for a, b, c in taken)
+
+
+def test_the_program_on_generation_compares_samples_with_test_images(monkeypatch, capsys, small_model, tmp_path):
+    """Of random weights: what comes out means nothing, but that test images are nearer than noise."""
+    paths = [tmp_path / name for name in ('free.pth', 'classes.pth')]
+    for path, options in zip(paths, ({}, dict(num_classes=10)), strict=True):
+        model = small_model(**options)
+        torch.save(dict(meta=dict(cfg=model._config.pretty_text), state_dict=model.state_dict()), path)
+    options = ['--features', str(paths[0]), '--num', '60', '--steps', '2', '--guidance', '0', '2', '--train', '300']
+    monkeypatch.setattr(sys, 'argv', ['generation.py', *map(str, paths), *options])
+    runpy.run_path(str(FOLDER / 'generation.py'), run_name='__main__')
+    lines = capsys.readouterr().out.splitlines()
+    found = {
+        name: float(ratio) for name, ratio in re.findall(r'^(.+?)  .* ([\d.]+) x ', '\n'.join(lines), re.MULTILINE)
+    }
+    assert found['test images'] == 1.0 < found['noise, decoded']
+    assert any(line.startswith('guidance 2 ') for line in lines)

@@ -57,13 +57,14 @@ PAPER = {
 # The paper prints no figure for these.
 NO_FIGURE = (
     *('f5_pixel_32', 'f5_pixel_64', 'f5_pixel_128', 'norm_global', 'norm_whiten', 'norm_none'),
-    *('weight_snr', 'target_noise', 'basis_dct', 'basis_random'),
+    *('weight_snr', 'target_noise', 'basis_dct', 'basis_random', 'labels_pca_d32'),
 )
 
 # Which parts of its parent a row changes, where that isn't one.
 NOTHING, LABELS = set(), {'model.num_classes', 'train_dataloader'}
+CONDITIONAL = ('t1_1_dit-baseline', 'labels_pca_d32')
 CHANGES = {
-    't1_2_no-class-conditioning': LABELS,
+    **dict.fromkeys(('t1_2_no-class-conditioning', 'labels_pca_d32'), LABELS),
     # The same row under the name that it has in another table.
     **dict.fromkeys(('t2_conv-vae_d16', 'epochs_400', 'size_half-l', 'norm_global'), NOTHING),
     # A size has its own way to the batch of 2048.
@@ -141,11 +142,11 @@ def test_our_own_config_is_the_papers_row(row, config):
     assert flat(row) == flat(f'ldae/{config}.py')
 
 
-def test_only_the_baseline_reads_labels():
+def test_only_class_conditional_rows_read_labels():
     for name in ROWS:
-        is_baseline = name == 't1_1_dit-baseline'
-        assert flat(name)['train_dataloader']['dataset']['with_label'] is is_baseline
-        assert flat(name).get('model.num_classes') == (1000 if is_baseline else None)
+        reads = name in CONDITIONAL
+        assert flat(name)['train_dataloader']['dataset']['with_label'] is reads
+        assert flat(name).get('model.num_classes') == (1000 if reads else None)
 
 
 @pytest.fixture(scope='module')
@@ -216,7 +217,7 @@ def test_row_takes_two_steps_at_other_scales(name, scale, run_row, folders):
 
 
 @pytest.mark.parametrize('name', ROWS)
-def test_labels_cannot_change_the_loss_of_any_row_but_the_baseline(name, run_row):
+def test_labels_cannot_change_the_loss_of_any_row_but_class_conditional_ones(name, run_row):
     model, images = run_row(name).model.train(), torch.randn(BATCH, 1, 32, 32)
     with torch.no_grad():
         for param in model.parameters():  # gates start at zero: a new model hears nothing of any condition
@@ -227,4 +228,4 @@ def test_labels_cannot_change_the_loss_of_any_row_but_the_baseline(name, run_row
         samples = [DataSample().set_gt_label(label) for label in labels]
         losses.append(float(model.loss(images, samples)['loss'].detach()))
     assert losses[0] == losses[1]
-    assert (losses[0] == losses[2]) is (name != 't1_1_dit-baseline')
+    assert (losses[0] == losses[2]) is (name not in CONDITIONAL)
