@@ -51,8 +51,12 @@ class Summary(NamedTuple):
     linear: MeanScore
     seeds: tuple[int, ...]
     entries: tuple[dict, ...]
-    #: Fréchet distance of samples, where they were scored.
-    distance: MeanScore | None = None
+
+    @property
+    def distance(self) -> MeanScore | None:
+        """Fréchet distance of samples, where those of all seeds were scored."""
+        found = [(entry.get('generation') or {}).get('frechet') for entry in self.entries]
+        return None if None in found else MeanScore.of(found)
 
     @property
     def entry(self) -> dict:
@@ -68,9 +72,7 @@ def summarise(rows: Sequence[Row], entries: Sequence[dict]) -> list[Summary]:
         if mine:
             by_seed = {entry['seed']: entry for entry in mine if entry['config'] == mine[-1]['config']}
             scores = [MeanScore.of([entry[metric] for entry in by_seed.values()]) for metric in METRICS]
-            found = [(entry.get('generation') or {}).get('frechet') for entry in by_seed.values()]
-            distance = None if None in found else MeanScore.of(found)
-            summaries.append(Summary(row, *scores, tuple(sorted(by_seed)), tuple(by_seed.values()), distance))
+            summaries.append(Summary(row, *scores, tuple(sorted(by_seed)), tuple(by_seed.values())))
     return summaries
 
 
