@@ -34,3 +34,4 @@ from .watch.health import HealthHook
 from .watch.online_evaluation import OnlineEvaluationHook, OnlineKNNHook
 from .watch.pictures import DenoisingPicturesHook, LossCurveHook, ReconstructionPicturesHook
 from .watch.progress import FirstStepsHook, ProgressBarHook, RunSummaryHook
+from .watch.samples import SamplesHook

@@ -143,12 +143,12 @@ def open_images(source: Any, workers: int = 2, **options: Any) -> ImageSet | Sta
     name, _, split = str(source).rpartition(':')
     name, split = (name, split) if split in SPLITS else (str(source), 'train')
     if name.endswith('.pth'):
-        return _dataset(f'{name}, {split}', load_config_of(name), split)
+        return images_of_config(f'{name}, {split}', load_config_of(name), split)
     try:
         find_config(name)
     except ConfigError as error:
         raise ConfigError(f'{source} is neither a folder of images nor an .npz file; as a config: {error}') from error
-    return _dataset(f'{name}, {split}', load_config(name, **options), split)
+    return images_of_config(f'{name}, {split}', load_config(name, **options), split)
 
 
 def _folder(folder: Path, workers: int) -> ImageSet:
@@ -233,7 +233,7 @@ def _given(images: Any) -> ImageSet:
     return ImageSet(f'{len(images):,} images in memory', type(images).__name__, len(images), stream, None)
 
 
-def _dataset(name: str, cfg: Config, split: str) -> ImageSet:
+def images_of_config(name: str, cfg: Config, split: str) -> ImageSet:
     """The images of a config's data set as its test images are prepared: no augmentation."""
     use_packed_data(cfg)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))

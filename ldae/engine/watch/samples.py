@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples of the model as it is, in validation and in ``tools/test.py``."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+
+from ldae.engine.hook import LDAEHook
+from ldae.engine.speed.sharding import is_sharded
+from ldae.generation import build_extractor, compare, compute_statistics, open_images
+from ldae.generation.folder import save_image
+from ldae.generation.image_sets import images_of_config
+from ldae.generation.sampling import Samples, sample
+from ldae.registry import HOOKS
+from ldae.utils import PositiveInt, checked
+from ldae.utils.collective import from_main_process
+from ldae.utils.models import evaluating, unwrapped
+from ldae.utils.rng import preserved_rng
+from ldae.visualization import tile
+
+
+@HOOKS.register_module()
+class SamplesHook(LDAEHook):
+    """Sample from the model after every ``interval`` validations, and after a test: a picture of the first 64, and how far they
+    are from the training images.
+
+    The pictures are ``pictures/samples_N.png`` in the work dir, N the epoch, and ``samples`` in the visualizer. Where a network is
+    named, ``samples/distance`` and ``samples/kernel_distance`` (``samples/fid`` and ``samples/kid`` for Inception's true weights,
+    and only then) join the metrics. The samples' noise is the same each time.
+
+    Args:
+        interval: Validations between samples.
+        num: Samples, of which the distance depends.
+        features, weights, inception: See :func:`ldae.frechet_distance`; None of them: pictures only.
+        **options: Of :func:`ldae.sample`: steps, sampler, guidance, labels, seed, batch_size.
+
+    Raises:
+        ConfigError: An option out of range; a network's file or library that is missing.
+    """
+
+    priority = 'NORMAL'  # before the logger, which writes the metrics
+
+    @checked
+    def __init__(
+        self,
+        interval: PositiveInt = 1,
+        num: PositiveInt = 64,
+        features: str | None = None,
+        weights: str | None = None,
+        inception: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.interval, self.num, self.options = interval, num, options
+        named = (features, weights, inception) != (None, None, None)
+        self.extractor = build_extractor(features, weights, inception) if named else None
+        self._reference, self._validations = None, 0
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self._validations += 1
+        if self._validations % self.interval == 0:
+            self._add(runner, metrics)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self._add(runner, metrics)
+
+    def _add(self, runner: Runner, metrics: dict[str, float] | None) -> None:
+        model, samples, figures = unwrapped(runner.model), None, {}
+        if is_main_process() or is_sharded(runner.model):
+            model._config = getattr(model, '_config', None) or runner.cfg
+            with evaluating(model), preserved_rng(), torch.no_grad():
+                samples = sample(model, self.num, progress=False, **self.options)
+        if is_main_process():
+            self._draw(runner, samples)
+            figures = self._figures(runner, samples) if self.extractor else {}
+        if metrics is not None:
+            metrics.update(from_main_process(figures))
+
+    def _draw(self, runner: Runner, samples: Samples) -> None:
+        first = torch.from_numpy(samples.images[:64])
+        first = first.unsqueeze(1) if first.ndim == 3 else first.permute(0, 3, 1, 2)
+        picture = tile(first, round(len(first) ** 0.5))
+        folder = Path(runner.work_dir, 'pictures')
+        folder.mkdir(parents=True, exist_ok=True)
+        save_image(picture, folder / f'samples_{runner.epoch}.png')
+        runner.visualizer.add_image('samples', picture, step=runner.epoch)
+
+    def _figures(self, runner: Runner, samples: Samples) -> dict[str, float]:
+        if self._reference is None:
+            self._reference = compute_statistics(
+                images_of_config('training images', runner.cfg, 'train'), self.extractor
+            )
+        found = compare(compute_statistics(open_images(samples.images), self.extractor), self._reference)
+        names = ('fid', 'kid') if found.is_fid else ('distance', 'kernel_distance')
+        figures = dict(zip(names, (found.frechet, found.kernel), strict=True), images=len(samples.images))
+        return {f'samples/{name}': value for name, value in figures.items() if value is not None}
