@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from ldae.config import load_config
-from ldae.config.components import check_types
+from ldae.config.components import components_of
 from ldae.registry import MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -149,7 +149,7 @@ def test_the_config_of_the_readme(tmp_path: Path):
     assert len(config.strip().splitlines()) < 10
     (tmp_path / 'mine.py').write_text(config)
     cfg = load_config(tmp_path / 'mine.py')
-    check_types(cfg)
+    list(components_of(cfg))
     cfg.model.tokenizer.update(img_size=32, patch_size=8)
     cfg.model.backbone.arch = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
     assert MODELS.build(cfg.model).tokenizer.latent_dim == 16

@@ -16,7 +16,7 @@ from ldae.registry import DATASETS, MODELS
 from ldae.utils.errors import ConfigError
 
 from .reading import LOADERS, pipeline_of
-from .scale import is_linear, replace_data, scale_pipelines, scale_schedule, size_mae, tune_mae
+from .scale import is_linear, replace_data, scale_pipelines, size_mae, tune_mae
 
 #: Fewest steps of an epoch, below which the batch is made smaller: 90 epochs make at least 700 steps.
 STEPS = 8
@@ -94,23 +94,23 @@ def _fit_data(cfg: Config, pretrained: Config, size: int, channels: int, data_ro
     train = loaders['train_dataloader'].get('dataset') or {}
     normalisation = {key: value for key, value in (pretrained.get('data_preprocessor') or {}).items() if key != 'type'}
     is_folder_root = data_root is not None and any((Path(data_root) / name).is_dir() for name in ('train', 'meta'))
-    if _in_memory(train) and is_folder_root:  # files are read as BGR
+    kind = DATASETS.get(str(train.get('type')))
+    in_memory = inspect.isclass(kind) and issubclass(kind, InMemoryDataset)
+    if in_memory and is_folder_root:  # files are read as BGR
         normalisation['to_rgb'] = channels == 3
-    if _in_memory(train) and not is_folder_root:
+    if in_memory and not is_folder_root:
         test = copy.deepcopy(pretrained.get('val_dataloader') or pretrained.get('test_dataloader'))
         if not test:
             test = copy.deepcopy(dict(loaders['train_dataloader'], sampler=dict(type='DefaultSampler', shuffle=False)))
             test.update(drop_last=False, dataset=dict(train, split='test'))
-        kept = {name: pretrained[name] for name in ('data_root', 'data_preprocessor') if name in pretrained}
-        data = Config(
-            dict(kept, train_dataloader=pretrained.train_dataloader, val_dataloader=test, test_dataloader=test)
-        )
+        data = Config({name: pretrained[name] for name in ('data_root', 'data_preprocessor') if name in pretrained})
+        data.merge_from_dict(dict(train_dataloader=pretrained.train_dataloader))
+        data.val_dataloader = data.test_dataloader = test
         replace_data(cfg, data, size)
         cfg.train_dataloader.drop_last = is_linear(cfg)
-    elif is_folder(train):
-        _name_images(cfg, pretrained, loaders)
-        scale_pipelines(cfg, size)
     else:
+        if is_folder(train):
+            _name_images(cfg, pretrained, loaders)
         scale_pipelines(cfg, size)
     cfg.data_preprocessor = ConfigDict(num_classes=cfg.model.head.num_classes, **normalisation)
     steps = pipeline_of(pretrained, LOADERS) or []
@@ -118,11 +118,6 @@ def _fit_data(cfg: Config, pretrained: Config, size: int, channels: int, data_ro
         dataset = cfg[name].dataset
         if 'pipeline' in dataset:
             dataset.pipeline = _as_read(dataset.pipeline, steps, channels)
-
-
-def _in_memory(dataset: dict) -> bool:
-    kind = DATASETS.get(str(dataset.get('type')))
-    return inspect.isclass(kind) and issubclass(kind, InMemoryDataset)
 
 
 def _name_images(cfg: Config, pretrained: Config, loaders: dict[str, dict]) -> None:
@@ -199,13 +194,6 @@ def fit_schedule(cfg: Config, images: int, processes: int) -> None:
         cfg.default_hooks.ema.momentum = min(0.1, max(cfg.default_hooks.ema.momentum, EMA_STEPS / steps))
     checkpoint = cfg.default_hooks.checkpoint
     checkpoint.interval = max(checkpoint.get('interval', 1), cfg.train_cfg.max_epochs // 10)
-
-
-def set_epochs(cfg: Config, epochs: int) -> None:
-    """A benchmark of so many epochs, with warm-up in proportion and a validation no later than at the end."""
-    interval = cfg.train_cfg.get('val_interval', 1)
-    scale_schedule(cfg, epochs)
-    cfg.train_cfg.val_interval = min(interval, epochs)
 
 
 def named_after(cfg: Config, name: str, work_dir: str) -> Config:

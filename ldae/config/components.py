@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of a config before any data are read: each raises one line."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -57,17 +57,13 @@ def check_config(cfg: Config) -> None:
 def check_components(cfg: Config) -> None:
     """Every key and ``type``, and the options of each component: what needs no look at the disk."""
     check_sections(cfg)
-    for where, component, node, slot in _components(cfg):
+    for where, component, node, slot in components_of(cfg):
         check_arguments(where, component, node, slot)
         check_collate(cfg, where, component)
         if 'BaseDataPreprocessor' in [cls.__name__ for cls in getattr(component, '__mro__', ())]:
-            check_normalization(where, node.get('mean'), node.get('std'))
-
-
-def check_normalization(where: str, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-    """Mean and standard deviation go together, channel by channel."""
-    if (mean is None) != (std is None) or mean is not None and len(mean) != len(std):
-        raise ConfigError(f'{where}: mean={mean} and std={std} must have one value a channel each')
+            mean, std = node.get('mean'), node.get('std')
+            if (mean is None) != (std is None) or mean is not None and len(mean) != len(std):
+                raise ConfigError(f'{where}: mean={mean} and std={std} must have one value a channel each')
 
 
 def check_collate(cfg: Config, where: str, component: Callable) -> None:
@@ -82,13 +78,7 @@ def check_collate(cfg: Config, where: str, component: Callable) -> None:
         )
 
 
-def check_types(cfg: Config) -> None:
-    """Every ``type`` must be in its registry; the nearest known name is offered otherwise."""
-    for _ in _components(cfg):
-        pass
-
-
-def _components(cfg: Config) -> Iterator[tuple[str, Callable, dict, str]]:
+def components_of(cfg: Config) -> Iterator[tuple[str, Callable, dict, str]]:
     """(place, what it builds, options, slot) of each component that is given by its registered name."""
     scope = cfg.get('default_scope') or 'mmengine'
     for where, node, slot in (found for root in ROOTS for found in typed_nodes(cfg.get(root), root, root)):
@@ -171,25 +161,18 @@ def check_data_roots(cfg: Config) -> None:
 
 def check_weights(cfg: Config) -> None:
     """Checkpoints to resume or initialise from must exist."""
-    if cfg.get('load_from'):
-        _check_file(cfg.load_from, 'load_from')
+    named = [(cfg.get('load_from'), 'load_from')]
     for node in walk_dicts(cfg.get('model')):
-        if str(node.get('type')).endswith('Tokenizer'):
-            continue  # it takes folders too, and says itself what makes such a file
-        for key in ('checkpoint', 'pretrained'):
-            # An empty name is CheckLoadedHook's, which knows whether one is needed.
-            if isinstance(node.get(key), str) and node[key]:
-                _check_file(node[key], f'model: {node.get("type", "")} {key}')
-
-
-def _check_file(path: str, where: str) -> None:
-    file = Path(path).expanduser()
-    if '://' not in str(path) and not file.is_file():
-        how = (
-            'is a folder: name a file in it'
-            if file.is_dir()
-            else 'is not a file'
-            if file.exists()
-            else 'does not exist'
-        )
-        raise ConfigError(f'checkpoint {str(path)!r} ({where}) {how}')
+        if not str(node.get('type')).endswith(
+            'Tokenizer'
+        ):  # which takes folders too, and says itself what makes its file
+            named += [(node.get(key), f'model: {node.get("type", "")} {key}') for key in ('checkpoint', 'pretrained')]
+    for path, where in named:
+        # An empty name is CheckLoadedHook's, which knows whether one is needed.
+        if not path or not isinstance(path, str | Path) or '://' in str(path):
+            continue
+        file = Path(path).expanduser()
+        if not file.is_file():
+            how = 'is not a file' if file.exists() else 'does not exist'
+            how = 'is a folder: name a file in it' if file.is_dir() else how
+            raise ConfigError(f'checkpoint {str(path)!r} ({where}) {how}')

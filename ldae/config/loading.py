@@ -32,7 +32,11 @@ def load_config(
     data_root = root_of_options if data_root is None else data_root
     if options:
         _check_names(cfg, options)
-        _merge(cfg, options)
+        try:
+            cfg.merge_from_dict(options)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            reason = error.args[0] if error.args else type(error).__name__
+            raise ConfigError(f'--cfg-options {" ".join(options)} does not fit the config: {reason}') from error
     if data_root is not None:
         set_data_root(cfg, data_root)
     return cfg
@@ -50,11 +54,3 @@ def _check_names(cfg: Config, options: dict) -> None:
         root, _, name = option.partition('.')
         if root == 'default_hooks' and name and value is None and name not in hooks:
             raise ConfigError(f'--cfg-options {option}=None leaves nothing out{nearest(name, hooks)}')
-
-
-def _merge(cfg: Config, options: dict) -> None:
-    try:
-        cfg.merge_from_dict(options)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        reason = error.args[0] if error.args else type(error).__name__
-        raise ConfigError(f'--cfg-options {" ".join(options)} does not fit the config: {reason}') from error

@@ -32,16 +32,13 @@ def use_packed_data(cfg: Config) -> None:
             folder = find_packed(root, split)
         except ConfigError:
             continue
-        _check_collate(f'{folder} holds packed images, and {name}', loader.get('collate_fn'))
-        _translate(f'{folder} holds packed images, and {name}', dataset)
+        where, collate = f'{folder} holds packed images, and {name}', loader.get('collate_fn')
+        if collate not in (None, dict(type='default_collate'), dict(type='ldae.batch_collate')):
+            raise ConfigError(f'{where} has a collate_fn of its own, {collate}: remove it')
+        _translate(where, dataset)
         remaining(dataset.get('pipeline') or (), read_manifest(folder, PACKED)['settings'])
         loader.collate_fn = ConfigDict(type='ldae.batch_collate')
         print_log(f'{name}: packed images are read from {folder}')
-
-
-def _check_collate(where: str, collate: object) -> None:
-    if collate not in (None, dict(type='default_collate'), dict(type='ldae.batch_collate')):
-        raise ConfigError(f'{where} has a collate_fn of its own, {collate}: remove it')
 
 
 def _translate(where: str, dataset: ConfigDict) -> None:

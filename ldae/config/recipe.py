@@ -7,9 +7,8 @@ from mmengine.config import Config, ConfigDict
 
 from ldae.utils import Choice, ConfigError, PositiveInt, Range, checked
 
-from .benchmarks import set_epochs
 from .reading import image_size, walk_dicts
-from .scale import scale_pipelines
+from .scale import scale_pipelines, set_epochs
 
 #: Encoders by the names that DeiT and MAE have given them; mmpretrain's own 'small' is another network.
 MODELS = {
@@ -61,7 +60,13 @@ def fit_recipe(
         _need(cfg, '--lr', (cfg.get('optim_wrapper') or {}).get('optimizer'))
         cfg.optim_wrapper.optimizer.lr, cfg.auto_scale_lr = lr, None
     if img_size is not None:
-        _set_img_size(cfg, img_size)
+        _need(cfg, '--img-size', image_size(cfg))
+        for node in [node for node in walk_dicts(cfg.model) if 'img_size' in node] or [cfg.model.backbone]:
+            patch = node.get('patch_size', 16)
+            if img_size % patch:
+                raise ConfigError(f'--img-size {img_size} is not a multiple of the patch size, {patch}')
+            node['img_size'] = img_size
+        scale_pipelines(cfg, img_size)
     if model is not None:
         _need(cfg, '--model', cfg.model.get('backbone', {}).get('arch'))
         arch = MODELS[model]
@@ -71,14 +76,3 @@ def fit_recipe(
 def _need(cfg: Config, option: str, value: object) -> None:
     if value is None:
         raise ConfigError(f'{option}: {cfg.filename or "this config"} has nothing that it sets')
-
-
-def _set_img_size(cfg: Config, img_size: int) -> None:
-    sized = [node for node in walk_dicts(cfg.model) if 'img_size' in node]
-    _need(cfg, '--img-size', image_size(cfg))
-    for node in sized or [cfg.model.backbone]:
-        patch = node.get('patch_size', 16)
-        if img_size % patch:
-            raise ConfigError(f'--img-size {img_size} is not a multiple of the patch size, {patch}')
-        node['img_size'] = img_size
-    scale_pipelines(cfg, img_size)

@@ -44,8 +44,7 @@ def find_scale(scale: str | Path) -> Path:
 
 def tokenizer_checkpoint(config_name: str, scale_name: str | None = None) -> str:
     """Where the training of a learned tokenizer leaves its file, at the paper's scale or another."""
-    folder = Path('work_dirs', scale_name or '', config_name)
-    return str(folder / 'tokenizer.pth')
+    return str(Path('work_dirs', scale_name or '', config_name, 'tokenizer.pth'))
 
 
 def apply_scale(cfg: Config, scale: str | Path) -> Config:
@@ -87,7 +86,7 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
         _set_timestep(cfg, rules)
     replace_data(cfg, file, file.scale.img_size)
     cfg.auto_scale_lr = copy.deepcopy(file.auto_scale_lr)
-    if trains_tokenizer(cfg):
+    if cfg.model.type.endswith('TokenizerTrainer'):
         kind = cfg.model.tokenizer.type
         scale_schedule(cfg, _lookup(rules.tokenizer_epochs, kind, f'{path}: scale.tokenizer_epochs'))
     else:
@@ -119,12 +118,8 @@ def size_mae(model: ConfigDict, arch: ConfigDict, img_size: int, patch_size: int
     if arch.embed_dims <= decoder.decoder_embed_dim:
         decoder.update(decoder_embed_dim=arch.embed_dims, decoder_num_heads=arch.num_heads)
     decoder.decoder_depth = min(decoder.decoder_depth, arch.num_layers)
-    decoder.update(
-        num_patches=(img_size // patch_size) ** 2,
-        patch_size=patch_size,
-        in_chans=in_channels,
-        embed_dim=arch.embed_dims,
-    )
+    decoder.update(num_patches=(img_size // patch_size) ** 2, patch_size=patch_size)
+    decoder.update(in_chans=in_channels, embed_dim=arch.embed_dims)
     model.head.update(patch_size=patch_size, in_channels=in_channels)
 
 
@@ -171,10 +166,7 @@ def _scale_benchmark(cfg: Config, path: Path) -> Config:
     if 'ema' in cfg.default_hooks:
         cfg.default_hooks.ema.momentum = _lookup(rule, 'ema_momentum', f'{path}: scale.benchmarks.{kind}')
     cfg.auto_scale_lr = ConfigDict(enable=True, base_batch_size=rule.batch_size)
-    epochs = max(2, round(cfg.train_cfg.max_epochs * rule.epochs / full_epochs))
-    interval = cfg.train_cfg.get('val_interval', 1)
-    scale_schedule(cfg, epochs)
-    cfg.train_cfg.val_interval = min(interval, epochs)
+    set_epochs(cfg, max(2, round(cfg.train_cfg.max_epochs * rule.epochs / full_epochs)))
     return _name_scale(cfg, path)
 
 
@@ -210,11 +202,6 @@ def _check_scalable(cfg: Config, path: Path) -> None:
             f'{cfg.filename} cannot be brought to scale {path.stem}: it is not an l-DAE, MAE, tokenizer or benchmark config of '
             "the paper's scale"
         )
-
-
-def trains_tokenizer(cfg: Config) -> bool:
-    """Whether a config's run ends in a tokenizer's file."""
-    return cfg.model.type.endswith('TokenizerTrainer')
 
 
 def _scale_model(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
@@ -317,3 +304,10 @@ def scale_schedule(cfg: Config, epochs: int) -> None:
         if 'T_max' in scheduler:
             scheduler.T_max = scheduler.end - scheduler.begin
     cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = epochs
+
+
+def set_epochs(cfg: Config, epochs: int) -> None:
+    """A config of so many epochs, with warm-up in proportion and a validation no later than at the end."""
+    interval = cfg.train_cfg.get('val_interval', 1)
+    scale_schedule(cfg, epochs)
+    cfg.train_cfg.val_interval = min(interval, epochs)

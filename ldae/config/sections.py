@@ -190,18 +190,12 @@ def _is_used(name: str, cfg: Config) -> bool:
 def _check_counting(cfg: Config) -> None:
     """Raise ConfigError for what counts epochs where training counts steps: all of them are one epoch there."""
     loop = cfg.get('train_cfg') or {}
-    if (
-        not str(loop.get('type')).endswith('IterLoop')
-        and loop.get('type') != 'IterBasedTrainLoop'
-        and loop.get('by_epoch', True)
-    ):
+    if loop.get('by_epoch', True) and not str(loop.get('type')).endswith(('IterLoop', 'IterBasedTrainLoop')):
         return
     several = cfg.get('param_scheduler') or []
     schedulers = several if isinstance(several, list) else [several]
     hook = (cfg.get('default_hooks') or {}).get('checkpoint')
-    parts = {
-        f'param_scheduler[{i}]': part for i, part in enumerate(schedulers) if not part.get('convert_to_iter_based')
-    }
+    parts = {f'param_scheduler[{i}]': p for i, p in enumerate(schedulers) if not p.get('convert_to_iter_based')}
     if hook and hook.get('interval', -1) > 0 and not hook.get('step_interval'):
         parts['default_hooks.checkpoint'] = hook
     for where, part in parts.items():

@@ -2,7 +2,6 @@
 """The config that a file of data holds: read as data, never run, and naming registered components only."""
 
 import ast
-import inspect
 import re
 import sys
 from collections import defaultdict
@@ -17,6 +16,7 @@ from mmengine.registry import Registry
 
 import ldae.registry
 from ldae.utils.errors import ConfigError
+from ldae.utils.signatures import signature_of
 
 from .reading import LOADERS, walk_dicts
 
@@ -47,7 +47,9 @@ def read_stored_config(text: Any, where: object) -> Config:
         raise ConfigError(f'{where} does not say by which config it was trained: {ADVICE}')
     try:
         values = parse_config(text)
-        _check_keys(values)
+        for key in (key for node in walk_dicts(values) for key in node if isinstance(key, str)):
+            if UNSAFE_KEY.search(key):
+                raise ValueError(f'{key!r} is not the name of a setting')
         cfg = Config(values, filename=None)
     except (SyntaxError, ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError) as error:
         why = ' '.join(str(error).split()) or type(error).__name__
@@ -94,13 +96,6 @@ def _value(node: ast.expr) -> Any:
     return ast.literal_eval(node)
 
 
-def _check_keys(values: dict) -> None:
-    for node in walk_dicts(values):
-        for key in node:
-            if isinstance(key, str) and UNSAFE_KEY.search(key):
-                raise ValueError(f'{key!r} is not the name of a setting')
-
-
 def _check_names(cfg: Config, where: object) -> None:
     """Raise unless all that is built is registered: mmengine calls any function that it can import by a name that isn't."""
     registered = registered_components()
@@ -123,10 +118,8 @@ def registered_components() -> dict[str, list]:
     """Names, with their scope and without -> the components of all registries of that name."""
     modules = (mmengine.registry, mmpretrain.registry, ldae.registry)
     own = [value for module in modules for value in vars(module).values() if isinstance(value, Registry)]
-    found, registries = (
-        defaultdict(list),
-        list({id(r): r for r in (each._get_root_registry() for each in own)}.values()),
-    )
+    registries = list({id(root): root for root in (each._get_root_registry() for each in own)}.values())
+    found: dict[str, list] = defaultdict(list)
     for registry in registries:  # which grows
         registry.import_from_location()
         registries += registry._children.values()
@@ -184,7 +177,7 @@ def _follow_nothing(cfg: Config, where: object) -> None:
     for name in LOADERS:
         for node in walk_dicts(cfg.get(name)):
             components = registered.get(node.get('type') if isinstance(node.get('type'), str) else None, ())
-            if any('download' in _parameters(component) for component in components):
+            if any('download' in signature_of(component).hints for component in components):
                 node['download'] = False
 
 
@@ -194,13 +187,6 @@ def _check_size(node: dict, where: str) -> None:
         for number in value if isinstance(value, list | tuple) else [value]:
             if isinstance(number, int) and abs(number) > limit:
                 raise ConfigError(f'{where} has {key}={str(number)[:20]}, which is out of range: {ADVICE}')
-
-
-def _parameters(component: Any) -> tuple[str, ...]:
-    try:
-        return tuple(inspect.signature(component).parameters)
-    except (TypeError, ValueError):
-        return ()
 
 
 def _without_weights(node: dict) -> None:

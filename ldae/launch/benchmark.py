@@ -13,18 +13,10 @@ from torch.utils.data import Dataset
 
 from ldae.apis.models import get_model, load_config_of
 from ldae.config import load_config, set_data_root
-from ldae.config.benchmarks import (
-    crop_packed_images,
-    fit_encoder,
-    fit_schedule,
-    is_folder,
-    named_after,
-    set_classes,
-    set_epochs,
-)
+from ldae.config.benchmarks import crop_packed_images, fit_encoder, fit_schedule, is_folder, named_after, set_classes
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS
-from ldae.config.scale import find_scale, is_benchmark, read_scale, shipped_scales
+from ldae.config.scale import find_scale, is_benchmark, read_scale, set_epochs, shipped_scales
 from ldae.evaluation import PROTOCOL, extract_features, pooled_features
 from ldae.evaluation.probe_data import (
     check_class_names,

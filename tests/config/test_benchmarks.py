@@ -9,7 +9,8 @@ import pytest
 from mmengine.config import Config
 
 from ldae.config import load_config
-from ldae.config.benchmarks import fit_encoder, fit_schedule, mae_like, set_classes, set_epochs
+from ldae.config.benchmarks import fit_encoder, fit_schedule, mae_like, set_classes
+from ldae.config.scale import set_epochs
 from ldae.utils import ConfigError
 
 FOLDED = {'backbone.patch_embed.patch_map.encoder': None}

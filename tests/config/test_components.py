@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from ldae.config.components import check_components, check_config, check_data_roots, check_types, check_weights
+from ldae.config.components import check_components, check_config, check_data_roots, check_weights, components_of
 from ldae.utils import ConfigError
 
 
@@ -45,7 +45,7 @@ def config(**fields: object) -> Config:
 )
 def test_an_unknown_component_is_named_with_its_nearest(fields: dict, where: str, known: str):
     with pytest.raises(ConfigError) as caught:
-        check_types(config(**fields))
+        list(components_of(config(**fields)))
     assert str(caught.value).startswith(f'{where}.type=')
     assert str(caught.value).endswith(f"did you mean '{known}'?")
 
@@ -53,16 +53,18 @@ def test_an_unknown_component_is_named_with_its_nearest(fields: dict, where: str
 def test_components_of_other_kinds_inside_a_model_are_known():
     backbone = dict(type='VisionTransformer', init_cfg=[dict(type='Xavier', layer='Linear')])
     augments = [dict(type='Mixup', alpha=0.8)]
-    check_types(config(model=dict(type='ImageClassifier', backbone=backbone, train_cfg=dict(augments=augments))))
+    list(
+        components_of(config(model=dict(type='ImageClassifier', backbone=backbone, train_cfg=dict(augments=augments))))
+    )
 
 
 def test_options_of_hooks_that_are_called_type_are_left_alone():
-    check_types(config(custom_hooks=[dict(type='EMAHook', other=dict(type='whatever'))]))
+    list(components_of(config(custom_hooks=[dict(type='EMAHook', other=dict(type='whatever'))])))
 
 
 def test_a_missing_default_scope_is_said():
     with pytest.raises(ConfigError, match='default_scope'):
-        check_types(Config(dict(model=dict(type='ImageClassifier'))))
+        list(components_of(Config(dict(model=dict(type='ImageClassifier')))))
 
 
 def test_data_folders_must_exist(tmp_path: Path):

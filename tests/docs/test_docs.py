@@ -21,7 +21,7 @@ from PIL import Image
 
 import ldae.evaluation
 from ldae.config import find_config, load_config
-from ldae.config.components import check_types
+from ldae.config.components import components_of
 from ldae.launch import LaunchOptions, build_runner, prepare
 from ldae.models.tokenizer_training import AdversarialLoss, PerceptualLoss
 from ldae.registry import (
@@ -103,7 +103,7 @@ def test_config_builds(page: Path, block: Block, write):
     cfg = load_config(folder / 'mine.py')
     if 'model' not in cfg:  # a scale
         cfg = load_config('ldae::deconstruction/t3_5_original-image.py', scale=folder / 'mine.py')
-    check_types(cfg)
+    list(components_of(cfg))
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
         MODELS.build(dict(data_preprocessor=cfg.data_preprocessor, **cfg.model))

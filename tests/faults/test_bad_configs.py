@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).parents[1] / 'configs'))
 from shrink import shrink, write_images
 
 from ldae.config import configs_root, load_config
-from ldae.config.components import _components, check_components
+from ldae.config.components import check_components, components_of
 from ldae.config.sections import SECTIONS, lookup
 from ldae.launch import build_runner, prepare
 from ldae.utils import ConfigError
@@ -91,7 +91,7 @@ def places_of_keys() -> list:
     found, seen = [], set()
     for base, name in BASES.items():
         cfg = load_config(configs_root() / name)
-        nodes = [(where, type_, node) for where, type_, node, _ in _components(cfg)]
+        nodes = [(where, type_, node) for where, type_, node, _ in components_of(cfg)]
         nodes += [(where, where, lookup(cfg, where) or {}) for where in SECTIONS]
         for where, kind, node in nodes:
             for key in node:
@@ -147,7 +147,7 @@ def typed_options() -> list:
     """(base, place, option, wrong value) of each option of each component of ldae's that a config of the tree uses."""
     found, seen = [], set()
     for base, name in BASES.items():
-        for where, component, _, slot in _components(load_config(configs_root() / name)):
+        for where, component, _, slot in components_of(load_config(configs_root() / name)):
             signature = signature_of(component)
             for option, hint in signature.types.items():
                 if (component, option) in seen or slot == 'data_preprocessor':
@@ -192,7 +192,7 @@ def ranged_options() -> list:
     """(base, place, option, value out of range), each option of each component of ldae's once."""
     found, seen = [], set()
     for base, name in BASES.items():
-        for where, component, _, _ in _components(load_config(configs_root() / name)):
+        for where, component, _, _ in components_of(load_config(configs_root() / name)):
             for option, hint in signature_of(component).types.items():
                 value = out_of_range(hint)
                 if value is None or (component, option) in seen or option in NAMES:
