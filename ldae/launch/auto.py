@@ -397,12 +397,6 @@ default_hooks = dict(
 '''
 
 
-def _reading(survey: Survey, choice: Choice) -> dict[str, object]:
-    """Options of the data set: a validation split where there is none, and large JPEGs decoded at a part of their size."""
-    options = {} if survey.has_val else dict(held_out=HELD_OUT)
-    return options | (dict(min_edge=2 * choice.img_size) if survey.side >= 4 * choice.img_size else {})
-
-
 def scale_text(survey: Survey, choice: Choice) -> str:
     """A choice as the file of a scale."""
     values = choice.patch_size**2 * (1 if survey.is_grey else 3)  # grey is read as three equal channels
@@ -410,6 +404,9 @@ def scale_text(survey: Survey, choice: Choice) -> str:
     patch, rung = choice.patch_size, choice.rung
     downsample = min(patch & -patch, patch // 2)  # a power of two
     cells = (patch // downsample) ** 2
+    # A validation split where there is none, and large JPEGs decoded at a part of their size.
+    options = {} if survey.has_val else dict(held_out=HELD_OUT)
+    options |= dict(min_edge=2 * choice.img_size) if survey.side >= 4 * choice.img_size else {}
     arch = 'embed_dims={0}, num_layers={1}, num_heads={2}, feedforward_channels={3}'
     steps = choice.epochs * max(1, survey.trained // choice.batch_size)
     return SCALE.format(
@@ -431,7 +428,7 @@ def scale_text(survey: Survey, choice: Choice) -> str:
         epochs=choice.epochs,
         linear=4 * choice.batch_size,
         batch=choice.batch_size,
-        options=''.join(f', {name}={value}' for name, value in _reading(survey, choice).items()),
+        options=''.join(f', {name}={value}' for name, value in options.items()),
         workers=min(4, len(os.sched_getaffinity(0))),
         labelled=bool(survey.classes),
         lr=choice.lr,

@@ -2,6 +2,7 @@
 """From a pre-trained checkpoint to its score, by a benchmark's config."""
 
 import json
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
-from torch.utils.data import Dataset
 
 from ldae.apis.models import get_model, load_config_of
 from ldae.config import load_config, set_data_root
@@ -148,14 +148,17 @@ def benchmark_config(
 ) -> tuple[str, Config]:
     """Name and content of the config with the checkpoint in it, at the checkpoint's scale unless another is named; one of
     :data:`KINDS` is fitted to the checkpoint and to its data, or those of ``data_root``."""
-    content, kind = read_checkpoint(checkpoint), name
-    pretrained = _stored_config(checkpoint, content, needed=kind in KINDS)
+    content, kind, pretrained, preset = read_checkpoint(checkpoint), name, None, None
+    with nullcontext() if kind in KINDS else suppress(ConfigError):
+        pretrained = load_config_of(checkpoint)
     if pretrained is not None and pretrained.get('scale') not in shipped_scales():
         pretrained.pop('scale', None)  # a scale of one's own has left all that counts in the config
-    preset = None
     if kind in KINDS:
-        method, preset = _method(pretrained, checkpoint), matching(pretrained)
-        name = f'ldae::benchmarks/{preset or MODELS_TO_FIT[method]}_{kind}.py'
+        method, preset = pretrained.get('model', {}).get('type'), matching(pretrained)
+        if method not in METHODS:
+            what = f'a {method}, which is not a pre-training of l-DAE or MAE'
+            raise ConfigError(f'{checkpoint} holds {what}: name a checkpoint of one')
+        name = f'ldae::benchmarks/{preset or MODELS_TO_FIT[METHODS[method]]}_{kind}.py'
     full = load_config(name)
     if not is_benchmark(full):
         raise ConfigError(
@@ -194,35 +197,12 @@ def _fit_to_data(cfg: Config, processes: int) -> None:
     crop_packed_images(cfg)
     data = Config(dict(train_dataloader=cfg.train_dataloader, val_dataloader=cfg.val_dataloader))
     use_packed_data(data)
-    train, test = (_build(data, name) for name in LOADERS[:2])
-    set_classes(cfg, max(num_classes(train), num_classes(test)))
-    fit_schedule(cfg, len(train), processes)
-
-
-def _build(cfg: Config, name: str) -> Dataset:
-    with explain_errors(name):
-        return DATASETS.build(dict(cfg[name].dataset))
-
-
-def _stored_config(checkpoint: str, content: dict, needed: bool) -> Config | None:
-    if not needed and not (content.get('meta') or {}).get('cfg'):
-        return None
-    try:
-        return load_config_of(checkpoint)
-    except ConfigError:
-        if needed:
-            raise
-        return None
-
-
-def _method(pretrained: Config, where: str) -> str:
-    """``'ldae'`` or ``'mae'``; raise ConfigError for a checkpoint that is not a pre-training of either."""
-    kind = pretrained.get('model', {}).get('type')
-    if kind not in METHODS:
-        raise ConfigError(
-            f'{where} holds a {kind}, which is not a pre-training of l-DAE or MAE: name a checkpoint of one'
-        )
-    return METHODS[kind]
+    datasets = []
+    for name in LOADERS[:2]:
+        with explain_errors(name):
+            datasets.append(DATASETS.build(dict(data[name].dataset)))
+    set_classes(cfg, max(map(num_classes, datasets)))
+    fit_schedule(cfg, len(datasets[0]), processes)
 
 
 def matching(pretrained: Config) -> str | None:
@@ -235,18 +215,11 @@ def matching(pretrained: Config) -> str | None:
     if method is None or size is None:
         return None
     at_256 = method == 'mae' and (size == 'half-l' or backbone.get('img_size', 224) == 256)
-    name = f'{method}_vit-{size}{"_256" if at_256 else ""}'
-    return (
-        name
-        if 'scale' in pretrained or _geometry(model) == (224 if method == 'mae' and not at_256 else 256, 16)
-        else None
-    )
-
-
-def _geometry(model: dict) -> tuple[int, int]:
-    """Sizes of image and patch."""
-    part = model.get('tokenizer') or model['backbone']
-    return part.get('img_size', 224), part.get('patch_size', 16)
+    part = model.get('tokenizer') or backbone
+    geometry = part.get('img_size', 224), part.get('patch_size', 16)
+    if 'scale' not in pretrained and geometry != (224 if method == 'mae' and not at_256 else 256, 16):
+        return None
+    return f'{method}_vit-{size}{"_256" if at_256 else ""}'
 
 
 def _size(arch: str | dict | None, pretrained: Config) -> str | None:

@@ -57,8 +57,10 @@ def build_runner(cfg: Config) -> Runner:
     """
     _find_checkpoint(cfg)
     check_config(cfg)
-    _name_run(cfg)
-    _leave_hooks_out(cfg)
+    if (
+        number := next(RUN_NUMBERS)
+    ) > 1:  # mmengine adds no more than the second to a run's name, and would share the log
+        cfg.experiment_name = f'{cfg.get("experiment_name") or Path(cfg.filename or "run").stem}_{number}'
     _use_our_hooks(cfg)
     compat.write_checkpoints_by(atomic_save)
     compat.check_read_checkpoints_by(clean_checkpoint)
@@ -82,18 +84,14 @@ def build_runner(cfg: Config) -> Runner:
     _check_warm_up(runner)
     for kind in (RunSummaryHook, BadImagesHook, FirstStepsHook):
         runner.register_hook(kind())
-    _add_missing_hooks(runner)
+    # Configs of mmpretrain's own lack these: their checkpoints could be neither tested nor resumed exactly, nor seen to come.
+    for kind in (PlainCheckpointHook, StepSeedHook, StopOnSignalHook, ProgressBarHook):
+        if not any(isinstance(hook, kind) for hook in runner.hooks):
+            runner.register_hook(kind())
+    runner.register_hook(ResumedSettingsHook(runner.cfg.get('new_schedule', False)))
     if isinstance(runner._train_loop, dict):
         runner._train_loop = resumable(runner._train_loop)
     return runner
-
-
-def _name_run(cfg: Config) -> None:
-    """A process's second run gets a name of its own: mmengine adds no more than the second, and would share the log."""
-    number = next(RUN_NUMBERS)
-    if number > 1:
-        name = cfg.get('experiment_name') or Path(cfg.filename or 'run').stem
-        cfg.experiment_name = f'{name}_{number}'
 
 
 def _start_processes(cfg: Config) -> None:
@@ -116,32 +114,21 @@ def _start_processes(cfg: Config) -> None:
 
 
 def _use_our_hooks(cfg: Config) -> None:
-    """Ours in place of mmengine's: checkpoints are written whole, averages of weights count updates."""
+    """Ours in place of mmengine's: checkpoints are written whole, averages of weights count updates. ``default_hooks.NAME=None``
+    leaves a hook out; mmengine allows it for its own names only."""
     for hook in cfg.get('custom_hooks') or ():
         if hook.get('type') in ('EMAHook', 'mmengine.EMAHook'):
             hook.type = 'ldae.SkipAwareEMAHook'
     if cfg.get('default_hooks') is None:
         cfg.default_hooks = ConfigDict()
+    for name, hook in list(cfg.default_hooks.items()):
+        if hook is None and name not in HOOKS_OF_MMENGINE:
+            del cfg.default_hooks[name]
     by_epoch = (cfg.get('train_cfg') or {}).get('by_epoch', True)
     default = ConfigDict(type='CheckpointHook', interval=1 if by_epoch else 1000, by_epoch=by_epoch)
     hook = cfg.default_hooks.setdefault('checkpoint', default)
     if hook is not None and hook.type in ('CheckpointHook', 'mmengine.CheckpointHook'):
         hook.type = 'ldae.SafeCheckpointHook'
-
-
-def _leave_hooks_out(cfg: Config) -> None:
-    """``default_hooks.NAME=None`` leaves a hook out; mmengine allows it for its own names only."""
-    hooks = cfg.get('default_hooks') or {}
-    for name in [name for name, hook in hooks.items() if hook is None and name not in HOOKS_OF_MMENGINE]:
-        del hooks[name]
-
-
-def _add_missing_hooks(runner: Runner) -> None:
-    """Configs of mmpretrain's own lack them: their checkpoints could be neither tested nor resumed exactly, nor seen to come."""
-    for kind in (PlainCheckpointHook, StepSeedHook, StopOnSignalHook, ProgressBarHook):
-        if not any(isinstance(hook, kind) for hook in runner.hooks):
-            runner.register_hook(kind())
-    runner.register_hook(ResumedSettingsHook(runner.cfg.get('new_schedule', False)))
 
 
 def _find_checkpoint(cfg: Config) -> None:

@@ -149,8 +149,9 @@ def _try_model(loader: str, image: Tensor, model: nn.Module) -> None:
     try:
         with torch.no_grad(), evaluating(model), explain_errors(f'images of {tuple(image.shape)} in this model'):
             batch = model.data_preprocessor(dict(inputs=image[None], data_samples=[sample]), False)
-            for module in _front(model):
-                module._check_images(batch['inputs'])
+            for owner in (model, getattr(model, 'backbone', None)):  # a tokenizer knows the images that it is for
+                if hasattr(tokenizer := getattr(owner, 'tokenizer', None), '_check_images'):
+                    tokenizer._check_images(batch['inputs'])
             if isinstance(model, ImageClassifier | MAE):
                 model(batch['inputs'], batch['data_samples'], mode='loss')
     except ConfigError as error:
@@ -164,9 +165,3 @@ def _check_classes(model: nn.Module) -> None:
         raise ConfigError(
             f'data_preprocessor.num_classes={mixed} and model.head.num_classes={known} must be the same to mix labels'
         )
-
-
-def _front(model: nn.Module) -> list[nn.Module]:
-    """The tokenizers, which know the images that they are for."""
-    owners = (model, getattr(model, 'backbone', None))
-    return [t for t in (getattr(owner, 'tokenizer', None) for owner in owners) if hasattr(t, '_check_images')]

@@ -43,7 +43,23 @@ def evaluate(
     """
     cfg = config if isinstance(config, Config) else load_config(config, cfg_options, scale)
     options = LaunchOptions(**options)
-    runner = build_runner(_prepare_test(cfg, str(checkpoint), tta, pictures, options))
+    if cfg.get('test_dataloader') is None:  # pre-training configs name no test set: theirs is the validation set
+        if cfg.get('val_dataloader') is None:
+            raise ConfigError(f'{cfg.filename} has neither test_dataloader nor val_dataloader: nothing to evaluate on')
+        cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
+        cfg.test_cfg = {key: value for key, value in (cfg.val_cfg or {}).items() if key == 'fp16'}
+    # Nothing of training is built.
+    cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
+    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    cfg.load_from, cfg.resume = str(checkpoint), False
+    if pictures:
+        hook = cfg.get('default_hooks', {}).get('visualization')
+        if hook is None:
+            raise ConfigError('--show needs default_hooks.visualization in the config')
+        hook.update(enable=True, **pictures)
+    if tta:
+        _augment_at_test_time(cfg)
+    runner = build_runner(prepare(cfg, options))
     if options.precision is not None:
         _compute_in(runner.model, options.precision)
     if out and out_item != 'metrics':
@@ -63,34 +79,6 @@ def _compute_in(model: nn.Module, precision: str) -> None:
             return step(data)
 
     model.test_step = test_step
-
-
-def _prepare_test(
-    cfg: Config, checkpoint: str | Path, tta: bool, pictures: dict | None, options: LaunchOptions
-) -> Config:
-    """The config that the Runner tests with: nothing of training is built."""
-    _use_validation_data(cfg)
-    cfg.train_dataloader = cfg.train_cfg = cfg.optim_wrapper = cfg.param_scheduler = None
-    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
-    cfg.load_from, cfg.resume = str(checkpoint), False
-    if pictures:
-        hook = cfg.get('default_hooks', {}).get('visualization')
-        if hook is None:
-            raise ConfigError('--show needs default_hooks.visualization in the config')
-        hook.update(enable=True, **pictures)
-    if tta:
-        _augment_at_test_time(cfg)
-    return prepare(cfg, options)
-
-
-def _use_validation_data(cfg: Config) -> None:
-    """Pre-training configs name no test set: theirs is the validation set."""
-    if cfg.get('test_dataloader') is not None:
-        return
-    if cfg.get('val_dataloader') is None:
-        raise ConfigError(f'{cfg.filename} has neither test_dataloader nor val_dataloader: nothing to evaluate on')
-    cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
-    cfg.test_cfg = {key: value for key, value in (cfg.val_cfg or {}).items() if key == 'fp16'}
 
 
 def _augment_at_test_time(cfg: Config) -> None:

@@ -35,11 +35,6 @@ def use_fast_settings(cfg: Config) -> None:
         cfg.default_hooks = {}
     cfg.merge_from_dict(copy.deepcopy(Config.fromfile(find_config(FRAGMENT)).to_dict()))
     cfg.optim_wrapper.pop('loss_scale', None)
-    _resize_fast(cfg)
-
-
-def _resize_fast(cfg: Config) -> None:
-    """Set ``fast_resize`` of a training data set that has it."""
     dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     kind = DATASETS.get(dataset.get('type', '')) if isinstance(dataset.get('type', ''), str) else dataset.type
     if kind is not None and 'fast_resize' in inspect.signature(kind).parameters:

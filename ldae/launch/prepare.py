@@ -96,7 +96,10 @@ def prepare(cfg: Config, options: Any = None) -> Config:
     device = use_device(options.device)
     check_sections(cfg)
     cfg.launcher = options.launcher
-    _set_work_dir(cfg, options.work_dir)
+    if options.work_dir is not None:  # which goes before the config, and the config before its file's name
+        cfg.work_dir = options.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = f'./work_dirs/{Path(cfg.filename or "run").stem}'
     if options.data_root is not None:
         set_data_root(cfg, options.data_root)
     use_packed_data(cfg)
@@ -126,7 +129,8 @@ def prepare(cfg: Config, options: Any = None) -> Config:
     if device != 'cuda':
         _fit_to_cpu(cfg)
     if cfg.launcher != 'none':
-        _set_process_timeout(cfg)
+        cfg.setdefault('env_cfg', ConfigDict()).setdefault('dist_cfg', ConfigDict(backend='nccl'))
+        cfg.env_cfg.dist_cfg.setdefault('timeout', PROCESS_TIMEOUT)
     scale_batch(cfg, options.auto_scale_lr, options.keep_batch)
     return cfg
 
@@ -141,14 +145,6 @@ def _checkpoint_at(path: str) -> str:
             f'--resume {path}: this folder holds no checkpoints (epoch_N.pth, iter_N.pth): name one that does'
         )
     return str(latest)
-
-
-def _set_work_dir(cfg: Config, work_dir: str | None) -> None:
-    # The command line goes before the config, and the config before its file's name.
-    if work_dir is not None:
-        cfg.work_dir = work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = f'./work_dirs/{Path(cfg.filename or "run").stem}'
 
 
 def _cover_training(cfg: Config) -> None:
@@ -224,15 +220,8 @@ def _set_dataloader_options(cfg: Config, options: LaunchOptions, device: str) ->
         compat.keep_worker_options_consistent(loader, device == 'cuda')
 
 
-def _set_process_timeout(cfg: Config) -> None:
-    cfg.setdefault('env_cfg', ConfigDict())
-    cfg.env_cfg.setdefault('dist_cfg', ConfigDict(backend='nccl'))
-    cfg.env_cfg.dist_cfg.setdefault('timeout', PROCESS_TIMEOUT)
-
-
 def _fit_to_cpu(cfg: Config) -> None:
-    cfg.setdefault('env_cfg', ConfigDict())
-    cfg.env_cfg.setdefault('dist_cfg', ConfigDict())
+    cfg.setdefault('env_cfg', ConfigDict()).setdefault('dist_cfg', ConfigDict())
     cfg.env_cfg.dist_cfg.backend = 'gloo'
     if cfg.launcher != 'none':
         kind = (cfg.get('model_wrapper_cfg') or {}).get('type', 'MMDistributedDataParallel')
