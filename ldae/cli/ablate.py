@@ -17,10 +17,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'resumed, and a row that fails is named at the end.',
         'tools/ablate.py table3 t2_pca_* f5_pixel_256 --scale fashion-mnist_subset --seeds 0 1 2 --jobs 2',
     )
-    parser.add_argument(
-        'rows', nargs='+', metavar='ROW', help='names in configs/deconstruction, globs, or tables as in table3'
-    )
-    parser.add_argument('--scale', required=True, metavar='NAME', help='a name in configs/scales, or a file')
+    add = parser.add_argument
+    add('rows', nargs='+', metavar='ROW', help='names in configs/deconstruction, globs, or tables as in table3')
+    add('--scale', required=True, metavar='NAME', help='a name in configs/scales, or a file')
     add_study_options(parser, [0], 'work_dirs/ablation', 'SCALE/ROW/seedN')
     group = parser.add_argument_group(
         'samples', 'A second figure: Fréchet distance of samples to the training images, FID if --inception is given.'

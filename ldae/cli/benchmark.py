@@ -4,20 +4,13 @@
 import argparse
 from collections.abc import Sequence
 
-from .options import (
-    add_compute_options,
-    add_config_options,
-    add_import,
-    add_launcher_options,
-    launch_options,
-    make_parser,
-)
+from . import options as shared
 from .probe import start_processes
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """``config checkpoint`` and options of tools/train.py."""
-    parser = make_parser(
+    parser = shared.make_parser(
         'benchmark',
         'Train the classifier that a benchmark config describes on a pre-trained encoder, and print its top-1 accuracy: '
         'linear probe, fine-tuning, a low-shot probe, or k-NN, which trains nothing. CONFIG is one of linear, finetune, '
@@ -25,17 +18,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'ldae benchmark linear work_dirs/mine/epoch_100.pth --data-root photos\n'
         '  tools/benchmark.sh linear work_dirs/vit-b_pca/epoch_400.pth 8 --data-root data/imagenet',
     )
-    add_config_options(parser)
+    shared.add_config_options(parser)
     add = parser.add_argument
     add('checkpoint', help='checkpoint of a pre-training run')
-    add_import(parser)
+    shared.add_import(parser)
     add('--work-dir', metavar='DIR', help='folder for logs and the result (work_dirs/CONFIG)')
     add('--epochs', type=int, metavar='N', help="at least 2, instead of the config's")
     add('--resume', action='store_const', const='auto', help='continue from the last checkpoint of the work dir')
-    add_compute_options(parser, amp=True)
+    shared.add_compute_options(parser, amp=True)
     add('--keep-batch', action='store_true', help="accumulate batches up to the config's batch")
     add('--force', action='store_true', help='replace the benchmark.json of an earlier run')
-    add_launcher_options(parser)
+    shared.add_launcher_options(parser)
     return parser.parse_args(argv)
 
 
@@ -46,13 +39,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from ldae.launch import benchmark
 
-    options = launch_options(args)
+    options = shared.launch_options(args)
     if args.config == 'knn':
         start_processes(args.launcher, args.device)
     result = benchmark(args.config, args.checkpoint, args.scale, args.cfg_options, args.force, args.epochs, **options)
     if is_main_process():
         length = f' after {result["epochs"]} epochs, best {result["best_top1"]:.2f}%' if result['epochs'] else ''
-        print(
-            f'top-1 {result["top1"]:.2f}%{length}: {result["config"]} on {result["checkpoint"]}, {result["file"]}',
-            flush=True,
-        )
+        on = f'{result["config"]} on {result["checkpoint"]}, {result["file"]}'
+        print(f'top-1 {result["top1"]:.2f}%{length}: {on}', flush=True)

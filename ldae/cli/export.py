@@ -26,12 +26,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_ema(parser)
     add('--timestep', type=int, metavar='T', help="t to merge (the config's, 10 by default)")
     add('--img-size', type=int, metavar='N', help="height and width in pixels (the config's)")
-    add(
-        '--check',
-        nargs='+',
-        metavar='PATH',
-        help='pictures, or folders of them, to compare on beside random and validation images',
-    )
+    about = 'pictures, or folders of them, to compare on beside random and validation images'
+    add('--check', nargs='+', metavar='PATH', help=about)
     add('--save-example', metavar='FILE', help='.npz file with images and the features that they must give')
     add('--force', action='store_true', help='replace what exists')
     return parser.parse_args(argv)
@@ -42,18 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from ldae.export import export_encoder
 
-    exported = export_encoder(
-        args.checkpoint,
-        args.to,
-        args.out,
-        config=args.config,
-        timestep=args.timestep,
-        img_size=args.img_size,
-        force=args.force,
-        check=args.check,
-        example=args.save_example,
-        ema=args.ema,
-    )
+    options = dict(config=args.config, timestep=args.timestep, img_size=args.img_size, force=args.force)
+    options |= dict(check=args.check, example=args.save_example, ema=args.ema)
+    exported = export_encoder(args.checkpoint, args.to, args.out, **options)
     print(exported.vit)
     errors = ', '.join(f'{error:.1e} on {kind}' for kind, error in exported.errors.items())
     print(f'largest error, relative to the largest feature: {errors}')

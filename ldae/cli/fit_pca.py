@@ -42,14 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ldae.visualization import filter_grid, save_figure
 
     cfg = load_config(args.config, args.cfg_options, args.scale, args.data_root)
-    tokenizer = fit_tokenizer_of(
-        cfg,
-        num_images=args.num_images,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        seed=args.seed,
-        device=args.device,
-    )
+    options = {name: getattr(args, name) for name in ('num_images', 'batch_size', 'num_workers', 'seed', 'device')}
+    tokenizer = fit_tokenizer_of(cfg, **options)
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, args.out)
     geometry, kept = tokenizer.geometry, tokenizer.kept_variance

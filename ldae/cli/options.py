@@ -43,26 +43,25 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     """``config``, ``--scale``, ``--cfg-options`` and ``--data-root``."""
     about = 'a config file, which is a program, or the name of one that ships with ldae, as vit-b_pca'
     parser.add_argument('config', help=about)
-    parser.add_argument(
-        '--scale',
-        metavar='NAME',
-        help="small data and networks instead of the paper's: a name in configs/scales, or a file; with ldae train also "
-        "'auto', which chooses sizes for --data-root and --budget and writes such a file",
+    about = (
+        "small data and networks instead of the paper's: a name in configs/scales, or a file; with ldae train also "
+        "'auto', which chooses sizes for --data-root and --budget and writes such a file"
     )
+    parser.add_argument('--scale', metavar='NAME', help=about)
     add_cfg_options(parser, 'override settings of the config: a.b.c=1, a list as "a=[1,2]"')
     add_data_root(parser, 'config')
 
 
 def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
     """``--cfg-options``."""
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=_pair, metavar='KEY=VALUE', help=text)
 
+    def pair(word: str) -> str:
+        key, sign, _ = word.partition('=')
+        if not key.strip() or not sign:
+            raise argparse.ArgumentTypeError(f'{word!r} must read KEY=VALUE, without spaces around "="')
+        return word
 
-def _pair(text: str) -> str:
-    key, sign, _ = text.partition('=')
-    if not key.strip() or not sign:
-        raise argparse.ArgumentTypeError(f'{text!r} must read KEY=VALUE, without spaces around "="')
-    return text
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=pair, metavar='KEY=VALUE', help=text)
 
 
 def add_data_root(parser: argparse.ArgumentParser, whose: str) -> None:
@@ -113,11 +112,9 @@ def imported(name: str) -> str:
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
     """``--split``, ``--ann-file`` and ``--workers`` of what reads every image of a folder."""
-    splits = ['train', 'val', 'test']
     add = parser.add_argument
-    add('--split', choices=splits, default='train', help='which images of it (train)')
-    about = 'annotation file that lists the images, below the folder'
-    add('--ann-file', default='', metavar='FILE', help=about)
+    add('--split', choices=['train', 'val', 'test'], default='train', help='which images of it (train)')
+    add('--ann-file', default='', metavar='FILE', help='annotation file that lists the images, below the folder')
     cores = len(os.sched_getaffinity(0))
     add('--workers', type=int, default=cores, metavar='N', help='processes (one a core)')
 
@@ -155,18 +152,12 @@ def add_study_options(parser: argparse.ArgumentParser, seeds: Sequence[int], fol
     add('--force', action='store_true', help='run finished rows again, from the start')
     add('--quick', action='store_true', help='a few hundred images and 2 epochs, to see it run')
     scoring = add_protocol_options(parser, 'k', 'lrs', 'weight_decays', 'epochs', prefix='probe-')
-    scoring.add_argument(
-        '--timesteps',
-        type=int,
-        nargs='+',
-        metavar='T',
-        help="of l-DAE's features: the best on held-out training images is taken, row by row",
-    )
-    scoring.add_argument('--blocks', type=int, nargs='+', default=[-1], metavar='N', help='likewise (-1, the last)')
+    add = scoring.add_argument
+    about = "of l-DAE's features: the best on held-out training images is taken, row by row"
+    add('--timesteps', type=int, nargs='+', metavar='T', help=about)
+    add('--blocks', type=int, nargs='+', default=[-1], metavar='N', help='likewise (-1, the last)')
     for split in ('train', 'test'):
-        scoring.add_argument(
-            f'--max-{split}-images', type=int, metavar='N', help='at most so many, sampled by class (all)'
-        )
+        add(f'--max-{split}-images', type=int, metavar='N', help='at most so many, sampled by class (all)')
 
 
 def study_options(args: argparse.Namespace, tool: str, argv: Sequence[str] | None) -> dict[str, Any]:
@@ -176,9 +167,8 @@ def study_options(args: argparse.Namespace, tool: str, argv: Sequence[str] | Non
     protocol = protocol_of(args, 'k', 'lrs', 'weight_decays', 'epochs', prefix='probe-')
     limits = dict(train_images=args.max_train_images, test_images=args.max_test_images)
     kept = ('seeds', 'jobs', 'work_dir', 'data_root', 'cfg_options', 'force', 'quick', 'timesteps', 'scale')
-    kept += ('device', 'precision')
     return dict(
-        {name: getattr(args, name) for name in kept},
+        {name: getattr(args, name) for name in (*kept, 'device', 'precision')},
         scoring=Scoring(protocol, tuple(args.blocks), **limits),
         command=shown_command(sys.argv[1:] if argv is None else argv, tool),
     )
@@ -216,9 +206,8 @@ def sigterm_interrupts() -> Iterator[None]:
 
 def add_protocol_options(parser: argparse.ArgumentParser, *names: str, prefix: str = '') -> Any:
     """``--epochs`` and others that override the scoring protocol: the group, for more of them."""
-    group = parser.add_argument_group(
-        'scoring', 'What is given differs from the protocol, and is written beside the results.'
-    )
+    about = 'What is given differs from the protocol, and is written beside the results.'
+    group = parser.add_argument_group('scoring', about)
     for name in names:
         kind, text = PROTOCOL_OPTIONS[name]
         many = dict(nargs='+') if name in ('lrs', 'weight_decays') else {}

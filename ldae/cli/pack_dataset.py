@@ -30,19 +30,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--out', required=True, metavar='DIR', help='folder of the shards; gets DIR/SPLIT')
     add_folder_options(parser)
     add('--no-label', action='store_true', help='images at any depth, labels are not read')
-    add(
-        '--crop',
-        choices=['center', 'none'],
-        default='center',
-        help='center: squares, as under centre crop; none: whole images, for random crops (center)',
-    )
+    about = 'center: squares, as under centre crop; none: whole images, for random crops (center)'
+    add('--crop', choices=['center', 'none'], default='center', help=about)
     add('--edge', type=int, default=256, metavar='N', help='short edge after resizing (256)')
     add('--size', type=int, metavar='N', help='of the centre crop (as --edge)')
-    add(
-        '--format',
-        choices=['uint8', 'jpeg'],
-        help='uint8: no decoding, about 8 times the room (uint8; jpeg with --crop none)',
-    )
+    about = 'uint8: no decoding, about 8 times the room (uint8; jpeg with --crop none)'
+    add('--format', choices=['uint8', 'jpeg'], help=about)
     add('--quality', type=int, default=95, metavar='N', help='of JPEGs (95)')
     add('--shard-size', type=int, default=4096, metavar='N', help='images a shard (4096)')
     add('--max-bad', type=float, metavar='X', help='share that may be unreadable (train: 0.01, else 0)')

@@ -4,25 +4,14 @@
 import argparse
 from collections.abc import Sequence
 
-from .options import (
-    add_cfg_options,
-    add_compute_options,
-    add_ema,
-    add_import,
-    add_launcher_options,
-    add_protocol_options,
-    check_arguments,
-    export_local_rank,
-    make_parser,
-    protocol_of,
-)
+from . import options as shared
 
 SCORING = ('temperature', 'lrs', 'weight_decays', 'epochs', 'solver')
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of ``ldae probe``."""
-    parser = make_parser(
+    parser = shared.make_parser(
         'probe',
         'Score an encoder by k-NN and linear layers, after several blocks, at several time steps, on clean and noisy input.\n'
         'One pass over the images gives all features, which are kept on disk; all linear layers are trained together.',
@@ -30,13 +19,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add('checkpoint', nargs='?', help='of l-DAE, MAE or a classifier; without one, untrained weights')
-    _add_model_options(parser)
-    _add_feature_options(parser)
+    about = 'a config, a name of ldae.list_models(), timm::NAME or mmpretrain::NAME (the config in the checkpoint)'
+    add('--config', '--model', metavar='MODEL', help=about)
+    add('--pretrained', action='store_true', help='download the weights that timm or mmpretrain has')
+    add('--scale', metavar='NAME', help='bring the config to a scale, as tools/train.py does')
+    shared.add_cfg_options(parser, 'override settings of the config')
+    add('--data', metavar='CONFIG', help="config whose images are used (the model's own)")
+    shared.add_data_root(parser, 'config')
+    for split in ('train', 'test'):
+        add(f'--max-{split}-images', type=int, metavar='N', help='at most so many, of each class in proportion (all)')
+    add('--blocks', nargs='+', default=['-1'], metavar='N', help="numbers, ranges as in 6-12, or 'all' (-1, the last)")
+    add('--timesteps', type=int, nargs='+', metavar='T', help="of an l-DAE (the encoder's own)")
+    kinds, about = ['clean', 'noisy'], 'noisy: noised to the time step'
+    add('--input', nargs='+', dest='inputs', choices=kinds, default=['clean'], help=about)
     add('--k', type=int, nargs='+', metavar='K', help='neighbours (10 20 100 200, as far as there are images)')
-    add_protocol_options(parser, *SCORING)
-    add_compute_options(parser, 'fp32')
-    add_import(parser)
-    add_ema(parser)
+    shared.add_protocol_options(parser, *SCORING)
+    shared.add_compute_options(parser, 'fp32')
+    shared.add_import(parser)
+    shared.add_ema(parser)
     add('--seed', type=int, default=0, help='of linear layers and untrained weights (0)')
     add('--memory', type=float, default=4.0, metavar='GIB', help='for the training of linear layers (4)')
     add('--work-dir', metavar='DIR', help='folder for table and pictures (work_dirs/probe/CHECKPOINT)')
@@ -44,39 +44,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--refresh', action='store_true', help='compute features anew: images have changed in place')
     add('--verify', action='store_true', help='compare features that are used again with their checksums')
     add('--force', action='store_true', help='replace a probe.json that exists')
-    add_launcher_options(parser)
+    shared.add_launcher_options(parser)
     return parser.parse_args(argv)
-
-
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        '--config',
-        '--model',
-        metavar='MODEL',
-        help='a config, a name of ldae.list_models(), timm::NAME or mmpretrain::NAME (the config in the checkpoint)',
-    )
-    add('--pretrained', action='store_true', help='download the weights that timm or mmpretrain has')
-    add('--scale', metavar='NAME', help='bring the config to a scale, as tools/train.py does')
-    add_cfg_options(parser, 'override settings of the config')
-    add('--data', metavar='CONFIG', help="config whose images are used (the model's own)")
-    add('--data-root', metavar='DIR', help="folder of the images, instead of the config's")
-    for split in ('train', 'test'):
-        add(f'--max-{split}-images', type=int, metavar='N', help='at most so many, of each class in proportion (all)')
-
-
-def _add_feature_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add('--blocks', nargs='+', default=['-1'], metavar='N', help="numbers, ranges as in 6-12, or 'all' (-1, the last)")
-    add('--timesteps', type=int, nargs='+', metavar='T', help="of an l-DAE (the encoder's own)")
-    add(
-        '--input',
-        nargs='+',
-        dest='inputs',
-        choices=['clean', 'noisy'],
-        default=['clean'],
-        help='noisy: noised to the time step',
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -89,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ldae.apis import probe
     from ldae.evaluation.probe_figures import report
 
-    check_arguments(args, probe)
+    shared.check_arguments(args, probe)
     options = {name: value for name, value in vars(args).items() if name in inspect.signature(probe).parameters}
-    options['protocol'] = protocol_of(args, *SCORING)
-    export_local_rank(args)
+    options['protocol'] = shared.protocol_of(args, *SCORING)
+    shared.export_local_rank(args)
     start_processes(args.launcher, args.device)
     scores = probe(**options)
     if is_main_process():

@@ -42,13 +42,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     pictures = None
     if args.show or args.show_dir:
         pictures = dict(show=args.show, wait_time=args.wait_time, out_dir=args.show_dir, interval=args.interval)
-    evaluate(
-        args.config,
-        args.checkpoint,
-        args.cfg_options,
-        args.scale,
-        out=args.out,
-        out_item=args.out_item or 'pred',
-        tta=args.tta,
-        **launch_options(args) | dict(pictures=pictures),
-    )
+    options = dict(out=args.out, out_item=args.out_item or 'pred', tta=args.tta, pictures=pictures)
+    evaluate(args.config, args.checkpoint, args.cfg_options, args.scale, **launch_options(args) | options)

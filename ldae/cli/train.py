@@ -21,44 +21,28 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add('--budget', metavar='TIME', help='time for training with --scale auto: 90s, 30m, 2h (30m)')
     add('--work-dir', metavar='DIR', help='folder for logs and checkpoints (work_dirs/CONFIG)')
-    add(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CHECKPOINT',
-        help='continue from a checkpoint, or the latest of a folder; without one named, from the latest in the work dir',
-    )
-    add(
-        '--new-schedule',
-        action='store_true',
-        help='with --resume: lr, optimizer options and schedules of the config, at the step where the checkpoint is',
-    )
+    about = 'continue from a checkpoint, or the latest of a folder; without one named, from the latest in the work dir'
+    add('--resume', nargs='?', const='auto', metavar='CHECKPOINT', help=about)
+    about = 'with --resume: lr, optimizer options and schedules of the config, at the step where the checkpoint is'
+    add('--new-schedule', action='store_true', help=about)
     add_compute_options(parser, amp=True)
-    add(
-        '--fast',
-        action='store_true',
-        help='compiled blocks, bf16 where the device has it, TF32, images resized by torch: docs/performance.md',
-    )
+    about = 'compiled blocks, bf16 where the device has it, TF32, images resized by torch: docs/performance.md'
+    add('--fast', action='store_true', help=about)
     add('--no-validate', action='store_true', help='do not evaluate during training')
-    recipe = parser.add_argument_group('recipe', 'Warm-up, schedule, checkpoints and what is read follow.')
-    recipe.add_argument('--epochs', type=int, metavar='N', help="length of the run (the config's)")
-    recipe.add_argument(
-        '--batch-size', type=int, metavar='N', help='images a process and step; lr goes with its square root'
-    )
-    recipe.add_argument('--lr', type=float, metavar='LR', help='as it is, whatever the batch')
-    recipe.add_argument('--img-size', type=int, metavar='N', help='height and width in pixels, of pre-training')
-    recipe.add_argument('--model', metavar='NAME', help='encoder: tiny, small, base, half-large or large')
+    add_recipe = parser.add_argument_group(
+        'recipe', 'Warm-up, schedule, checkpoints and what is read follow.'
+    ).add_argument
+    add_recipe('--epochs', type=int, metavar='N', help="length of the run (the config's)")
+    about = 'images a process and step; lr goes with its square root'
+    add_recipe('--batch-size', type=int, metavar='N', help=about)
+    add_recipe('--lr', type=float, metavar='LR', help='as it is, whatever the batch')
+    add_recipe('--img-size', type=int, metavar='N', help='height and width in pixels, of pre-training')
+    add_recipe('--model', metavar='NAME', help='encoder: tiny, small, base, half-large or large')
     batch = parser.add_mutually_exclusive_group()
-    batch.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale lr by processes x batch_size x accumulated batches over auto_scale_lr.base_batch_size',
-    )
-    batch.add_argument(
-        '--keep-batch',
-        action='store_true',
-        help='accumulate batches up to auto_scale_lr.base_batch_size instead of scaling lr',
-    )
+    about = 'scale lr by processes x batch_size x accumulated batches over auto_scale_lr.base_batch_size'
+    batch.add_argument('--auto-scale-lr', action='store_true', help=about)
+    about = 'accumulate batches up to auto_scale_lr.base_batch_size instead of scaling lr'
+    batch.add_argument('--keep-batch', action='store_true', help=about)
     add('--no-pin-memory', action='store_true', help='pin_memory=False in all data loaders')
     add('--no-persistent-workers', action='store_true', help='persistent_workers=False in all data loaders')
     add('--pictures', action='store_true', help='draw the loss, and denoised images, into WORK_DIR/pictures')

@@ -26,11 +26,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('data_root', help="the folder that a config's data_root names")
     add_folder_options(parser)
     add('--max-pixels', type=int, metavar='N', help='call larger images bad (as ldae.LoadImage)')
-    add(
-        '--strict',
-        action='store_true',
-        help='also list images of which parts are damaged, which training reads all the same',
-    )
+    about = 'also list images of which parts are damaged, which training reads all the same'
+    add('--strict', action='store_true', help=about)
     add('--format', choices=['text', 'json'], default='text', help='of the list (text)')
     add('--out', metavar='FILE', help='write the list there instead of printing it')
     add('--write-ann', metavar='FILE', help='write an annotation file of the images that can be read')
