@@ -2,6 +2,7 @@
 """CIFAR-10 in memory, from its binary or Python batches."""
 
 import io
+import math
 import pickle
 from pathlib import Path
 from typing import Annotated
@@ -44,9 +45,13 @@ def read_batch(path: Path) -> tuple[Tensor, Tensor]:
     Raises:
         ConfigError: If the file is damaged or of another kind.
     """
-    raw = path.read_bytes()
     try:
-        images, labels = _parse_binary(raw) if path.suffix == '.bin' else _parse_pickle(raw)
+        if path.suffix == '.bin':  # a record is the label, then the red, green and blue planes
+            records = np.frombuffer(path.read_bytes(), np.uint8).reshape(-1, 1 + math.prod(SHAPE))
+            images, labels = records[:, 1:], records[:, 0]
+        else:
+            batch = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding='bytes').load()
+            images, labels = np.asarray(batch[b'data']), np.asarray(batch[b'labels'])
         images, labels = torch.from_numpy(images.copy()), torch.from_numpy(labels.copy()).long()
         if not len(images) == len(labels) > 0 or labels.max() >= len(CLASSES) or images.dtype != torch.uint8:
             raise ValueError(f'{len(images)} images, {len(labels)} labels')
@@ -54,17 +59,6 @@ def read_batch(path: Path) -> tuple[Tensor, Tensor]:
     except Exception as error:  # a damaged pickle can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f'{path} is not a batch of CIFAR-10 ({reason}): fetch it again') from error
-
-
-def _parse_binary(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
-    # A record is the label, then the red, green and blue planes.
-    records = np.frombuffer(raw, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
-    return records[:, 1:], records[:, 0]
-
-
-def _parse_pickle(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
-    batch = _ArrayUnpickler(io.BytesIO(raw), encoding='bytes').load()
-    return np.asarray(batch[b'data']), np.asarray(batch[b'labels'])
 
 
 @DATASETS.register_module()

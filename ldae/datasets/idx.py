@@ -20,17 +20,8 @@ from .in_memory import InMemoryDataset
 SUBSET_ROOT = Path(__file__).parent / 'fashion_mnist_subset'
 SPLIT_PREFIX = dict(train='train', test='t10k')
 FASHION_MNIST_CLASSES = (
-    'T-shirt/top',
-    'Trouser',
-    'Pullover',
-    'Dress',
-    'Coat',
-    'Sandal',
-    'Shirt',
-    'Sneaker',
-    'Bag',
-    'Ankle boot',
-)
+    'T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot',
+)  # fmt: skip
 DIGITS = tuple('0123456789')
 # The magic number's last byte is the number of dimensions, the one before it the element type (8: unsigned byte).
 MAGIC = dict(images=2051, labels=2049)
@@ -57,14 +48,10 @@ def read_idx(root: str | Path, split: str, kind: str) -> Tensor:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == '.gz' else path.read_bytes()
     except (EOFError, OSError, zlib.error) as error:
         raise ConfigError(f'{path} cannot be read ({error}): fetch it again') from error
-    return _parse_idx(path, raw, MAGIC[kind])
-
-
-def _parse_idx(path: Path, raw: bytes, magic: int) -> Tensor:
-    num_dims = magic % 256
+    num_dims = MAGIC[kind] % 256
     found, *shape = (int.from_bytes(raw[i : i + 4], 'big') for i in range(0, 4 + 4 * num_dims, 4))
-    if found != magic:
-        raise ConfigError(f'{path} is not the IDX file wanted here: magic number {found}, expected {magic}')
+    if found != MAGIC[kind]:
+        raise ConfigError(f'{path} is not the IDX file wanted here: magic number {found}, expected {MAGIC[kind]}')
     if len(raw) < 4 + 4 * num_dims:
         raise ConfigError(f'{path} is truncated: {len(raw)} bytes do not hold an IDX header; fetch it again')
     body = np.frombuffer(raw, np.uint8, offset=4 + 4 * num_dims)

@@ -193,7 +193,10 @@ class ImageFolder(ImageNet):
 
     def _parse_line(self, line: str, number: int) -> dict:
         name, _, label = line.rpartition(' ')
-        if '\0' in line or '..' in line and not self._is_inside(f'{self.img_prefix}/{name or line}'):
+        is_inside = is_remote(self.img_prefix) or os.path.abspath(f'{self.img_prefix}/{name or line}').startswith(
+            os.path.join(os.path.abspath(self.data_root), '')
+        )
+        if '\0' in line or '..' in line and not is_inside:
             raise ConfigError(f'{self.ann_file}, line {number}: {line[:99]!r} is not a file below {self.data_root}')
         labelled = bool(name) and bool(re.fullmatch('-?[0-9]{1,9}', label))
         if self.with_label and not labelled:
@@ -202,9 +205,6 @@ class ImageFolder(ImageNet):
             return dict(img_path=f'{self.img_prefix}/{line}')
         info = dict(img_path=f'{self.img_prefix}/{name}')
         return dict(info, gt_label=int(label)) if self.with_label else info
-
-    def _is_inside(self, path: str) -> bool:
-        return is_remote(path) or os.path.abspath(path).startswith(os.path.join(os.path.abspath(self.data_root), ''))
 
     def filter_data(self) -> list[dict]:
         """The list of images, of each class the part that is asked for; ``indices`` come later."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from mmpretrain.structures import DataSample
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -14,7 +13,7 @@ from torch.utils.data import Dataset
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, Range, Seed, checked
 from ldae.utils.rng import Draws
 
-from .low_shot import Fraction, part_of_each_class
+from .low_shot import Fraction, samples_of, subset
 
 LOG_RATIOS = (math.log(3 / 4), math.log(4 / 3))
 ATTEMPTS = 10
@@ -69,21 +68,10 @@ class InMemoryDataset(Dataset):
         fraction: Fraction | None = None,
         fraction_seed: Seed = 0,
     ) -> None:
-        keep = self._subset(indices, len(images))
-        images, labels = images[keep], labels[keep].long()
-        if fraction is not None:
-            keep = part_of_each_class(labels, fraction, fraction_seed, type(self).__name__)
-            images, labels = images[keep], labels[keep]
-        self.images, self.labels = F.pad(images, [pad] * 4), labels
+        keep = subset(len(images), labels, indices, fraction, fraction_seed, type(self).__name__)
+        keep = slice(None) if keep is None else keep
+        self.images, self.labels = F.pad(images[keep], [pad] * 4), labels[keep].long()
         self.with_label, self.crop_scale = with_label, crop_scale
-
-    def _subset(self, indices: int | Sequence[int] | None, count: int) -> slice | Tensor:
-        if indices is None or isinstance(indices, int):
-            return slice(indices)
-        keep = torch.as_tensor(list(indices), dtype=torch.long)
-        if keep.numel() and not -count <= keep.min() <= keep.max() < count:
-            raise ConfigError(f'{type(self).__name__}.indices must lie below {count}, the number of images')
-        return keep
 
     def __len__(self) -> int:
         return len(self.images)
@@ -99,12 +87,8 @@ class InMemoryDataset(Dataset):
             if isinstance(indices, Draws):
                 indices.seed_batch()
             inputs = resized_crop(inputs, random_boxes(len(inputs), *inputs.shape[2:], self.crop_scale))
-        return dict(inputs=inputs, data_samples=self._samples(keep) if self.with_label else None)
-
-    def _samples(self, keep: Tensor) -> list[DataSample]:
-        labels = self.labels[keep]
-        indices = keep.tolist()
-        return [DataSample(metainfo=dict(sample_idx=i)).set_gt_label(labels[n]) for n, i in enumerate(indices)]
+        samples = samples_of(keep.tolist(), self.labels[keep]) if self.with_label else None
+        return dict(inputs=inputs, data_samples=samples)
 
 
 def random_boxes(count: int, height: int, width: int, scale: Sequence[float]) -> Tensor:

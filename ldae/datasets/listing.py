@@ -79,7 +79,12 @@ def _list_local(listing: Listing, suffixes: tuple[str, ...], below: str, above: 
     folder = os.path.join(listing.root, below)
     here = os.stat(folder)
     above = *above, (here.st_dev, here.st_ino)
-    for entry in _entries(folder):
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except PermissionError as error:
+        raise ConfigError(f'{folder} may not be read: change its permissions, or move it away') from error
+    for entry in entries:
         path = below + entry.name
         if is_hidden(entry.name):
             listing.hidden += 1
@@ -100,14 +105,6 @@ def _list_local(listing: Listing, suffixes: tuple[str, ...], below: str, above: 
         else:
             is_link = entry.is_symlink() and not os.path.exists(entry.path)
             listing.not_files.append((entry.path, 'is a broken link' if is_link else 'is not a file'))
-
-
-def _entries(folder: str) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except PermissionError as error:
-        raise ConfigError(f'{folder} may not be read: change its permissions, or move it away') from error
 
 
 def _leads_to(kind: Callable[[], bool]) -> bool:

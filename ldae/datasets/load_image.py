@@ -64,12 +64,7 @@ SEQUENTIAL, FRAMES = (0xC0, 0xC1), set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  
 TIFF = (b'II*\0', b'MM\0*')
 EXIF = b'Exif\0\0'
 # JPEG decoders compute 1/n of an image's size directly.
-REDUCED = {
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    1: cv2.IMREAD_COLOR,
-}
+REDUCED = {n: getattr(cv2, f'IMREAD_REDUCED_COLOR_{n}') for n in (8, 4, 2)} | {1: cv2.IMREAD_COLOR}
 # Not the file's fault: too many open files, no memory.
 MACHINE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -173,8 +168,10 @@ def check_image(data: bytes, path: str, max_pixels: int = MAX_PIXELS) -> tuple[b
     size, scans = _frame(data, path) if is_jpeg else (None, 1)
     size = _size(data, path) if size is None else size
     _check_size(size, scans, path, max_pixels)
-    # Decoders make up what is missing, more or less of it by their version.
-    if is_jpeg and _is_cut_off(data):
+    # Decoders make up what is missing, more or less of it by their version. Scans escape 0xff, so the marker of the end stands
+    # in none; a thumbnail has one too, before the scan.
+    end = data.rfind(END_OF_IMAGE)
+    if is_jpeg and (end < 0 or data.find(START_OF_SCAN, end) >= 0):
         raise bad_image(path, 'is truncated')
     if size is None:
         raise bad_image(path, _unread(data))
@@ -279,12 +276,6 @@ def _check_size(size: tuple[int, int] | None, scans: int, path: str, max_pixels:
     # A scan of few pixels takes its time as well.
     if scans * (size[0] * size[1] + 10_000) > MAX_SCANS * max(max_pixels, MAX_PIXELS):
         raise bad_image(path, 'has too many parts, or scans for its size')
-
-
-def _is_cut_off(jpeg: bytes) -> bool:
-    # Scans escape 0xff, so the marker of the end stands in none; a thumbnail has one too, before the scan.
-    end = jpeg.rfind(END_OF_IMAGE)
-    return end < 0 or jpeg.find(START_OF_SCAN, end) >= 0
 
 
 def _checked_chunks(png: bytes, path: str) -> bytes:

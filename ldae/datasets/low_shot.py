@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
+from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from ldae.utils import Choice, ConfigError, Range
@@ -12,6 +13,48 @@ from ldae.utils import Choice, ConfigError, Range
 #: Options of data sets: which images, and the part of each class's.
 Split = Annotated[str, Choice('train', 'val', 'test')]
 Fraction = Annotated[float, Range(1e-6, 1)]
+Fraction = Annotated[float, Range(1e-6, 1)]
+
+
+def subset(
+    count: int,
+    labels: Tensor | None,
+    indices: int | Sequence[int] | None,
+    fraction: float | None,
+    seed: int,
+    where: str,
+) -> Tensor | None:
+    """Numbers of the images that a data set's options leave of ``count``; None for all.
+
+    Args:
+        labels: (count,), or None where there are none.
+        indices: Only the first so many images, or those named.
+        fraction, seed: Of those, as of :func:`part_of_each_class`; None takes all.
+        where: The data set, for messages.
+    """
+    if indices is None and fraction is None:
+        return None
+    keep = torch.arange(count)
+    if indices is not None and not isinstance(indices, int):
+        chosen = torch.as_tensor(list(indices), dtype=torch.long)
+        if chosen.numel() and not -count <= chosen.min() <= chosen.max() < count:
+            raise ConfigError(f'{where}.indices must lie below {count}, the number of images')
+        keep = keep[chosen]
+    elif indices is not None:
+        keep = keep[:indices]
+    if fraction is None:
+        return keep
+    if labels is None:
+        raise ConfigError(f'{where}.fraction is a part of each class: it needs with_label=True')
+    return keep[part_of_each_class(labels[keep], fraction, seed, where)]
+
+
+def samples_of(numbers: Sequence[int], labels: Tensor | None) -> list[DataSample]:
+    """Samples of images by their numbers, with labels (n,) or without."""
+    samples = [DataSample(metainfo=dict(sample_idx=number)) for number in numbers]
+    for sample, label in zip(samples, () if labels is None else labels, strict=labels is not None):
+        sample.set_gt_label(label)
+    return samples
 
 
 def part_of_each_class(labels: Tensor, fraction: float, seed: int, where: str) -> Tensor:

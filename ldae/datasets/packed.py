@@ -13,15 +13,13 @@ import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmengine.dataset import default_collate
-from mmpretrain.structures import DataSample
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from ldae.registry import DATASETS, TRANSFORMS
 from ldae.utils import Choice, ConfigError, PositiveInt, Seed, checked
 
 from .load_image import BadImageError, decode, reads_files
-from .low_shot import Fraction, Split, part_of_each_class
+from .low_shot import Fraction, Split, samples_of, subset
 from .resize import with_faster_steps
 from .store import LABELS, OFFSETS, Count, Kind, Shard, Store
 
@@ -148,25 +146,7 @@ class PackedImages(Dataset):
                 shard.checked(OFFSETS, 'iu', count + 1)
             shard.checked(IMAGES, 'u', *((None,) if self._is_jpeg else (count, 3, size, size)))
         self.labels = torch.from_numpy(store.whole(LABELS)).long() if with_label else None
-        self._keep = self._subset(indices, fraction, fraction_seed)
-
-    def _subset(self, indices: int | Sequence[int] | None, fraction: float | None, seed: int) -> Tensor | None:
-        """Numbers of the images that are kept, or None for all."""
-        if indices is None and fraction is None:
-            return None
-        keep = torch.arange(self._starts[-1])
-        if isinstance(indices, int):
-            keep = keep[:indices]
-        elif indices is not None:
-            chosen = torch.as_tensor(list(indices), dtype=torch.long)
-            if chosen.numel() and not -len(keep) <= chosen.min() <= chosen.max() < len(keep):
-                raise ConfigError(f'PackedImages.indices must lie below {len(keep)}, the number of images')
-            keep = keep[chosen]
-        if fraction is not None:
-            if self.labels is None:
-                raise ConfigError('PackedImages.fraction is a part of each class: it needs with_label=True')
-            keep = keep[part_of_each_class(self.labels[keep], fraction, seed, 'PackedImages')]
-        return keep
+        self._keep = subset(self._starts[-1], self.labels, indices, fraction, fraction_seed, 'PackedImages')
 
     def __len__(self) -> int:
         return self._starts[-1] if self._keep is None else len(self._keep)
@@ -216,14 +196,8 @@ class PackedImages(Dataset):
                 cv2.split(stored, list(planes))
             else:
                 planes[:] = stored
-        return dict(inputs=inputs, data_samples=self._samples(indices[:], numbers))
-
-    def _samples(self, indices: Sequence[int], numbers: Sequence[int]) -> list[DataSample]:
-        samples = [DataSample(metainfo=dict(sample_idx=i)) for i in indices]
-        if self.labels is not None:
-            for sample, label in zip(samples, self.labels[list(numbers)], strict=True):
-                sample.set_gt_label(label)
-        return samples
+        labels = None if self.labels is None else self.labels[numbers]
+        return dict(inputs=inputs, data_samples=samples_of(indices[:], labels))
 
     def _transformed(self, index: int) -> dict:
         number = self._numbers([index])[0]
