@@ -69,44 +69,36 @@ def compare(
         pixels: Score the pixels too, once: with the first seed.
         options: Of :class:`Study`; the others as of :func:`ldae.ablate`.
 
-    Returns:
-        Rows by name, as :func:`summarise_comparison` gives them.
-
-    Raises:
-        ConfigError: A config that can't be read, or checkpoints that don't fit the seeds.
+    Returns rows by name, as :func:`summarise_comparison` gives them; raises ConfigError for a config that can't be read, or
+    checkpoints that don't fit the seeds.
     """
     seeds, checkpoints = checked_seeds(seeds), dict(ldae=ldae_checkpoints, mae=mae_checkpoints)
     for name, files in checkpoints.items():
         check_one_a_seed(f'--{name}-checkpoints', files, seeds)
-    name = str(scale or 'the configs') + ('-quick' if quick else '')
-    study = Study(Path(work_dir), name, **options)
+    study = Study(Path(work_dir), str(scale or 'the configs') + ('-quick' if quick else ''), **options)
     hashes: dict[str, set[str]] = {}
 
     def load(config: str | Path | Config) -> Config:
         is_loaded = isinstance(config, Config)
-        cfg = deepcopy(config) if is_loaded else load_config(config, cfg_options, scale, data_root)
-        return study.in_precision(cfg)
+        return study.in_precision(deepcopy(config) if is_loaded else load_config(config, cfg_options, scale, data_root))
 
     defaults = (LDAE_CONFIG, MAE_CONFIG) if scale is None else AT_SCALE
     configs = choose_configs(ldae, mae, ldae_checkpoints, mae_checkpoints, load, data_root, cfg_options, defaults)
     names = {key: str(cfg.filename or (checkpoints[key] or ["as the l-DAE's"])[0]) for key, cfg in configs.items()}
+    if timesteps:
+        configs['ldae'].timesteps = list(timesteps)
 
     def make_jobs() -> list[Job]:
-        if timesteps:
-            configs['ldae'].timesteps = list(timesteps)
-        place = (study.root, checkpoints, quick, scoring, pixels, study.watched, load)
-        planned = plan_comparison(configs, seeds, *place)
-        for member in (member for job in planned for member in job.members):
+        jobs = plan_comparison(configs, seeds, study.root, checkpoints, quick, scoring, pixels, study.watched, load)
+        for member in (member for job in jobs for member in job.members):
             hashes.setdefault(member.row, set()).add(member.config)
-        return planned
+        return jobs
 
     def report() -> dict[str, dict]:
-        entries = [entry for entry in study.entries() if entry['seed'] in seeds]
-        rows = summarise_comparison(entries, hashes)
+        rows = summarise_comparison([entry for entry in study.entries() if entry['seed'] in seeds], hashes)
         if rows:
-            written = write_comparison(study.root, rows, command, names)
-            print(f'\n{comparison_table(rows)}\n')
-            print(f'Wrote {", ".join(path.name for path in written)} to {study.root}', flush=True)
+            written = ', '.join(path.name for path in write_comparison(study.root, rows, command, names))
+            print(f'\n{comparison_table(rows)}\n\nWrote {written} to {study.root}', flush=True)
         return rows
 
     return study.run(make_jobs, report)
@@ -155,21 +147,12 @@ def plan_comparison(
     watched: bool = False,
     load: Callable[[Path], Config] = load_config,
 ) -> list[Job]:
-    """One job a pre-training and seed; all of the first seed before the second.
-
-    Args:
-        configs: Of ``'ldae'`` and ``'mae'``.
-        checkpoints: Trained by these configs before, one a seed; what has none is trained.
-        quick, scoring, watched, load: As of :func:`ldae.ablation.jobs.plan`.
-        pixels: Score the pixels too.
-    """
+    """One job a pre-training (``'ldae'`` and ``'mae'``) and seed, all of the first seed before the second; options as of
+    :func:`compare` and :func:`ldae.ablation.jobs.plan`."""
     pretrainings = []
     for name, cfg in configs.items():
-        rows = [
-            (row, encoder)
-            for row, (source, encoder, _) in ENTRIES.items()
-            if source == name and (pixels or encoder != 'pixels')
-        ]
+        rows = [(row, what) for row, (source, what, _) in ENTRIES.items() if source == name]
+        rows = [pair for pair in rows if pixels or pair[1] != 'pixels']
         pretrainings.append(Pretraining(name, cfg, rows, (checkpoints or {}).get(name)))
     return plan(pretrainings, seeds, root, load, quick, scoring, watched)
 
@@ -206,18 +189,14 @@ def summarise_comparison(entries: Sequence[dict], configs: Mapping[str, set[str]
 def write_comparison(folder: Path, rows: Mapping[str, dict], command: str, configs: Mapping[str, str]) -> list[Path]:
     """``comparison.json``, ``comparison.md`` and ``comparison.png``."""
     files = [folder / f'comparison.{suffix}' for suffix in ('json', 'md', 'png')]
-    atomic_write_text(files[0], json.dumps(comparison_json(rows, command, configs), indent=2) + '\n')
-    atomic_write_text(files[1], comparison_page(rows, command))
-    figure = accuracy_by_encoder({row['label']: (row['knn'], row['linear']) for row in rows.values()})
-    return [*files[:2], save_figure(figure, files[2])]
-
-
-def comparison_json(rows: Mapping[str, dict], command: str, configs: Mapping[str, str]) -> dict:
-    """All figures, and what made them."""
     entries = _all_entries(rows)
     made = {key: entries[0][key] for key in ('protocol', 'versions', 'device', 'commit')}
     encoders = {name: _row_as_json(row) for name, row in rows.items()}
-    return dict(command=command, configs=dict(configs), **made, encoders=encoders)
+    content = dict(command=command, configs=dict(configs), **made, encoders=encoders)
+    atomic_write_text(files[0], json.dumps(content, indent=2) + '\n')
+    atomic_write_text(files[1], comparison_page(rows, command))
+    figure = accuracy_by_encoder({row['label']: (row['knn'], row['linear']) for row in rows.values()})
+    return [*files[:2], save_figure(figure, files[2])]
 
 
 def _row_as_json(row: dict) -> dict:
@@ -238,17 +217,9 @@ def _all_entries(rows: Mapping[str, dict]) -> list[dict]:
 
 def comparison_page(rows: Mapping[str, dict], command: str) -> str:
     """The table as a page."""
-    lines = [
-        '# l-DAE and MAE, compared',
-        '',
-        made_with(_all_entries(rows), command),
-        '',
-        'Top-1 accuracy in percent on test images, of frozen, average-pooled features; mean ± standard deviation over '
-        'seeds.',
-        '',
-        markdown_table(_table(rows)),
-    ]
-    return '\n'.join(lines) + '\n'
+    what = 'Top-1 accuracy in percent on test images, of frozen, average-pooled features; mean ± standard deviation over seeds.'
+    made = made_with(_all_entries(rows), command)
+    return '\n\n'.join(['# l-DAE and MAE, compared', made, what, markdown_table(_table(rows))]) + '\n'
 
 
 def comparison_table(rows: Mapping[str, dict]) -> str:

@@ -22,8 +22,6 @@ from .report import METRICS
 
 #: Keys in results.json, and the rows of the comparison that they hold.
 ROWS = dict(pixels='pixels', pca='latents', untrained='ldae_untrained', ldae='ldae', mae='mae')
-#: Not part of what results.json has under ``encoders``.
-EXTRA_ROWS = dict(mae_untrained='mae_untrained')
 
 
 def demo(
@@ -61,17 +59,8 @@ def demo(
             set_epochs(cfg, epochs)
     # The networks are so small that a second thread saves a third of the time on an idle machine, and takes ten
     # times as long on a busy one, where threads wait for each other at every layer.
-    outcome = compare(
-        **configs,
-        seeds=[seed],
-        work_dir=work_dir,
-        quick=few if quick else False,
-        watched=True,
-        num_threads=1,
-        device=device,
-        precision=precision,
-        command='tools/demo.py',
-    )
+    options = dict(watched=True, num_threads=1, device=device, precision=precision, command='tools/demo.py')
+    outcome = compare(**configs, seeds=[seed], work_dir=work_dir, quick=few if quick else False, **options)
     if outcome.failures:
         name, reason, _ = outcome.failures[0]
         raise ConfigError(f'{name}: {reason}')
@@ -111,15 +100,12 @@ def draw(folder: Path, work_dir: Path, device: str = 'auto') -> None:
 def make_results(rows: dict[str, dict], seed: int) -> dict:
     """The content of ``results.json``, from the rows of the comparison."""
     entries = {name: row['entries'][seed] for name, row in rows.items()}
-    encoders, extra = (
-        {key: {metric: entries[name][metric] for metric in METRICS} for key, name in names.items()}
-        for names in (ROWS, EXTRA_ROWS)
-    )
+    scores = {name: {metric: entry[metric] for metric in METRICS} for name, entry in entries.items()}
     ldae = entries['ldae']
     spent = {f'train_{name}': entries[name]['seconds']['train'] for name in ('ldae', 'mae')}
     return dict(
-        encoders=encoders,
-        extra=extra,
+        encoders={key: scores[name] for key, name in ROWS.items()},
+        extra=dict(mae_untrained=scores['mae_untrained']),
         epochs=ldae['epochs'],
         seed=seed,
         timestep=ldae['timestep'],

@@ -7,17 +7,9 @@ import json
 from mmengine.config import Config
 
 TRAINING_KEYS = (
-    'model',
-    'data_preprocessor',
-    'train_dataloader',
-    'optim_wrapper',
-    'param_scheduler',
-    'train_cfg',
-    'auto_scale_lr',
-    'custom_hooks',
-    'randomness',
-    'load_from',
-)
+    'model', 'data_preprocessor', 'train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'auto_scale_lr',
+    'custom_hooks', 'randomness', 'load_from',
+)  # fmt: skip
 # How data are fetched and when a run is looked at; and the seed, which stands beside the hash.
 IRRELEVANT = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'val_interval', 'val_begin', 'seed')
 

@@ -127,33 +127,23 @@ def table_page(summaries: Sequence[Summary], scale: str, command: str, missing: 
     entries = [entry for summary in summaries for entry in summary.entries]
     parts = [
         f'# The deconstruction at scale `{scale}`',
-        '',
         made_with(entries, command),
-        '',
         'Ours: top-1 accuracy in percent on the small data of this scale, mean ± standard deviation over seeds, of '
         'frozen, average-pooled features of test images, at a time step t that was chosen on held-out training images '
         "where the scale leaves it open. The paper's: linear probe on ImageNet, one run each, quoted from its tables. The "
         'two can be compared in order and sign only.',
-        '',
         *_sampled_by(entries),
         *_central_pair(summaries),
     ]
     missing = missing or {}
     for table, group in groupby(summaries, key=lambda summary: summary.row.table):
         group = list(group)
-        lacking = [_cells_of_missing(row, why, group) for row, why in missing.items() if row.table == table]
-        title = f'{table}: {TABLES[table]}' if table in TABLES else table
-        parts += [
-            f'## {title}',
-            '',
-            markdown_table([_header(group), *lacking, *(_cells(summary, group) for summary in group)], left=2),
-            '',
-            *_order(group),
-            '',
-        ]
+        title = f'## {table}: {TABLES[table]}' if table in TABLES else f'## {table}'
+        cells = [_header(group), *lacking, *(_cells(summary, group) for summary in group)]
+        parts += [title, markdown_table(cells, left=2), *_order(group)]
     tables = {summary.row.table for summary in summaries}
     parts += [f'`{row.name}`: {why}' for row, why in missing.items() if row.table not in tables]
-    return '\n'.join(parts).rstrip() + '\n'
+    return '\n\n'.join(parts) + '\n'
 
 
 def row_table(summaries: Sequence[Summary]) -> str:
@@ -219,8 +209,7 @@ def _sampled_by(entries: Sequence[dict]) -> list[str]:
         return []
     return [
         f'Samples: {"; ".join(sorted(ways))}. The distance depends on the number of images and on the network that compares them, '
-        "and is no FID unless it is called so: the paper's FID-50K stands beside it for its order.",
-        '',
+        "and is no FID unless it is called so: the paper's FID-50K stands beside it for its order."
     ]
 
 
@@ -232,8 +221,7 @@ def _central_pair(summaries: Sequence[Summary]) -> list[str]:
     ours, other = (found[name] for name in CENTRAL_PAIR)
     return [
         f'**Latents instead of pixels**: `{ours.row.name}` {ours.linear} and `{other.row.name}` {other.linear} (linear): '
-        f'{_verdict(ours, other)}. The paper: {ours.row.paper_linear} and {other.row.paper_linear}.',
-        '',
+        f'{_verdict(ours, other)}. The paper: {ours.row.paper_linear} and {other.row.paper_linear}.'
     ]
 
 
@@ -245,7 +233,7 @@ def _verdict(better: Summary, worse: Summary) -> str:
 
 
 def _order(group: Sequence[Summary]) -> list[str]:
-    """Where our order is the paper's, and where not; only rows with a spread are judged."""
+    """Where our order is the paper's, and where not, as paragraphs; only rows with a spread are judged."""
     known = [summary for summary in group if summary.row.paper_linear is not None]
     known.sort(key=lambda summary: -summary.row.paper_linear)
     pairs = [(a, b) for a, b in combinations(known, 2) if a.row.paper_linear > b.row.paper_linear]
@@ -260,13 +248,13 @@ def _order(group: Sequence[Summary]) -> list[str]:
     if counts[NOT_JUDGED]:
         lines[0] += f' {counts[NOT_JUDGED]} pairs with a row of one seed are not judged.'
     if counts[REVERSED]:
-        lines += ['', 'Reversed here:', '']
-        lines += [
+        reversed_here = [
             f'* `{b.row.name}` ({b.linear}) above `{a.row.name}` ({a.linear}); the paper: '
             f'{b.row.paper_linear:.1f} below {a.row.paper_linear:.1f}'
             for a, b in pairs
             if beats(b, a)
         ]
+        lines += ['Reversed here:', '\n'.join(reversed_here)]
     return lines
 
 

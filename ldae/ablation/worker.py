@@ -20,11 +20,9 @@ from torch.utils.data import DataLoader
 from ldae.apis import get_model
 from ldae.config.packed import use_packed_data
 from ldae.evaluation import block_features, extract_features
-from ldae.evaluation.knn import check_classes
-from ldae.evaluation.probe_data import labelled_dataloader, labels_of_dataset, probe_dataloaders
+from ldae.evaluation.probe_data import labelled_dataloaders
 from ldae.evaluation.protocol import Protocol, choose, score_sets
 from ldae.launch import LaunchOptions, build_runner, prepare
-from ldae.registry import DATASETS
 from ldae.utils import ConfigError, check_range
 from ldae.utils.device import use_device
 from ldae.utils.error_lines import one_line, run_explained
@@ -151,20 +149,8 @@ def labelled_images(cfg: Config, scoring: dict) -> list[DataLoader]:
     """
     use_packed_data(cfg)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    limits, loaders = (scoring['train_images'], scoring['test_images']), []
-    for loader_cfg, limit in zip(probe_dataloaders(cfg), limits, strict=True):
-        dataset = DATASETS.build(loader_cfg['dataset'])
-        labels = labels_of_dataset(dataset)
-        if limit is not None and labels is not None:
-            limit = max(limit, scoring['per_class'] * len(labels.unique()))
-        loaders.append(labelled_dataloader(dict(loader_cfg, dataset=dataset), limit))
-    labels = [labels_of_dataset(loader.dataset) for loader in loaders]
-    if all(part is not None for part in labels):
-        check_classes(*labels)
-    count, k = len(loaders[0].dataset), scoring['protocol']['k']
-    if k > count:
-        raise ConfigError(f'k={k}: there are only {count} training images: lower --probe-k')
-    return loaders
+    limits = scoring['train_images'], scoring['test_images']
+    return labelled_dataloaders(cfg, limits, scoring['protocol']['k'], '--probe-k', scoring['per_class'])
 
 
 def extract(model: nn.Module, loader: DataLoader, encode: Encode) -> tuple[Tensor, Tensor]:
@@ -184,18 +170,11 @@ def encode_candidates(model: nn.Module, images: Tensor, encoder: nn.Module, cand
     return torch.cat(parts, dim=1)
 
 
-def encode_latents(model: nn.Module, images: Tensor) -> Tensor:
-    """The tokenizer's latents, averaged over tokens."""
-    return model.tokenizer.encode(images).mean(dim=1)
-
-
-def encode_pixels(model: nn.Module, images: Tensor) -> Tensor:
-    """The images themselves."""
-    return images.flatten(1)
-
-
-#: What is scored beside the trained encoder and its untrained twin.
-REFERENCES = dict(latents=encode_latents, pixels=encode_pixels)
+#: What is scored beside the trained encoder and its untrained twin: latents averaged over tokens, and the images themselves.
+REFERENCES = dict(
+    latents=lambda model, images: model.tokenizer.encode(images).mean(dim=1),
+    pixels=lambda model, images: images.flatten(1),
+)
 
 
 def untrained_twin(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> nn.Module:

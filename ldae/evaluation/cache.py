@@ -20,18 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 from tqdm import tqdm
 
-from ldae.datasets.store import (
-    LABELS,
-    ArrayFile,
-    Count,
-    Kind,
-    Store,
-    check_files,
-    new_shard,
-    new_store,
-    read_manifest,
-    take,
-)
+from ldae.datasets import store
 from ldae.utils import ConfigError
 from ldae.utils.collective import failing_together, from_main_process
 from ldae.utils.models import hash_tensors, unwrapped
@@ -42,12 +31,12 @@ from .features import features_of_settings, labels_of, num_blocks, resolve_block
 
 #: A part of each cache's name, raised when those written before can't be used any more.
 FORMAT = 2
-FEATURES = Kind(
+FEATURES = store.Kind(
     'features',
     '`ldae probe`',
     'manifest.json',
     'delete {folder}, and they are computed anew',
-    dict(num_images=Count, depth=int, blocks=list[int], timesteps=list[int | None], noisy=list[bool]),
+    dict(num_images=store.Count, depth=int, blocks=list[int], timesteps=list[int | None], noisy=list[bool]),
 )
 #: Options that modules note down as they are used: they change no feature.
 NOTED_OPTIONS = ('_is_init', '_known_fitted', '_non_blocking')
@@ -94,7 +83,7 @@ class CachedFeatures:
                 return torch.from_numpy(np.array(self._shards[0][rows]))
             rows = torch.arange(len(self))[rows]
         places, numbers = np.divmod(rows.cpu().numpy(), len(self._shards))
-        return torch.from_numpy(take(self._shards, numbers, places))
+        return torch.from_numpy(store.take(self._shards, numbers, places))
 
 
 class FeatureCache(Mapping):
@@ -115,16 +104,17 @@ class FeatureCache(Mapping):
 
     def __init__(self, folder: str | os.PathLike, settings: Sequence[FeatureSetting] | None = None) -> None:
         self.folder = Path(folder)
-        store = Store(self.folder, FEATURES)
-        check_value(f'{self.folder / FEATURES.manifest}: seconds', store.manifest.get('seconds'), float)
-        self._layout, self._shards = store.settings, store.shards
-        self.seconds: float = store.manifest['seconds']
+        found = store.Store(self.folder, FEATURES)
+        check_value(f'{self.folder / FEATURES.manifest}: seconds', found.manifest.get('seconds'), float)
+        self._layout, self._shards = found.settings, found.shards
+        self.seconds: float = found.manifest['seconds']
         self.num_images: int = self._layout['num_images']
         self._variants = list(product(self._layout['timesteps'], self._layout['noisy']))
         self.settings = list(settings or settings_of(self._layout))
         world = len(self._shards)
         self._counts = [len(range(self.num_images)[rank::world]) for rank in range(world)]
-        labels = [shard.checked(LABELS, 'iu', count) for shard, count in zip(self._shards, self._counts, strict=True)]
+        shards = zip(self._shards, self._counts, strict=True)
+        labels = [shard.checked(store.LABELS, 'iu', count) for shard, count in shards]
         self.labels = torch.empty(self.num_images, dtype=torch.int64)
         for rank, part in enumerate(labels):
             self.labels[rank::world] = torch.from_numpy(np.array(part))
@@ -212,13 +202,13 @@ def cache_features(
         layout = dict(blocks=numbers, timesteps=list(timesteps), noisy=list(noisy), depth=num_blocks(model))
         layout['num_images'], start = len(dataloader.dataset), time.perf_counter()
         found = Path(folder) / f'{base}-{hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:8]}'
-        with new_store(found, FEATURES, layout, get_world_size(), replace=True) as (unfinished, entries):
+        with store.new_store(found, FEATURES, layout, get_world_size(), replace=True) as (unfinished, entries):
             _write_shard(model, dataloader, data_preprocessor, unfinished, layout, desc)
             entries['seconds'] = time.perf_counter() - start
     elif verify:
         with failing_together():
             if is_main_process():
-                check_files(found, FEATURES)
+                store.check_files(found, FEATURES)
     return FeatureCache(found, wanted)
 
 
@@ -255,7 +245,7 @@ def find_cache(folder: str | os.PathLike, key: str, wanted: Sequence[FeatureSett
     """A finished cache below ``folder`` that has all that is wanted."""
     for path in sorted(Path(folder).glob(f'{key}-*')):
         with suppress(ConfigError):
-            if set(wanted) <= set(settings_of(read_manifest(path, FEATURES)['settings'])):
+            if set(wanted) <= set(settings_of(store.read_manifest(path, FEATURES)['settings'])):
                 return path
     return None
 
@@ -296,28 +286,27 @@ def _write_shard(
     device = next((param.device for param in model.parameters()), torch.device('cpu'))
     files, labels, filled = {}, np.empty(len(numbers), np.int64), 0
     bar = tqdm(dataloader, desc, unit='batch', leave=False, disable=None if is_main_process() else True)
-    with new_shard(folder, rank) as (shard, _), ExitStack() as opened:
+    with store.new_shard(folder, rank) as (shard, _), ExitStack() as opened:
         for batch in bar:
             batch = batch if data_preprocessor is None else data_preprocessor(batch)
             # The sampler's last images may be repeated ones.
             index = numbers[filled : filled + len(batch['inputs'])]
             images = batch['inputs'][: len(index)].to(device)
             labels[filled : filled + len(index)] = labels_of(batch)[: len(index)]
-            variants = features_of_settings(
-                model, images, layout['blocks'], layout['timesteps'], layout['noisy'], index
-            )
+            settings = (layout[key] for key in ('blocks', 'timesteps', 'noisy'))
+            variants = features_of_settings(model, images, *settings, index)
             for variant, rows_of_blocks in enumerate(variants) if len(index) else ():
                 for block, rows in zip(layout['blocks'], rows_of_blocks, strict=True):
                     if block not in files:
                         shape = (num_variants, len(numbers), rows.shape[1])
-                        file = ArrayFile(shard / file_of(block), shape, '<f2')
+                        file = store.ArrayFile(shard / file_of(block), shape, '<f2')
                         files[block] = opened.enter_context(closing(file))
                     place = (variant * len(numbers) + filled) * rows.shape[1]
                     files[block].write(_to_half(rows, block).contiguous().numpy(), place)
             filled += len(index)
         if filled < len(numbers):
             raise ConfigError(f'features: the data loader gave {filled} of {len(numbers)} images: set drop_last=False')
-        np.save(shard / LABELS, labels)
+        np.save(shard / store.LABELS, labels)
 
 
 def _to_half(rows: Tensor, block: int) -> Tensor:

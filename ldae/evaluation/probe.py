@@ -20,14 +20,7 @@ from ldae.utils.device import autocast
 from .cache import FeatureCache, FeatureSetting, cache_features
 from .features import num_blocks, resolve_blocks, resolve_inputs
 from .knn import check_classes
-from .probe_data import (
-    check_class_names,
-    data_description,
-    labelled_dataloader,
-    labels_of_dataset,
-    preprocessor_of,
-    probe_dataloaders,
-)
+from .probe_data import data_description, labelled_dataloaders, labels_of_dataset, preprocessor_of
 from .protocol import PROTOCOL, Protocol, Score, choose, score_sets
 
 RANGE = re.compile(r'(\d+)-(\d+)')
@@ -128,7 +121,10 @@ def probe_encoder(
     timesteps = None if timesteps is None else sorted(set(timesteps))
     noisy = list(dict.fromkeys(noisy))
     resolve_inputs(model, timesteps, noisy)
-    loaders = _dataloaders(data, limits, max(k or [1]))
+    loaders = labelled_dataloaders(data, limits, max(k or [1]))
+    labels = [labels_of_dataset(loader.dataset) for loader in loaders]
+    if all(one is not None for one in labels):
+        _check_classes(*labels, all_test_images=limits[1] is None)
     images = len(loaders[0].dataset)
     k = k or [number for number in NEIGHBOURS if number <= images] or [images]
     protocol = protocol if protocol.k in k else protocol.replace(k=k[0])
@@ -175,18 +171,6 @@ def parse_blocks(words: Sequence[str | int], depth: int) -> list[int]:
             raise ConfigError(f"blocks {word}: give numbers, ranges from small to large as in 6-12, or 'all'")
     resolved = [resolve_blocks(depth, [number])[0] for number in numbers]
     return sorted(set(resolved))
-
-
-def _dataloaders(data: Config, limits: Sequence[int | None], max_k: int) -> list[DataLoader]:
-    """Of training and test images; what can be known to be wrong with them is found now, before the pass."""
-    train, test = (labelled_dataloader(cfg, limit) for cfg, limit in zip(probe_dataloaders(data), limits, strict=True))
-    check_class_names(train, test)
-    if max_k > len(train.dataset):
-        raise ConfigError(f'k={max_k}: there are only {len(train.dataset)} training images: lower k')
-    labels = [labels_of_dataset(loader.dataset) for loader in (train, test)]
-    if all(one is not None for one in labels):
-        _check_classes(*labels, all_test_images=limits[1] is None)
-    return [train, test]
 
 
 def _check_classes(train_y: Tensor, test_y: Tensor, all_test_images: bool) -> None:

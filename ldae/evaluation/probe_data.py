@@ -3,6 +3,7 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -16,6 +17,8 @@ from ldae import compat
 from ldae.datasets.low_shot import some_of_each_class, spread_over_classes
 from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError
+
+from .knn import check_classes
 
 # What makes a training set smaller or its images random.
 NOT_PROBED = ('indices', 'crop_scale')
@@ -39,6 +42,35 @@ def probe_dataloaders(cfg: Config) -> tuple[dict, dict]:
     if 'pipeline' in test['dataset']:
         dataset['pipeline'] = test['dataset']['pipeline']
     return dict(test, dataset=dataset), test
+
+
+def labelled_dataloaders(
+    cfg: Config, limits: Sequence[int | None], k: int, option: str = 'k', per_class: int = 0
+) -> list[DataLoader]:
+    """Training and test images to score on, whole and in order.
+
+    Args:
+        limits: At most so many of each, chosen by class; None for all.
+        k: How many neighbours there must be, for what ``option`` asks.
+        per_class: So many of each class whatever the limits.
+
+    Raises:
+        ConfigError: There are none, fewer than neighbours, or a class is missing: known before an image is read.
+    """
+    loaders = []
+    for loader, limit in zip(probe_dataloaders(cfg), limits, strict=True):
+        dataset = DATASETS.build(loader['dataset'])
+        labels = labels_of_dataset(dataset)
+        if limit is not None and labels is not None:
+            limit = max(limit, per_class * len(labels.unique()))
+        loaders.append(labelled_dataloader(dict(loader, dataset=dataset), limit))
+    check_class_names(*loaders)
+    if k > (count := len(loaders[0].dataset)):
+        raise ConfigError(f'k={k}: there are only {count} training images: lower {option}')
+    labels = [labels_of_dataset(loader.dataset) for loader in loaders]
+    if all(part is not None for part in labels):
+        check_classes(*labels)
+    return loaders
 
 
 def labelled_dataloader(cfg: dict, limit: int | None) -> DataLoader:
@@ -137,7 +169,7 @@ def read_spread(loader: DataLoader, count: int) -> dict:
 
 def check_class_names(train: DataLoader, test: DataLoader) -> None:
     """Raise :class:`ConfigError` if both data sets name their classes, and not the same ones."""
-    names = [_all_images(loader).metainfo.get('classes') for loader in (train, test)]
+    names = [getattr(_all_images(loader), 'metainfo', {}).get('classes') for loader in (train, test)]
     differ = sorted(set(names[0]) ^ set(names[1])) if all(names) else []
     if differ:
         raise ConfigError(f'training and test images have different classes: {differ[:5]} is in one of them only')

@@ -57,20 +57,16 @@ def page(scores: ProbeScores, made_with: dict) -> str:
     data, versions, protocol = scores.data, made_with['versions'], scores.protocol
     weights = made_with['checkpoint'] or 'no checkpoint'
     knn = f'{"standardised, " if protocol.standardised_knn else ""}{protocol.metric}'
-    lines = [
+    parts = [
         f'# Probe of {made_with["model"]}',
-        '',
         f'{weights}; {data["train_images"]} training and {data["test_images"]} test images of {data["classes"]} classes, '
         f'as test images are prepared; {made_with["device"]}, torch {versions["torch"]}, ldae {versions["ldae"]}.',
-        '',
         f'Top-1 accuracy in percent of average-pooled features, by protocol {protocol}: k-NN ({knn}), and a linear layer '
         'whose learning rate and weight decay were chosen on held-out training images (its accuracy there: held out).',
-        '',
         markdown_table(table_rows(scores), left=0),
-        '',
         f'{choice_line(scores)}.',
     ]
-    return '\n'.join(lines) + '\n'
+    return '\n\n'.join(parts) + '\n'
 
 
 def write_probe(folder: Path, scores: ProbeScores, made_with: dict[str, Any]) -> list[Path]:

@@ -18,13 +18,7 @@ from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS
 from ldae.config.scale import find_scale, is_benchmark, read_scale, set_epochs, shipped_scales
 from ldae.evaluation import PROTOCOL, extract_features, pooled_features
-from ldae.evaluation.probe_data import (
-    check_class_names,
-    labelled_dataloader,
-    num_classes,
-    preprocessor_of,
-    probe_dataloaders,
-)
+from ldae.evaluation.probe_data import labelled_dataloaders, num_classes, preprocessor_of
 from ldae.evaluation.protocol import score_knn
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError, check_range
@@ -101,8 +95,7 @@ def _knn(cfg: Config, checkpoint: str, launch: LaunchOptions, force: bool) -> di
     path = _result_file(launch.work_dir or f'work_dirs/{Path(checkpoint).absolute().parent.name}_{KNN}', force)
     model, protocol = get_model(checkpoint=checkpoint, device=launch.device), PROTOCOL
     use_packed_data(cfg)
-    loaders = [labelled_dataloader(loader, None) for loader in probe_dataloaders(cfg)]
-    check_class_names(*loaders)
+    loaders = labelled_dataloaders(cfg, (None, None), 1)
     protocol = protocol.replace(k=min(protocol.k, len(loaders[0].dataset)))
     encode, prepared = partial(pooled_features, model), preprocessor_of(model, cfg)
     with autocast(launch.precision, next(model.parameters()).device):
