@@ -142,11 +142,8 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
 
 
 def labelled_images(cfg: Config, scoring: dict) -> list[DataLoader]:
-    """Training and test images to score on.
-
-    Raises:
-        ConfigError: There are none, fewer than neighbours, or a class is missing: known before an image is read.
-    """
+    """Training and test images to score on. Raises ConfigError if there are none, fewer than neighbours, or a class is
+    missing: known before an image is read."""
     use_packed_data(cfg)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     limits = scoring['train_images'], scoring['test_images']

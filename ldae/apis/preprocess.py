@@ -26,11 +26,8 @@ class Preprocess:
 
     That is the pipeline of ``test_dataloader`` (or ``val_dataloader``) in the model's config and its data preprocessor;
     for timm's models, what timm says of them. Where a config has no such pipeline (MAE's pre-training, images in
-    memory), the shorter edge is resized to the model's size, bicubic, and the centre is cropped.
-
-    Raises:
-        ConfigError: For a model that doesn't say what it takes.
-    """
+    memory), the shorter edge is resized to the model's size, bicubic, and the centre is cropped. Raises ConfigError for
+    a model that doesn't say what it takes."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = unwrapped(model)
@@ -50,11 +47,8 @@ class Preprocess:
         return self._steps(image)
 
     def batch(self, images: Sequence[Tensor]) -> Tensor:
-        """Transformed images -> what the model takes (B, C, H, W), on its device.
-
-        Raises:
-            ConfigError: The images differ in size, or have another number of channels than the model.
-        """
+        """Transformed images -> what the model takes (B, C, H, W), on its device. Raises ConfigError if the images
+        differ in size, or have another number of channels than the model."""
         shapes = {tuple(image.shape) for image in images}
         if len(shapes) > 1:
             raise ConfigError(

@@ -155,11 +155,8 @@ def crop_packed_images(cfg: Config) -> None:
 
 
 def set_classes(cfg: Config, classes: int) -> None:
-    """Let a classifier, what mixes its labels and its accuracy know of so many classes.
-
-    Raises:
-        ConfigError: There are fewer than two.
-    """
+    """Let a classifier, what mixes its labels and its accuracy know of so many classes. Raises ConfigError if there are
+    fewer than two."""
     if classes < 2:
         raise ConfigError(f'the labelled images have {classes} class: a benchmark needs two or more')
     cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = classes

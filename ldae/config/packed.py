@@ -16,10 +16,7 @@ from .reading import LOADERS
 
 def use_packed_data(cfg: Config) -> None:
     """Change a config whose data loaders read an ``ldae.ImageFolder`` where packed images lie, so that they read these.
-
-    Raises:
-        ConfigError: An option or collate function has no counterpart, or the pipeline asks for other images.
-    """
+    Raises ConfigError if an option or collate function has no counterpart, or the pipeline asks for other images."""
     for name in LOADERS:
         loader = cfg.get(name) or {}
         dataset = loader.get('dataset') or {}

@@ -26,11 +26,8 @@ def list_configs() -> list[str]:
 
 def find_config(filename: str | Path) -> Path:
     """The file of a path; of a path below :func:`configs_root`, be it ``'ldae::ldae/vit-b_pca.py'`` or
-    ``'configs/ldae/vit-b_pca.py'``; or of a name, or its last part, as :func:`list_configs` gives it.
-
-    Raises:
-        ConfigError: There is none, or there are several.
-    """
+    ``'configs/ldae/vit-b_pca.py'``; or of a name, or its last part, as :func:`list_configs` gives it. Raises
+    ConfigError if there is none, or there are several."""
     name, root = str(filename), configs_root()
     path = Path(name).expanduser()
     for place in (

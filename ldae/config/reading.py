@@ -15,11 +15,8 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def read_config(filename: str | Path) -> Config:
-    """The config of a path or ``ldae::`` name, as it stands in its file; pipelines that it inherits follow its image size.
-
-    Raises:
-        ConfigError: There is no such file, or it can't be read.
-    """
+    """The config of a path or ``ldae::`` name, as it stands in its file; pipelines that it inherits follow its image
+    size. Raises ConfigError if there is no such file, or it can't be read."""
     path = find_config(filename)
     try:
         cfg = Config.fromfile(path)

@@ -39,10 +39,7 @@ ADVICE = 'name the config'
 
 def read_stored_config(text: Any, where: object) -> Config:
     """The config in ``meta['cfg']`` of a checkpoint: weights, addresses and imports that it names are left out of it.
-
-    Raises:
-        ConfigError: There is none; it holds more than data; or it names what isn't a registered component.
-    """
+    Raises ConfigError if there is none, if it holds more than data, or names what isn't a registered component."""
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(f'{where} does not say by which config it was trained: {ADVICE}')
     try:
@@ -60,11 +57,8 @@ def read_stored_config(text: Any, where: object) -> Config:
 
 
 def parse_config(text: str) -> dict[str, Any]:
-    """A config's text as mmengine dumps it (``name = dict(...)``), read as data: nothing in it is run.
-
-    Raises:
-        ValueError: If it holds anything but assignments of constants, lists, tuples and dicts.
-    """
+    """A config's text as mmengine dumps it (``name = dict(...)``), read as data: nothing in it is run. Raises
+    ValueError if it holds anything but assignments of constants, lists, tuples and dicts."""
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f'it has {len(text):,} characters')
     values = {}

@@ -40,11 +40,8 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def read_batch(path: Path) -> tuple[Tensor, Tensor]:
-    """Images uint8 (n, 3, 32, 32) and labels (n,) of one file, binary (``.bin``) or pickled.
-
-    Raises:
-        ConfigError: If the file is damaged or of another kind.
-    """
+    """Images uint8 (n, 3, 32, 32) and labels (n,) of one file, binary (``.bin``) or pickled. Raises ConfigError if the
+    file is damaged or of another kind."""
     try:
         if path.suffix == '.bin':  # a record is the label, then the red, green and blue planes
             records = np.frombuffer(path.read_bytes(), np.uint8).reshape(-1, 1 + math.prod(SHAPE))

@@ -115,11 +115,8 @@ def _leads_to(kind: Callable[[], bool]) -> bool:
 
 
 def listing_backend(root: str) -> BaseStorageBackend:
-    """The storage backend of an address.
-
-    Raises:
-        ConfigError: There is none, its library isn't installed, or it can't list.
-    """
+    """The storage backend of an address. Raises ConfigError if there is none, its library isn't installed, or it can't
+    list."""
     with _explained(root):
         backend = get_file_backend(root, enable_singleton=True)
         backend.list_dir_or_file  # noqa: B018  (that of http has none)

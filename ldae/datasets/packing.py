@@ -90,11 +90,8 @@ def pack(
     """Write the shards of ``folder`` that aren't there yet, then its manifest, which is returned.
 
     A shard gets its name once it is whole and on the disk; after a kill, the same call goes on with those that lack.
-
-    Raises:
-        ConfigError: ``folder`` holds something else, is finished or was begun with other settings; more images than
-            ``dataset.max_bad`` can't be read; the disk is full; a process died.
-    """
+    Raises ConfigError if ``folder`` holds something else, is finished or was begun with other settings; if more images
+    than ``dataset.max_bad`` can't be read; if the disk is full, or a process died."""
     check_range('num_workers', num_workers, 1, kind=int)
     settings = options.settings(dataset)
     if folder.exists() and not (folder / PLAN).is_file() and (not folder.is_dir() or any(folder.iterdir())):

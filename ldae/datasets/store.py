@@ -72,11 +72,8 @@ def sha256_of(path: Path) -> str:
 
 
 def read_manifest(folder: Path, kind: Kind) -> dict[str, Any]:
-    """The manifest of a store.
-
-    Raises:
-        ConfigError: It can't be read here, is of another kind, or names what lies outside the folder.
-    """
+    """The manifest of a store. Raises ConfigError if it can't be read here, is of another kind, or names what lies
+    outside the folder."""
     path = folder / kind.manifest
     if not path.is_file():
         raise ConfigError(f'{folder} holds no finished {kind.name}, which {kind.writer} writes')

@@ -103,11 +103,8 @@ def verify_folder(
     strict: bool = False,
     progress: bool = False,
 ) -> Verification:
-    """Read every image of a folder, with labels where its layout gives them; options as of :func:`verify_files`.
-
-    Raises:
-        ConfigError: A folder without images, and as of :func:`verify_files`.
-    """
+    """Read every image of a folder, with labels where its layout gives them; options as of :func:`verify_files`. Raises
+    ConfigError for a folder without images, and as of :func:`verify_files`."""
     dataset, unlabelled = _open(data_root, split, ann_file)
     paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
     max_pixels = MAX_PIXELS if max_pixels is None else max_pixels

@@ -136,11 +136,8 @@ class FeatureCache(Mapping):
     def select(self, block: int | None = None, timestep: int | None = None, noisy: bool = False) -> Tensor:
         """Features (n, C) float32 of one setting, in memory.
 
-        ``block`` may count from the end; None is the last. ``timestep`` None is the one there is.
-
-        Raises:
-            ConfigError: The cache holds no such setting.
-        """
+        ``block`` may count from the end; None is the last. ``timestep`` None is the one there is. Raises ConfigError if
+        the cache holds no such setting."""
         (block,) = resolve_blocks(self._layout['depth'], None if block is None else [block])
         timesteps = {setting.timestep for setting in self.settings}
         if timestep is None and len(timesteps) == 1:

@@ -111,11 +111,8 @@ def features_of_settings(
 def resolve_inputs(
     model: nn.Module, timesteps: Sequence[int] | None, noisy: Sequence[bool]
 ) -> tuple[tuple[int | None, ...], tuple[bool, ...]]:
-    """Time steps and inputs that a model can be asked for; without time steps, its own.
-
-    Raises:
-        ConfigError: For a model that has no time steps, or no noise, or for a step out of range.
-    """
+    """Time steps and inputs that a model can be asked for; without time steps, its own. Raises ConfigError for a model
+    that has no time steps, or no noise, or for a step out of range."""
     model, backbone = unwrapped(model), backbone_of(model)
     if any(noisy) and not isinstance(model, LDAE):
         raise ConfigError(f'noisy: {type(model).__name__} adds no noise: only an l-DAE has noisy input')
@@ -143,11 +140,8 @@ def num_blocks(model: nn.Module) -> int:
 
 
 def resolve_blocks(depth: int, blocks: Sequence[int] | None) -> list[int]:
-    """Positive numbers of an encoder's blocks, of which None is the last.
-
-    Raises:
-        ConfigError: For a number out of range, none, or one given twice.
-    """
+    """Positive numbers of an encoder's blocks, of which None is the last. Raises ConfigError for a number out of range,
+    none, or one given twice."""
     blocks = [depth] if blocks is None else list(blocks)
     for block in blocks:
         if isinstance(block, bool) or not isinstance(block, int) or not 1 <= abs(block) <= depth:

@@ -153,11 +153,8 @@ def probe_encoder(
 
 
 def parse_blocks(words: Sequence[str | int], depth: int) -> list[int]:
-    """``['1', '6-12']`` -> numbers, each once, in order; ``['all']`` -> 1 to ``depth``; negative ones count from the end.
-
-    Raises:
-        ConfigError: A word that is not a number or a range, or a block that the encoder doesn't have.
-    """
+    """``['1', '6-12']`` -> numbers, each once, in order; ``['all']`` -> 1 to ``depth``; negative ones count from the
+    end. Raises ConfigError for a word that is not a number or a range, or a block that the encoder doesn't have."""
     numbers: list[int] = []
     for word in map(str, words):
         match = RANGE.fullmatch(word)

@@ -25,11 +25,8 @@ NOT_PROBED = ('indices', 'crop_scale')
 
 
 def probe_dataloaders(cfg: Config) -> tuple[dict, dict]:
-    """Configs of labelled training and test images, both as the test images are prepared: no augmentation.
-
-    Raises:
-        ConfigError: The config names no training images, or no others to test on.
-    """
+    """Configs of labelled training and test images, both as the test images are prepared: no augmentation. Raises
+    ConfigError if the config names no training images, or no others to test on."""
     held_out = cfg.get('val_dataloader') or cfg.get('test_dataloader')
     for split, loader in (('training', cfg.get('train_dataloader')), ('test', held_out)):
         if not loader:
@@ -86,12 +83,9 @@ def labelled_dataloader(cfg: dict, limit: int | None) -> DataLoader:
 def build_bounded_dataloader(cfg: dict, max_images: int) -> DataLoader:
     """Build a data loader of at most ``max_images`` images, a choice that is the same each time.
 
-    Each class keeps its share of the images, and at least one, where the data set knows its labels without reading images;
-    where it doesn't, which is logged, the choice is random.
-
-    Raises:
-        ConfigError: ``max_images`` is less than the number of classes.
-    """
+    Each class keeps its share of the images, and at least one, where the data set knows its labels without reading
+    images; where it doesn't, which is logged, the choice is random. Raises ConfigError if ``max_images`` is less than
+    the number of classes."""
     dataset = cfg['dataset']
     if isinstance(dataset, dict):
         dataset = DATASETS.build(dataset)
@@ -143,11 +137,7 @@ def num_classes(dataset: Dataset) -> int | None:
 
 
 def labelled_dataset(loader: dict | None) -> Dataset:
-    """The data set of a data loader's config.
-
-    Raises:
-        ConfigError: There is none, or its images have no labels.
-    """
+    """The data set of a data loader's config. Raises ConfigError if there is none, or its images have no labels."""
     if not loader:
         raise ConfigError('there are no labelled images to score on')
     dataset = loader['dataset']

@@ -204,10 +204,7 @@ def _warn_of_edges(results: Mapping[Hashable, ProbeResult], widen: int) -> None:
 
 def choose(scores: Mapping[Hashable, Score]) -> Hashable:
     """The key of the best score on held-out training images, of equal ones the first: test images choose nothing.
-
-    Raises:
-        ConfigError: Nothing was held out, since the protocol has a single setting.
-    """
+    Raises ConfigError if nothing was held out, since the protocol has a single setting."""
     if len(scores) > 1 and any(one.held_out is None for one in scores.values()):
         raise ConfigError('nothing was held out to choose by: give the linear layers several rates')
     return max(scores, key=lambda key: scores[key].held_out or 0.0)

@@ -152,11 +152,8 @@ def validation_images(model: nn.Module, img_size: int, count: int = NUM_PICTURES
 
 
 def compare(model: nn.Module, features: Callable[[Tensor], tuple[Tensor, Tensor]], images: Tensor) -> float:
-    """Largest error of tokens and features, each relative to the source's largest.
-
-    Raises:
-        ConfigError: The source's own features aren't finite.
-    """
+    """Largest error of tokens and features, each relative to the source's largest. Raises ConfigError if the source's
+    own features aren't finite."""
     expected = source_features(model, images)
     if not all(values.isfinite().all() for values in expected):
         raise ConfigError("the checkpoint's own features are NaN or infinite: use one from before training went wrong")

@@ -61,11 +61,7 @@ class PlainViT:
 
 
 def encoder_of(model: nn.Module, where: str = 'the model') -> VisionTransformer:
-    """The backbone that can be a plain ViT.
-
-    Raises:
-        ConfigError: It can't, with the reason.
-    """
+    """The backbone that can be a plain ViT. Raises ConfigError if it can't, with the reason."""
     backbone = getattr(model, 'backbone', None)
     if not isinstance(model, BaseSelfSupervisor | ImageClassifier) or backbone is None:
         raise ConfigError(

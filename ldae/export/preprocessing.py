@@ -58,11 +58,8 @@ class Preprocessing:
 
 
 def preprocessing_of(model: nn.Module, img_size: int, in_channels: int) -> Preprocessing:
-    """A model's data preprocessor and validation pipeline in these numbers.
-
-    Raises:
-        ConfigError: What they do can't be said in these numbers.
-    """
+    """A model's data preprocessor and validation pipeline in these numbers. Raises ConfigError for what can't be said
+    in these numbers."""
     cfg = getattr(model, '_config', None) or Config()
     preprocessor = model.data_preprocessor
     mean, std = np.zeros(in_channels), np.full(in_channels, 1.0)
@@ -97,11 +94,8 @@ def _geometry(steps: list[dict]) -> tuple[str, float]:
 
 
 def read_pictures(paths: list[str], preprocessing: Preprocessing, count: int) -> Tensor:
-    """The first ``count`` pictures of files and folders, as (n, C, H, W).
-
-    Raises:
-        ConfigError: A path that doesn't exist, a folder without pictures, or a file that isn't one.
-    """
+    """The first ``count`` pictures of files and folders, as (n, C, H, W). Raises ConfigError for a path that doesn't
+    exist, a folder without pictures, or a file that isn't one."""
     try:
         pictures = list(islice(read_images(paths), count))
     except ConfigError as error:

@@ -163,11 +163,8 @@ def auto_scale(
 
 
 def look_at(data_root: str | None) -> Survey:
-    """Survey a folder of images: its listing, and the headers of 200 of them.
-
-    Raises:
-        ConfigError: The folder is missing or holds no images, too few, or none that can be read; or its classes lie deeper.
-    """
+    """Survey a folder of images: its listing, and the headers of 200 of them. Raises ConfigError if the folder is
+    missing or holds no images, too few, or none that can be read; or its classes lie deeper."""
     if data_root is None:
         raise ConfigError('--scale auto chooses for a folder of images: pass --data-root FOLDER')
     root = Path(data_root).expanduser()
@@ -337,11 +334,7 @@ def shown(seconds: float) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of '90s', '30m', '2h' or '1d'.
-
-    Raises:
-        ConfigError: It is no duration, or not above 0.
-    """
+    """Seconds of '90s', '30m', '2h' or '1d'. Raises ConfigError if it is no duration, or not above 0."""
     units = dict(s=1, m=60, h=3600, d=86400)
     try:
         seconds = float(text[:-1]) * units[text[-1:]]

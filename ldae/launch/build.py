@@ -49,12 +49,9 @@ HOOKS_OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_s
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Check a prepared config, start the process group where mmengine can't, and build its Runner.
-
-    Raises:
-        ConfigError: An unknown component or option, a value or combination that can't be built, or a missing folder or
-            file; all before any data are read.
-    """
+    """Check a prepared config, start the process group where mmengine can't, and build its Runner. Raises ConfigError
+    for an unknown component or option, a value or combination that can't be built, or a missing folder or file; all
+    before any data are read."""
     _find_checkpoint(cfg)
     check_config(cfg)
     if (

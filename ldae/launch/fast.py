@@ -23,12 +23,9 @@ def fuse_optimizer(cfg: Config) -> None:
 
 
 def use_fast_settings(cfg: Config) -> None:
-    """Merge ``configs/_base_/fast.py``: compiled blocks, bfloat16 autocast, TF32 and cuDNN's search for algorithms; and let
-    the training data set resize by torch, unless the config says whether it does.
-
-    Raises:
-        ConfigError: The config trains nothing.
-    """
+    """Merge ``configs/_base_/fast.py``: compiled blocks, bfloat16 autocast, TF32 and cuDNN's search for algorithms; and
+    let the training data set resize by torch, unless the config says whether it does. Raises ConfigError if the config
+    trains nothing."""
     if not cfg.get('optim_wrapper') or not cfg.get('train_cfg'):
         raise ConfigError(f'--fast is for training, and {cfg.filename or "this config"} has no optim_wrapper')
     if cfg.get('default_hooks') is None:

@@ -161,12 +161,9 @@ def _cover_training(cfg: Config) -> None:
 
 
 def set_precision(cfg: Config, asked: str | None, device: str) -> None:
-    """Let a config train in the precision that is asked for, else in its own where the device has it; ``cfg.chosen_precision``
-    says which, and why. A wrapper of an optimizer of one's own is left alone unless another precision is asked for.
-
-    Raises:
-        ConfigError: fp16 without a GPU of NVIDIA's.
-    """
+    """Let a config train in the precision that is asked for, else in its own where the device has it;
+    ``cfg.chosen_precision`` says which, and why. A wrapper of an optimizer of one's own is left alone unless another
+    precision is asked for. Raises ConfigError for fp16 without a GPU of NVIDIA's."""
     cfg.pop('chosen_precision', None)  # of the run that has dumped the config
     wrapper = cfg.get('optim_wrapper') or ConfigDict()
     own = _own_precision(wrapper) if wrapper else None

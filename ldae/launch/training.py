@@ -81,10 +81,7 @@ class Run:
     @cached_property
     def encoder(self) -> nn.Module:
         """The encoder as timm's plain ViT on the CPU, with the time step merged in: normalised images (B, C, H, W) ->
-        features (B, embed_dims).
-
-        Raises:
-            ConfigError: It can't be a plain ViT, with the reason: take :meth:`features`.
+        features (B, embed_dims). Raises ConfigError if it can't be a plain ViT, with the reason: take :meth:`features`.
         """
         return build(plain_vit(copy.deepcopy(self.model).cpu().eval(), where='the run'))
 

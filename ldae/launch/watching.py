@@ -24,11 +24,8 @@ PICTURES = 10
 
 
 def show_curves_in(cfg: Config, names: Sequence[str]) -> None:
-    """Give the visualizer a backend by name, beside those that it has.
-
-    Raises:
-        ConfigError: An unknown name, or a library that is not installed.
-    """
+    """Give the visualizer a backend by name, beside those that it has. Raises ConfigError for an unknown name, or a
+    library that is not installed."""
     for name in names:
         check_choice('--vis', name, VIS_BACKENDS)
         if find_spec(name) is None:

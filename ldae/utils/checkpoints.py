@@ -19,11 +19,9 @@ UNSAFE_VARIABLE = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """The content of a ``.pth`` or ``.safetensors`` file, on the CPU; a bare state dict becomes ``{'state_dict': ...}``.
-
-    Raises:
-        ConfigError: The file is missing, damaged, no checkpoint, or holds pickled objects, which are never run.
-    """
+    """The content of a ``.pth`` or ``.safetensors`` file, on the CPU; a bare state dict becomes ``{'state_dict':
+    ...}``. Raises ConfigError if the file is missing, damaged, no checkpoint, or holds pickled objects, which are never
+    run."""
     path = Path(path).expanduser()
     if (path / 'config.json').is_file() or path.suffix == '.onnx':
         raise ConfigError(
@@ -59,11 +57,8 @@ def _check_state(path: Path, state: dict) -> None:
 def averaged_weights(path: str | os.PathLike, content: dict[str, Any]) -> dict[str, Any]:
     """The state dict of a checkpoint with the running average (EMA) of the weights in their place.
 
-    mmengine's EMAHook writes it so; ``SkipAwareEMAHook(in_place=False)`` writes the average beside the weights.
-
-    Raises:
-        ConfigError: It holds no average.
-    """
+    mmengine's EMAHook writes it so; ``SkipAwareEMAHook(in_place=False)`` writes the average beside the weights. Raises
+    ConfigError if it holds no average."""
     average = content.get('ema_state_dict')
     if not isinstance(average, dict):
         raise ConfigError(
@@ -133,10 +128,7 @@ def _read_pth(path: Path) -> Any:
 
 def check_archive(path: str | os.PathLike) -> None:
     """Compare what a file of ``torch.save`` holds with the checksums in it, which torch doesn't; other files pass.
-
-    Raises:
-        ConfigError: It has changed since it was written.
-    """
+    Raises ConfigError if it has changed since it was written."""
     path = Path(path)
     if not path.is_file() or not zipfile.is_zipfile(path):
         return

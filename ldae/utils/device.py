@@ -15,11 +15,8 @@ DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16)
 
 
 def find_device(name: str | torch.device | None = 'auto') -> str:
-    """A device by its name; of ``'auto'``, or None, the GPU if there is one, else the CPU.
-
-    Raises:
-        ConfigError: There is no such device.
-    """
+    """A device by its name; of ``'auto'``, or None, the GPU if there is one, else the CPU. Raises ConfigError if there
+    is no such device."""
     if name is None or str(name) == 'auto':
         return 'cpu' if FOUND == 'mps' else FOUND  # on which nothing of this was ever run
     try:
@@ -49,11 +46,8 @@ def has_bf16(device: str | torch.device) -> bool:
 
 
 def choose_precision(asked: str, device: str | torch.device) -> str:
-    """The precision to compute in: ``'fp32'``, ``'bf16'`` or ``'fp16'``.
-
-    Raises:
-        ConfigError: fp16 without a GPU of NVIDIA's.
-    """
+    """The precision to compute in: ``'fp32'``, ``'bf16'`` or ``'fp16'``. Raises ConfigError for fp16 without a GPU of
+    NVIDIA's."""
     if asked == 'fp16' and torch.device(device).type != 'cuda':
         raise ConfigError('precision fp16 needs device cuda: take auto, bf16 or fp32')
     if asked == 'auto':

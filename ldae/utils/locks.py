@@ -24,12 +24,9 @@ def claimed(folder: str | os.PathLike) -> Iterator[int]:
     """Have a folder to ourselves, and remove what an earlier owner has left of unfinished checkpoints; the descriptor of the
     lock, for processes that shall hold it too.
 
-    The kernel lets go of the lock when the last process that holds it ends, however it does. Who holds it stands in the file,
-    for others to read, and for machines that don't see each other's locks.
-
-    Raises:
-        ConfigError: Another process has it, or had it on another machine and didn't end well; the line says which.
-    """
+    The kernel lets go of the lock when the last process that holds it ends, however it does. Who holds it stands in the
+    file, for others to read, and for machines that don't see each other's locks. Raises ConfigError if another process
+    has it, or had it on another machine and didn't end well; the line says which."""
     folder = Path(folder)
     path, is_new = folder / LOCK_FILE, not folder.exists()
     lock, mine = _lock(path), _me()

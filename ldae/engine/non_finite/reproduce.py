@@ -64,11 +64,8 @@ def reproduce_folder(
 
 
 def rank_files(folder: Path) -> list[Path]:
-    """The files of all ranks in a folder that :class:`ldae.SkipNonFiniteHook` wrote.
-
-    Raises:
-        ConfigError: If it isn't one.
-    """
+    """The files of all ranks in a folder that :class:`ldae.SkipNonFiniteHook` wrote. Raises ConfigError if it isn't
+    one."""
     files = sorted(folder.glob(RANK_FILES.format('*')))
     if not files or not (folder / STATE_FILE).is_file():
         raise ConfigError(

@@ -49,11 +49,8 @@ def _pretrained(module: nn.Module) -> list[dict]:
 
 
 def check_pretrained(name: str, module: nn.Module, init_cfg: dict) -> None:
-    """Load the checkpoint that ``init_cfg`` names into ``module``.
-
-    Raises:
-        ConfigError: If it is missing, or lacks parameters of the module, or holds them in another shape.
-    """
+    """Load the checkpoint that ``init_cfg`` names into ``module``. Raises ConfigError if it is missing, or lacks
+    parameters of the module, or holds them in another shape."""
     path, where = init_cfg.get('checkpoint'), f'model.{name}.init_cfg.checkpoint'
     if not path:
         raise ConfigError(f'{where} is not set: name the pre-trained checkpoint, --cfg-options {where}=FILE')

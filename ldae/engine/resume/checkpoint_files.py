@@ -21,10 +21,7 @@ def write_pointer(work_dir: str | os.PathLike, name: str) -> None:
 
 def latest_checkpoint(work_dir: str | os.PathLike) -> Path | None:
     """The checkpoint that ``last_checkpoint`` names if it can be read, else the newest that can; None if there is none.
-
-    Raises:
-        ConfigError: If there are some and none can be read, which starting anew would overwrite.
-    """
+    Raises ConfigError if there are some and none can be read, which starting anew would overwrite."""
     candidates = _candidates(Path(work_dir))
     for path in candidates:
         try:

@@ -32,10 +32,7 @@ def clean_checkpoint(content: Any, filename: str) -> None:
     """Take out of a checkpoint what mmengine would run or use as a path, in place.
 
     mmengine runs the text ``meta['config']`` when it resumes, and deletes the files that notes in ``message_hub`` name.
-
-    Raises:
-        ConfigError: It isn't a checkpoint.
-    """
+    Raises ConfigError if it isn't a checkpoint."""
     if not isinstance(content, dict):
         raise ConfigError(f'{filename} is not a checkpoint of a model: name the .pth file that training wrote')
     if isinstance(meta := content.get('meta'), dict):

@@ -147,10 +147,7 @@ def gather(state: Mapping) -> Mapping:
 
 def prepare_sharding(runner: Runner) -> None:
     """Let a Runner whose config asks for it save whole checkpoints; refuse what would hang, or be wrong in silence.
-
-    Raises:
-        ConfigError: For a hook or setting that doesn't go with shards.
-    """
+    Raises ConfigError for a hook or setting that doesn't go with shards."""
     if not isinstance(runner.model, FullyShardedModel):
         wanted = str((runner.cfg.get('model_wrapper_cfg') or {}).get('type'))
         if wanted.endswith(FullyShardedModel.__name__):

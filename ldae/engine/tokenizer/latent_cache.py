@@ -180,11 +180,8 @@ def labels_of(batch: dict) -> Tensor:
 
 
 def read_samples(dataset: Dataset) -> tuple[list[int], dict]:
-    """Numbers of some images, spread over the data set, and the batch of them.
-
-    Raises:
-        ConfigError: Read twice, an image isn't the same: there is augmentation, which a cache would freeze.
-    """
+    """Numbers of some images, spread over the data set, and the batch of them. Raises ConfigError if an image, read
+    twice, isn't the same: there is augmentation, which a cache would freeze."""
     count = min(NUM_SAMPLES, len(dataset))
     numbers = [i * len(dataset) // count for i in range(count)]
     readings = []

@@ -22,11 +22,8 @@ class BadImagesHook(LDAEHook):
     """Count the images that were replaced because they can't be read, over workers and processes.
 
     After each epoch, and after each validation or test, one line says how many; their paths go to ``bad_images.txt``
-    beside the log, and into the log after the run.
-
-    Raises:
-        ConfigError: Over all processes, more images are bad than ``max_bad`` of the data set allows.
-    """
+    beside the log, and into the log after the run. Raises ConfigError if, over all processes, more images are bad than
+    ``max_bad`` of the data set allows."""
 
     priority = 'BELOW_NORMAL'
 

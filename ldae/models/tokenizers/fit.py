@@ -26,12 +26,9 @@ from ldae.utils.rng import Draws, preserved_rng
 
 
 def fit_tokenizer_of(cfg: Config, device: str | torch.device = 'auto', **options: Any) -> BaseTokenizer:
-    """The tokenizer of a config's model, fitted to its training set on a device, and brought to the CPU; ``options`` are
-    those of :func:`fit_tokenizer`.
-
-    Raises:
-        ConfigError: A config whose tokenizer needs no fitting, or whose data can't be read.
-    """
+    """The tokenizer of a config's model, fitted to its training set on a device, and brought to the CPU; ``options``
+    are those of :func:`fit_tokenizer`. Raises ConfigError for a config whose tokenizer needs no fitting, or whose data
+    can't be read."""
     device = find_device(device)
     use_packed_data(cfg)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
