@@ -34,7 +34,8 @@ def ablate(
 ) -> Outcome:
     """Pre-train rows of the paper's tables at a scale, score them, and write ``results.jsonl``, ``table.md`` and pictures.
 
-    Finished runs are left out, begun ones resumed, and a row that fails stops no other.
+    Finished runs are left out, begun ones resumed, and a row that fails stops no other. Raises ConfigError for an
+    unknown row or scale, or what no row could be run with.
 
     Args:
         rows: Names in ``configs/deconstruction``, globs of names, or tables such as ``'table3'``.
@@ -46,9 +47,6 @@ def ablate(
         quick: A few images and epochs, to see everything run.
         command: What the table says it was written by.
         options: ``jobs``, ``force``, ``device`` and ``precision`` of :class:`Study`.
-
-    Raises:
-        ConfigError: An unknown row or scale, or what no row could be run with.
     """
     seeds, all_rows = checked_seeds(seeds), list_rows()
     selected = select_rows(rows, all_rows)
@@ -95,14 +93,12 @@ def plan_jobs(
 
 
 def select_rows(patterns: Sequence[str], rows: Sequence[Row]) -> list[Row]:
-    """The rows that any pattern names, once each, in the order of ``rows``.
+    """The rows that any pattern names, once each, in the order of ``rows``. Raises ConfigError if a pattern names
+    nothing.
 
     Args:
         patterns: Names of rows, globs of names, or names of tables.
         rows: All there are, in the paper's order.
-
-    Raises:
-        ConfigError: A pattern names nothing.
     """
     chosen = set()
     for pattern in patterns:

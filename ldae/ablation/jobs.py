@@ -156,7 +156,8 @@ def plan(
 ) -> list[Job]:
     """All jobs: tokenizers before what waits for them, the first seed of every pre-training before the second of any.
 
-    Pre-trainings whose configs differ in transfer only (time step, noise) share a job.
+    Pre-trainings whose configs differ in transfer only (time step, noise) share a job. Raises ConfigError for a
+    tokenizer that no config trains.
 
     Args:
         seeds: Of pre-training and scoring.
@@ -164,9 +165,6 @@ def plan(
         load: Reads the config of a tokenizer that a config names by the file of its training.
         quick: A few images and steps, to see everything run.
         watched: Runs show themselves while they train.
-
-    Raises:
-        ConfigError: A tokenizer that no config trains.
     """
     few = QUICK if quick is True else quick or None
     scoring = scoring if few is None else scoring.quick(few)

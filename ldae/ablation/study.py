@@ -70,9 +70,7 @@ class Study:
     def run(self, plan: Callable[[], list[Job]], report: Callable[[], Any]) -> Outcome:
         """Run what isn't done of the jobs that ``plan`` makes, and report its rows, also after an interrupt."""
         with claimed(self.root) as lock:
-            jobs = plan()
-            for job in jobs:
-                job.device, job.precision = self.device, self.precision
+            jobs = self.prepared(plan)
             folders, total = {job.name: job.folder for job in jobs}, num_members(jobs)
             if self.force:
                 for job in jobs:
@@ -99,6 +97,13 @@ class Study:
             count = len(entries) - len(kept)
             print(f'{self.results.path}: {count} results of an older version are left out; their rows are run anew')
         return kept
+
+    def prepared(self, plan: Callable[[], list[Job]]) -> list[Job]:
+        """The jobs of a plan, told where to compute and how."""
+        jobs = plan()
+        for job in jobs:
+            job.device, job.precision = self.device, self.precision
+        return jobs
 
     def _without_done(self, jobs: list[Job]) -> list[Job]:
         """Leave out rows that have a result, pre-trainings without rows, and tokenizers that nobody waits for."""

@@ -26,8 +26,9 @@ from .preprocess import Preprocess
 class FeatureExtractor:
     """Pictures in, features out: ``FeatureExtractor(model)(images)``.
 
-    Images are prepared as the model's own test images are (:class:`ldae.apis.preprocess.Preprocess`) and read a batch at a
-    time. The model computes in evaluation mode and is left as it was.
+    Images are prepared as the model's own test images are (:class:`ldae.apis.preprocess.Preprocess`) and read a batch
+    at a time. The model computes in evaluation mode and is left as it was. Raises ConfigError for an option that is out
+    of range or doesn't fit the model.
 
     Args:
         model: What :func:`ldae.get_model` takes, or a model.
@@ -41,9 +42,6 @@ class FeatureExtractor:
         timestep: t that the encoder is told, 0 to T - 1; None takes the model's own. For conditioned encoders.
         num_workers: Threads that read and prepare images, 0 for none.
         **kwargs: Further ones of :func:`ldae.get_model` (``scale``, ``cfg_options``, ``pretrained``, ...).
-
-    Raises:
-        ConfigError: An option that is out of range or doesn't fit the model.
     """
 
     @checked

@@ -24,15 +24,13 @@ SHAPES = {
 
 
 def read_images(images: Any) -> Iterator[np.ndarray]:
-    """Each picture of ``images``, in order, one at a time: uint8 BGR (H, W, 3).
+    """Each picture of ``images``, in order, one at a time: uint8 BGR (H, W, 3). Raises ConfigError if there is no
+    picture at all, or one that can't be read, with its place.
 
     Args:
         images: A file, a folder (its files at any depth, sorted), a PIL image, a numpy array (H, W, C) or tensor
             (C, H, W), a batch of those, or any iterable of these, which may be mixed. Channels are RGB; grey is
             repeated, transparency is dropped, an EXIF orientation is obeyed.
-
-    Raises:
-        ConfigError: No picture at all, or one that can't be read, with its place.
     """
     number = -1
     for number, (name, image) in enumerate(_flat(images)):

@@ -59,7 +59,8 @@ def probe(
 ) -> ProbeScores:
     """Score an encoder by k-NN and linear layers, after several blocks, at several time steps, on clean and noisy input.
 
-    In a distributed run all processes call this, and all get the scores.
+    In a distributed run all processes call this, and all get the scores. Raises ConfigError for options or data that
+    can't be used, results that exist.
 
     Args:
         checkpoint: Of l-DAE, MAE or a classifier; None for untrained weights, or those of ``pretrained``.
@@ -80,9 +81,6 @@ def probe(
         verify: Compare features that are used again with their checksums.
         force: Replace a ``probe.json`` that exists.
         device, precision: As of :class:`ldae.FeatureExtractor`.
-
-    Raises:
-        ConfigError: Options or data that can't be used, results that exist.
     """
     if checkpoint is None and config is None:
         raise ConfigError('name a checkpoint, or a model with --config, or both')

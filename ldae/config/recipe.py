@@ -29,7 +29,8 @@ def fit_recipe(
     *,
     processes: PositiveInt = 1,
 ) -> None:
-    """Change a config in place; None leaves an option as it is.
+    """Change a config in place; None leaves an option as it is. Raises ConfigError for an option that this config has
+    no place for.
 
     Args:
         epochs: Length of the run; warm-up and decay keep their shares of it, and there are at least ten checkpoints.
@@ -39,9 +40,6 @@ def fit_recipe(
         img_size: Height and width in pixels, of pre-training: of the model and of all that is read for it.
         model: Of the encoder; the decoder follows.
         processes: Which share a step.
-
-    Raises:
-        ConfigError: An option that this config has no place for.
     """
     if epochs is not None:
         _need(cfg, '--epochs', cfg.get('train_cfg', {}).get('max_epochs'))

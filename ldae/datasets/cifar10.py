@@ -60,16 +60,14 @@ def read_batch(path: Path) -> tuple[Tensor, Tensor]:
 
 @DATASETS.register_module()
 class CIFAR10(InMemoryDataset):
-    """CIFAR-10, held in memory and served in whole batches: see :class:`InMemoryDataset`.
+    """CIFAR-10, held in memory and served in whole batches: see :class:`InMemoryDataset`. Raises ConfigError if a file
+    is missing or damaged.
 
     Args:
         data_root: Folder with the five training batches and the test batch, binary or Python version, or the folder in
             which the archive was unpacked.
         split: 'train' or 'test'.
         **kwargs: As in :class:`InMemoryDataset` (``indices``, ``with_label``, ``crop_scale``, ...).
-
-    Raises:
-        ConfigError: A file is missing or damaged.
     """
 
     @checked

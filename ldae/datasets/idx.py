@@ -78,7 +78,8 @@ def download(data_root: str | Path, name: str) -> None:
 
 @DATASETS.register_module()
 class IDXDataset(InMemoryDataset):
-    """Images of IDX files, held in memory and served in whole batches: see :class:`InMemoryDataset`.
+    """Images of IDX files, held in memory and served in whole batches: see :class:`InMemoryDataset`. Raises ConfigError
+    if a file is missing, damaged or of another kind, or counts don't match.
 
     Args:
         data_root: Folder with the four IDX files, gzipped or not. None: the Fashion-MNIST subset that ships with ldae.
@@ -86,9 +87,6 @@ class IDXDataset(InMemoryDataset):
         download: Whether torchvision may fetch the full data set into ``data_root`` when it isn't there.
         name: What to download and how classes are called: 'FashionMNIST' or 'MNIST'.
         **kwargs: As in :class:`InMemoryDataset` (``indices``, ``with_label``, ``crop_scale``, ...).
-
-    Raises:
-        ConfigError: A file is missing, damaged or of another kind, or counts don't match.
     """
 
     @checked

@@ -43,7 +43,9 @@ class ImageFolder(ImageNet):
 
     Images lie in ``data_root/<split>/`` where that folder exists, else in ``data_root`` itself: one folder a class, or
     listed in an annotation file (lines ``path label``; ``data_root/meta/<split>.txt`` is found by itself). With
-    ``with_label=False`` the layout is free and labels in an annotation file are ignored.
+    ``with_label=False`` the layout is free and labels in an annotation file are ignored. Raises ConfigError if a folder
+    or file is missing, empty or unreadable, if the classes of val differ from those of train, or if more than
+    ``max_bad`` of the images can't be read.
 
     Args:
         data_root: The folder.
@@ -60,10 +62,6 @@ class ImageFolder(ImageNet):
         min_edge: Decode large JPEGs at a part of their size, as :class:`ldae.LoadImage` does.
         fast_resize: Resize by torch where the pipeline says Pillow: faster, and some values differ a little.
         **kwargs: As in ImageNet (``pipeline``, ``indices``, ...).
-
-    Raises:
-        ConfigError: A folder or file is missing, empty or unreadable, or the classes of val differ from those of train.
-            More than ``max_bad`` of the images can't be read.
     """
 
     METAINFO = dict()  # no fixed classes: they are read from the folder

@@ -38,9 +38,9 @@ CropScale = Annotated[tuple[Area, Area], Rising()]
 class InMemoryDataset(Dataset):
     """Images and labels that a subclass has read.
 
-    ``dataset[i]`` and, through ``__getitems__``, a DataLoader's batch are both
-    ``dict(inputs=uint8 (B, C, H, W), data_samples=list[DataSample] or None)``; a DataLoader needs
-    ``collate_fn=dict(type='ldae.batch_collate')``.
+    ``dataset[i]`` and, through ``__getitems__``, a DataLoader's batch are both ``dict(inputs=uint8 (B, C, H, W),
+    data_samples=list[DataSample] or None)``; a DataLoader needs ``collate_fn=dict(type='ldae.batch_collate')``. Raises
+    ConfigError for an option out of range.
 
     Args:
         images: uint8 (n, C, H, W).
@@ -51,9 +51,6 @@ class InMemoryDataset(Dataset):
         crop_scale: Range of the area of random resized crops, relative to the image; None takes whole images.
         fraction: Part of each class's images to keep, above 0 and up to 1, of those that ``indices`` leaves. None: all.
         fraction_seed: Chooses them.
-
-    Raises:
-        ConfigError: For an option out of range.
     """
 
     @checked

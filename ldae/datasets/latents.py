@@ -38,15 +38,13 @@ class LatentDataset(Dataset):
     """Latents that :class:`LatentCacheHook` has written, served in whole batches.
 
     A DataLoader's batch is ``dict(inputs=(B, N, d) as they are kept, data_samples=list[DataSample] or None)``; it needs
-    ``collate_fn=dict(type='ldae.batch_collate')``, and no workers. What is read stays in the system's page cache, once for
-    all processes of a machine.
+    ``collate_fn=dict(type='ldae.batch_collate')``, and no workers. What is read stays in the system's page cache, once
+    for all processes of a machine. Raises ConfigError if the folder is missing, damaged or holds no latents, or no
+    labels and is asked for some.
 
     Args:
         file: The folder that they lie in.
         with_label: Whether samples carry ``gt_label``.
-
-    Raises:
-        ConfigError: The folder is missing, damaged or holds no latents, or no labels and is asked for some.
     """
 
     def __init__(self, file: str | os.PathLike, with_label: bool = False) -> None:

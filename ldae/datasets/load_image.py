@@ -133,15 +133,13 @@ def _explained(path: str) -> Iterator[None]:
 def decode(data: bytes, path: str = '', max_pixels: int = MAX_PIXELS, min_edge: int | None = None) -> np.ndarray:
     """The image that the bytes of a file hold, as uint8 BGR (H, W, 3), upright by its EXIF orientation.
 
-    Grey is repeated, 16 bits are scaled to 8, CMYK is converted, transparency is dropped, of an animation the first frame
-    is taken. OpenCV decodes, as in mmcv's ``LoadImageFromFile``; plain JPEGs simplejpeg, where it is installed, to the same
-    pixels; what they refuse, Pillow tries.
+    Grey is repeated, 16 bits are scaled to 8, CMYK is converted, transparency is dropped, of an animation the first
+    frame is taken. OpenCV decodes, as in mmcv's ``LoadImageFromFile``; plain JPEGs simplejpeg, where it is installed,
+    to the same pixels; what they refuse, Pillow tries. Raises BadImageError if it is not an image, a truncated one, or
+    one beyond ``max_pixels`` or :data:`MAX_ASPECT`.
 
     Args:
         min_edge: Decode a JPEG at 1/2, 1/4 or 1/8 of its size, the least that leaves its short edge at least so long.
-
-    Raises:
-        BadImageError: It is not an image, a truncated one, or one beyond ``max_pixels`` or :data:`MAX_ASPECT`.
     """
     data, size = check_image(data, path, max_pixels)
     is_jpeg = data.startswith(JPEG)
@@ -323,16 +321,14 @@ def _decode_by_pillow(data: bytes, path: str) -> np.ndarray:
 class LoadImage(BaseTransform):
     """Read ``img_path`` into ``img``: uint8 BGR (H, W, 3), see :func:`decode`.
 
-    It equals mmcv's ``LoadImageFromFile`` on whole images of ordinary size, unless ``min_edge`` is set.
+    It equals mmcv's ``LoadImageFromFile`` on whole images of ordinary size, unless ``min_edge`` is set. Raises
+    BadImageError if the file is not an image, see :data:`REASONS`.
 
     Args:
         max_pixels: Images of more are refused before they are decoded, at least 1.
         backend_args: Of mmengine's storage backend, if the images don't lie on a local disk.
         min_edge: Decode large JPEGs at 1/2, 1/4 or 1/8 of their size, so long as the short edge stays at least this, in
             pixels; faster, and other pixels after resizing. None: at full size.
-
-    Raises:
-        BadImageError: The file is not an image, see :data:`REASONS`.
     """
 
     @checked

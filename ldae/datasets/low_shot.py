@@ -60,15 +60,13 @@ def samples_of(numbers: Sequence[int], labels: Tensor | None) -> list[DataSample
 def part_of_each_class(labels: Tensor, fraction: float, seed: int, where: str) -> Tensor:
     """Ascending numbers of ``round(fraction * n)`` images, at least one, of each class with n images.
 
-    Depends on the order of the images and the seed alone. Of one seed, a smaller part lies within a larger one.
+    Depends on the order of the images and the seed alone. Of one seed, a smaller part lies within a larger one. Raises
+    ConfigError if there are no images.
 
     Args:
         labels: (n,) integers.
         fraction, seed: A :data:`Fraction` and a :data:`ldae.utils.Seed`.
         where: What the options belong to, for messages.
-
-    Raises:
-        ConfigError: There are no images.
     """
     if not len(labels):
         raise ConfigError(f'{where}.fraction: there are no images to take a part of')
@@ -84,15 +82,13 @@ def part_of_each_class(labels: Tensor, fraction: float, seed: int, where: str) -
 def some_of_each_class(labels: Tensor, count: int, seed: int, where: str) -> Tensor:
     """Ascending numbers of ``count`` images, of each class in proportion to its size and at least one.
 
-    Depends on the order of the images and the seed alone.
+    Depends on the order of the images and the seed alone. Raises ConfigError if ``count`` is less than the number of
+    classes.
 
     Args:
         labels: (n,) integers.
         count: 1 to n.
         where: What bounds the images, for messages.
-
-    Raises:
-        ConfigError: ``count`` is less than the number of classes.
     """
     _, labels, sizes = labels.unique(return_inverse=True, return_counts=True)
     if count < len(sizes):

@@ -92,7 +92,8 @@ class PackedImages(Dataset):
     """Images that ``ldae pack-dataset`` wrote, with classes or without, served in whole batches.
 
     A DataLoader needs ``collate_fn=dict(type='ldae.batch_collate')``; what it gets is what a folder of images and the
-    pipeline would have given, ``dict(inputs=uint8 (B, C, H, W), data_samples=list[DataSample])``.
+    pipeline would have given, ``dict(inputs=uint8 (B, C, H, W), data_samples=list[DataSample])``. Raises ConfigError if
+    nothing was packed there, a file is missing or cut off, or the pipeline needs other images.
 
     Args:
         data_root: The folder that was named by ``--out``.
@@ -104,9 +105,6 @@ class PackedImages(Dataset):
         fraction: Part of each class's images to keep, above 0 and up to 1, of those that ``indices`` leaves. None: all.
         fraction_seed: Chooses them.
         fast_resize: Resize by torch where the pipeline says Pillow, as in :class:`ImageFolder`.
-
-    Raises:
-        ConfigError: Nothing was packed there, a file is missing or cut off, or the pipeline needs other images.
     """
 
     @checked

@@ -293,15 +293,13 @@ def write_manifest(
 def new_store(
     folder: Path, kind: Kind, settings: Mapping[str, Any], count: int, size: int = 0, replace: bool = False
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A folder that all processes write shards into, ``count`` in all, and entries of the manifest to add to; when all have
-    left the block, it gets its name. If one fails, nothing is left.
+    """A folder that all processes write shards into, ``count`` in all, and entries of the manifest to add to; when all
+    have left the block, it gets its name. If one fails, nothing is left. Raises ConfigError if there is no room, the
+    folder can't be written, or processes disagree about ``settings``.
 
     Args:
         size: Bytes that it will take, as far as they are known.
         replace: Whether it may take the place of one that is there.
-
-    Raises:
-        ConfigError: There is no room, the folder can't be written, or processes disagree about ``settings``.
     """
     unfinished, entries = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex[:8]}.unfinished'), {}
     unfinished = from_main_process(unfinished)

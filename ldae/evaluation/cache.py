@@ -87,7 +87,8 @@ class CachedFeatures:
 
 
 class FeatureCache(Mapping):
-    """Features of a data set, memory-mapped: a mapping of :class:`FeatureSetting` to :class:`CachedFeatures`.
+    """Features of a data set, memory-mapped: a mapping of :class:`FeatureSetting` to :class:`CachedFeatures`. Raises
+    ConfigError if the folder holds no finished cache, or files of it are missing or cut short.
 
     Args:
         folder: What :func:`cache_features` has written.
@@ -97,9 +98,6 @@ class FeatureCache(Mapping):
         labels: (n,) int64.
         settings: The list of settings.
         seconds: What the pass over the data took.
-
-    Raises:
-        ConfigError: The folder holds no finished cache, or files of it are missing or cut short.
     """
 
     def __init__(self, folder: str | os.PathLike, settings: Sequence[FeatureSetting] | None = None) -> None:
@@ -164,9 +162,10 @@ def cache_features(
 ) -> FeatureCache:
     """Features of every image after each block, at each time step, of each kind of input, from one pass over the data.
 
-    They lie in a folder below ``folder`` whose name follows from the model's weights and structure, the preprocessing and
-    ``data``; what is there already is not computed again. Each image is read once. In a distributed run each rank writes
-    a shard of its own; all get the whole. Memory is that of a batch.
+    They lie in a folder below ``folder`` whose name follows from the model's weights and structure, the preprocessing
+    and ``data``; what is there already is not computed again. Each image is read once. In a distributed run each rank
+    writes a shard of its own; all get the whole. Memory is that of a batch. Raises ConfigError for features that aren't
+    finite or exceed float16, data without labels, a shuffling sampler, a wrong block or time step, a disk that is full.
 
     Args:
         model: As :func:`ldae.evaluation.block_features` takes it, in evaluation mode.
@@ -182,10 +181,6 @@ def cache_features(
         refresh: Compute anew even if there is a cache.
         verify: Compare all files of a cache with their checksums; without it, those of labels alone.
         desc: What the progress bar says.
-
-    Raises:
-        ConfigError: Features that aren't finite or exceed float16, data without labels, a shuffling sampler, a wrong block
-            or time step, a disk that is full.
     """
     _check_sampler(dataloader)
     numbers = resolve_blocks(num_blocks(model), blocks)

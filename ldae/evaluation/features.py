@@ -44,14 +44,12 @@ def patch_tokens(model: nn.Module, images: Tensor) -> Tensor:
 
 def block_features(model: nn.Module, images: Tensor, blocks: Sequence[int] | None = None) -> Tensor:
     """Average of the patch tokens after each of ``blocks``, from one forward pass: (B, C, H, W) -> (B, L, embed_dims).
+    Raises ConfigError for a number out of range, or blocks of different widths, which don't fit into one tensor.
 
     Args:
         model: As :func:`pooled_features` takes it; of a convolutional network, blocks are its stages.
         blocks: Numbers from 1 to the depth, or negative ones from the end; None takes the last. The last block's features
             are those of :func:`pooled_features`: the encoder's final norm, if it has one, counts to it.
-
-    Raises:
-        ConfigError: A number out of range, or blocks of different widths, which don't fit into one tensor.
     """
     features = features_of_blocks(model, images, resolve_blocks(num_blocks(model), blocks))
     widths = {rows.shape[1] for rows in features}
@@ -232,7 +230,7 @@ def extract_features(
     """Encode a labelled data set in one pass, holding nothing but the result and one batch.
 
     In a distributed run each rank encodes the shard its sampler gives it, and all ranks get all rows, in the order of
-    the data set (for a sampler that doesn't shuffle).
+    the data set (for a sampler that doesn't shuffle). Raises ConfigError if the data has no labels.
 
     Args:
         encode: Images (B, C, H, W), preprocessed, to features (B, C), such as :func:`pooled_features` of a model.
@@ -242,9 +240,6 @@ def extract_features(
 
     Returns:
         Features (n, C) float32 and labels (n,) int64, on the CPU.
-
-    Raises:
-        ConfigError: The data has no labels.
     """
     shard, labels, filled = None, None, 0
     for batch in tqdm(dataloader, desc=desc, leave=False, disable=None if is_main_process() else True):

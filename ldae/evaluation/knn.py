@@ -30,15 +30,13 @@ def knn_classify(
     """Predict labels (m,) for ``test_x`` (m, C) from the k nearest of ``train_x`` (n, C), ``train_y`` (n,).
 
     Neighbours vote with weight exp(similarity / temperature), as in instance discrimination (Wu et al., 2018) and DINO.
+    Raises ConfigError for more neighbours than samples, features that aren't finite, or shapes that don't fit.
 
     Args:
         k: Number of neighbours.
         temperature: None gives each neighbour one vote; the smaller label wins a tie, as in scikit-learn.
         metric: ``'cosine'`` or ``'euclidean'`` (which has one vote each).
         block_size: Test rows at a time; memory is that of ``block_size x 256 block_size`` similarities.
-
-    Raises:
-        ConfigError: More neighbours than samples, features that aren't finite, or shapes that don't fit.
     """
     _check(train_x, train_y, test_x, k, temperature, metric)
     similarity, index = nearest_neighbours(train_x, test_x, k, metric, block_size)
@@ -67,16 +65,13 @@ def knn_accuracies(
     """Percentage of ``test_y`` that is predicted with each number of neighbours, from one search.
 
     In a distributed run the ranks share the test images; all must call this, with the same features, and all get the
-    result.
+    result. Raises ConfigError as :func:`knn_classify`, and for a test class that training lacks.
 
     Args:
         train_x, test_x: Features (n, C), (m, C): tensors, or rows that are read from files block by block.
         ks: Numbers of neighbours.
         temperature, metric, block_size: As of :func:`knn_classify`.
         device: Where neighbours are searched; None takes the features'.
-
-    Raises:
-        ConfigError: As of :func:`knn_classify`; a test class that training lacks.
     """
     if not ks:
         raise ConfigError('knn_accuracies: ks needs at least one number of neighbours')

@@ -76,13 +76,11 @@ def linear_probe(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tenso
     """Score features (n, C) by linear classification.
 
     The setting (learning rate x weight decay) is chosen on a held-out part of the training set; the chosen head is then
-    trained on the whole training set, and meets the test set once. The result depends on the seed alone.
+    trained on the whole training set, and meets the test set once. The result depends on the seed alone. Raises
+    ConfigError for features that aren't finite, shapes that don't fit, a test class that training lacks.
 
     Args:
         options: Those of :class:`LinearOptions`, and ``seed``, ``device``, ``memory`` as of :func:`linear_probes`.
-
-    Raises:
-        ConfigError: Features that aren't finite, shapes that don't fit, a test class that training lacks.
     """
     check_features('train_x', train_x, train_y)
     check_features('test_x', test_x, test_y)
@@ -98,18 +96,15 @@ def linear_probes(
 ) -> dict[Hashable, ProbeResult]:
     """:func:`linear_probe` of many sets of features of the same images, such as two :class:`FeatureCache` hold.
 
-    Heads of all sets and settings are trained together, as one batched product over the sets: the images' order is drawn
-    once for all. A set's result is the one it has alone. In a distributed run the ranks share the sets, and all get all
-    results.
+    Heads of all sets and settings are trained together, as one batched product over the sets: the images' order is
+    drawn once for all. A set's result is the one it has alone. In a distributed run the ranks share the sets, and all
+    get all results. Raises ConfigError as :func:`linear_probe`, and for keys that differ.
 
     Args:
         train, test: Features (n, C) by key, the same keys in both: tensors, or rows that are read from files.
         options: Those of :class:`LinearOptions`, and those of :class:`LinearProbe`: ``seed``; ``device`` on which heads are
             trained, None for the features'; ``memory`` in GiB for training features and heads. Sets that don't fit
             together follow each other; one that doesn't fit alone is streamed from its file, shuffled piece by piece.
-
-    Raises:
-        ConfigError: As of :func:`linear_probe`; keys that differ.
     """
     if not train or list(train) != list(test):
         raise ConfigError('linear_probes: training and test need the same sets of features, and at least one')

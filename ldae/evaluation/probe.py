@@ -99,7 +99,8 @@ def probe_encoder(
 ) -> ProbeScores:
     """Score the features after each block, at each time step, of each kind of input.
 
-    In a distributed run all processes call this; they share the work, and all get the scores.
+    In a distributed run all processes call this; they share the work, and all get the scores. Raises ConfigError for
+    blocks, time steps or inputs that the model doesn't have, data that can't be scored.
 
     Args:
         model: As :func:`ldae.evaluation.block_features` takes it, in evaluation mode.
@@ -113,9 +114,6 @@ def probe_encoder(
         seed, memory: Of the linear layers, as of :func:`ldae.evaluation.score_sets`.
         refresh, verify: Compute features anew, or compare those that are there with their checksums.
         precision: Of the encoder's products, as of :func:`ldae.utils.device.autocast`.
-
-    Raises:
-        ConfigError: Blocks, time steps or inputs that the model doesn't have, data that can't be scored.
     """
     numbers = parse_blocks(blocks, num_blocks(model))
     timesteps = None if timesteps is None else sorted(set(timesteps))

@@ -44,15 +44,13 @@ def probe_dataloaders(cfg: Config) -> tuple[dict, dict]:
 def labelled_dataloaders(
     cfg: Config, limits: Sequence[int | None], k: int, option: str = 'k', per_class: int = 0
 ) -> list[DataLoader]:
-    """Training and test images to score on, whole and in order.
+    """Training and test images to score on, whole and in order. Raises ConfigError if there are none, fewer than
+    neighbours, or a class is missing: known before an image is read.
 
     Args:
         limits: At most so many of each, chosen by class; None for all.
         k: How many neighbours there must be, for what ``option`` asks.
         per_class: So many of each class whatever the limits.
-
-    Raises:
-        ConfigError: There are none, fewer than neighbours, or a class is missing: known before an image is read.
     """
     loaders = []
     for loader, limit in zip(probe_dataloaders(cfg), limits, strict=True):

@@ -125,7 +125,8 @@ def score_sets(
     """Score sets of features of the same images by k-NN and linear layers; each has the score that it has alone.
 
     In a distributed run the ranks share the work, and all get all scores. A linear layer whose learning rate or weight
-    decay is at the end of the grid, even after it was widened, is warned of.
+    decay is at the end of the grid, even after it was widened, is warned of. Raises ConfigError for features that
+    aren't finite, fewer images than neighbours, a test class that training lacks.
 
     Args:
         train, test: Features by key, the same keys in both: tensors, or rows that are read from files.
@@ -133,9 +134,6 @@ def score_sets(
         ks: Numbers of neighbours; the protocol's alone by default.
         device, memory: As of :func:`ldae.evaluation.linear_probes`.
         seconds: Is given the time that each half took, as ``knn`` and ``linear``.
-
-    Raises:
-        ConfigError: Features that aren't finite, fewer images than neighbours, a test class that training lacks.
     """
     sets = {key: (train[key], train_y, test[key], test_y) for key in train}
     start = time.perf_counter()

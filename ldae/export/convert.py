@@ -55,7 +55,8 @@ def export_encoder(
     example: str | os.PathLike | None = None,
     ema: bool = False,
 ) -> Exported:
-    """Write the encoder of a checkpoint as a plain ViT for another library.
+    """Write the encoder of a checkpoint as a plain ViT for another library. Raises ConfigError if the encoder can't be
+    a plain ViT, or the result doesn't agree with the source; nothing is written.
 
     Args:
         checkpoint: Of l-DAE's or MAE's pre-training, or of a classifier on one of their encoders.
@@ -67,9 +68,6 @@ def export_encoder(
         check: Pictures, or folders of them, to compare on as well.
         example: ``.npz`` file to write with images and the features that they must give.
         ema: The average of the weights instead of the weights.
-
-    Raises:
-        ConfigError: The encoder can't be a plain ViT, or the result doesn't agree with the source; nothing is written.
     """
     check_choice('--to', to, FORMATS)
     library, out = import_module(FORMATS[to]), Path(out)

@@ -115,7 +115,8 @@ def patch_map_of(tokenizer: BaseTokenizer) -> AffinePatchMap | None:
 def plain_vit(
     model: nn.Module, img_size: int | None = None, timestep: int | None = None, where: str = 'the model'
 ) -> PlainViT:
-    """Merge and fold what a model's encoder has beyond a ViT.
+    """Merge and fold what a model's encoder has beyond a ViT. Raises ConfigError if the encoder can't be a plain ViT,
+    or an option is out of range.
 
     Args:
         model: l-DAE, MAE, or a classifier on the encoder of one, on the CPU. Its ``backbone.timestep`` is set to
@@ -124,9 +125,6 @@ def plain_vit(
             itself does at run time.
         timestep: t to merge; None keeps the model's.
         where: How errors name the model.
-
-    Raises:
-        ConfigError: The encoder can't be a plain ViT, or an option is out of range.
     """
     backbone = encoder_of(model, where)
     _set_timestep(backbone, timestep, where)

@@ -123,16 +123,15 @@ class Choice:
 def auto_scale(
     config: str | Path, budget: float, data_root: str | None = None, work_dir: str | Path = '.', **options: object
 ) -> Path:
-    """Choose a scale for a folder of images and write it to ``<work_dir>/auto_scale.py``, a file that ``--scale`` takes.
+    """Choose a scale for a folder of images and write it to ``<work_dir>/auto_scale.py``, a file that ``--scale``
+    takes. Raises ConfigError if there is no folder, it holds too few images, or the budget is too small for one pass
+    over them.
 
     Args:
         config: What is going to be trained.
         budget: Seconds that the training may take on this machine.
         data_root: The folder: ``train/`` and ``val/``, or images or classes of them without these.
         options: Others of :class:`LaunchOptions`; with ``resume``, a file that is there is taken.
-
-    Raises:
-        ConfigError: There is no folder, it holds too few images, or the budget is too small for one pass over them.
     """
     path = Path(work_dir) / FILENAME
     if options.get('resume') and path.is_file():
@@ -237,15 +236,13 @@ def _headers(files: list[Path], most: int = 200) -> tuple[list[int], list[str]]:
 
 
 def choose(survey: Survey, budget: float, measure: Callable[[Choice], float], most: int | None = None) -> Choice:
-    """The largest network of the ladder that makes 30 passes over the data and 2000 steps within the budget; else the smallest,
-    with as many passes as there is time for. Images have the largest size that most of them reach, of at most 16 pixels a token.
+    """The largest network of the ladder that makes 30 passes over the data and 2000 steps within the budget; else the
+    smallest, with as many passes as there is time for. Images have the largest size that most of them reach, of at most
+    16 pixels a token. Raises ConfigError if the budget is too small for one pass.
 
     Args:
         measure: Seconds that a training image takes.
         most: Images of a batch (64, on a GPU 256): a batch is the power of two that gives at least 16 steps an epoch.
-
-    Raises:
-        ConfigError: The budget is too small for one pass.
     """
     most = most or (256 if get_device() == 'cuda' else 64)
     batch = min(most, max(8, 2 ** (survey.trained // 16).bit_length() // 2))

@@ -54,8 +54,10 @@ def benchmark(
     epochs: int | None = None,
     **options: Any,
 ) -> dict:
-    """Train the classifier of a benchmark on a pre-trained encoder: final and best top-1 accuracy in percent of the test
-    images, and what they are of. The same is written to ``benchmark.json`` in the work directory.
+    """Train the classifier of a benchmark on a pre-trained encoder: final and best top-1 accuracy in percent of the
+    test images, and what they are of. The same is written to ``benchmark.json`` in the work directory. Raises
+    ConfigError for a config that isn't a benchmark, a checkpoint that doesn't fit it, or a result that is there
+    already.
 
     Args:
         config: A file, or one of :data:`KINDS`: the config that fits the checkpoint and the data. ``'knn'`` trains nothing.
@@ -64,9 +66,6 @@ def benchmark(
         force: Replace the result of an earlier run.
         epochs: Instead of the config's, at least 2.
         options: Of :class:`LaunchOptions`.
-
-    Raises:
-        ConfigError: A config that isn't a benchmark, a checkpoint that doesn't fit it, or a result that is there already.
     """
     launch, config, checkpoint = LaunchOptions(**options), str(config), str(checkpoint)
     fitted = 'linear' if config == KNN else config

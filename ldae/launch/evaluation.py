@@ -30,6 +30,7 @@ def evaluate(
     **options: Any,
 ) -> dict[str, float]:
     """Metrics of a checkpoint on the test images of a config; of a pre-training config, on its validation images.
+    Raises ConfigError for a config without images to test on, or that can't be built.
 
     Args:
         out: A .pkl, .json or .yml file for the metrics or the predictions.
@@ -37,9 +38,6 @@ def evaluate(
         tta: Average over the image and its mirror image, or over what ``tta_pipeline`` of the config says.
         pictures: Options of mmpretrain's visualization hook, which is switched on.
         options: Of :class:`LaunchOptions`.
-
-    Raises:
-        ConfigError: A config without images to test on, or that can't be built.
     """
     cfg = config if isinstance(config, Config) else load_config(config, cfg_options, scale)
     options = LaunchOptions(**options)

@@ -122,6 +122,7 @@ def train(
     **options: Any,
 ) -> Run:
     """Pre-train, fine-tune or probe what a config describes; the run holds encoder, curves, work directory and Runner.
+    Raises ConfigError for what can't be trained, before any step where it can be known.
 
     Args:
         config: A file, ``'ldae::PATH'`` for one that ships with ldae, or a config.
@@ -131,9 +132,6 @@ def train(
         budget: Of time, for ``'auto'``: seconds, or a text such as ``'30m'`` (the default).
         options: Of :class:`LaunchOptions`, such as ``work_dir``, ``data_root``, ``precision``; and of
             :func:`ldae.config.recipe.fit_recipe`: ``epochs``, ``batch_size``, ``lr``, ``img_size``, ``model``.
-
-    Raises:
-        ConfigError: What can't be trained, before any step where it can be known.
     """
     recipe = {name: options.pop(name, None) for name in RECIPE}
     if budget is not None and scale != 'auto':

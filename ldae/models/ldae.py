@@ -20,8 +20,9 @@ from .noisers import NoisySample
 class LDAE(BaseSelfSupervisor):
     """Latent DAE (paper, section 4): noise is added to the image's latent tokens and a ViT learns to take it out.
 
-    The tokenizer's config states the geometry once (img_size, patch_size, in_channels, latent_dim); the encoder, decoder
-    and head are given it, and a value of theirs that contradicts it is an error.
+    The tokenizer's config states the geometry once (img_size, patch_size, in_channels, latent_dim); the encoder,
+    decoder and head are given it, and a value of theirs that contradicts it is an error. Raises ConfigError if the
+    components don't fit together.
 
     Args:
         tokenizer: Image to latents and back, frozen.
@@ -37,9 +38,6 @@ class LDAE(BaseSelfSupervisor):
             clean one.
         val_timesteps: Noise levels at which validation images are denoised, dealt out in turn.
         init_cfg: As in mmpretrain.
-
-    Raises:
-        ConfigError: If the components don't fit together.
     """
 
     @checked

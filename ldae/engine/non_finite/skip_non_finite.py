@@ -38,14 +38,12 @@ class SkipNonFiniteHook(LDAEHook):
 
     A fused optimizer on a GPU masks the step on the device, and the flag is read one step later, when it has long been
     there; other optimizers wait for the device at each step. A healthy run is the same, bit for bit, with and without
-    this hook. ``AmpOptimWrapper`` skips steps itself, and is left alone.
+    this hook. ``AmpOptimWrapper`` skips steps itself, and is left alone. Raises TrainingStopped after ``max_in_a_row``
+    skipped steps in a row.
 
     Args:
         max_in_a_row: Skipped steps in a row that stop the run, with exit status 3; None never stops it.
         max_saved: How many skipped steps are saved, the last one before the run stops besides.
-
-    Raises:
-        TrainingStopped: After ``max_in_a_row`` skipped steps in a row.
     """
 
     # The last to see what a step draws from, so after all hooks that may seed.

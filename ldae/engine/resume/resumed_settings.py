@@ -27,17 +27,15 @@ LENGTH = {'train_cfg.max_epochs': 'max_epochs', 'train_cfg.max_iters': 'max_iter
 class ResumedSettingsHook(LDAEHook):
     """Say, a line each, where a resumed run goes on with other settings than its config's.
 
-    mmengine takes lr, optimizer options and schedules out of the checkpoint, whatever the config has become, and prints the
-    config's. A checkpoint whose schedules are missing, or of other kinds or number than the config's, can't be followed in
-    this: then the config is.
+    mmengine takes lr, optimizer options and schedules out of the checkpoint, whatever the config has become, and prints
+    the config's. A checkpoint whose schedules are missing, or of other kinds or number than the config's, can't be
+    followed in this: then the config is. Raises ConfigError if the checkpoint is of another optimizer, or has done more
+    than the config asks for.
 
     Args:
         new_schedule: Take lr, optimizer options and schedules from the config, with the values that an uninterrupted run of
             it has at this place of the training; weights, the optimizer's moments, counters and order of the data are the
             checkpoint's all the same.
-
-    Raises:
-        ConfigError: The checkpoint is of another optimizer, or has done more than the config asks for.
     """
 
     # After the loop has gone to its place, and EMAHook has taken what is its own.

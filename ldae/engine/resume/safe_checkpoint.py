@@ -23,8 +23,9 @@ from .loops import EPOCH, STEP, VALIDATION, Resumable
 class SafeCheckpointHook(LDAEHook, CheckpointHook):
     """mmengine's CheckpointHook, but a new checkpoint, also the best one, is written before the one before is deleted.
 
-    mmengine deletes first: with ``max_keep_ckpts=1``, being killed in between loses all. ``last_checkpoint`` holds a name
-    here, not an absolute path. While gradients accumulate, a checkpoint waits for the step that uses them.
+    mmengine deletes first: with ``max_keep_ckpts=1``, being killed in between loses all. ``last_checkpoint`` holds a
+    name here, not an absolute path. While gradients accumulate, a checkpoint waits for the step that uses them. Raises
+    ConfigError when a checkpoint can't be written and ``on_error='stop'``.
 
     Args:
         interval: Epochs between checkpoints, or steps with ``by_epoch=False``; -1: none.
@@ -32,9 +33,6 @@ class SafeCheckpointHook(LDAEHook, CheckpointHook):
         on_error: What a checkpoint that can't be written does, say on a full disk: 'stop' the run, or 'continue' it until
             the next one is due. The ones before stay in either case.
         **kwargs: As in CheckpointHook (``max_keep_ckpts``, ``save_best``, ...).
-
-    Raises:
-        ConfigError: When a checkpoint can't be written and ``on_error='stop'``.
     """
 
     @checked

@@ -27,15 +27,13 @@ class CompileBlocksHook(LDAEHook):
     """Compile every Transformer block of the model by ``torch.compile``, in place, before the first step.
 
     Names in checkpoints don't change, and blocks of one shape share one compilation: time steps are tensors, which
-    nothing is compiled for anew. mmengine's own ``compile=True`` traces the optimizer as well, which takes minutes. Sums
-    are in another order than without, so results are equal to rounding only; drop path and dropout draw other numbers.
+    nothing is compiled for anew. mmengine's own ``compile=True`` traces the optimizer as well, which takes minutes.
+    Sums are in another order than without, so results are equal to rounding only; drop path and dropout draw other
+    numbers. Raises ConfigError if the model has no such blocks, or the machine no compiler.
 
     Args:
         backend: Of ``torch.compile``.
         mode: Of ``torch.compile``: None, ``'reduce-overhead'``, ``'max-autotune'`` or ``'max-autotune-no-cudagraphs'``.
-
-    Raises:
-        ConfigError: The model has no such blocks, or the machine no compiler.
     """
 
     def __init__(self, backend: str = 'inductor', mode: str | None = None) -> None:
@@ -74,12 +72,10 @@ class ActivationCheckpointHook(LDAEHook):
 
     A step then needs a fraction of the memory and a third more products. Gradients are the same, and so are names in
     checkpoints. mmengine's own ``activation_checkpointing`` needs the name of every block, and can't be compiled.
+    Raises ConfigError for a model without such blocks.
 
     Args:
         every: Of how many blocks one is computed again: 1 is all of them, 2 every second.
-
-    Raises:
-        ConfigError: For a model without such blocks.
     """
 
     # Before CompileBlocksHook, which then compiles both passes.

@@ -38,14 +38,12 @@ class FullyShardedModel(nn.Module):
     while they compute it.
 
     The model is whole until the first training step: checkpoints are loaded, checked and resumed from, and tokenizers
-    fitted, as in any other run. Names in checkpoints don't change, and a checkpoint is the same file as without sharding
-    (:func:`full_state_dicts`). Results are those of distributed data-parallel training to rounding.
+    fitted, as in any other run. Names in checkpoints don't change, and a checkpoint is the same file as without
+    sharding (:func:`full_state_dicts`). Results are those of distributed data-parallel training to rounding. Raises
+    ConfigError for a model without Transformer blocks; an optimizer that can't be sharded.
 
     Args:
         module: The model, which the Runner gives.
-
-    Raises:
-        ConfigError: A model without Transformer blocks; an optimizer that can't be sharded.
     """
 
     def __init__(self, module: BaseModel) -> None:

@@ -37,17 +37,15 @@ EARLIER_NAME = 'latents.safetensors'
 class LatentCacheHook(LDAEHook):
     """Encode the training images once, before the first step, and train from their latents, which lie in memory.
 
-    For heads that need no images, and data without augmentation. The latents are used again by later runs whose tokenizer
-    and data are the same, refused by others.
+    For heads that need no images, and data without augmentation. The latents are used again by later runs whose
+    tokenizer and data are the same, refused by others. Raises ConfigError if the head needs images; if images are
+    augmented; if the latents are damaged, or of another tokenizer, other data or another dtype; and if there is no room
+    for them.
 
     Args:
         file: The folder that is written, or used if it is there; None: ``latents`` in the work directory.
         dtype: ``'float32'``, ``'float16'`` or ``'bfloat16'``, of what is written.
         batch_size: Images encoded at a time.
-
-    Raises:
-        ConfigError: The head needs images; images are augmented; the latents are damaged, or of another tokenizer, other data
-            or another dtype; there is no room for it.
     """
 
     # After the tokenizer is fitted, before hooks that look at the data.
@@ -121,16 +119,14 @@ def write_latents(
 ) -> None:
     """Encode all images of ``dataset`` by the tokenizer of ``model``, each process its shards, into one folder.
 
-    The folder is there when it is whole, or not at all. All processes must see it.
+    The folder is there when it is whole, or not at all. All processes must see it. Raises ConfigError if there is no
+    room, the folder can't be written, or latents don't fit into ``dtype``.
 
     Args:
         made_of: What the latents are made of, for the manifest.
         dtype: A key of ``DTYPES``.
         batch_size: Images encoded at a time.
         num_workers, worker_init_fn: Of the DataLoader that reads images.
-
-    Raises:
-        ConfigError: There is no room, the folder can't be written, or latents don't fit into ``dtype``.
     """
     geometry = model.tokenizer.geometry
     shape, with_label = (len(dataset), geometry.num_tokens, geometry.latent_dim), bool(model.num_classes)

@@ -31,7 +31,8 @@ class OnlineEvaluationHook(LDAEHook):
     Logs ``knn/top1`` and ``linear/top1`` in percent, and what it costs: ``online/seconds``, and ``online/share``, the
     percentage of the training time so far that all evaluations took. Neither the random streams nor the model's mode
     are any different afterwards, so training goes the same way with and without the hook. In a distributed run the
-    ranks share the images.
+    ranks share the images. Raises ConfigError for an option out of range, or more neighbours than images; without
+    images or labels the hook is left out.
 
     Args:
         train_dataloader: Config of the labelled images that vote and that the linear layer learns from; the training
@@ -43,9 +44,6 @@ class OnlineEvaluationHook(LDAEHook):
         interval: Epochs or steps between evaluations.
         by_epoch: Whether ``interval`` counts epochs; False for steps, as a loop by iterations needs.
         max_train_images, max_test_images: Upper bounds, for a bounded cost; a fixed choice of that many, by class.
-
-    Raises:
-        ConfigError: For an option out of range, or more neighbours than images. Without images or labels the hook is left out.
     """
 
     # After the checkpoint hooks, so that a failure here costs no checkpoint.
@@ -166,12 +164,10 @@ class OnlineEvaluationHook(LDAEHook):
 @HOOKS.register_module()
 class OnlineKNNHook(OnlineEvaluationHook):
     """:class:`OnlineEvaluationHook` without the linear probe; logs ``knn/top1``, ``knn/seconds`` and ``knn/share``.
+    Raises ConfigError for an option out of range, data without labels, or more neighbours than images.
 
     Args:
         train_dataloader, test_dataloader, k, temperature, interval, by_epoch, max_train_images, max_test_images: As there.
-
-    Raises:
-        ConfigError: For an option out of range, data without labels, or more neighbours than images.
     """
 
     name = 'knn'

@@ -33,8 +33,8 @@ class LDAEViT(VisionTransformer):
     positions and, if ``conditioned``, adaLN-Zero conditioning on the time step (paper, section 3 and appendix A).
 
     Without a time step, as in transfer, ``timestep`` is used. An unconditioned encoder is a plain ViT; loading the
-    checkpoint of a conditioned one into it merges the conditioning at ``timestep`` and the tokenizer's projection
-    into its weights.
+    checkpoint of a conditioned one into it merges the conditioning at ``timestep`` and the tokenizer's projection into
+    its weights. Raises ConfigError for an option out of range.
 
     Args:
         arch: ``'base'``, ``'half-large'``, ``'large'``, a name of mmpretrain's, or a dict with embed_dims, num_layers,
@@ -55,9 +55,6 @@ class LDAEViT(VisionTransformer):
             isn't linear per patch and so can't be folded into the weights, or where ``noiser`` is used.
         noiser: Config of a noiser that noises their latents to level ``timestep`` (appendix A, "noisy input").
         drop_path_rate, out_indices, init_cfg: As in mmpretrain.
-
-    Raises:
-        ConfigError: For an option out of range.
     """
 
     arch_zoo = {**VisionTransformer.arch_zoo, 'half-large': HALF_LARGE, 'half-l': HALF_LARGE}

@@ -17,16 +17,14 @@ from ldae.utils import Choice, ConfigError, Share, checked
 class RandomMasking(BaseModule):
     """While training, the encoder sees a random ``1 - ratio`` of each image's noisy tokens; the decoder sees all places.
 
-    Their number is the same in every step. Features, and validation, are of all tokens.
+    Their number is the same in every step. Features, and validation, are of all tokens. Raises ConfigError for an
+    option out of range, or a ratio that leaves no token.
 
     Args:
         ratio: Share of the tokens that the encoder doesn't see, from 0 to below 1.
         fill: What the decoder is given at their places: ``'noisy'``, a linear embedding of the noisy latent itself, so that
             denoising stays the task, or ``'mask'``, one learned vector, which makes it MAE's with noise on top.
         embed_dims, grid, latent_dim: Width of the encoder, rows and columns of tokens, and d; filled in by :class:`LDAE`.
-
-    Raises:
-        ConfigError: For an option out of range, or a ratio that leaves no token.
     """
 
     @checked

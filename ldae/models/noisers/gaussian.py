@@ -33,7 +33,8 @@ class NoisySample(NamedTuple):
 
 @MODELS.register_module()
 class GaussianNoiser(BaseModule):
-    """``z_t = gamma_t z_0 + sigma_t eps``, eps standard normal, t uniform over the T steps (paper, equation 1).
+    """``z_t = gamma_t z_0 + sigma_t eps``, eps standard normal, t uniform over the T steps (paper, equation 1). Raises
+    ConfigError for an unknown schedule or weighting, or T < 1.
 
     Args:
         schedule: Name of a registered schedule, or a dict with its name as ``type`` and its options.
@@ -43,9 +44,6 @@ class GaussianNoiser(BaseModule):
         rank_invariant: Draw the noise of the global batch on every rank and keep this rank's share, so that a run on
             W processes sees the same noise as one process with the same global batch. Costs W times the random
             numbers; False draws each rank's own and needs ranks of different seeds.
-
-    Raises:
-        ConfigError: For an unknown schedule or weighting, or T < 1.
     """
 
     @checked

@@ -21,14 +21,12 @@ class PerceptualLoss(BaseModule):
     """Distance of two batches of images (B, C, H, W) in [-1, 1] in the features of VGG-16: LPIPS, one value an image (B,).
 
     The weights of LPIPS's linear layers are part of the library ``lpips``; those of VGG-16 are torchvision's and not.
+    Raises ConfigError if the library, or later the file, is missing.
 
     Args:
         weight: Of the loss.
         backbone: torchvision's file of VGG-16, or ``'random'`` for weights that mean nothing; by default the file is looked
             for where torch.hub keeps its downloads.
-
-    Raises:
-        ConfigError: If the library, or later the file, is missing.
     """
 
     @checked

@@ -27,7 +27,8 @@ class TokenizerTrainer(BaseModel):
     """Train a tokenizer to reconstruct images, with LDM's losses (its ``LPIPSWithDiscriminator``).
 
     Reconstruction and KL are summed over an image and averaged over the batch, as LDM's weights suppose, so that LPIPS
-    counts once per value of the image. The result leaves through :meth:`export`.
+    counts once per value of the image. The result leaves through :meth:`export`. Raises ConfigError for an option out
+    of range, or a tokenizer that isn't trained by gradients.
 
     Args:
         tokenizer: What is trained; with a ``checkpoint``, from there on.
@@ -38,9 +39,6 @@ class TokenizerTrainer(BaseModel):
             ``optim_wrapper.constructor='ldae.AdversarialOptimWrapperConstructor'``.
         data_preprocessor: Normalisation; mmpretrain's ``SelfSupDataPreprocessor`` unless it has a type.
         init_cfg: As in mmengine.
-
-    Raises:
-        ConfigError: For an option out of range, or a tokenizer that isn't trained by gradients.
     """
 
     @checked

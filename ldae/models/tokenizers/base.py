@@ -39,16 +39,14 @@ class BaseTokenizer(BaseModule, metaclass=ABCMeta):
     """Image (B, C, H, W) to latent tokens (B, N, d) of about unit variance, and back.
 
     A tokenizer is frozen while a model is pre-trained: all its state is buffers, it computes in float32 and outside
-    autograd. One that must be fitted first sets ``needs_fit`` and implements :meth:`fit`.
+    autograd. One that must be fitted first sets ``needs_fit`` and implements :meth:`fit`. Raises ConfigError if these
+    don't fit together.
 
     Args:
         img_size: Height and width of the square input in pixels.
         patch_size: Height and width of the patch behind one token; divides ``img_size``.
         in_channels: Image channels.
         latent_dim: Dimensions d per token, 1 to ``in_channels * patch_size ** 2``.
-
-    Raises:
-        ConfigError: If these don't fit together.
     """
 
     needs_fit = False

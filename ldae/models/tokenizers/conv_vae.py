@@ -57,7 +57,9 @@ class ConvVAETokenizer(LearnedTokenizer):
     """LDM's KL autoencoder (paper, section 3): a map of ``img_size / downsample`` cells a side, encoded to its mean.
 
     One token is a square of ``(patch_size / downsample) ** 2`` cells, so that ``latent_dim`` is the number of channels
-    times that: 2 x 2 cells of 4 channels make 16. Latents are scaled as in LDM, by one number, to unit variance.
+    times that: 2 x 2 cells of 4 channels make 16. Latents are scaled as in LDM, by one number, to unit variance. Raises
+    ConfigError for an option out of range, a missing library, or a file that is missing, of another geometry or not
+    trained.
 
     Args:
         img_size, patch_size, in_channels, latent_dim: See :class:`BaseTokenizer`.
@@ -68,10 +70,6 @@ class ConvVAETokenizer(LearnedTokenizer):
             ImageNet's for three channels. A trained file brings its own.
         checkpoint: ``tokenizer.pth`` of the run that trained it, or a folder in diffusers' format, whose scaling factor
             is used.
-
-    Raises:
-        ConfigError: For an option out of range, a missing library, or a file that is missing, of another geometry or not
-            trained.
     """
 
     family = 'conv-vae_'

@@ -58,7 +58,8 @@ def fit_tokenizer(
     seed: int = 0,
     progress: bool = True,
 ) -> None:
-    """Fit ``tokenizer`` to ``num_images`` random images of ``dataset``, each rank reading its share of them.
+    """Fit ``tokenizer`` to ``num_images`` random images of ``dataset``, each rank reading its share of them. Raises
+    ConfigError if there are fewer images than processes.
 
     Args:
         data_preprocessor: The model's, so that the tokenizer sees what it will see in training.
@@ -66,9 +67,6 @@ def fit_tokenizer(
         seed: Of the sample, and of what augmentation draws for each of its images, whatever the workers and processes.
             No other random stream is touched.
         progress: Show a bar on rank 0 if it writes to a terminal.
-
-    Raises:
-        ConfigError: If there are fewer images than processes.
     """
     # Images of a batch that is drawn for as a whole would depend on who else is in it.
     size = 1 if getattr(dataset, 'crop_scale', None) is not None else batch_size

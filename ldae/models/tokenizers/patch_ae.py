@@ -55,15 +55,13 @@ class PatchAutoencoder(TrainableNet):
 class LearnedPatchTokenizer(LearnedTokenizer, PatchLinearTokenizer):
     """A patch-wise AE or VAE: ``z = V (x - mean) / scale``, ``x' = U^T (z * scale) + mean``.
 
-    ``basis`` holds orthonormal rows that span what ``decode`` can give, from a QR decomposition of U.
+    ``basis`` holds orthonormal rows that span what ``decode`` can give, from a QR decomposition of U. Raises
+    ConfigError for an option out of range, or a file that is missing, of another geometry or not trained.
 
     Args:
         img_size, patch_size, in_channels, latent_dim: See :class:`BaseTokenizer`.
         latent_norm: How latents are scaled, see :class:`PatchLinearTokenizer`.
         checkpoint: ``tokenizer.pth`` of the run that trained it.
-
-    Raises:
-        ConfigError: For an option out of range, or a file that is missing, of another geometry or not trained.
     """
 
     variational = False

@@ -42,14 +42,12 @@ class PatchLinearTokenizer(BaseTokenizer):
     to scale), ``'whiten'`` (each dimension to unit variance) and ``'none'``.
 
     A subclass says in :meth:`_take_statistics` what follows from the mean and covariance of a sample of patches, and
-    hands maps and variances to :meth:`_set_maps`.
+    hands maps and variances to :meth:`_set_maps`. Raises ConfigError for an option out of range, or a checkpoint of
+    another geometry or ``latent_norm``.
 
     Args:
         img_size, patch_size, in_channels, latent_dim: See :class:`BaseTokenizer`.
         latent_norm: How latents are scaled.
-
-    Raises:
-        ConfigError: For an option out of range, or a checkpoint of another geometry or ``latent_norm``.
     """
 
     @checked
@@ -99,15 +97,13 @@ class PatchLinearTokenizer(BaseTokenizer):
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor], normalization: PixelNormalization | None = None) -> None:
-        """One streaming pass over this rank's batches (B, C, H, W); the result is the same on all ranks.
+        """One streaming pass over this rank's batches (B, C, H, W); the result is the same on all ranks. Raises
+        ConfigError if the sample has too few patches to span the latent space, or values that aren't finite.
 
         Args:
             batches: Normalised pixels; or uint8 ones, whose statistics are exact, several times faster, and normalised
                 afterwards.
             normalization: What training does to such uint8 pixels; None leaves them in 0 to 255.
-
-        Raises:
-            ConfigError: If the sample has too few patches to span the latent space, or values that aren't finite.
         """
         statistics = None
         for images in batches:

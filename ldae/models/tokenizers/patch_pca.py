@@ -16,16 +16,14 @@ from .patch_linear import PatchLinearTokenizer
 class PatchPCATokenizer(PatchLinearTokenizer):
     """Project each patch on the first d principal components of a large sample of patches (paper, section 4.2).
 
-    ``z = V (x - mean) / scale`` and ``x' = V^T (z * scale) + mean``, with the rows of V (d, D) orthonormal.
+    ``z = V (x - mean) / scale`` and ``x' = V^T (z * scale) + mean``, with the rows of V (d, D) orthonormal. Raises
+    ConfigError for an option out of range or a file of another geometry or ``latent_norm``.
 
     Args:
         img_size, patch_size, in_channels, latent_dim: See :class:`BaseTokenizer`.
         latent_norm: How latents are scaled, see :class:`PatchLinearTokenizer`.
         full_basis: Keep all D components, as :attr:`full_basis`, not only the first d.
         checkpoint: File written by ``tools/fit_pca.py``; without one the tokenizer must be fitted (training does it).
-
-    Raises:
-        ConfigError: For an option out of range or a file of another geometry or ``latent_norm``.
     """
 
     needs_fit = True

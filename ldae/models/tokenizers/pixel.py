@@ -21,8 +21,9 @@ from .files import load_tokenizer, load_tokenizer_state
 class PixelTokenizer(BaseTokenizer):
     """Patches of the image resized to ``resized`` pixels (paper, Figure 5).
 
-    The number of tokens stays that of the full image, so that 256, 128, 64 and 32 pixels have patches of 16, 8, 4 and 2,
-    and 768, 192, 48 and 12 dimensions per token. Resizing is bicubic, down with antialiasing, and back up in ``decode``.
+    The number of tokens stays that of the full image, so that 256, 128, 64 and 32 pixels have patches of 16, 8, 4 and
+    2, and 768, 192, 48 and 12 dimensions per token. Resizing is bicubic, down with antialiasing, and back up in
+    ``decode``. Raises ConfigError for an option out of range.
 
     Args:
         img_size, patch_size, in_channels: See :class:`BaseTokenizer`.
@@ -30,9 +31,6 @@ class PixelTokenizer(BaseTokenizer):
         latent_norm: ``'none'``, normalised pixels being of about unit variance, or ``'global'``: latents shifted and scaled
             to mean 0 and variance 1 over the training set, which must be fitted (training does it).
         checkpoint: File of a fitted one, as training leaves it (``tokenizer_<key>.pth``).
-
-    Raises:
-        ConfigError: For an option out of range.
     """
 
     @checked
