@@ -2,7 +2,7 @@
 """Repeat a skipped training step, watched from inside."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ldae.apis.models import get_model
 from ldae.utils import ConfigError
 from ldae.utils.checkpoints import check_archive, read_checkpoint
+from ldae.utils.models import changed
 from ldae.utils.rng import preserved_rng
 
 from .step_snapshots import RANK_FILES, STATE_FILE, rebuilt_batch, recent_losses, set_rng_states
@@ -60,7 +61,9 @@ def reproduce_folder(
             raise ConfigError(f'--rank {rank}: {folder} holds no batch of that process')
     model, cfg = load_model(folder, device)
     contents = map(read_snapshots, files)
-    return bad_weights(folder), ((c, found) for c in contents for found in reproduce(model, cfg, c))
+    state = read_checkpoint(folder / STATE_FILE)['state_dict']
+    weights = [name for name, value in state.items() if not all_finite(value)]
+    return weights, ((c, found) for c in contents for found in reproduce(model, cfg, c))
 
 
 def rank_files(folder: Path) -> list[Path]:
@@ -92,12 +95,6 @@ def load_model(folder: Path, device: str | None) -> tuple[nn.Module, Config]:
     """The model in training mode with the weights of that step, and its config."""
     model = get_model(checkpoint=folder / STATE_FILE, device=device)
     return model.train(), model._config
-
-
-def bad_weights(folder: Path) -> list[str]:
-    """Names of weights and buffers that aren't finite."""
-    state = read_checkpoint(folder / STATE_FILE)['state_dict']
-    return [name for name, value in state.items() if not all_finite(value)]
 
 
 def reproduce(model: nn.Module, cfg: Config, content: dict[str, Any]) -> list[Findings]:
@@ -138,12 +135,10 @@ def watched(model: nn.Module, names: list[str]) -> Iterator[None]:
         if name and not all_finite(output):
             names.append(f'{name} ({type(module).__name__})')
 
-    handles = [m.register_forward_hook(partial(look, name)) for name, m in model.named_modules()]
-    try:
+    with ExitStack() as handles:
+        for name, module in model.named_modules():
+            handles.enter_context(module.register_forward_hook(partial(look, name)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def all_finite(value: Any) -> bool:
@@ -177,12 +172,6 @@ def precision(cfg: Config, device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, getattr(torch, wrapper.get('dtype') or default))
 
 
-@contextmanager
-def as_rank(rank: int, world_size: int) -> Iterator[None]:
+def as_rank(rank: int, world_size: int) -> AbstractContextManager:
     """Let what asks for its rank, as the noiser does, believe that it is one of several processes; nothing communicates."""
-    theirs = dist.get_rank, dist.get_world_size
-    dist.get_rank, dist.get_world_size = lambda *_: rank, lambda *_: world_size
-    try:
-        yield
-    finally:
-        dist.get_rank, dist.get_world_size = theirs
+    return changed(dist, get_rank=lambda *_: rank, get_world_size=lambda *_: world_size)

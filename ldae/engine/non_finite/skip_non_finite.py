@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook
-from mmengine.optim import AmpOptimWrapper, OptimWrapperDict
+from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -248,9 +248,7 @@ class SkipAwareEMAHook(LDAEHook, EMAHook):
             raise ConfigError(f'the average of the weights in the checkpoint does not fit the model: {why}') from error
 
     def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
-        wrappers = runner.optim_wrapper
-        wrappers = wrappers.values() if isinstance(wrappers, OptimWrapperDict) else [wrappers]
-        if not any(wrapper.should_update() for wrapper in wrappers):
+        if not any(part.should_update() for part in parts_of(runner.optim_wrapper)):
             return
         guards = [hook for hook in runner.hooks if isinstance(hook, SkipNonFiniteHook)]
         if not any(guard.is_skipped(runner) for guard in guards):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
@@ -48,22 +49,19 @@ class ResumedSettingsHook(LDAEHook):
         """Add what else such a comparison needs."""
         if not isinstance(runner._train_loop, BaseLoop):
             return
-        wrappers = _by_part(runner.optim_wrapper)
-        names = {param: name for name, param in unwrapped(runner.model).named_parameters()}
         optimizers = {
-            part: dict(type=type(wrapper.optimizer).__name__, names=_names_in(wrapper.optimizer, names))
-            for part, wrapper in wrappers.items()
+            part: dict(type=type(wrapper.optimizer).__name__, names=_names_in(wrapper.optimizer, runner.model))
+            for part, wrapper in _by_part(runner.optim_wrapper).items()
         }
         checkpoint['settings'] = dict(_length(runner.train_loop), optimizers=optimizers)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if not runner._resume or not isinstance(runner._train_loop, BaseLoop):
             return
-        before, loop, names = checkpoint.get('settings') or {}, runner.train_loop, unwrapped(runner.model)
+        before, loop = checkpoint.get('settings') or {}, runner.train_loop
         _check_is_to_do(loop, checkpoint)
         lines = [*_changed_length(before, loop), *_without_average(runner, checkpoint)]
-        names = {param: name for name, param in names.named_parameters()}
-        parts = list(_parts(runner, checkpoint, before.get('optimizers') or {}, names))
+        parts = list(_parts(runner, checkpoint, before.get('optimizers') or {}))
         follow = self.new_schedule or not all(part.can_be_followed for part in parts)
         for part in parts:
             if not follow:
@@ -173,20 +171,20 @@ class Part(NamedTuple):
         ]
 
 
-def _parts(runner: Runner, checkpoint: dict, notes: Mapping, names: Mapping) -> Iterator[Part]:
+def _parts(runner: Runner, checkpoint: dict, notes: Mapping) -> Iterator[Part]:
     schedulers, saved = runner.param_schedulers or [], checkpoint.get('optimizer')
     schedules = checkpoint.get('param_schedulers') or []
     for name, wrapper in _by_part(runner.optim_wrapper).items():
-        several, note = bool(name), notes.get(name) or {}
+        note = notes.get(name) or {}
         yield Part(
             name,
             wrapper,
             schedulers.get(name, []) if isinstance(schedulers, dict) else schedulers,
-            saved.get(name) if several and saved is not None else saved,
+            saved.get(name) if name and saved is not None else saved,
             schedules.get(name, []) if isinstance(schedules, dict) else schedules,
             note.get('type'),
             note.get('names'),
-            _names_in(wrapper.optimizer, names),
+            _names_in(wrapper.optimizer, runner.model),
         )
 
 
@@ -194,8 +192,9 @@ def _by_part(wrapper: OptimWrapper | OptimWrapperDict) -> dict[str, OptimWrapper
     return dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {'': wrapper}
 
 
-def _names_in(optimizer: Optimizer, names: Mapping) -> list[str]:
-    """By the numbers that the optimizer's state has."""
+def _names_in(optimizer: Optimizer, model: nn.Module) -> list[str]:
+    """Names of a model's parameters by the numbers that the optimizer's state has."""
+    names = {param: name for name, param in unwrapped(model).named_parameters()}
     return [names.get(param, '') for group in optimizer.param_groups for param in group['params']]
 
 

@@ -134,14 +134,9 @@ def write_latents(
         shards = shards_of(len(dataset))
         mine = range(get_rank(), len(shards), get_world_size())
         batches = {n: [list(shards[n][i : i + batch_size]) for i in range(0, len(shards[n]), batch_size)] for n in mine}
-        loader = DataLoader(
-            dataset,
-            batch_sampler=list(chain(*batches.values())),
-            num_workers=num_workers,
-            worker_init_fn=worker_init_fn,
-            collate_fn=collate,
-            generator=torch.Generator().manual_seed(0),
-        )
+        reading = dict(num_workers=num_workers, worker_init_fn=worker_init_fn, collate_fn=collate)
+        generator, batch_sampler = torch.Generator().manual_seed(0), list(chain(*batches.values()))
+        loader = DataLoader(dataset, batch_sampler=batch_sampler, generator=generator, **reading)
         # A bar on rank 0 alone, and there on a terminal only.
         quiet = None if is_main_process() else True
         with tqdm(total=sum(len(shards[n]) for n in mine), desc='encode', unit='img', disable=quiet) as bar:
@@ -245,12 +240,5 @@ def put_into(loader: DataLoader, latents: LatentDataset) -> None:
     latents.dataset = loader.dataset  # for whoever reports on the images
     # A DataLoader refuses to be given another data set, and building it anew would lose its order. Workers would only copy
     # what lies in memory.
-    vars(loader).update(
-        dataset=latents,
-        collate_fn=batch_collate,
-        num_workers=0,
-        persistent_workers=False,
-        prefetch_factor=None,
-        worker_init_fn=None,
-        timeout=0,
-    )
+    none = dict(num_workers=0, persistent_workers=False, prefetch_factor=None, worker_init_fn=None, timeout=0)
+    vars(loader).update(dataset=latents, collate_fn=batch_collate, **none)

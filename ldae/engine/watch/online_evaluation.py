@@ -74,13 +74,8 @@ class OnlineEvaluationHook(LDAEHook):
             raise ConfigError(f'{me}.k={k} exceeds max_train_images={max_train_images}: lower k')
         self.configs = (train_dataloader, max_train_images), (test_dataloader, max_test_images)
         self.with_knn, self.with_linear = k is not None, linear_epochs is not None
-        self.protocol = PROTOCOL.replace(
-            k=k or PROTOCOL.k,
-            temperature=temperature,
-            epochs=linear_epochs or PROTOCOL.epochs,
-            lrs=lrs,
-            weight_decays=weight_decays,
-        )
+        chosen = dict(k=k or PROTOCOL.k, temperature=temperature, epochs=linear_epochs or PROTOCOL.epochs)
+        self.protocol = PROTOCOL.replace(**chosen, lrs=lrs, weight_decays=weight_decays)
         self.interval, self.by_epoch = interval, by_epoch
         self.dataloaders: list[DataLoader] | None = None
         self._start = self._spent = 0.0

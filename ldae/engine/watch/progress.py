@@ -11,7 +11,6 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
-from torch import nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -43,28 +42,18 @@ class RunSummaryHook(LDAEHook):
 
 def describe_training(runner: Runner) -> str:
     """One line: what will be trained on what, for how long, where."""
-    model = unwrapped(runner.model)
-    loop, loader = runner.train_loop, runner.train_dataloader
+    model, loop, loader = unwrapped(runner.model), runner.train_loop, runner.train_dataloader
     epochs = f'{loop.max_epochs} epochs x ' if loop.max_epochs and loop.max_epochs > 1 else ''
     steps = len(loader) if epochs else loop.max_iters
-    return (
-        f'{type(model).__name__}: {describe_parameters(model)}; {len(loader.dataset):,} images; '
-        f'{epochs}{steps:,} steps; {runner.world_size} x {describe_device()}; {runner.work_dir}'
-    )
-
-
-def describe_parameters(model: nn.Module) -> str:
-    """'85.80 M parameters and 0.10 M frozen'."""
     sizes = [(p.numel() / 1e6, p.requires_grad) for p in model.parameters()]
     trained, frozen = (sum(size for size, learns in sizes if learns is flag) for flag in (True, False))
-    return f'{trained:.2f} M parameters' + (f' and {frozen:.2f} M frozen' if frozen >= 0.005 else '')
-
-
-def describe_device() -> str:
-    """'NVIDIA H100' or 'cpu (2 threads)'."""
-    if (device := get_device()) == 'cuda':
-        return torch.cuda.get_device_name()
-    return f'{device} ({torch.get_num_threads()} threads)'
+    parameters = f'{trained:.2f} M parameters' + (f' and {frozen:.2f} M frozen' if frozen >= 0.005 else '')
+    device = get_device()
+    where = torch.cuda.get_device_name() if device == 'cuda' else f'{device} ({torch.get_num_threads()} threads)'
+    return (
+        f'{type(model).__name__}: {parameters}; {len(loader.dataset):,} images; {epochs}{steps:,} steps; '
+        f'{runner.world_size} x {where}; {runner.work_dir}'
+    )
 
 
 @HOOKS.register_module()
@@ -153,19 +142,16 @@ class FirstStepsHook(LDAEHook):
         left = runner.max_iters - runner.iter - 1
         if done == 10 and left:
             seconds = self._ended - self._second
-            for line in describe_pace(
-                left, seconds / 8, images_of_a_step(runner), self._waited / seconds, runner._val_loop
-            ):
+            pace = left, seconds / 8, images_of_a_step(runner), self._waited / seconds, runner._val_loop
+            for line in describe_pace(*pace):
                 runner.logger.info(line)
 
 
 def _logs_step(hook: Hook, runner: Runner, batch_idx: int) -> bool:
     if not isinstance(hook, LoggerHook):
         return False
-    ends, all_of_it = (
-        hook.end_of_epoch(runner.train_dataloader, batch_idx),
-        len(runner.train_dataloader) <= hook.interval,
-    )
+    ends = hook.end_of_epoch(runner.train_dataloader, batch_idx)
+    all_of_it = len(runner.train_dataloader) <= hook.interval
     return hook.every_n_inner_iters(batch_idx, hook.interval) or (ends and (all_of_it or not hook.ignore_last))
 
 
