@@ -2,6 +2,7 @@
 """l-DAE beside MAE, their untrained encoders, l-DAE's latents and pixels, in one table."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -57,7 +58,9 @@ def compare(
     **options: Any,
 ) -> Outcome:
     """Pre-train l-DAE and MAE with several seeds, or take checkpoints, and score both encoders, the same untrained,
-    l-DAE's latents and the pixels; write ``results.jsonl``, ``comparison.json``, ``comparison.md`` and a picture.
+    l-DAE's latents and the pixels; write ``results.jsonl``, ``comparison.json``, ``comparison.md`` and a picture. Returns
+    rows by name, as :func:`summarise_comparison` gives them; raises ConfigError for a config that can't be read, or
+    checkpoints that don't fit the seeds.
 
     Args:
         ldae, mae: Pre-training configs: files, ``ldae::...``, or configs. None takes those that the checkpoints hold; without
@@ -68,15 +71,12 @@ def compare(
         timesteps: Candidates for l-DAE's features, instead of the config's own.
         pixels: Score the pixels too, once: with the first seed.
         options: Of :class:`Study`; the others as of :func:`ldae.ablate`.
-
-    Returns rows by name, as :func:`summarise_comparison` gives them; raises ConfigError for a config that can't be read, or
-    checkpoints that don't fit the seeds.
     """
     seeds, checkpoints = checked_seeds(seeds), dict(ldae=ldae_checkpoints, mae=mae_checkpoints)
     for name, files in checkpoints.items():
         check_one_a_seed(f'--{name}-checkpoints', files, seeds)
     study = Study(Path(work_dir), str(scale or 'the configs') + ('-quick' if quick else ''), **options)
-    hashes: dict[str, set[str]] = {}
+    hashes: dict[str, set[str]] = defaultdict(set)
 
     def load(config: str | Path | Config) -> Config:
         is_loaded = isinstance(config, Config)
@@ -91,7 +91,7 @@ def compare(
     def make_jobs() -> list[Job]:
         jobs = plan_comparison(configs, seeds, study.root, checkpoints, quick, scoring, pixels, study.watched, load)
         for member in (member for job in jobs for member in job.members):
-            hashes.setdefault(member.row, set()).add(member.config)
+            hashes[member.row].add(member.config)
         return jobs
 
     def report() -> dict[str, dict]:

@@ -60,27 +60,15 @@ def probe(
     """Score an encoder by k-NN and linear layers, after several blocks, at several time steps, on clean and noisy input.
 
     In a distributed run all processes call this, and all get the scores. Raises ConfigError for options or data that
-    can't be used, results that exist.
+    can't be used, and results that exist.
 
     Args:
         checkpoint: Of l-DAE, MAE or a classifier; None for untrained weights, or those of ``pretrained``.
-        config, pretrained, scale, cfg_options, ema: As of :func:`ldae.get_model`.
-        data: Config whose images are used; None takes the model's own.
-        data_root: Folder of the images, instead of the config's.
+        config, pretrained, scale, cfg_options, ema, device, precision: As of :class:`ldae.FeatureExtractor`.
+        data, data_root: Config whose images are used, and their folder, instead of the model's own and the config's.
         max_train_images, max_test_images: Of each class in proportion, and at least one; None takes all.
-        blocks: Numbers, ranges as in ``'6-12'``, or ``'all'``.
-        timesteps: Of an l-DAE; None takes the encoder's own.
-        inputs: ``'clean'``, or ``'noisy'``: noised to the time step.
-        k: Numbers of neighbours; None takes 10, 20, 100 and 200, as far as there are images. Where the protocol's is not
-            among them, the first overrides it.
-        seed: Of the linear layers and of untrained weights.
-        memory: GiB for the training of linear layers.
-        work_dir: Folder for table and pictures; None takes ``work_dirs/probe/<run>_<checkpoint>``.
-        cache: Folder of the features, which are used again if they fit; None takes ``features`` in ``work_dir``.
-        refresh: Compute features anew, since images have changed in place.
-        verify: Compare features that are used again with their checksums.
-        force: Replace a ``probe.json`` that exists.
-        device, precision: As of :class:`ldae.FeatureExtractor`.
+        work_dir, cache: Folders of table and pictures (None: ``work_dirs/probe/<run>_<checkpoint>``) and of features.
+        force: Replace a ``probe.json`` that exists. The others are as of :func:`ldae.evaluation.probe.probe_encoder`.
     """
     if checkpoint is None and config is None:
         raise ConfigError('name a checkpoint, or a model with --config, or both')
@@ -93,25 +81,11 @@ def probe(
     model = get_model(config, checkpoint, use_device(device), **options)
     images = images_config(model, data, data_root, scale)
     _fit_tokenizer(model, images)
-    scores = probe_encoder(
-        model,
-        images,
-        Path(cache or folder / 'features'),
-        blocks,
-        timesteps,
-        noisy=[kind == 'noisy' for kind in inputs],
-        k=k,
-        protocol=protocol,
-        limits=(max_train_images, max_test_images),
-        seed=seed,
-        memory=memory,
-        refresh=refresh,
-        verify=verify,
-        precision=precision,
-    )
+    noisy, limits = [kind == 'noisy' for kind in inputs], (max_train_images, max_test_images)
+    options = dict(seed=seed, memory=memory, refresh=refresh, verify=verify, precision=precision)
+    place = Path(cache or folder / 'features'), blocks, timesteps, noisy, k, protocol, limits
+    scores = probe_encoder(model, images, *place, **options)
     if is_main_process():
-        own = getattr(model, '_config', None)
-        config = getattr(config, 'filename', config) or (own and own.filename) or None
         made_with = dict(_made_with(model, config, checkpoint, data, seed, scores), ema=ema)
         scores = replace(scores, files=write_probe(folder, scores, made_with))
     return scores
@@ -174,13 +148,15 @@ def _fit_tokenizer(model: nn.Module, data: Config) -> None:
 
 def _made_with(
     model: nn.Module,
-    config: str | Path | None,
+    config: str | Path | Config | None,
     checkpoint: str | Path | None,
     data: str | Path | None,
     seed: int,
     scores: ProbeScores,
 ) -> dict[str, Any]:
     """The things that the figures depend on."""
+    own = getattr(model, '_config', None)
+    config = getattr(config, 'filename', config) or (own and own.filename) or None
     return dict(
         model=type(model).__name__,
         config=None if config is None else str(config),

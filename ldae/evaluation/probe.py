@@ -104,10 +104,8 @@ def probe_encoder(
 
     Args:
         model: As :func:`ldae.evaluation.block_features` takes it, in evaluation mode.
-        data: Config that names training and test images.
-        cache: Folder of the features, which are used again.
-        blocks: As :func:`parse_blocks` takes them.
-        timesteps, noisy: As of :func:`ldae.evaluation.cache_features`.
+        data, cache: Config that names training and test images; folder of the features, which are used again.
+        blocks, timesteps, noisy: As :func:`parse_blocks` and :func:`ldae.evaluation.cache_features` take them.
         k: Numbers of neighbours; None takes those of :data:`NEIGHBOURS` for which there are images. Where the protocol's own
             is not among them, the first overrides it.
         limits: Most training and test images, chosen by class; None for all.
@@ -120,9 +118,7 @@ def probe_encoder(
     noisy = list(dict.fromkeys(noisy))
     resolve_inputs(model, timesteps, noisy)
     loaders = labelled_dataloaders(data, limits, max(k or [1]))
-    labels = [labels_of_dataset(loader.dataset) for loader in loaders]
-    if all(one is not None for one in labels):
-        _check_classes(*labels, all_test_images=limits[1] is None)
+    _check_classes(*(labels_of_dataset(loader.dataset) for loader in loaders), limits[1])
     images = len(loaders[0].dataset)
     k = k or [number for number in NEIGHBOURS if number <= images] or [images]
     protocol = protocol if protocol.k in k else protocol.replace(k=k[0])
@@ -134,20 +130,16 @@ def probe_encoder(
             _cached(model, loader, preprocess, cache, desc=f'{split} features', **settings)
             for split, loader in zip(('train', 'test'), loaders, strict=True)
         )
-    _check_classes(train.labels, test.labels, all_test_images=limits[1] is None)
+    _check_classes(train.labels, test.labels, limits[1])
     seconds = dict(features=time.perf_counter() - start)
     options = dict(ks=sorted(set(k)), seed=seed, device=device, memory=memory, seconds=seconds)
     scores = score_sets(protocol, train, train.labels, test, test.labels, **options)
     rows = {setting: ProbeRow.of(setting, score) for setting, score in scores.items()}
-    held_out = all(score.held_out is not None for score in scores.values())
-    return ProbeScores(
-        list(rows.values()),
-        rows[choose(scores)] if held_out else None,
-        protocol,
-        dict(train_images=train.num_images, test_images=test.num_images, classes=len(train.labels.unique())),
-        {key: round(value, 1) for key, value in seconds.items()}
-        | dict(pass_over_images=round(train.seconds + test.seconds, 1)),
-    )
+    chosen = rows[choose(scores)] if all(score.held_out is not None for score in scores.values()) else None
+    counts = dict(train_images=train.num_images, test_images=test.num_images, classes=len(train.labels.unique()))
+    seconds['pass_over_images'] = train.seconds + test.seconds
+    seconds = {key: round(value, 1) for key, value in seconds.items()}
+    return ProbeScores(list(rows.values()), chosen, protocol, counts, seconds)
 
 
 def parse_blocks(words: Sequence[str | int], depth: int) -> list[int]:
@@ -168,11 +160,13 @@ def parse_blocks(words: Sequence[str | int], depth: int) -> list[int]:
     return sorted(set(resolved))
 
 
-def _check_classes(train_y: Tensor, test_y: Tensor, all_test_images: bool) -> None:
-    """Both sets must have the same classes; a choice of test images may lack some."""
+def _check_classes(train_y: Tensor | None, test_y: Tensor | None, limit: int | None) -> None:
+    """Both sets must have the same classes, as far as they are known; a choice of test images may lack some."""
+    if train_y is None or test_y is None:
+        return
     check_classes(train_y, test_y)
     missing = sorted(set(train_y.unique().tolist()) - set(test_y.unique().tolist()))
-    if missing and all_test_images:
+    if missing and limit is None:
         raise ConfigError(
             f'the test set has no image of class {missing[:10]}, which the training set has: its accuracy would be '
             'that of another task; add some, or name other data with --data'

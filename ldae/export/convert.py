@@ -75,7 +75,8 @@ def export_encoder(
     model = get_model(config, checkpoint, device='cpu', ema=ema)
     vit = plain_vit(model, img_size, timestep, str(checkpoint))
     preprocessing = preprocessing_of(model, vit.img_size, vit.in_channels)
-    images = {'random images': _random_images(vit)}
+    shape = NUM_RANDOM, vit.in_channels, vit.img_size, vit.img_size
+    images = {'random images': torch.randn(shape, generator=torch.Generator().manual_seed(0))}
     if (pictures := validation_images(model, vit.img_size)) is not None:
         images['validation images'] = pictures
     if check:
@@ -88,7 +89,12 @@ def export_encoder(
         library.write(vit, preprocessing, about, unfinished)
         features = library.read(unfinished)
         errors = {kind: compare(model, features, batch) for kind, batch in images.items()}
-        _check_errors(errors, to)
+        kind, worst = max(errors.items(), key=lambda item: item[1])
+        if worst > TOLERANCE:
+            raise ConfigError(
+                f'the {to} model differs from the source by {worst:.1e} of the largest feature on {kind}, more than '
+                f'{TOLERANCE}: nothing was written'
+            )
         if example is not None:
             _write_example(features, images, Path(example))
         _publish(Path(folder), _names(library, out), out.parent)
@@ -122,11 +128,6 @@ def _may_replace(path: Path, is_folder: bool) -> bool:
         return False
     known = {'config.json', 'model.safetensors', 'preprocessor_config.json'}
     return not is_folder or {file.name for file in path.iterdir()} <= known
-
-
-def _random_images(vit: PlainViT) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(NUM_RANDOM, vit.in_channels, vit.img_size, vit.img_size, generator=generator)
 
 
 def validation_images(model: nn.Module, img_size: int, count: int = NUM_PICTURES) -> Tensor | None:
@@ -163,15 +164,6 @@ def _relative_error(found: Tensor, expected: Tensor) -> float:
         return float('inf')
     error = (found.double() - expected.double()).abs().max() / expected.double().abs().max()
     return float(error.nan_to_num(nan=float('inf')))
-
-
-def _check_errors(errors: dict[str, float], to: str) -> None:
-    kind, worst = max(errors.items(), key=lambda item: item[1])
-    if worst > TOLERANCE:
-        raise ConfigError(
-            f'the {to} model differs from the source by {worst:.1e} of the largest feature on {kind}, more than '
-            f'{TOLERANCE}: nothing was written'
-        )
 
 
 def _write_example(features: Features, images: dict[str, Tensor], path: Path) -> None:

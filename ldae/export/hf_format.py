@@ -31,11 +31,8 @@ def write(vit: PlainViT, preprocessing: Preprocessing, about: dict, out: Path) -
     config = timm_config(vit, preprocessing, about)
     config.update(model_type='timm_wrapper', architectures=['TimmWrapperModel'])
     write_folder(vit, config, about, out)
-    processor = dict(
-        image_processor_type='TimmWrapperImageProcessor',
-        architecture=config['architecture'],
-        pretrained_cfg=config['pretrained_cfg'],
-    )
+    processor = {key: config[key] for key in ('architecture', 'pretrained_cfg')}
+    processor = dict(image_processor_type='TimmWrapperImageProcessor', **processor)
     (out / PREPROCESSOR).write_text(json.dumps(processor, indent=2) + '\n')
 
 

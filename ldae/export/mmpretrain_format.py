@@ -3,7 +3,10 @@
 
 from pathlib import Path
 
+import mmpretrain
 import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from ldae.models.layers.dit_block import NORM_CFG
@@ -31,17 +34,9 @@ def model_config(vit: PlainViT) -> dict:
     averages = vit.pool == 'avg'
     out_type = 'cls_token' if not averages else 'avg_featmap' if vit.pool_norm else 'featmap'
     arch = {key: getattr(vit, key) for key in ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')}
-    backbone = dict(
-        type='VisionTransformer',
-        arch=arch,
-        img_size=vit.img_size,
-        patch_size=vit.patch_size,
-        in_channels=vit.in_channels,
-        norm_cfg=dict(NORM_CFG),
-        final_norm=vit.final_norm,
-        with_cls_token=vit.class_token,
-        out_type=out_type,
-    )
+    same = {key: getattr(vit, key) for key in ('img_size', 'patch_size', 'in_channels')}
+    backbone = dict(type='VisionTransformer', arch=arch, **same, norm_cfg=dict(NORM_CFG), final_norm=vit.final_norm)
+    backbone.update(with_cls_token=vit.class_token, out_type=out_type)
     neck = dict(type='GlobalAveragePooling') if out_type == 'featmap' else None
     return dict(type='ImageClassifier', backbone=backbone, neck=neck, head=None)
 
@@ -52,12 +47,9 @@ def full_config(vit: PlainViT, preprocessing: Preprocessing) -> dict:
     grey = preprocessing.in_channels == 1
     load = dict(type='LoadImageFromFile', **(dict(color_type='grayscale') if grey else {}))
     resize = dict(type='ResizeEdge', scale=preprocessing.resize, edge='short', backend='pillow')
-    pipeline = [
-        load,
-        dict(resize, interpolation=preprocessing.interpolation),
-        dict(type='CenterCrop', crop_size=preprocessing.img_size),
-        dict(type='PackInputs'),
-    ]
+    resize.update(interpolation=preprocessing.interpolation)
+    crop = dict(type='CenterCrop', crop_size=preprocessing.img_size)
+    pipeline = [load, resize, crop, dict(type='PackInputs')]
     return dict(
         default_scope='mmpretrain',
         model=model_config(vit),
@@ -69,9 +61,6 @@ def full_config(vit: PlainViT, preprocessing: Preprocessing) -> dict:
 
 def write(vit: PlainViT, preprocessing: Preprocessing, about: dict, out: Path) -> None:
     """Write ``out`` and the config beside it."""
-    import mmpretrain
-    from mmengine.config import Config
-
     config = Config(full_config(vit, preprocessing))
     text = HEADER.format(version=mmpretrain.__version__, name=out.stem) + config.pretty_text
     out.with_suffix('.py').write_text(text)
@@ -81,9 +70,6 @@ def write(vit: PlainViT, preprocessing: Preprocessing, about: dict, out: Path) -
 
 def read(out: Path) -> Features:
     """The model that mmpretrain makes of the files: images -> (tokens, feature)."""
-    from mmengine.config import Config
-    from mmpretrain.registry import MODELS
-
     cfg = Config.fromfile(out.with_suffix('.py'))
     model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
     model.load_state_dict(read_checkpoint(out)['state_dict'])

@@ -174,18 +174,10 @@ def _set_timestep(backbone: VisionTransformer, timestep: int | None, where: str)
 
 def _merged_state(model: nn.Module, backbone: VisionTransformer, side: int) -> dict[str, Tensor]:
     """The parameters of a plain ViT for ``side`` x ``side`` patches."""
-    state = {
-        key: value.detach().clone()
-        for key, value in backbone.state_dict().items()
-        if not key.startswith(('tokenizer.', 'noiser.'))
-    }
-    state['pos_embed'] = resize_pos_embed(
-        state['pos_embed'],
-        backbone.patch_resolution,
-        (side, side),
-        backbone.interpolate_mode,
-        backbone.num_extra_tokens,
-    )
+    state = {key: value.detach().clone() for key, value in backbone.state_dict().items()}
+    state = {key: value for key, value in state.items() if not key.startswith(('tokenizer.', 'noiser.'))}
+    layout = backbone.patch_resolution, (side, side), backbone.interpolate_mode, backbone.num_extra_tokens
+    state['pos_embed'] = resize_pos_embed(state['pos_embed'], *layout)
     if not isinstance(backbone, LDAEViT):
         return state
     tokenizer = _tokenizer_of(model)
@@ -199,18 +191,9 @@ def _fold(state: dict[str, Tensor], backbone: LDAEViT, side: int, tokenizer: Bas
     """Load conditioning and patch map into an encoder that has neither, which takes them in as in transfer."""
     channels = tokenizer.geometry.in_channels if tokenizer else backbone.patch_embed.projection.weight.shape[1]
     patch = backbone.patch_embed.patch_size
-    plain = LDAEViT(
-        backbone.arch_settings,
-        side * patch,
-        patch,
-        channels,
-        conditioned=False,
-        timestep=backbone.timestep,
-        num_timesteps=backbone.num_timesteps,
-        out_type=backbone.out_type,
-        final_norm=backbone.final_norm,
-        pool_norm=_has_pool_norm(backbone),
-    )
+    same = {key: getattr(backbone, key) for key in ('timestep', 'num_timesteps', 'out_type', 'final_norm')}
+    same['pool_norm'] = _has_pool_norm(backbone)
+    plain = LDAEViT(backbone.arch_settings, side * patch, patch, channels, conditioned=False, **same)
     plain.load_state_dict(state)
     return {key: value.detach() for key, value in plain.state_dict().items()}
 

@@ -18,12 +18,7 @@ EXTRA = ('export', 'safetensors')
 WEIGHTS = 'model.safetensors'
 CONFIG = 'config.json'
 # Any entry of timm's will do, all of its arguments being given; by width, so that the name says something.
-ENTRIES = {
-    192: 'vit_tiny_patch16_224',
-    384: 'vit_small_patch16_224',
-    768: 'vit_base_patch16_224',
-    1024: 'vit_large_patch16_224',
-}
+ENTRIES = {192: 'tiny', 384: 'small', 768: 'base', 1024: 'large'}
 # mmpretrain's names and timm's.
 INNER = {'.ln': '.norm', '.ffn.layers.0.0.': '.mlp.fc1.', '.ffn.layers.1.': '.mlp.fc2.'}
 OUTER = {'ln1.': 'norm.', 'ln2.': 'fc_norm.', 'patch_embed.projection.': 'patch_embed.proj.'}
@@ -51,7 +46,7 @@ def timm_state(vit: PlainViT) -> dict[str, Tensor]:
 
 
 def timm_entry(vit: PlainViT) -> str:
-    return ENTRIES.get(vit.embed_dims, 'vit_base_patch16_224')
+    return f'vit_{ENTRIES.get(vit.embed_dims, "base")}_patch16_224'
 
 
 def model_args(vit: PlainViT) -> dict:

@@ -3,6 +3,7 @@
 
 import platform
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 from ldae.version import __version__
@@ -23,17 +24,8 @@ def commit() -> str | None:
 
 def versions() -> dict[str, str]:
     """Of what decides about numbers."""
-    import mmengine
-    import mmpretrain
-    import torch
-
-    return dict(
-        ldae=__version__,
-        torch=torch.__version__,
-        mmengine=mmengine.__version__,
-        mmpretrain=mmpretrain.__version__,
-        python=platform.python_version(),
-    )
+    libraries = {name: import_module(name).__version__ for name in ('torch', 'mmengine', 'mmpretrain')}
+    return dict(ldae=__version__, **libraries, python=platform.python_version())
 
 
 def device() -> str:

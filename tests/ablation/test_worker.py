@@ -18,6 +18,7 @@ from ldae.cli import run_tool
 from ldae.config import load_config
 from ldae.config.rows import list_rows
 from ldae.evaluation import block_features
+from ldae.evaluation.probe_data import probe_dataloaders
 from ldae.evaluation.protocol import PROTOCOL
 from ldae.utils import ConfigError
 
@@ -106,7 +107,7 @@ def test_a_row_that_cannot_be_scored_is_explained_and_takes_none_along(job, monk
 def test_training_images_are_probed_without_augmentation():
     row = next(row for row in list_rows() if row.name == 'aug_random-crop')
     for cfg in (load_config(row.path, scale='fashion-mnist_subset'), load_config(row.path)):
-        train, test = worker.probe_dataloaders(cfg)
+        train, test = probe_dataloaders(cfg)
         assert train['dataset']['with_label']
         assert test['dataset']['with_label']
         assert not train['dataset'].get('crop_scale')

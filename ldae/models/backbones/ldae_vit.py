@@ -22,8 +22,6 @@ from .merge import merge_conditioning
 
 #: The paper's "ViT-1/2L" is half of a ViT-L: its 24-block DiT-L cut into two.
 HALF_LARGE = dict(embed_dims=1024, num_layers=12, num_heads=16, feedforward_channels=4096)
-
-
 CONDITION = ('time_embed.', 'label_embed.')
 
 

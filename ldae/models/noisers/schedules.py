@@ -42,20 +42,14 @@ def single_level(num_timesteps: int = 1000, sigma: float = math.sqrt(1 / 3)) -> 
     return torch.ones(num_timesteps, dtype=torch.float64), torch.full((num_timesteps,), sigma, dtype=torch.float64)
 
 
-def _signal_share(gamma: Tensor, sigma: Tensor) -> Tensor:
-    # gamma^2 where gamma^2 + sigma^2 = 1, and 1 / (1 + sigma^2) where gamma = 1: the paper's two weights are one.
-    return gamma**2 / (gamma**2 + sigma**2)
-
-
-def _snr(gamma: Tensor, sigma: Tensor) -> Tensor:
-    # sigma_0 may be 0: the weight of an image without noise is that of the step after it.
-    return gamma**2 / sigma.clamp(min=sigma[sigma > 0].min()) ** 2
-
-
 #: lambda_t as a function of (gamma, sigma), method section "Noisers".
-WEIGHTINGS = {'uniform': lambda gamma, sigma: torch.ones_like(gamma), 'signal_share': _signal_share, 'snr': _snr}
-
-
+WEIGHTINGS = {
+    'uniform': lambda gamma, sigma: torch.ones_like(gamma),
+    # gamma^2 where gamma^2 + sigma^2 = 1, and 1 / (1 + sigma^2) where gamma = 1: the paper's two weights are one.
+    'signal_share': lambda gamma, sigma: gamma**2 / (gamma**2 + sigma**2),
+    # sigma_0 may be 0: the weight of an image without noise is that of the step after it.
+    'snr': lambda gamma, sigma: gamma**2 / sigma.clamp(min=sigma[sigma > 0].min()) ** 2,
+}
 #: Name of one of them, as an option.
 Weighting = Annotated[str, Choice(WEIGHTINGS)]
 

@@ -2,7 +2,6 @@
 """Fit a tokenizer to a data set."""
 
 from collections.abc import Iterator
-from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -70,33 +69,27 @@ def fit_tokenizer(
     """
     # Images of a batch that is drawn for as a whole would depend on who else is in it.
     size = 1 if getattr(dataset, 'crop_scale', None) is not None else batch_size
-    order = _order(sample_indices(len(dataset), num_images, seed), size, seed)
+    rank, world, before_training = dist.get_rank(), dist.get_world_size(), -1
+    mine = sample_indices(len(dataset), num_images, seed)[rank::world]
+    # What an image's augmentation draws follows from its place in the whole sample.
+    starts = range(0, len(mine), size)
+    order = [Draws(mine[i : i + size], seed, before_training, i * world + rank, world) for i in starts]
     own = dict(collate_fn=collate, generator=torch.Generator().manual_seed(seed))
     loader = DataLoader(dataset, batch_sampler=order, num_workers=num_workers, **own)
     with preserved_rng():
         _fit(tokenizer, _inputs(loader, progress and dist.is_main_process()), data_preprocessor)
 
 
-def _order(sample: list[int], batch_size: int, seed: int) -> list[Draws]:
-    """This rank's batches of a sample; what an image's augmentation draws follows from its place in the whole sample."""
-    rank, world = dist.get_rank(), dist.get_world_size()
-    mine, before_training = sample[rank::world], -1
-    starts = range(0, len(mine), batch_size)
-    return [
-        Draws(mine[start : start + batch_size], seed, before_training, start * world + rank, world) for start in starts
-    ]
-
-
 def _fit(tokenizer: BaseTokenizer, batches: Iterator[Tensor], data_preprocessor: nn.Module | None) -> None:
     first = list(islice(batches, 1))
-    batches = chain(first, batches)
-    normalization = None
+    batches, normalization = chain(first, batches), None
     if isinstance(tokenizer, PatchLinearTokenizer) and first:
         normalization = pixel_normalization(data_preprocessor, first[0])
     if normalization is not None:
-        tokenizer.fit(map(partial(_raw_pixels, data_preprocessor), batches), normalization)
+        tokenizer.fit((_raw_pixels(data_preprocessor, images) for images in batches), normalization)
     elif data_preprocessor is not None:
-        tokenizer.fit(map(partial(_normalised, data_preprocessor), batches))
+        batches = (dict(inputs=images, data_samples=None) for images in batches)
+        tokenizer.fit(data_preprocessor(batch, training=False)['inputs'] for batch in batches)
     else:
         tokenizer.fit(batches)
 
@@ -142,7 +135,3 @@ def _raw_pixels(data_preprocessor: nn.Module, images: Tensor) -> Tensor:
     """uint8 images on the model's device, channels in the model's order."""
     images = data_preprocessor.cast_data(images)
     return images.flip(1) if data_preprocessor._channel_conversion else images
-
-
-def _normalised(data_preprocessor: nn.Module, images: Tensor) -> Tensor:
-    return data_preprocessor(dict(inputs=images, data_samples=None), training=False)['inputs']
