@@ -67,16 +67,14 @@ def compare(
             checkpoints, the demo's, or with ``scale`` those of ViT-B and 400 epochs with random crops, and beside an l-DAE of one's own an MAE of its size (:func:`mae_like`).
         work_dir: Runs go to ``<work_dir>/<ldae or mae>/seed<k>``.
         ldae_checkpoints, mae_checkpoints: Trained by these configs before, one a seed.
-        scale, data_root, cfg_options: As of :func:`ldae.config.load_config`, for both configs where they are named.
-        timesteps: Candidates for l-DAE's features, instead of the config's own.
-        pixels: Score the pixels too, once: with the first seed.
-        options: Of :class:`Study`; the others as of :func:`ldae.ablate`.
+        timesteps, pixels: Candidates for l-DAE's features, instead of the config's own; score the pixels too, once.
+        options: Of :class:`Study`; the others as of :func:`ldae.config.load_config` (for both configs) and :func:`ldae.ablate`.
     """
+    hashes: dict[str, set[str]] = defaultdict(set)
     seeds, checkpoints = checked_seeds(seeds), dict(ldae=ldae_checkpoints, mae=mae_checkpoints)
     for name, files in checkpoints.items():
         check_one_a_seed(f'--{name}-checkpoints', files, seeds)
     study = Study(Path(work_dir), str(scale or 'the configs') + ('-quick' if quick else ''), **options)
-    hashes: dict[str, set[str]] = defaultdict(set)
 
     def load(config: str | Path | Config) -> Config:
         is_loaded = isinstance(config, Config)
