@@ -18,7 +18,7 @@ from ldae.cli import run_tool
 from ldae.config import load_config
 from ldae.config.rows import list_rows
 from ldae.evaluation import block_features
-from ldae.evaluation.probe_data import probe_dataloaders
+from ldae.evaluation.probe_data import labels_of_dataset, probe_dataloaders
 from ldae.evaluation.protocol import PROTOCOL
 from ldae.utils import ConfigError
 
@@ -212,7 +212,7 @@ def test_a_quick_run_has_images_of_all_classes(many_classes):
     loaders = worker.labelled_images(Config(deepcopy(many_classes)), scoring)
     assert [len(loader.dataset) for loader in loaders] == [400, 200]
     for loader in loaders:
-        assert len(worker.labels_of_dataset(loader.dataset).unique()) == 200
+        assert len(labels_of_dataset(loader.dataset).unique()) == 200
 
 
 def test_what_the_images_lack_is_said_before_training(many_classes, tmp_path, monkeypatch):
