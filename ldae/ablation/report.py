@@ -139,6 +139,7 @@ def table_page(summaries: Sequence[Summary], scale: str, command: str, missing: 
     for table, group in groupby(summaries, key=lambda summary: summary.row.table):
         group = list(group)
         title = f'## {table}: {TABLES[table]}' if table in TABLES else f'## {table}'
+        lacking = [_cells_of_missing(row, why, group) for row, why in missing.items() if row.table == table]
         cells = [_header(group), *lacking, *(_cells(summary, group) for summary in group)]
         parts += [title, markdown_table(cells, left=2), *_order(group)]
     tables = {summary.row.table for summary in summaries}

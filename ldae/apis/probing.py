@@ -17,8 +17,7 @@ from torch import nn
 from ldae.config import load_config, set_data_root, walk_dicts
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS
-from ldae.evaluation.probe import ProbeScores, probe_encoder
-from ldae.evaluation.probe_figures import FILES, write_probe
+from ldae.evaluation.probe import FILES, ProbeScores, probe_encoder, write_probe
 from ldae.evaluation.protocol import PROTOCOL, Protocol
 from ldae.models.tokenizers.fit import fit_tokenizer
 from ldae.registry import DATASETS

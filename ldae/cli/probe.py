@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmengine.dist import is_main_process
 
     from ldae.apis import probe
-    from ldae.evaluation.probe_figures import report
+    from ldae.evaluation.probe import report
 
     shared.check_arguments(args, probe)
     options = {name: value for name, value in vars(args).items() if name in inspect.signature(probe).parameters}

@@ -24,14 +24,12 @@ from .resume.stop_on_signal import StopOnSignalHook
 from .speed.blocks import ActivationCheckpointHook, CompileBlocksHook
 from .speed.precision import AutocastOptimWrapper, MatmulPrecisionHook
 from .speed.sharding import FullyShardedModel
-from .tokenizer.fit_hooks import FitTokenizerHook, WriteTokenizerHook
+from .tokenizer.fit_hooks import AdversarialOptimWrapperConstructor, FitTokenizerHook, WriteTokenizerHook
 from .tokenizer.latent_cache import LatentCacheHook
-from .tokenizer.optim_constructors import AdversarialOptimWrapperConstructor
 from .watch.bad_images import BadImagesHook
-from .watch.console import BriefRunner
 from .watch.deferred_logging import DeferredIterTimerHook, ReducedRuntimeInfoHook
 from .watch.health import HealthHook
 from .watch.online_evaluation import OnlineEvaluationHook, OnlineKNNHook
 from .watch.pictures import DenoisingPicturesHook, LossCurveHook, ReconstructionPicturesHook
-from .watch.progress import FirstStepsHook, ProgressBarHook, RunSummaryHook
+from .watch.progress import BriefRunner, FirstStepsHook, ProgressBarHook, RunSummaryHook
 from .watch.samples import SamplesHook

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from .cache import FeatureCache, FeatureSetting, cache_features
-from .feature_statistics import FeatureStatistics, effective_rank
 from .features import block_features, extract_features, pooled_features
 from .knn import knn_accuracies, knn_accuracy, knn_classify
 from .linear_probe import LinearOptions, ProbeResult, linear_probe, linear_probes
-from .metrics import DenoisingMetric, ReconstructionMetric
+from .metrics import DenoisingMetric, FeatureStatistics, ReconstructionMetric, effective_rank
 from .protocol import PROTOCOL, Protocol, Score, choose, score, score_sets

@@ -29,7 +29,7 @@ from ldae.utils.device import use_device
 from ldae.utils.files import atomic_write_text
 from ldae.utils.rng import preserved_rng
 
-from .memory import check_memory
+from .batch import check_memory
 from .prepare import WRAPPERS, LaunchOptions, prepare
 
 FILENAME = 'auto_scale.py'

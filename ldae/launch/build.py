@@ -40,9 +40,8 @@ from ldae.utils.files import atomic_save
 from ldae.utils.models import unwrapped
 from ldae.utils.signals import end_workers
 
-from .batch import check_size
+from .batch import check_memory, check_size
 from .dry_run import dry_run, explain_errors
-from .memory import check_memory
 
 RUN_NUMBERS = itertools.count(1)
 HOOKS_OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')

@@ -1,26 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A config, a command's options and this machine, brought together."""
+"""A config, a command's options and this machine, brought together; what makes a run faster, and shows how it goes."""
 
+import copy
+import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
 from ldae import compat
+from ldae.config import find_config
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS, set_data_root
 from ldae.config.sections import check_sections
 from ldae.engine.resume.checkpoint_files import latest_checkpoint
-from ldae.utils import ConfigError, checked
+from ldae.registry import DATASETS
+from ldae.utils import ConfigError, check_choice, checked
 from ldae.utils.device import choose_precision, has_bf16, use_device
 from ldae.utils.ranges import LogLevel, Precision
 
 from .batch import scale_batch
-from .fast import fuse_optimizer, use_fast_settings
-from .watching import draw_pictures, show_curves_in
 
 RESTART_COUNTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
 # Seconds that a process waits for the others, and for a batch from a worker, before it gives up.
@@ -222,3 +225,73 @@ def _fit_to_cpu(cfg: Config) -> None:
         kind = (cfg.get('model_wrapper_cfg') or {}).get('type', 'MMDistributedDataParallel')
         if not str(kind).startswith('ldae.'):  # a kind of DistributedDataParallel
             cfg.model_wrapper_cfg = compat.cpu_model_wrapper(cfg.get('find_unused_parameters', False), kind)
+
+
+FRAGMENT = 'ldae::_base_/fast.py'
+# Optimizers with a fused kernel, and options that exclude it.
+FUSED, OTHER_KERNELS = ('Adam', 'AdamW'), ('fused', 'foreach', 'capturable', 'differentiable')
+
+
+def fuse_optimizer(cfg: Config) -> None:
+    """Let Adam and AdamW do their update in one kernel, unless the config chooses another: the same to rounding."""
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    if optimizer.get('type') in FUSED and not any(key in optimizer for key in OTHER_KERNELS):
+        optimizer.fused = True
+
+
+def use_fast_settings(cfg: Config) -> None:
+    """Merge ``configs/_base_/fast.py``: compiled blocks, bfloat16 autocast, TF32 and cuDNN's search for algorithms; and
+    let the training data set resize by torch, unless the config says whether it does. Raises ConfigError if the config
+    trains nothing."""
+    if not cfg.get('optim_wrapper') or not cfg.get('train_cfg'):
+        raise ConfigError(f'--fast is for training, and {cfg.filename or "this config"} has no optim_wrapper')
+    if cfg.get('default_hooks') is None:
+        cfg.default_hooks = {}
+    cfg.merge_from_dict(copy.deepcopy(Config.fromfile(find_config(FRAGMENT)).to_dict()))
+    cfg.optim_wrapper.pop('loss_scale', None)
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    kind = DATASETS.get(dataset.get('type', '')) if isinstance(dataset.get('type', ''), str) else dataset.type
+    if kind is not None and 'fast_resize' in inspect.signature(kind).parameters:
+        dataset.setdefault('fast_resize', True)
+
+
+#: Of mmengine, by the library that each needs.
+VIS_BACKENDS = dict(
+    tensorboard='TensorboardVisBackend',
+    wandb='WandbVisBackend',
+    mlflow='MLflowVisBackend',
+    clearml='ClearMLVisBackend',
+    neptune='NeptuneVisBackend',
+    dvclive='DVCLiveVisBackend',
+    aim='AimVisBackend',
+)
+#: How many of a run's epochs are drawn.
+PICTURES = 10
+
+
+def show_curves_in(cfg: Config, names: Sequence[str]) -> None:
+    """Give the visualizer a backend by name, beside those that it has. Raises ConfigError for an unknown name, or a
+    library that is not installed."""
+    for name in names:
+        check_choice('--vis', name, VIS_BACKENDS)
+        if find_spec(name) is None:
+            raise ConfigError(f'--vis {name} needs the library {name}, which is not installed: pip install {name}')
+    backends = [
+        *(cfg.get('vis_backends') or [dict(type='LocalVisBackend')]),
+        *(dict(type=VIS_BACKENDS[name]) for name in names),
+    ]
+    cfg.visualizer = dict(cfg.get('visualizer') or dict(type='UniversalVisualizer'), vis_backends=backends)
+    cfg.vis_backends = backends
+
+
+def draw_pictures(cfg: Config) -> None:
+    """Let a run draw its loss and, where it learns to denoise, images: about ten times, and at the end."""
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    interval = -(-((cfg.get('train_cfg') or {}).get('max_epochs') or 1) // PICTURES)
+    hooks.setdefault('loss_curve', ConfigDict(type='ldae.LossCurveHook', interval=interval))
+    if cfg.model.type in ('ldae.LDAE', 'LDAE'):
+        pictures = hooks.setdefault('pictures', ConfigDict(type='ldae.DenoisingPicturesHook', interval=interval))
+        if cfg.get('val_dataloader') is None and 'dataloader' not in pictures:
+            kept = ('dataset', 'collate_fn')
+            train = {key: copy.deepcopy(value) for key, value in cfg.train_dataloader.items() if key in kept}
+            pictures.dataloader = ConfigDict(train, batch_size=8, num_workers=0)

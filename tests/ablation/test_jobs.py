@@ -8,7 +8,7 @@ from made_up import make_row
 
 from ldae.ablation import jobs as jobs_module
 from ldae.ablation import plan_jobs
-from ldae.ablation.fingerprint import fingerprint, training_part
+from ldae.ablation.jobs import fingerprint, training_part
 from ldae.ablation.study import Study
 from ldae.utils import ConfigError
 

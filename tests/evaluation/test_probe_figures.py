@@ -4,8 +4,7 @@
 from itertools import product
 
 from ldae.evaluation import PROTOCOL
-from ldae.evaluation.probe import ProbeRow, ProbeScores
-from ldae.evaluation.probe_figures import accuracy_over_block, accuracy_over_timestep, report
+from ldae.evaluation.probe import ProbeRow, ProbeScores, accuracy_over_block, accuracy_over_timestep, report
 
 ROWS = [
     ProbeRow(block, t, kind, {5: block + t, 20: 0.0}, 10 * block + t + (kind == 'noisy'), 0.1, 0.0)

@@ -20,7 +20,7 @@ from ldae.engine.speed.blocks import compile_blocks
 from ldae.engine.speed.precision import AutocastOptimWrapper
 from ldae.engine.speed.sharding import FullyShardedModel
 from ldae.models.layers import patchify
-from ldae.models.tokenizers.pixel_covariance import PixelCovariance
+from ldae.models.tokenizers.streaming_covariance import PixelCovariance
 from ldae.registry import MODELS
 from ldae.utils.collective import from_main_process
 from ldae.utils.precision import full_precision

@@ -4,7 +4,7 @@ from mmengine.config import Config
 
 from ldae.config import configs_root, load_config
 from ldae.launch import LaunchOptions, prepare
-from ldae.launch.fast import fuse_optimizer, use_fast_settings
+from ldae.launch.prepare import fuse_optimizer, use_fast_settings
 from ldae.utils import ConfigError
 
 

@@ -7,8 +7,8 @@ from mmengine.registry import init_default_scope
 from mmpretrain.structures import DataSample
 
 from ldae.config import load_config
-from ldae.launch import memory
-from ldae.launch.memory import check_memory, needed
+from ldae.launch import batch
+from ldae.launch.batch import check_memory, needed
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
 
@@ -54,22 +54,22 @@ def test_a_batch_larger_than_the_memory_is_one_line_with_one_that_fits(monkeypat
     model = build('ldae::ldae/vit-b_pca.py')
     fixed, image = needed(model)
     assert fixed == sum(p.numel() * (16 if p.requires_grad else 4) for p in model.parameters())
-    monkeypatch.setattr(memory, 'memory', lambda device: fixed + 40 * image)
+    monkeypatch.setattr(batch, 'memory', lambda device: fixed + 40 * image)
     check_memory(model, 40, 'cpu')
     with pytest.raises(
         ConfigError, match='batches of 41 images take .* GB or more .* this cpu has .*: add --batch-size 32'
     ):
         check_memory(model, 41, 'cpu')
     check_memory(model, 41, 'cpu', half=True)
-    monkeypatch.setattr(memory, 'memory', lambda device: fixed)
+    monkeypatch.setattr(batch, 'memory', lambda device: fixed)
     with pytest.raises(ConfigError, match='add --model small, or --scale auto'):
         check_memory(model, 1, 'cpu')
 
 
 def test_a_container_has_what_it_may_have(monkeypatch, tmp_path):
-    whole = memory.memory('cpu')
+    whole = batch.memory('cpu')
     (tmp_path / 'memory.max').write_text('1000000\n')
-    monkeypatch.setattr(memory, 'CGROUP', tmp_path / 'memory.max')
-    assert memory.memory('cpu') == 1_000_000 < whole
+    monkeypatch.setattr(batch, 'CGROUP', tmp_path / 'memory.max')
+    assert batch.memory('cpu') == 1_000_000 < whole
     (tmp_path / 'memory.max').write_text('max\n')
-    assert memory.memory('cpu') >= whole
+    assert batch.memory('cpu') >= whole

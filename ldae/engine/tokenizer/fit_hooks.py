@@ -7,13 +7,15 @@ import time
 from pathlib import Path
 
 from mmengine import dist
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapperDict
 from mmengine.runner import Runner
+from torch import nn
 
 from ldae.engine.hook import LDAEHook
 from ldae.models.tokenizers import BaseTokenizer
 from ldae.models.tokenizers.files import load_tokenizer, load_tokenizer_state, save_tokenizer
 from ldae.models.tokenizers.fit import fit_tokenizer
-from ldae.registry import HOOKS
+from ldae.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, checked
 from ldae.utils.collective import from_main_process
 from ldae.utils.models import unwrapped
@@ -129,3 +131,22 @@ class WriteTokenizerHook(FittingHook):
             save_tokenizer(tokenizer, path)
         scale, name = float(tokenizer.scale.float().mean()), type(tokenizer).__name__
         runner.logger.info(f'{name}, latents scaled by 1 / {scale:.4g}, written to {path}')
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class AdversarialOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """One optimizer for a model's ``net`` and one, with the same options, for its ``adversarial`` loss, as LDM has them."""
+
+    def __call__(self, model: nn.Module) -> OptimWrapperDict:
+        model = unwrapped(model)
+        if getattr(model, 'adversarial', None) is None:
+            raise ConfigError(
+                f'optim_wrapper: AdversarialOptimWrapperConstructor is for models with an adversarial loss, and this '
+                f'{type(model).__name__} has none: set model.adversarial, or remove the constructor'
+            )
+        return OptimWrapperDict(**{name: self._part(getattr(model, name)) for name in ('net', 'adversarial')})
+
+    def _part(self, module: nn.Module):
+        # mmengine's constructor uses up the configs it is given.
+        cfg = dict(self.optim_wrapper_cfg, optimizer=self.optimizer_cfg.copy())
+        return DefaultOptimWrapperConstructor(cfg, self.paramwise_cfg)(module)

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from ldae.engine.hook import Batch, LDAEHook, parts_of
 from ldae.engine.non_finite.skip_non_finite import gradient_norm
 from ldae.engine.non_finite.step_snapshots import recent_losses
-from ldae.evaluation.feature_statistics import FeatureStatistics
 from ldae.evaluation.features import pooled_features
+from ldae.evaluation.metrics import FeatureStatistics
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError, PositiveInt, checked
 from ldae.utils.models import evaluating, unwrapped

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Log what will run before it runs, and show how far it is."""
+"""Log what will run before it runs, show how far it is, and choose the lines that the console shows."""
 
 import logging
 import time
@@ -10,16 +10,15 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook, LoggerHook
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ldae.engine.hook import Batch, LDAEHook
 from ldae.registry import HOOKS
-from ldae.utils import PositiveInt, checked
+from ldae.utils import ConfigError, PositiveInt, checked
 from ldae.utils.models import unwrapped
-
-from .console import console_handlers, is_no_step
 
 SECONDS_BETWEEN_LOSSES = 1.0
 #: Seconds from which on a run is long, by device: without a GPU one is tried out, with one it is meant.
@@ -179,3 +178,57 @@ def describe_pace(steps: int, seconds: float, images: int, waited: float, valida
             'To wait less for images: more train_dataloader.num_workers where there are cores, --fast, or ldae pack-dataset'
         )
     return lines
+
+
+#: How messages of mmengine begin that say nothing of this run, or, in hundreds of lines, what the log file keeps.
+ROUTINE = (
+    f'\n{"-" * 60}\nSystem environment:',
+    'Config:\n',
+    'Hooks will be executed',
+    'Distributed training is not used',
+    'Exp name:',
+    'Checkpoints will be saved to',
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+)
+
+
+class BriefRunner(Runner):
+    """mmengine's Runner, whose ``log_level`` is the console's: 'DEBUG' shows what the log file has, 'INFO' leaves
+    :data:`ROUTINE` out. The file has at least what 'INFO' lets through."""
+
+    def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs) -> MMLogger:
+        level = logging._checkLevel(log_level)
+        logger = super().build_logger(min(level, logging.INFO), log_file, **kwargs)
+        for handler in console_handlers(logger):
+            handler.setLevel(max(handler.level, level))
+            if level > logging.DEBUG:
+                handler.addFilter(is_of_this_run)
+        return logger
+
+    def resume(self, filename: str, *args, **kwargs) -> None:
+        try:
+            super().resume(filename, *args, **kwargs)
+        except (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            why = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+            raise ConfigError(
+                f'{filename} cannot be resumed from ({why}): use the one before it, or begin anew with its weights, '
+                f'--cfg-options load_from={filename}'
+            ) from error
+
+
+def console_handlers(logger: logging.Logger) -> list[logging.Handler]:
+    """Those that write to standard output or error."""
+    return [handler for handler in logger.handlers if not isinstance(handler, logging.FileHandler)]
+
+
+def is_of_this_run(record: logging.LogRecord) -> bool:
+    """Whether a message is more than :data:`ROUTINE`."""
+    return not record.getMessage().startswith(ROUTINE)
+
+
+def is_no_step(record: logging.LogRecord) -> bool:
+    """Whether a message is none of those that come with each step or epoch, in whose place a progress bar stands."""
+    return not record.getMessage().startswith(('Epoch(train)', 'Iter(train)', 'Saving checkpoint at'))

@@ -1,3 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-from .ldae_vit import LDAEViT
-from .merge import merge_conditioning
+from .ldae_vit import LDAEViT, merge_conditioning

@@ -1,4 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
-from .adversarial import AdversarialLoss, PatchDiscriminator, adaptive_weight
-from .perceptual import PerceptualLoss
+from .losses import AdversarialLoss, PatchDiscriminator, PerceptualLoss, adaptive_weight
 from .trainer import TokenizerTrainer

@@ -16,8 +16,7 @@ from ldae.utils import Choice, ConfigError, Range, checked
 from ldae.utils.models import to_pixels, unwrapped
 from ldae.utils.signatures import check_arguments
 
-from .adversarial import AdversarialLoss
-from .perceptual import PerceptualLoss
+from .losses import AdversarialLoss, PerceptualLoss
 
 RECONSTRUCTION = {'l1': torch.abs, 'l2': torch.square}
 

@@ -7,5 +7,4 @@ from .patch_ae import PatchAETokenizer, PatchVAETokenizer
 from .patch_linear import PatchLinearTokenizer, PixelNormalization
 from .patch_pca import PatchPCATokenizer
 from .pixel import PixelTokenizer
-from .pixel_covariance import PixelCovariance
-from .streaming_covariance import StreamingCovariance
+from .streaming_covariance import PixelCovariance, StreamingCovariance

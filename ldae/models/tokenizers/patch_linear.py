@@ -14,8 +14,7 @@ from ldae.utils.precision import full_precision
 
 from .base import BaseTokenizer
 from .files import load_tokenizer, load_tokenizer_state
-from .pixel_covariance import PixelCovariance
-from .streaming_covariance import StreamingCovariance
+from .streaming_covariance import PixelCovariance, StreamingCovariance
 
 LATENT_NORMS = ('global', 'whiten', 'none')
 LatentNorm = Annotated[str, Choice(LATENT_NORMS)]

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ldae.models.tokenizer_training import AdversarialLoss, PatchDiscriminator, adaptive_weight
-from ldae.models.tokenizer_training.adversarial import hinge_loss
+from ldae.models.tokenizer_training.losses import hinge_loss
 
 
 def test_hinge_loss_is_the_closed_form():
