@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ldae.config import pipeline_of
 from ldae.datasets.load_image import reads_files
+from ldae.datasets.packed import packed_pipeline
 from ldae.registry import TRANSFORMS
 from ldae.utils import ConfigError
 from ldae.utils.models import unwrapped
@@ -61,13 +62,16 @@ class Preprocess:
 
     def _own_steps(self) -> Callable[[np.ndarray], Tensor]:
         size, channels = geometry_of(self.model)
-        pipeline = _test_pipeline(getattr(self.model, '_config', None))
+        pipeline = pipeline_of(getattr(self.model, '_config', None) or Config(), TEST_LOADERS)
         preprocessor = self.model.data_preprocessor
         converts = getattr(preprocessor, '_channel_conversion', False) or getattr(preprocessor, 'to_rgb', False)
         # Without a pipeline, data sets hand over RGB unless the data preprocessor is told to turn it.
         gives_bgr = pipeline is not None or converts
         self.is_bgr = channels == 3 and gives_bgr != bool(converts)
-        steps = _build(_centre_crop(size) if pipeline is None else pipeline)
+        if pipeline is None:
+            pipeline = [*packed_pipeline(dict(crop='center', edge=size, size=size)), dict(type='PackInputs')]
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            steps = Compose([TRANSFORMS.build(dict(step)) for step in pipeline if not reads_files(step)])
 
         def run(image: np.ndarray) -> Tensor:
             if channels == 1:
@@ -78,25 +82,6 @@ class Preprocess:
             return steps(dict(img=image, img_shape=shape, ori_shape=shape))['inputs']
 
         return run
-
-
-def _test_pipeline(cfg: Config | None) -> list[dict] | None:
-    """Steps of the test images after reading; None where images don't go through any."""
-    steps = pipeline_of(cfg or Config(), TEST_LOADERS)
-    return steps and [step for step in steps if not reads_files(step)]
-
-
-def _centre_crop(size: int) -> list[dict]:
-    return [
-        dict(type='ResizeEdge', scale=size, edge='short', backend='pillow', interpolation='bicubic'),
-        dict(type='CenterCrop', crop_size=size),
-        dict(type='PackInputs'),
-    ]
-
-
-def _build(pipeline: list[dict]) -> Callable[[dict], dict]:
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return Compose([TRANSFORMS.build(dict(step)) for step in pipeline])
 
 
 def geometry_of(model: nn.Module) -> tuple[int, int]:

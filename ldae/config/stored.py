@@ -98,7 +98,12 @@ def _check_names(cfg: Config, where: object) -> None:
         if key in ('default_scope', '_scope_'):
             known = name is None or isinstance(name, str) and name in scopes
         else:
-            known = isinstance(name, str) and _is_registered(name, registered)
+            # Also by the path of a component in a module that is imported already, as mmengine writes names of classes.
+            module, _, last = str(name).rpartition('.')
+            found = vars(sys.modules[module]).get(last) if module in sys.modules else None
+            known = isinstance(name, str) and (
+                name in registered or any(found is component for component in registered.get(last, ()))
+            )
         if not known:
             imports = _imports(cfg)
             hint = f'it asks to import {", ".join(imports)}: with --import MODULE, if you trust it' if imports else ''
@@ -136,13 +141,6 @@ def _names(place: str, node: Any) -> Iterator[tuple[str, str, Any]]:
             yield inner, key, child
         elif key not in OTHER_TYPES:
             yield from _names(inner, child)
-
-
-def _is_registered(name: str, registered: dict[str, list]) -> bool:
-    """Also by the path of a component in a module that is imported already, as mmengine writes names of classes."""
-    module, _, last = name.rpartition('.')
-    found = vars(sys.modules[module]).get(last) if module in sys.modules else None
-    return name in registered or any(found is component for component in registered.get(last, ()))
 
 
 def _imports(cfg: Config) -> list[str]:

@@ -178,16 +178,15 @@ class ImageFolder(ImageNet):
         """Image paths and labels, as ImageNet's; annotation files may have labels that aren't wanted."""
         if not self.ann_file:
             return super().load_data_list()
-        lines = [line.strip() for line in self._read_text().splitlines() if line.strip()]
+        data = fileio.get(
+            self.ann_file
+        )  # UTF-8, or UTF-16 that says so; other bytes stand for themselves, as in names of files
+        coding = 'utf-16' if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else 'utf-8-sig'
+        text = data.decode(coding, errors='replace' if coding == 'utf-16' else 'surrogateescape')
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
         if not lines:
             raise ConfigError(f'{self.ann_file} is empty: it must list one image a line')
         return [self._parse_line(line, number) for number, line in enumerate(lines, 1)]
-
-    def _read_text(self) -> str:
-        """The annotation file: UTF-8, or UTF-16 that says so; other bytes stand for themselves, as in names of files."""
-        data = fileio.get(self.ann_file)
-        coding = 'utf-16' if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else 'utf-8-sig'
-        return data.decode(coding, errors='replace' if coding == 'utf-16' else 'surrogateescape')
 
     def _parse_line(self, line: str, number: int) -> dict:
         name, _, label = line.rpartition(' ')

@@ -68,17 +68,12 @@ def preprocessing_of(model: nn.Module, img_size: int, in_channels: int) -> Prepr
     if in_channels not in (1, 3):
         raise ConfigError(f'an encoder of {in_channels} channels takes no pictures: only grey and RGB are exported')
     steps = pipeline_of(cfg, SOURCES) or []
-    if in_channels == 3 and _is_bgr(preprocessor, steps):
+    # mmcv reads pictures as BGR, and the data preprocessor turns them; the name differs between mmpretrain's preprocessors.
+    is_rgb = any(getattr(preprocessor, name, False) for name in ('to_rgb', '_channel_conversion'))
+    if in_channels == 3 and any(map(reads_files, steps)) and not is_rgb:
         raise ConfigError('the model takes BGR images (data_preprocessor.to_rgb=False), which other libraries do not')
     mean, std = (np.broadcast_to(values / 255, in_channels).round(9).tolist() for values in (mean, std))
     return Preprocessing(img_size, in_channels, tuple(mean), tuple(std), *_geometry(steps))
-
-
-def _is_bgr(preprocessor: nn.Module, steps: list[dict]) -> bool:
-    """mmcv reads pictures as BGR, and the data preprocessor turns them."""
-    reads = any(map(reads_files, steps))
-    # The name differs between mmpretrain's preprocessors.
-    return reads and not any(getattr(preprocessor, name, False) for name in ('to_rgb', '_channel_conversion'))
 
 
 def _geometry(steps: list[dict]) -> tuple[str, float]:

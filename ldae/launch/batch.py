@@ -41,7 +41,8 @@ def scale_batch(cfg: Config, auto_scale_lr: bool = False, keep_batch: bool = Fal
     """
     if cfg.get('optim_wrapper') is None or cfg.get('train_dataloader') is None:
         return
-    world, per_process = world_size(cfg.launcher), _batch_size(cfg.train_dataloader)
+    loader, world = cfg.train_dataloader, world_size(cfg.launcher)
+    per_process = loader.get('batch_size') or (loader.get('batch_sampler') or {}).get('batch_size') or 1
     scaling = cfg.get('auto_scale_lr') or ConfigDict()
     base = scaling.get('base_batch_size')
     if base is None and (auto_scale_lr or keep_batch):
@@ -57,11 +58,6 @@ def scale_batch(cfg: Config, auto_scale_lr: bool = False, keep_batch: bool = Fal
         cfg.batch_arithmetic += f' of {base}: ' + _scale_lr(cfg.optim_wrapper.optimizer, batch / base, scale)
         # From here on the config's lr is that of `batch`: also when the dumped config is used again.
         cfg.auto_scale_lr = ConfigDict(base_batch_size=batch if scale else base, enable=False)
-
-
-def _batch_size(dataloader: ConfigDict) -> int:
-    batch_sampler = dataloader.get('batch_sampler') or {}
-    return dataloader.get('batch_size') or batch_sampler.get('batch_size') or 1
 
 
 def accumulation_for(base: int, world: int, per_process: int) -> int:

@@ -80,11 +80,6 @@ class LaunchOptions:
         return cls(**{name: getattr(options, name) for name in names})
 
 
-def was_restarted() -> bool:
-    """Whether torchrun or Slurm has started this job before: it goes on by itself."""
-    return any(int(os.environ.get(name) or 0) > 0 for name in RESTART_COUNTS)
-
-
 def prepare(cfg: Config, options: Any = None) -> Config:
     """Merge command-line options into a config, fit it to this machine, and scale lr or batch. Raises ConfigError if
     ``--keep-batch`` cannot be met, or a launcher's variables are missing.
@@ -109,7 +104,9 @@ def prepare(cfg: Config, options: Any = None) -> Config:
     if options.resume is not None:
         cfg.resume = True
         cfg.load_from = None if options.resume == 'auto' else _checkpoint_at(options.resume)
-    if was_restarted() and latest_checkpoint(cfg.work_dir) is not None:
+    # torchrun or Slurm has started this job before: it goes on by itself.
+    was_restarted = any(int(os.environ.get(name) or 0) > 0 for name in RESTART_COUNTS)
+    if was_restarted and latest_checkpoint(cfg.work_dir) is not None:
         cfg.resume, cfg.load_from = True, None  # whatever the first start was from
     if options.new_schedule:
         if not cfg.get('resume'):

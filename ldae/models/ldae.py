@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, PositiveInt, Share, check_range, checked
@@ -67,7 +67,9 @@ class LDAE(BaseSelfSupervisor):
         super().__init__(backbone, neck, head, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.data_preprocessor = LatentsPass(self.data_preprocessor)
         self.tokenizer, self.noiser = tokenizer, noiser
-        self.masking = None if masking is None else self._build_masking(masking)
+        grid, latent_dim = tokenizer.geometry.grid, tokenizer.geometry.latent_dim
+        given = dict(embed_dims=backbone.embed_dims, grid=grid, latent_dim=latent_dim)
+        self.masking = None if masking is None else MODELS.build(complete('masking', masking, given))
         # One map, two users: what fits the tokenizer reaches the encoder, and its checkpoint holds the subspace it saw.
         self.backbone.patch_embed.patch_map = tokenizer.patch_map
         check_range('LDAE: number of val_timesteps', len(val_timesteps), 1)
@@ -83,11 +85,6 @@ class LDAE(BaseSelfSupervisor):
         neck = complete('neck', neck, dict(in_dims=backbone.embed_dims, out_dims=out_dims))
         shared = {name: getattr(backbone, name) for name in ('conditioned', 'cond_ratio', 'num_classes')}
         return dict(dict(shared, arch=backbone.arch_settings), **neck)
-
-    def _build_masking(self, masking: dict) -> nn.Module:
-        geometry = self.tokenizer.geometry
-        given = dict(embed_dims=self.backbone.embed_dims, grid=geometry.grid, latent_dim=geometry.latent_dim)
-        return MODELS.build(complete('masking', masking, given))
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
         """Images (B, C, H, W), or their latents (B, N, d) where the head needs no images -> ``{'loss': scalar}``.

@@ -64,7 +64,10 @@ def run_explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequ
         line = one_line(error)
         if line is None or os.environ.get(TRACEBACK_VARIABLE, '0') not in ('', '0'):
             raise
-        _give_way_to_the_first_rank()
+        # What all ranks meet is said once: the launcher ends the others as soon as one has failed. What only one meets, such
+        # as an unreadable image, is said by that one.
+        if os.environ.get('LOCAL_RANK', '0') != '0':
+            time.sleep(SECONDS_TO_GIVE_WAY)
         print(f'error: {line}', file=sys.stderr, flush=True)
         end_workers()
         return getattr(error, 'exit_status', EXIT_STATUS)
@@ -78,13 +81,6 @@ def _leave_processes() -> None:
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         gc.collect()  # a model that still holds the group would keep its threads, which can abort an interpreter that exits
         distributed.destroy_process_group()
-
-
-def _give_way_to_the_first_rank() -> None:
-    # What all ranks meet is said once: the launcher ends the others as soon as one has failed. What only one meets,
-    # such as an unreadable image, is said by that one.
-    if os.environ.get('LOCAL_RANK', '0') != '0':
-        time.sleep(SECONDS_TO_GIVE_WAY)
 
 
 def one_line(error: BaseException) -> str | None:

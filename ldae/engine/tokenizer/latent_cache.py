@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
@@ -73,10 +73,18 @@ class LatentCacheHook(LDAEHook):
         if isinstance(loader.dataset, LatentDataset):  # the config names the folder itself
             check_latents(loader.dataset, made_of, loader.dataset.dtype)
             return
-        cfg = runner.cfg.get('train_dataloader') or {}
-        made_of['data'] = data_key(loader.dataset, cfg.get('dataset'))
+        description = (runner.cfg.get('train_dataloader') or {}).get('dataset')
+        words = json.dumps(
+            [type(loader.dataset).__name__, len(loader.dataset), description], sort_keys=True, default=str
+        )
+        made_of['data'] = hashlib.sha256(words.encode()).hexdigest()[:24]
         path = Path(self.file or Path(runner.work_dir) / FOLDER_NAME).expanduser()
-        put_into(loader, self._latents(path, model, made_of, runner))
+        latents = self._latents(path, model, made_of, runner)
+        latents.dataset = loader.dataset  # for whoever reports on the images
+        # A DataLoader refuses to be given another data set, and building it anew would lose its order. Workers would only
+        # copy what lies in memory.
+        none = dict(num_workers=0, persistent_workers=False, prefetch_factor=None, worker_init_fn=None, timeout=0)
+        vars(loader).update(dataset=latents, collate_fn=batch_collate, **none)
 
     def _latents(self, path: Path, model: nn.Module, made_of: dict[str, str], runner: Runner) -> LatentDataset:
         loader, start = runner.train_dataloader, time.perf_counter()
@@ -227,18 +235,3 @@ def tokenizer_key(tokenizer: nn.Module, data_preprocessor: nn.Module) -> str:
         digest.update(type(module).__name__.encode())
         hash_tensors(digest, module)
     return digest.hexdigest()[:24]
-
-
-def data_key(dataset: Dataset, description: Any) -> str:
-    """Hash of a data set's kind, size, and config or what else describes it."""
-    words = json.dumps([type(dataset).__name__, len(dataset), description], sort_keys=True, default=str)
-    return hashlib.sha256(words.encode()).hexdigest()[:24]
-
-
-def put_into(loader: DataLoader, latents: LatentDataset) -> None:
-    """Let a DataLoader give latents in the place of its data set's images, in the same order."""
-    latents.dataset = loader.dataset  # for whoever reports on the images
-    # A DataLoader refuses to be given another data set, and building it anew would lose its order. Workers would only copy
-    # what lies in memory.
-    none = dict(num_workers=0, persistent_workers=False, prefetch_factor=None, worker_init_fn=None, timeout=0)
-    vars(loader).update(dataset=latents, collate_fn=batch_collate, **none)

@@ -20,6 +20,8 @@ from ldae.registry import HOOKS
 from ldae.utils import ConfigError, PositiveInt, checked
 from ldae.utils.models import unwrapped
 
+#: How messages begin that come with each step or epoch, in whose place a progress bar stands.
+STEPS = ('Epoch(train)', 'Iter(train)', 'Saving checkpoint at')
 SECONDS_BETWEEN_LOSSES = 1.0
 #: Seconds from which on a run is long, by device: without a GPU one is tried out, with one it is meant.
 LONG = dict(cpu=3600, mps=3600, cuda=7 * 86400)
@@ -92,7 +94,7 @@ class ProgressBarHook(LDAEHook):
         for handler in console_handlers(runner.logger):
             handler.setLevel(level)
             if handler.stream.isatty():
-                handler.addFilter(is_no_step)
+                handler.addFilter(lambda record: not record.getMessage().startswith(STEPS))
 
     def after_train_iter(self, runner: Runner, batch_idx: int, outputs: Batch = None, **step: Batch) -> None:
         if not self.bar.disable:
@@ -203,7 +205,7 @@ class BriefRunner(Runner):
         for handler in console_handlers(logger):
             handler.setLevel(max(handler.level, level))
             if level > logging.DEBUG:
-                handler.addFilter(is_of_this_run)
+                handler.addFilter(lambda record: not record.getMessage().startswith(ROUTINE))
         return logger
 
     def resume(self, filename: str, *args, **kwargs) -> None:
@@ -222,13 +224,3 @@ class BriefRunner(Runner):
 def console_handlers(logger: logging.Logger) -> list[logging.Handler]:
     """Those that write to standard output or error."""
     return [handler for handler in logger.handlers if not isinstance(handler, logging.FileHandler)]
-
-
-def is_of_this_run(record: logging.LogRecord) -> bool:
-    """Whether a message is more than :data:`ROUTINE`."""
-    return not record.getMessage().startswith(ROUTINE)
-
-
-def is_no_step(record: logging.LogRecord) -> bool:
-    """Whether a message is none of those that come with each step or epoch, in whose place a progress bar stands."""
-    return not record.getMessage().startswith(('Epoch(train)', 'Iter(train)', 'Saving checkpoint at'))

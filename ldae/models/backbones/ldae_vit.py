@@ -112,7 +112,8 @@ class LDAEViT(VisionTransformer):
             self._add_conditioning(cond_ratio, drop_path_rate)
         else:
             self._register_load_state_dict_pre_hook(self._merge_checkpoint)
-        self._set_positions()
+        self.patch_resolution = self.patch_embed.init_out_size
+        self.pos_embed.data.copy_(sincos_positions(self.patch_resolution, self.embed_dims))
         self._add_front(tokenizer, noiser)
         self._freeze(frozen_stages)
 
@@ -141,10 +142,6 @@ class LDAEViT(VisionTransformer):
         self.noiser = None if noiser is None else MODELS.build(noiser)
         if self.tokenizer is not None:
             self.patch_embed.patch_map = self.tokenizer.patch_map
-
-    def _set_positions(self) -> None:
-        self.patch_resolution = self.patch_embed.init_out_size
-        self.pos_embed.data.copy_(sincos_positions(self.patch_resolution, self.embed_dims))
 
     def init_weights(self) -> None:
         """DiT's initialisation, then a pre-trained checkpoint if ``init_cfg`` names one."""

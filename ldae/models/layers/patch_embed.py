@@ -61,7 +61,9 @@ class PatchEmbed(BaseModule):
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return tokens (B, N, embed_dims) and their grid (rows, columns)."""
         if x.dim() == 3:
-            return self._embed_latents(x), self.init_out_size
+            with full_precision(x.device):  # a product of weights, tiny beside the batch
+                weight, bias = fold_map(self.projection.weight, self.projection.bias, self.patch_map, self.input_type)
+            return F.linear(x, weight, bias), self.init_out_size
         height, width = x.shape[2:]
         if height % self.patch_size or width % self.patch_size:
             raise ConfigError(
@@ -69,25 +71,13 @@ class PatchEmbed(BaseModule):
                 f'resize, crop or pad it to a multiple of {self.patch_size} in the data pipeline'
             )
         grid = (height // self.patch_size, width // self.patch_size)
-        if self.patch_map is not None:
-            return self._embed_through_map(x), grid
-        return self.projection(x).flatten(2).transpose(1, 2), grid
-
-    def _latent_weight(self) -> tuple[Tensor, Tensor]:
-        return fold_map(self.projection.weight, self.projection.bias, self.patch_map, self.input_type)
-
-    def _embed_latents(self, latents: Tensor) -> Tensor:
-        with full_precision(latents.device):
-            # The fold is a product of weights, tiny beside the batch: keep it in full precision.
-            weight, bias = self._latent_weight()
-        return F.linear(latents, weight, bias)
-
-    def _embed_through_map(self, images: Tensor) -> Tensor:
-        with full_precision(images.device):
-            weight, bias = self._latent_weight()
+        if self.patch_map is None:
+            return self.projection(x).flatten(2).transpose(1, 2), grid
+        with full_precision(x.device):
+            weight, bias = fold_map(self.projection.weight, self.projection.bias, self.patch_map, self.input_type)
             weight = weight @ self.patch_map.encoder
             bias = bias - weight @ self.patch_map.mean
-        return F.linear(patchify(images, self.patch_size), weight, bias)
+        return F.linear(patchify(x, self.patch_size), weight, bias), grid
 
     def _fold_checkpoint(self, state_dict: dict, prefix: str, *args) -> None:
         key = prefix + 'patch_map.encoder'

@@ -162,7 +162,9 @@ class PerceptualLoss(BaseModule):
         linear = Path(inspect.getfile(self._lpips)).parent / 'weights' / 'v0.1' / 'vgg.pth'
         self.net.load_state_dict(torch.load(linear, map_location='cpu', weights_only=True), strict=False)
         if self.backbone == 'random':
-            draw_vgg(self.net.net)
+            for module in (part for part in self.net.net.modules() if isinstance(part, nn.Conv2d)):
+                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+                nn.init.zeros_(module.bias)
         else:
             load_vgg(self.net.net, self.backbone)
         self.loaded.fill_(1)
@@ -180,13 +182,6 @@ class PerceptualLoss(BaseModule):
         """Stay in evaluation mode: its linear layers have dropout."""
         del mode
         return super().train(False)
-
-
-def draw_vgg(net: nn.Module) -> None:
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
-            nn.init.zeros_(module.bias)
 
 
 def load_vgg(net: nn.Module, path: str | None) -> None:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from ldae.models import PatchPCATokenizer
 from ldae.models.layers import patch_view
-from ldae.models.tokenizers import PixelCovariance, PixelNormalization, pixel_covariance
+from ldae.models.tokenizers import PixelCovariance, PixelNormalization, streaming_covariance
 from ldae.models.tokenizers.fit import fit_tokenizer
 
 
@@ -31,7 +31,7 @@ def statistics(sample: torch.Tensor, use_bytes: bool, batch: int = 7, **kwargs) 
 
 @pytest.mark.parametrize('use_bytes', [False, True])
 def test_mean_and_covariance_agree_with_numpy_in_float64(use_bytes):
-    if use_bytes and not pixel_covariance.byte_products_pay():
+    if use_bytes and not streaming_covariance.byte_products_pay():
         pytest.skip('this CPU has no such product')
     mean, covariance, count = statistics(images(), use_bytes)
     expected = rows(images())
@@ -56,7 +56,7 @@ def test_extreme_pixels_overflow_nothing(value):
     """The largest products, in chunks as long as they get."""
     stream = PixelCovariance(2, chunk_size=10**9)
     for _ in range(2):
-        stream.update(torch.full((pixel_covariance.BYTE_ROWS + 1, 2), value, dtype=torch.uint8))
+        stream.update(torch.full((streaming_covariance.BYTE_ROWS + 1, 2), value, dtype=torch.uint8))
     mean, covariance, _ = stream.finalize()
     assert torch.equal(mean, torch.full((2,), float(value), dtype=torch.float64))
     assert torch.equal(covariance, torch.zeros(2, 2, dtype=torch.float64))
@@ -65,7 +65,7 @@ def test_extreme_pixels_overflow_nothing(value):
 def test_a_product_that_saturates_is_not_used(monkeypatch):
     product = torch._int_mm
     monkeypatch.setattr(torch, '_int_mm', lambda a, b: product(a, b).clamp(max=10**6))
-    assert not pixel_covariance.byte_products_pay.__wrapped__()
+    assert not streaming_covariance.byte_products_pay.__wrapped__()
 
 
 def test_normalisation_of_statistics_is_that_of_pixels():
