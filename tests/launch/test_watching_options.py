@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import logging
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,14 +23,14 @@ def make_config(model: str = 'ldae.LDAE', epochs: int = 95) -> Config:
 
 @pytest.mark.parametrize('name', VIS_BACKENDS)
 def test_a_missing_library_is_one_line_with_the_command_that_installs_it(name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr('ldae.launch.prepare.find_spec', lambda _: None)
+    monkeypatch.setattr(sys.modules['ldae.launch.prepare'], 'find_spec', lambda _: None)
     with pytest.raises(ConfigError, match=rf'^--vis {name} needs .*: pip install {name}$'):
         prepare(make_config(), LaunchOptions(vis=[name]))
     assert VIS_BACKENDS[name] in VISBACKENDS.module_dict
 
 
 def test_backends_come_beside_the_local_one(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr('ldae.launch.prepare.find_spec', lambda _: find_spec('json'))
+    monkeypatch.setattr(sys.modules['ldae.launch.prepare'], 'find_spec', lambda _: find_spec('json'))
     cfg = prepare(make_config(), LaunchOptions(vis=['tensorboard', 'wandb']))
     kinds = ['LocalVisBackend', 'TensorboardVisBackend', 'WandbVisBackend']
     assert [backend['type'] for backend in cfg.visualizer.vis_backends] == kinds
