@@ -87,16 +87,14 @@ class Scheduler:
         job.write()
         (job.folder / SCORES_FILE).unlink(missing_ok=True)
         held = () if self.keep_open is None else (self.keep_open,)
+        env = worker_environment(slot, self.num_parallel, self.num_threads)
         with (job.folder / LOG_FILE).open('w') as log:
-            return subprocess.Popen(
-                worker_command(job.folder),
-                stdin=subprocess.DEVNULL,
-                stdout=None if self.shown else log,
-                stderr=None if self.shown else log,
-                env=worker_environment(slot, self.num_parallel, self.num_threads),
-                start_new_session=True,  # Ctrl-C reaches this process only, which then stops the others
-                pass_fds=held,
+            output = None if self.shown else log
+            # In a session of its own: Ctrl-C reaches this process only, which then stops the others.
+            options = dict(
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, pass_fds=held
             )
+            return subprocess.Popen(worker_command(job.folder), env=env, **options)
 
     def _collect_finished(self) -> None:
         for slot, (job, process) in list(self.running.items()):

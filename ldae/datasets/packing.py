@@ -65,13 +65,8 @@ class PackOptions:
         for index in range(len(dataset)):
             digest.update('{} {}\n'.format(*_entry(dataset, index)).encode(errors='surrogateescape'))
         size = dict(size=self.size or self.edge) if self.crop == 'center' else {}
-        return dict(
-            vars(self) | size,
-            split=dataset.split,
-            with_label=dataset.with_label,
-            images=len(dataset),
-            files=digest.hexdigest(),
-        )
+        found = dict(split=dataset.split, with_label=dataset.with_label, images=len(dataset), files=digest.hexdigest())
+        return vars(self) | size | found
 
 
 def _entry(dataset: ImageFolder, index: int) -> tuple[str, int | None]:

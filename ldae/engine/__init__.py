@@ -2,14 +2,6 @@
 """Hooks, loops and wrappers around a training step, one room a purpose.
 
 A room imports what stands to its right: watch > non_finite > speed > resume > hook.py, and tokenizer > hook.py.
-
-====================  =================================================================================================
-resume                checkpoints that are whole, and runs that go on from them as if they had not stopped
-non_finite            steps whose loss or gradient is not finite: skipped, recorded, and repeated to find where it began
-watch                 logs, progress, scores and pictures of a run
-speed                 precision, compilation, memory, and models that are shared among processes
-tokenizer             tokenizers that are fitted or trained, and the latents that they give, cached
-====================  =================================================================================================
 """
 
 from .hook import LDAEHook

@@ -2,7 +2,7 @@
 """Features of a frozen encoder: of its last block or of several, from one pass over images or over a data set."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ldae.models import LDAE, LDAEViT
 from ldae.models.noisers import noise_of_images
 from ldae.utils import ConfigError, check_range
-from ldae.utils.models import unwrapped
+from ldae.utils.models import changed, unwrapped
 
 
 def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
@@ -170,12 +170,10 @@ def _watched(backbone: nn.Module, blocks: Sequence[int]) -> Iterator[dict[int, T
     def watch(block: int) -> Callable:
         return lambda module, inputs, output: pooled.__setitem__(block, _pool(output, backbone))
 
-    handles = [parts[block - 1].register_forward_hook(watch(block)) for block in blocks]
-    try:
+    with ExitStack() as handles:
+        for block in blocks:
+            handles.enter_context(parts[block - 1].register_forward_hook(watch(block)))
         yield pooled
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _pool(output: Tensor | Sequence, backbone: nn.Module) -> Tensor:
@@ -202,18 +200,14 @@ def _forward_unmasked(
 ) -> Tensor | tuple[Tensor, ...]:
     """The encoder's output; all tokens where it would pick the class token, or average and ``pooled`` is off."""
     own = getattr(backbone, 'out_type', None)
-    if own == 'cls_token' or (not pooled and own == 'avg_featmap'):
-        backbone.out_type = 'raw'
-    try:
+    is_one = own == 'cls_token' or (not pooled and own == 'avg_featmap')
+    with changed(backbone, out_type='raw') if is_one else nullcontext():
         if isinstance(unwrapped(model), BaseSelfSupervisor):
             return unwrapped(model).extract_feat(images)
         if isinstance(backbone, MAEViT):
             return backbone(images, mask=None)  # mask=False masks as well
         # timm's forward ends in a classifier; mmpretrain's backbones have no such method.
         return getattr(backbone, 'forward_features', backbone)(images)
-    finally:
-        if own is not None:
-            backbone.out_type = own
 
 
 def _num_extra_tokens(backbone: nn.Module) -> int:

@@ -347,14 +347,8 @@ def fit_lbfgs(
 def _minimise(
     weight: Tensor, bias: Tensor, blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]], decay: float
 ) -> None:
-    optimizer = torch.optim.LBFGS(
-        [weight, bias],
-        max_iter=300,
-        history_size=10,
-        tolerance_grad=1e-5,
-        tolerance_change=1e-7,
-        line_search_fn='strong_wolfe',
-    )
+    options = dict(max_iter=300, history_size=10, tolerance_grad=1e-5, tolerance_change=1e-7)
+    optimizer = torch.optim.LBFGS([weight, bias], line_search_fn='strong_wolfe', **options)
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -53,18 +53,11 @@ def _export(model: nn.Module, example: Tensor, out: Path) -> None:
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)  # of operators that torch would convert if torchvision's were used
         try:
-            torch.onnx.export(
-                model,
-                (example,),
-                str(out),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=['images'],
-                output_names=['features', 'tokens'],
-                dynamic_shapes=dict(images={0: torch.export.Dim('batch')}),
-                external_data=False,
-                verbose=False,
+            shapes = dict(
+                dynamic_shapes=dict(images={0: torch.export.Dim('batch')}), external_data=False, verbose=False
             )
+            names = dict(input_names=['images'], output_names=['features', 'tokens'])
+            torch.onnx.export(model, (example,), str(out), dynamo=True, opset_version=OPSET, **names, **shapes)
         finally:
             logging.disable(before)
 

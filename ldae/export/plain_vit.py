@@ -131,20 +131,14 @@ def plain_vit(
     size, patch = _sizes(backbone, img_size, where)
     state = _merged_state(model, backbone, size // patch)
     arch = {key: backbone.arch_settings[key] for key in ('num_heads', 'feedforward_channels')}
-    return PlainViT(
-        state=state,
-        img_size=size,
-        patch_size=patch,
-        in_channels=state['patch_embed.projection.weight'].shape[1],
-        embed_dims=backbone.embed_dims,
-        num_layers=backbone.num_layers,
-        class_token=backbone.cls_token is not None,
-        final_norm=backbone.final_norm,
-        pool_norm=_has_pool_norm(backbone),
-        pool='token' if backbone.out_type == 'cls_token' else 'avg',
-        timestep=backbone.timestep if getattr(backbone, 'conditioned', False) else None,
-        **arch,
+    arch |= {key: getattr(backbone, key) for key in ('embed_dims', 'num_layers', 'final_norm')}
+    arch |= dict(class_token=backbone.cls_token is not None, pool_norm=_has_pool_norm(backbone))
+    channels, pool = (
+        state['patch_embed.projection.weight'].shape[1],
+        'token' if backbone.out_type == 'cls_token' else 'avg',
     )
+    timestep = backbone.timestep if getattr(backbone, 'conditioned', False) else None
+    return PlainViT(state, size, patch, channels, **arch, pool=pool, timestep=timestep)
 
 
 def _sizes(backbone: VisionTransformer, img_size: int | None, where: str) -> tuple[int, int]:

@@ -54,48 +54,23 @@ def model_args(vit: PlainViT) -> dict:
     ratio = vit.feedforward_channels / vit.embed_dims
     if int(vit.embed_dims * ratio) != vit.feedforward_channels:
         ratio = (vit.feedforward_channels + 0.5) / vit.embed_dims  # timm rounds down
-    return dict(
-        img_size=vit.img_size,
-        patch_size=vit.patch_size,
-        in_chans=vit.in_channels,
-        embed_dim=vit.embed_dims,
-        depth=vit.num_layers,
-        num_heads=vit.num_heads,
-        mlp_ratio=ratio,
-        class_token=vit.class_token,
-        global_pool=vit.pool,
-        final_norm=vit.final_norm or vit.pool_norm,
-        fc_norm=vit.pool_norm,
+    geometry = dict(
+        img_size=vit.img_size, patch_size=vit.patch_size, in_chans=vit.in_channels, embed_dim=vit.embed_dims
     )
+    network = dict(depth=vit.num_layers, num_heads=vit.num_heads, mlp_ratio=ratio, class_token=vit.class_token)
+    norms = dict(global_pool=vit.pool, final_norm=vit.final_norm or vit.pool_norm, fc_norm=vit.pool_norm)
+    return geometry | network | norms
 
 
 def timm_config(vit: PlainViT, preprocessing: Preprocessing, about: dict) -> dict:
     """``config.json``: how to build the model and what its pictures go through."""
     size = [vit.in_channels, vit.img_size, vit.img_size]
-    pretrained = dict(
-        tag='ldae',
-        custom_load=False,
-        input_size=size,
-        fixed_input_size=True,
-        interpolation=preprocessing.interpolation,
-        crop_pct=preprocessing.crop_pct,
-        crop_mode='center',
-        mean=list(preprocessing.mean),
-        std=list(preprocessing.std),
-        num_classes=0,
-        pool_size=None,
-        first_conv='patch_embed.proj',
-        classifier='head',
-    )
-    return dict(
-        architecture=timm_entry(vit),
-        num_classes=0,
-        num_features=vit.embed_dims,
-        global_pool=vit.pool,
-        model_args=model_args(vit),
-        pretrained_cfg=pretrained,
-        ldae=about,
-    )
+    pictures = dict(interpolation=preprocessing.interpolation, crop_pct=preprocessing.crop_pct, crop_mode='center')
+    pretrained = dict(tag='ldae', custom_load=False, input_size=size, fixed_input_size=True, **pictures)
+    pretrained |= dict(mean=list(preprocessing.mean), std=list(preprocessing.std), num_classes=0, pool_size=None)
+    pretrained |= dict(first_conv='patch_embed.proj', classifier='head')
+    names = dict(architecture=timm_entry(vit), num_classes=0, num_features=vit.embed_dims, global_pool=vit.pool)
+    return dict(names, model_args=model_args(vit), pretrained_cfg=pretrained, ldae=about)
 
 
 def build(vit: PlainViT) -> nn.Module:

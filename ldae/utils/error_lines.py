@@ -94,7 +94,7 @@ def one_line(error: BaseException) -> str | None:
             'the checkpoint holds pickled Python objects, which loading could run as code; if you trust where it comes'
             ' from, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'
         )
-    if isinstance(error, RecursionError) and 'DictAction' in _places(error):
+    if isinstance(error, RecursionError) and 'DictAction' in ''.join(traceback.format_tb(error.__traceback__, 20)):
         return '--cfg-options takes no nested calls such as dict(...): give its keys one by one, or write a config'
     if OUT_OF_MEMORY.search(text):
         return (
@@ -132,10 +132,6 @@ def _one_line_of_processes(text: str) -> str | None:
             ' on from the last checkpoint'
         )
     return None
-
-
-def _places(error: BaseException) -> str:
-    return ''.join(traceback.format_tb(error.__traceback__, limit=20))
 
 
 def _one_line_of_os(error: BaseException, text: str) -> str | None:

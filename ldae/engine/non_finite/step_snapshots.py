@@ -41,12 +41,8 @@ def recent_losses(model: nn.Module) -> tuple[Tensor, Tensor] | None:
 
 def rng_states() -> dict[str, Any]:
     """States of Python's, numpy's and torch's generators: as they are, since this is done in every step."""
-    return dict(
-        torch=torch.get_rng_state(),
-        cuda=torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
-        python=random.getstate(),
-        numpy=np.random.get_state(),
-    )
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    return dict(torch=torch.get_rng_state(), cuda=cuda, python=random.getstate(), numpy=np.random.get_state())
 
 
 def set_rng_states(states: dict[str, Any]) -> None:

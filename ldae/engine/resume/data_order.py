@@ -73,14 +73,8 @@ class DataOrder(Sampler):
         samples = self.start + self.taken * self.batch_size
         if not self.is_infinite:
             samples = min(samples, len(self.sampler))
-        return dict(
-            seed=self.seed,
-            sampler_seed=getattr(self.sampler, 'seed', None),
-            epoch=self.epoch,
-            samples=samples * self.world,
-            world_size=self.world,
-            batch_size=self.batch_size,
-        )
+        place = dict(seed=self.seed, sampler_seed=getattr(self.sampler, 'seed', None), epoch=self.epoch)
+        return dict(place, samples=samples * self.world, world_size=self.world, batch_size=self.batch_size)
 
     def move_to(self, position: dict) -> list[str]:
         """Go on after what :meth:`position` describes; return what differs from the run that was stopped, in words."""

@@ -98,11 +98,8 @@ class DenoisingPicturesHook(LDAEHook):
 class ReconstructionPicturesHook(DenoisingPicturesHook):
     """Save validation images and their reconstructions after every ``interval`` epochs and after the last.
 
-    The pictures are ``pictures/epoch_N.png`` in the work dir and ``reconstruction`` in the visualizer.
-
-    Args:
-        interval, num_images, dataloader: See :class:`DenoisingPicturesHook`.
-    """
+    The pictures are ``pictures/epoch_N.png`` in the work dir and ``reconstruction`` in the visualizer. Options are as in
+    :class:`DenoisingPicturesHook`."""
 
     name = 'reconstruction'
 

@@ -89,19 +89,10 @@ class LDAEViT(VisionTransformer):
         for index in [out_indices] if isinstance(out_indices, int) else out_indices:
             check_range('LDAEViT.out_indices', index, -depth, depth - 1, kind=int)
         img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        super().__init__(
-            arch=arch,
-            img_size=img_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            out_indices=list(out_indices) if isinstance(out_indices, Sequence) else out_indices,
-            drop_path_rate=drop_path_rate,
-            norm_cfg=NORM_CFG,
-            final_norm=final_norm,
-            out_type=out_type,
-            with_cls_token=False,
-            init_cfg=init_cfg,
-        )
+        outs = list(out_indices) if isinstance(out_indices, Sequence) else out_indices
+        options = dict(norm_cfg=NORM_CFG, with_cls_token=False, final_norm=final_norm, out_type=out_type)
+        options |= dict(img_size=img_size, patch_size=patch_size, in_channels=in_channels, init_cfg=init_cfg)
+        super().__init__(arch=arch, out_indices=outs, drop_path_rate=drop_path_rate, **options)
         self.timestep, self.num_timesteps, self.conditioned = timestep, num_timesteps, conditioned
         self.patch_embed = PatchEmbed(img_size, patch_size, in_channels, self.embed_dims, input_type, latent_dim)
         self.pos_embed.requires_grad = False

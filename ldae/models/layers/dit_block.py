@@ -101,14 +101,8 @@ class DiTBlock(TransformerEncoderLayer):
         drop_path_rate: float = 0.0,
         **kwargs,
     ) -> None:
-        super().__init__(
-            embed_dims,
-            num_heads,
-            feedforward_channels,
-            drop_path_rate=drop_path_rate,
-            norm_cfg=PLAIN_NORM_CFG,
-            **kwargs,
-        )
+        kwargs = dict(kwargs, drop_path_rate=drop_path_rate, norm_cfg=PLAIN_NORM_CFG)
+        super().__init__(embed_dims, num_heads, feedforward_channels, **kwargs)
         attend_fastest(self.attn)
         self.adaLN = AdaLNModulation(cond_dims, embed_dims, 6)
 

@@ -219,13 +219,7 @@ def build_autoencoder(
     """LDM's network: levels of 1, 2, 4, 4, ... times ``base_channels``, attention in the middle only."""
     levels = downsample.bit_length()
     widths = [base_channels * min(2**i, 4) for i in range(levels)]
-    return autoencoder_class()(
-        in_channels=in_channels,
-        out_channels=in_channels,
-        down_block_types=('DownEncoderBlock2D',) * levels,
-        up_block_types=('UpDecoderBlock2D',) * levels,
-        block_out_channels=widths,
-        layers_per_block=layers_per_block,
-        latent_channels=latent_channels,
-        norm_num_groups=math.gcd(GROUPS, base_channels),
-    )
+    blocks = dict(down_block_types=('DownEncoderBlock2D',) * levels, up_block_types=('UpDecoderBlock2D',) * levels)
+    blocks |= dict(block_out_channels=widths, layers_per_block=layers_per_block, latent_channels=latent_channels)
+    groups = math.gcd(GROUPS, base_channels)
+    return autoencoder_class()(in_channels=in_channels, out_channels=in_channels, norm_num_groups=groups, **blocks)

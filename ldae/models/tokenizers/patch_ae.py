@@ -115,10 +115,7 @@ class LearnedPatchTokenizer(LearnedTokenizer, PatchLinearTokenizer):
 @MODELS.register_module()
 class PatchAETokenizer(LearnedPatchTokenizer):
     """Patch-wise autoencoder (paper, section 4.2): trained on ``||x - U^T V x||^2``, it spans what PCA spans.
-
-    Args:
-        img_size, patch_size, in_channels, latent_dim, latent_norm, checkpoint: See :class:`LearnedPatchTokenizer`.
-    """
+    Options are those of :class:`LearnedPatchTokenizer`."""
 
     family = 'patch-ae_'
     recipes = {d: f'patch-ae_d{d}' for d in LATENT_DIMS}
@@ -127,10 +124,7 @@ class PatchAETokenizer(LearnedPatchTokenizer):
 @MODELS.register_module()
 class PatchVAETokenizer(LearnedPatchTokenizer):
     """Patch-wise variational autoencoder (paper, section 4.2): ``||x - U^T V x||^2 + KL``; encodes to the mean.
-
-    Args:
-        img_size, patch_size, in_channels, latent_dim, latent_norm, checkpoint: See :class:`LearnedPatchTokenizer`.
-    """
+    Options are those of :class:`LearnedPatchTokenizer`."""
 
     family = 'patch-vae_'
     recipes = {d: f'patch-vae_d{d}' for d in LATENT_DIMS}
