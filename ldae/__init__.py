@@ -8,21 +8,11 @@ from .version import __version__
 
 compat.apply(_find_config)
 
-_OWNERS = dict(
-    FeatureExtractor='ldae.apis',
-    ablate='ldae.ablation',
-    benchmark='ldae.launch',
-    compare='ldae.ablation',
-    demo='ldae.ablation',
-    denoise='ldae.generation',
-    evaluate='ldae.launch',
-    frechet_distance='ldae.generation',
-    get_model='ldae.apis',
-    list_models='ldae.apis',
-    load_config_of='ldae.apis',
-    probe='ldae.apis',
-    sample='ldae.generation',
-    train='ldae.launch',
-)
-__all__ = ['__version__', *_OWNERS]
+_OWNERS = {
+    'ldae.ablation': ('ablate', 'compare', 'demo'),
+    'ldae.apis': ('FeatureExtractor', 'get_model', 'list_models', 'load_config_of', 'probe'),
+    'ldae.generation': ('denoise', 'frechet_distance', 'sample'),
+    'ldae.launch': ('benchmark', 'evaluate', 'train'),
+}
+__all__ = ['__version__', *sorted(name for names in _OWNERS.values() for name in names)]
 __getattr__, __dir__ = lazy_names(__name__, _OWNERS)

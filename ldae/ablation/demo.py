@@ -103,15 +103,11 @@ def make_results(rows: dict[str, dict], seed: int) -> dict:
     scores = {name: {metric: entry[metric] for metric in METRICS} for name, entry in entries.items()}
     ldae = entries['ldae']
     spent = {f'train_{name}': entries[name]['seconds']['train'] for name in ('ldae', 'mae')}
-    return dict(
-        encoders={key: scores[name] for key, name in ROWS.items()},
-        extra=dict(mae_untrained=scores['mae_untrained']),
-        epochs=ldae['epochs'],
-        seed=seed,
-        timestep=ldae['timestep'],
-        configs=dict(ldae=LDAE_CONFIG, mae=MAE_CONFIG),
-        options=dict(epochs=ldae['epochs'], **ldae['images'], probe_epochs=ldae['protocol']['epochs']),
-        protocol=ldae['protocol'],
-        seconds=spent | dict(score=round(sum(e['seconds']['scoring'] for e in entries.values()), 1)),
-        versions=ldae['versions'],
+    seconds = spent | dict(score=round(sum(e['seconds']['scoring'] for e in entries.values()), 1))
+    results = dict(
+        encoders={key: scores[name] for key, name in ROWS.items()}, extra=dict(mae_untrained=scores['mae_untrained'])
     )
+    results |= dict(epochs=ldae['epochs'], seed=seed, timestep=ldae['timestep'])
+    results |= dict(configs=dict(ldae=LDAE_CONFIG, mae=MAE_CONFIG))
+    options = dict(epochs=ldae['epochs'], **ldae['images'], probe_epochs=ldae['protocol']['epochs'])
+    return dict(results, options=options, protocol=ldae['protocol'], seconds=seconds, versions=ldae['versions'])

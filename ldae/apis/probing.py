@@ -156,16 +156,8 @@ def _made_with(
     """The things that the figures depend on."""
     own = getattr(model, '_config', None)
     config = getattr(config, 'filename', config) or (own and own.filename) or None
-    return dict(
-        model=type(model).__name__,
-        config=None if config is None else str(config),
-        checkpoint=None if checkpoint is None else str(checkpoint),
-        data=dict(scores.data, config=None if data is None else str(data)),
-        protocol=scores.protocol.as_dict(),
-        seed=seed,
-        seconds=scores.seconds,
-        processes=get_world_size(),
-        versions=provenance.versions(),
-        commit=provenance.commit(),
-        device=provenance.device(),
-    )
+    named = {key: value and str(value) for key, value in dict(config=config, checkpoint=checkpoint).items()}
+    data = dict(scores.data, config=None if data is None else str(data))
+    how = dict(protocol=scores.protocol.as_dict(), seed=seed, seconds=scores.seconds, processes=get_world_size())
+    where = dict(versions=provenance.versions(), commit=provenance.commit(), device=provenance.device())
+    return dict(model=type(model).__name__, **named, data=data, **how, **where)

@@ -31,12 +31,8 @@ PROTOCOL_OPTIONS = dict(
 
 def make_parser(tool: str, description: str, example: str) -> argparse.ArgumentParser:
     """A parser whose ``--help`` ends with an example."""
-    return argparse.ArgumentParser(
-        prog=f'ldae {tool}',
-        description=description,
-        epilog=f'example:\n  {example}',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    epilog, raw = f'example:\n  {example}', argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(f'ldae {tool}', description=description, epilog=epilog, formatter_class=raw)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

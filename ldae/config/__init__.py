@@ -3,15 +3,12 @@
 
 from ldae.utils.lazy import lazy_names
 
-_OWNERS = dict(
-    apply_scale='ldae.config.scale',
-    configs_root='ldae.config.paths',
-    find_config='ldae.config.paths',
-    list_rows='ldae.config.rows',
-    load_config='ldae.config.loading',
-    pipeline_of='ldae.config.reading',
-    set_data_root='ldae.config.reading',
-    walk_dicts='ldae.config.reading',
-)
-__all__ = list(_OWNERS)
+_OWNERS = {
+    'ldae.config.loading': ('load_config',),
+    'ldae.config.paths': ('configs_root', 'find_config'),
+    'ldae.config.reading': ('pipeline_of', 'set_data_root', 'walk_dicts'),
+    'ldae.config.rows': ('list_rows',),
+    'ldae.config.scale': ('apply_scale',),
+}
+__all__ = sorted(name for names in _OWNERS.values() for name in names)
 __getattr__, __dir__ = lazy_names(__name__, _OWNERS)

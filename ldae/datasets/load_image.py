@@ -27,22 +27,11 @@ from ldae.utils import ConfigError, PositiveInt, checked
 
 # What may be wrong with a file; a reason's position in this list is what a data set keeps of it, in one byte.
 REASONS = (
-    '',
-    'is empty',
-    'is truncated',
-    'is damaged',
-    'is not a readable image',
-    'does not exist',
-    'is a broken link',
-    'may not be read',
-    'is not a file',
-    'cannot be read',
-    'has too many pixels',
-    'is too long and narrow',
-    'is too large a file',
-    'has too many parts, or scans for its size',
+    '', 'is empty', 'is truncated', 'is damaged', 'is not a readable image', 'does not exist', 'is a broken link',
+    'may not be read', 'is not a file', 'cannot be read', 'has too many pixels', 'is too long and narrow',
+    'is too large a file', 'has too many parts, or scans for its size',
     'is a TIFF of a kind that is not read: save it with 8 or 16 bits',
-)
+)  # fmt: skip
 #: The formats that are read, by the names that Pillow has for them: no other is tried, whatever a file is called. Some of
 #: Pillow's run programs (EPS), some of OpenCV's say their size too late (PAM, HDR).
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'GIF', 'TIFF', 'WEBP', 'AVIF', 'JPEG2000', 'PPM', 'TGA')

@@ -24,20 +24,10 @@ from .resize import with_faster_steps
 from .store import LABELS, OFFSETS, Count, Kind, Shard, Store
 
 IMAGES, NAMES = 'images.npy', 'names.json'
-PACKED = Kind(
-    'packed images',
-    '`ldae pack-dataset`',
-    'packed.json',
-    'remove {part} and run `ldae pack-dataset` again',
-    dict(
-        crop=Annotated[str, Choice('none', 'center')],
-        format=Annotated[str, Choice('uint8', 'jpeg')],
-        edge=Count | None,
-        size=Count | None,
-        with_label=bool,
-    ),
-    'images',
-)
+SETTINGS = dict(crop=Annotated[str, Choice('none', 'center')], format=Annotated[str, Choice('uint8', 'jpeg')])
+SETTINGS |= dict(edge=Count | None, size=Count | None, with_label=bool)
+REMEDY = 'remove {part} and run `ldae pack-dataset` again'
+PACKED = Kind('packed images', '`ldae pack-dataset`', 'packed.json', REMEDY, SETTINGS, 'images')
 
 
 def find_packed(data_root: str | Path, split: str) -> Path:

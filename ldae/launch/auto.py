@@ -353,8 +353,8 @@ _base_ = 'ldae::scales/image-folder.py'
 data_root = {data_root!r}
 
 scale = dict(
-    img_size={size},
-    patch_size={patch},
+    img_size={choice.img_size},
+    patch_size={choice.patch_size},
     num_classes={classes},
     # Of {values} values of a patch, the share that these are of the paper's 768.
     latent_dims={{{dims}}},
@@ -365,22 +365,22 @@ scale = dict(
         'half-large': dict({arch}),
         'large': dict({deep}),
     }},
-    epochs={epochs},
+    epochs={choice.epochs},
     # Of features: the paper's t = 10 suits large images, of which hardly noisy ones are not just copied.
     timestep=[600, 300, 100],
     benchmarks=dict(
         linear=dict(batch_size={linear}, epochs=90, optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0)),
-        finetune=dict(batch_size={batch}, epochs=30, lr=1e-3, ema_momentum=1e-3),
+        finetune=dict(batch_size={choice.batch_size}, epochs=30, lr=1e-3, ema_momentum=1e-3),
     ),
 )
 
 images = dict(data_root=data_root{options})
-train_dataloader = dict(batch_size={batch}, num_workers={workers}, dataset=images)
+train_dataloader = dict(batch_size={choice.batch_size}, num_workers={workers}, dataset=images)
 val_dataloader = dict(batch_size={linear}, num_workers={workers}, dataset=dict(images, with_label={labelled}))
 test_dataloader = val_dataloader
 
-optim_wrapper = dict(optimizer=dict(lr={lr}))
-auto_scale_lr = dict(base_batch_size={batch})
+optim_wrapper = dict(optimizer=dict(lr={choice.lr}))
+auto_scale_lr = dict(base_batch_size={choice.batch_size})
 default_hooks = dict(
     checkpoint=dict(interval={interval}), logger=dict(interval={log}), fit_tokenizer=dict(num_images={fitted})
 )
@@ -398,31 +398,16 @@ def scale_text(survey: Survey, choice: Choice) -> str:
     options = {} if survey.has_val else dict(held_out=HELD_OUT)
     options |= dict(min_edge=2 * choice.img_size) if survey.side >= 4 * choice.img_size else {}
     arch = 'embed_dims={0}, num_layers={1}, num_heads={2}, feedforward_channels={3}'
-    steps = choice.epochs * max(1, survey.trained // choice.batch_size)
-    return SCALE.format(
-        name=Path(survey.data_root).name,
-        survey=survey,
-        choice=choice,
-        time=shown(choice.seconds),
-        data_root=str(Path(survey.data_root).absolute()),
-        size=choice.img_size,
-        patch=patch,
-        values=values,
-        classes=max(2, survey.classes),
-        dims=', '.join(f'{paper}: {ours}' for paper, ours in dims.items()),
-        cells=cells,
-        downsample=downsample,
-        map_dims=', '.join(f'{paper}: {-(-ours // cells) * cells}' for paper, ours in dims.items()),
-        arch=arch.format(rung.width, rung.depth, rung.heads, 4 * rung.width),
-        deep=arch.format(rung.width, 2 * rung.depth, rung.heads, 4 * rung.width),
-        epochs=choice.epochs,
-        linear=4 * choice.batch_size,
-        batch=choice.batch_size,
-        options=''.join(f', {name}={value}' for name, value in options.items()),
-        workers=min(4, len(os.sched_getaffinity(0))),
-        labelled=bool(survey.classes),
-        lr=choice.lr,
-        fitted=FITTED,
-        interval=max(1, choice.epochs // 10),
-        log=max(1, min(100, steps // 100)),
+    archs = (arch.format(rung.width, depth, rung.heads, 4 * rung.width) for depth in (rung.depth, 2 * rung.depth))
+    root, steps = Path(survey.data_root), choice.epochs * max(1, survey.trained // choice.batch_size)
+    facts = dict(
+        name=root.name, data_root=str(root.absolute()), survey=survey, choice=choice, time=shown(choice.seconds)
     )
+    latents = dict(values=values, cells=cells, downsample=downsample)
+    latents['dims'] = ', '.join(f'{paper}: {ours}' for paper, ours in dims.items())
+    latents['map_dims'] = ', '.join(f'{paper}: {-(-ours // cells) * cells}' for paper, ours in dims.items())
+    labels = dict(labelled=bool(survey.classes), classes=max(2, survey.classes), linear=4 * choice.batch_size)
+    hooks = dict(interval=max(1, choice.epochs // 10), log=max(1, min(100, steps // 100)), fitted=FITTED)
+    running = dict(zip(('arch', 'deep'), archs, strict=True), workers=min(4, len(os.sched_getaffinity(0))))
+    running['options'] = ''.join(f', {name}={value}' for name, value in options.items())
+    return SCALE.format(**facts, **latents, **labels, **hooks, **running)

@@ -254,14 +254,9 @@ def use_fast_settings(cfg: Config) -> None:
 
 #: Of mmengine, by the library that each needs.
 VIS_BACKENDS = dict(
-    tensorboard='TensorboardVisBackend',
-    wandb='WandbVisBackend',
-    mlflow='MLflowVisBackend',
-    clearml='ClearMLVisBackend',
-    neptune='NeptuneVisBackend',
-    dvclive='DVCLiveVisBackend',
-    aim='AimVisBackend',
-)
+    tensorboard='TensorboardVisBackend', wandb='WandbVisBackend', mlflow='MLflowVisBackend', clearml='ClearMLVisBackend',
+    neptune='NeptuneVisBackend', dvclive='DVCLiveVisBackend', aim='AimVisBackend',
+)  # fmt: skip
 #: How many of a run's epochs are drawn.
 PICTURES = 10
 

@@ -184,15 +184,9 @@ def describe_pace(steps: int, seconds: float, images: int, waited: float, valida
 
 #: How messages of mmengine begin that say nothing of this run, or, in hundreds of lines, what the log file keeps.
 ROUTINE = (
-    f'\n{"-" * 60}\nSystem environment:',
-    'Config:\n',
-    'Hooks will be executed',
-    'Distributed training is not used',
-    'Exp name:',
-    'Checkpoints will be saved to',
-    '"FileClient" will be deprecated',
-    '"HardDiskBackend" is the alias',
-)
+    f'\n{"-" * 60}\nSystem environment:', 'Config:\n', 'Hooks will be executed', 'Distributed training is not used',
+    'Exp name:', 'Checkpoints will be saved to', '"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
+)  # fmt: skip
 
 
 class BriefRunner(Runner):
