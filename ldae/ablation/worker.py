@@ -65,8 +65,10 @@ def train(folder: Path, watched: bool = False, **launch: Any) -> dict:
     options = LaunchOptions(work_dir=str(folder), resume='auto', no_validate=not watched, **launch)
     with claimed(folder):
         runner = build_runner(prepare(cfg, options))
-        if watched:
-            _speak_up(runner.logger)
+        for handler in runner.logger.handlers if watched else ():
+            runner.logger.setLevel(logging.INFO)
+            handler.setLevel(logging.INFO)
+            handler.addFilter(lambda record: not record.getMessage().startswith(NOISE))
         runner.logger.info(runner.cfg.get('chosen_precision', ''))
         runner.train()
     last = folder / 'last_checkpoint'
@@ -74,13 +76,6 @@ def train(folder: Path, watched: bool = False, **launch: Any) -> dict:
     done = dict(checkpoint=checkpoint, seconds=round(time.perf_counter() - start, 1))
     write_json(folder / DONE_FILE, done)
     return done
-
-
-def _speak_up(logger: logging.Logger) -> None:
-    logger.setLevel(logging.INFO)
-    for handler in logger.handlers:
-        handler.setLevel(logging.INFO)
-        handler.addFilter(lambda record: not record.getMessage().startswith(NOISE))
 
 
 def score_member(folder: Path, job: dict, member: dict, done: dict) -> dict:

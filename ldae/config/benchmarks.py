@@ -59,8 +59,18 @@ def fit_encoder(
     if cfg.model.get('neck'):
         cfg.model.neck.input_features = sizes['embed_dims']
     cfg.model.head.in_channels = sizes['embed_dims']
-    if 'tokenizer' in old:
-        _fit_transfer(new, old, state, tokenizer_file)
+    for name in ('timestep', 'num_timesteps', 'final_norm') if 'tokenizer' in old else ():
+        if name in old.backbone:
+            new[name] = old.backbone[name]
+    is_folded = 'backbone.patch_embed.patch_map.encoder' in state
+    if 'tokenizer' in old and (old.get('transfer_noise') or not is_folded):  # a tokenizer that the weights don't hold
+        new.tokenizer = copy.deepcopy(old.tokenizer)
+        if any(key.startswith('tokenizer.') for key in state):
+            new.tokenizer.checkpoint = tokenizer_file
+        if old.get('transfer_noise'):
+            new.noiser = copy.deepcopy(old.noiser)
+        if old.backbone.get('input_type', 'image') == 'latent':
+            new.update(input_type='latent', latent_dim=state['backbone.patch_embed.projection.weight'].shape[1])
     _fit_data(cfg, pretrained, size, channels, data_root)
 
 
@@ -69,23 +79,6 @@ def arch_of(backbone: dict) -> tuple[str | dict, dict]:
     kind = MODELS.get(backbone['type'])
     arch = backbone.get('arch', inspect.signature(kind).parameters['arch'].default)
     return arch, kind.arch_zoo[arch] if isinstance(arch, str) else arch
-
-
-def _fit_transfer(new: ConfigDict, old: ConfigDict, state: dict, tokenizer_file: str) -> None:
-    """The time step of an l-DAE's encoder, and its tokenizer where that can't be folded into the weights."""
-    for name in ('timestep', 'num_timesteps', 'final_norm'):
-        if name in old.backbone:
-            new[name] = old.backbone[name]
-    folded = 'backbone.patch_embed.patch_map.encoder' in state
-    if folded and not old.get('transfer_noise'):
-        return
-    new.tokenizer = copy.deepcopy(old.tokenizer)
-    if any(key.startswith('tokenizer.') for key in state):
-        new.tokenizer.checkpoint = tokenizer_file
-    if old.get('transfer_noise'):
-        new.noiser = copy.deepcopy(old.noiser)
-    if old.backbone.get('input_type', 'image') == 'latent':
-        new.update(input_type='latent', latent_dim=state['backbone.patch_embed.projection.weight'].shape[1])
 
 
 def _fit_data(cfg: Config, pretrained: Config, size: int, channels: int, data_root: str | None) -> None:

@@ -3,6 +3,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 
 from mmengine.config import Config
@@ -53,7 +54,11 @@ def _follow_size(cfg: Config, path: Path) -> None:
         fitted = [n['pipeline'] for n in _with_pipeline(base) if output_size(n['pipeline']) == image_size(base)]
         for node in stale:
             if node['pipeline'] in fitted:
-                node['pipeline'] = _resized(node['pipeline'], size)
+                node['pipeline'] = copy.deepcopy(node['pipeline'])
+                old = output_size(node['pipeline'])
+                for step, key in product(node['pipeline'], ('scale', 'crop_size')):  # all its sizes in proportion
+                    if isinstance(step.get(key), int):
+                        step[key] = round(step[key] * size / old)
 
 
 def _with_pipeline(cfg: Config) -> list[dict]:
@@ -67,16 +72,6 @@ def _inherited(path: Path) -> Iterator[Config]:
         base, _ = Config._get_cfg_path(name, str(path))
         yield Config.fromfile(base)
         yield from _inherited(Path(base))
-
-
-def _resized(pipeline: list[dict], size: int) -> list[dict]:
-    """A pipeline for images of another size, all its sizes in proportion."""
-    old, steps = output_size(pipeline), copy.deepcopy(pipeline)
-    for step in steps:
-        for key in ('scale', 'crop_size'):
-            if isinstance(step.get(key), int):
-                step[key] = round(step[key] * size / old)
-    return steps
 
 
 def walk_dicts(node: object) -> Iterator[dict]:

@@ -83,7 +83,11 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
         size_mae(cfg.model, arch, rules.img_size, rules.patch_size, rules.in_channels)
     else:
         _scale_model(cfg.model, rules, path)
-        _set_timestep(cfg, rules)
+        backbone = cfg.model.get('backbone')
+        if backbone is not None and 'timestep' not in backbone:  # the row names none: here are the candidates
+            cfg.timesteps = _candidates(rules)
+            if cfg.timesteps:
+                backbone.timestep = cfg.timesteps[0]
     replace_data(cfg, file, file.scale.img_size)
     cfg.auto_scale_lr = copy.deepcopy(file.auto_scale_lr)
     if cfg.model.type.endswith('TokenizerTrainer'):
@@ -150,7 +154,16 @@ def _scale_benchmark(cfg: Config, path: Path) -> Config:
     file = read_scale(path)
     kind, full_epochs = ('linear', 90) if is_linear(cfg) else ('finetune', 100)
     rule = _lookup(file.scale.get('benchmarks', {}), kind, f'{path}: scale.benchmarks')
-    _scale_classifier(cfg.model, file.scale, path)
+    model, backbone, rules = cfg.model, cfg.model.backbone, file.scale
+    backbone.arch = ConfigDict(scaled_arch(backbone.arch, rules.archs, path))
+    backbone.update(img_size=rules.img_size, patch_size=rules.patch_size, in_channels=rules.in_channels)
+    if is_linear(cfg):
+        backbone.frozen_stages = backbone.arch.num_layers
+    if 'timestep' in rules and 'timestep' in backbone:
+        backbone.timestep = _candidates(rules)[0]
+    if model.get('neck'):
+        model.neck.input_features = backbone.arch.embed_dims
+    model.head.update(num_classes=rules.num_classes, in_channels=backbone.arch.embed_dims)
     # These don't know what pre-training's know: a classifier's needs the classes, to mix labels.
     preprocessor = {key: value for key, value in file.data_preprocessor.items() if key != 'type'}
     replace_data(cfg, file, file.scale.img_size)
@@ -168,19 +181,6 @@ def _scale_benchmark(cfg: Config, path: Path) -> Config:
     cfg.auto_scale_lr = ConfigDict(enable=True, base_batch_size=rule.batch_size)
     set_epochs(cfg, max(2, round(cfg.train_cfg.max_epochs * rule.epochs / full_epochs)))
     return _name_scale(cfg, path)
-
-
-def _scale_classifier(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
-    backbone = model.backbone
-    backbone.arch = ConfigDict(scaled_arch(backbone.arch, rules.archs, path))
-    backbone.update(img_size=rules.img_size, patch_size=rules.patch_size, in_channels=rules.in_channels)
-    if is_linear(Config(dict(model=model))):
-        backbone.frozen_stages = backbone.arch.num_layers
-    if 'timestep' in rules and 'timestep' in backbone:
-        backbone.timestep = _candidates(rules)[0]
-    if model.get('neck'):
-        model.neck.input_features = backbone.arch.embed_dims
-    model.head.update(num_classes=rules.num_classes, in_channels=backbone.arch.embed_dims)
 
 
 def read_scale(path: Path) -> Config:
@@ -214,15 +214,6 @@ def _scale_model(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
             node['arch'] = scaled_arch(node['arch'], rules.archs, path)
         if str(node.get('type', '')).endswith('Tokenizer'):
             _scale_tokenizer(node, rules, path)
-
-
-def _set_timestep(cfg: Config, rules: ConfigDict) -> None:
-    """Where features are taken, for a row that names no time step: ``cfg.timesteps`` holds the candidates."""
-    backbone = cfg.model.get('backbone')
-    if backbone is not None and 'timestep' not in backbone:
-        cfg.timesteps = _candidates(rules)
-        if cfg.timesteps:
-            backbone.timestep = cfg.timesteps[0]
 
 
 def _candidates(rules: ConfigDict) -> list[int]:

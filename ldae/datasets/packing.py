@@ -99,7 +99,15 @@ def pack(
         if not todo and (folder / PACKED.manifest).is_file():
             raise ConfigError(f'{folder} is packed already: pass --force to write it again, or --verify to check it')
         _write_shards(dataset, folder, settings, todo, num_workers, progress)
-        return _finish(dataset, folder, settings, count)
+        shards = entries_of(folder, PACKED, count, skipped=list[tuple[str, str]])
+        skipped = {name: reason for shard in shards for name, reason in shard['skipped']}
+        if len(skipped) > dataset.max_bad * len(dataset):
+            raise ConfigError(
+                f'{dataset.img_prefix}: {describe_bad(skipped, len(dataset))}, first {min(skipped)}: more than'
+                f' max_bad={dataset.max_bad:g}; run it again with a higher --max-bad, which packs nothing twice'
+            )
+        classes = list(getattr(dataset, 'folder_to_idx', None) or ()) if settings['with_label'] else []
+        return write_manifest(folder, PACKED, settings, shards, classes=classes)
 
 
 @contextmanager
@@ -270,19 +278,6 @@ def _stored(image: np.ndarray, settings: dict) -> bytes:
     if not done:
         raise RuntimeError(f'OpenCV does not encode an image of {image.shape}')
     return jpeg.tobytes()
-
-
-def _finish(dataset: ImageFolder, folder: Path, settings: dict, count: int) -> dict[str, Any]:
-    shards = entries_of(folder, PACKED, count, skipped=list[tuple[str, str]])
-    skipped = {name: reason for shard in shards for name, reason in shard['skipped']}
-    if len(skipped) > dataset.max_bad * len(dataset):
-        first = min(skipped)
-        raise ConfigError(
-            f'{dataset.img_prefix}: {describe_bad(skipped, len(dataset))}, first {first}: more than'
-            f' max_bad={dataset.max_bad:g}; run it again with a higher --max-bad, which packs nothing twice'
-        )
-    classes = list(getattr(dataset, 'folder_to_idx', None) or ()) if settings['with_label'] else []
-    return write_manifest(folder, PACKED, settings, shards, classes=classes)
 
 
 def verify(folder: Path, num_workers: int = 1, progress: bool = False) -> list[str]:

@@ -211,20 +211,16 @@ def cache_key(model: nn.Module, data_preprocessor: Callable | None, num_images: 
     preprocessor = getattr(data_preprocessor, 'func', data_preprocessor)  # what functools.partial wraps
     for module in (unwrapped(model), preprocessor):
         if isinstance(module, nn.Module):
-            _hash_module(digest, module)
+            # Types, plain options such as the number of heads, parameters and buffers.
+            for name, part in module.named_modules():
+                options = {k: value for k, value in vars(part).items() if k not in NOTED_OPTIONS and _is_plain(value)}
+                digest.update(repr((name, type(part).__name__, sorted(options.items()))).encode())
+            hash_tensors(digest, module)
     casts = [kind for kind in ('cpu', 'cuda') if torch.is_autocast_enabled(kind)]
     precision = str([torch.get_autocast_dtype(kind) for kind in casts] or False)
     words = [FORMAT, __version__, num_images, precision, data]
     digest.update(json.dumps(words, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:24]
-
-
-def _hash_module(digest: Any, module: nn.Module) -> None:
-    """Types, plain options such as the number of heads, parameters and buffers."""
-    for name, part in module.named_modules():
-        options = {key: value for key, value in vars(part).items() if key not in NOTED_OPTIONS and _is_plain(value)}
-        digest.update(repr((name, type(part).__name__, sorted(options.items()))).encode())
-    hash_tensors(digest, module)
 
 
 def _is_plain(value: Any) -> bool:

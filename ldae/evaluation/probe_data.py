@@ -88,23 +88,21 @@ def build_bounded_dataloader(cfg: dict, max_images: int) -> DataLoader:
     if isinstance(dataset, dict):
         dataset = DATASETS.build(dataset)
     if len(dataset) > max_images:
-        dataset = Subset(dataset, _choose_images(dataset, max_images).tolist())
+        name, labels = type(dataset).__name__, labels_of_dataset(dataset)
+        if labels is not None:
+            numbers = some_of_each_class(labels, max_images, 0, f'{name}: a limit of images')
+        else:
+            print_log(
+                f'{name} shows no labels (get_gt_labels, labels or targets): {max_images} of its {len(dataset)} images are '
+                'chosen regardless of their class',
+                'current',
+                logging.WARNING,
+            )
+            order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
+            numbers = order[:max_images].sort().values
+        dataset = Subset(dataset, numbers.tolist())
     sampler = cfg.get('sampler', dict(type='DefaultSampler', shuffle=False))
     return Runner.build_dataloader(dict(cfg, dataset=dataset, sampler=sampler), seed=0)
-
-
-def _choose_images(dataset: Dataset, count: int) -> Tensor:
-    """Ascending numbers of ``count`` images."""
-    name, labels = type(dataset).__name__, labels_of_dataset(dataset)
-    if labels is not None:
-        return some_of_each_class(labels, count, 0, f'{name}: a limit of images')
-    print_log(
-        f'{name} shows no labels (get_gt_labels, labels or targets): {count} of its {len(dataset)} images are chosen '
-        'regardless of their class',
-        'current',
-        logging.WARNING,
-    )
-    return torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count].sort().values
 
 
 def labels_of_dataset(dataset: Dataset) -> Tensor | None:

@@ -178,11 +178,7 @@ def _merged_state(model: nn.Module, backbone: VisionTransformer, side: int) -> d
     if tokenizer is not None:
         maps = patch_map_of(tokenizer).named_buffers()
         state.update({f'patch_embed.patch_map.{name}': buffer.clone() for name, buffer in maps})
-    return _fold(state, backbone, side, tokenizer)
-
-
-def _fold(state: dict[str, Tensor], backbone: LDAEViT, side: int, tokenizer: BaseTokenizer | None) -> dict[str, Tensor]:
-    """Load conditioning and patch map into an encoder that has neither, which takes them in as in transfer."""
+    # An encoder that has neither conditioning nor patch map takes them in, as in transfer.
     channels = tokenizer.geometry.in_channels if tokenizer else backbone.patch_embed.projection.weight.shape[1]
     patch = backbone.patch_embed.patch_size
     same = {key: getattr(backbone, key) for key in ('timestep', 'num_timesteps', 'out_type', 'final_norm')}

@@ -178,23 +178,17 @@ def benchmark_config(
     if data_root is not None:
         set_data_root(cfg, data_root)
     if 'scale' not in cfg or is_folder(cfg.train_dataloader.dataset):
-        _fit_to_data(cfg, processes)
+        init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+        crop_packed_images(cfg)
+        data, datasets = Config(dict(train_dataloader=cfg.train_dataloader, val_dataloader=cfg.val_dataloader)), []
+        use_packed_data(data)
+        for loader in LOADERS[:2]:
+            with explain_errors(loader):
+                datasets.append(DATASETS.build(dict(data[loader].dataset)))
+        set_classes(cfg, max(map(num_classes, datasets)))
+        fit_schedule(cfg, len(datasets[0]), processes)
         cfg.merge_from_dict(options)
     return name, cfg
-
-
-def _fit_to_data(cfg: Config, processes: int) -> None:
-    """Classes, batch, learning rate and warm-up for the labelled images that a config names."""
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    crop_packed_images(cfg)
-    data = Config(dict(train_dataloader=cfg.train_dataloader, val_dataloader=cfg.val_dataloader))
-    use_packed_data(data)
-    datasets = []
-    for name in LOADERS[:2]:
-        with explain_errors(name):
-            datasets.append(DATASETS.build(dict(data[name].dataset)))
-    set_classes(cfg, max(map(num_classes, datasets)))
-    fit_schedule(cfg, len(datasets[0]), processes)
 
 
 def matching(pretrained: Config) -> str | None:

@@ -72,13 +72,18 @@ def _component(error: Exception) -> str | None:
 
 def dry_run(runner: Runner) -> None:
     """Build everything that a built Runner will build later, apart from its data sets."""
-    _check_classes(unwrapped(runner.model))
+    model = unwrapped(runner.model)
+    mixed, known = (getattr(getattr(model, name, None), 'num_classes', None) for name in ('data_preprocessor', 'head'))
+    if getattr(getattr(model, 'data_preprocessor', None), 'batch_augments', None) is not None and mixed != known:
+        raise ConfigError(
+            f'data_preprocessor.num_classes={mixed} and model.head.num_classes={known} must be the same to mix labels'
+        )
     shapes: set[tuple[int, ...]] = set()
     with preserved_rng():
         for loader in LOADERS:
             for image in _try_pipelines(loader, runner.cfg):
                 if image.shape not in shapes:  # training, validation and test mostly give the same
-                    _try_model(loader, image, unwrapped(runner.model))
+                    _try_model(loader, image, model)
                 shapes.add(image.shape)
         if isinstance(runner.optim_wrapper, Mapping):
             _try_optimizer(runner)
@@ -156,12 +161,3 @@ def _try_model(loader: str, image: Tensor, model: nn.Module) -> None:
                 model(batch['inputs'], batch['data_samples'], mode='loss')
     except ConfigError as error:
         raise ConfigError(f'{loader}: {error}') from error
-
-
-def _check_classes(model: nn.Module) -> None:
-    """Raise ConfigError where labels are mixed for other classes than are predicted."""
-    mixed, known = (getattr(getattr(model, name, None), 'num_classes', None) for name in ('data_preprocessor', 'head'))
-    if getattr(getattr(model, 'data_preprocessor', None), 'batch_augments', None) is not None and mixed != known:
-        raise ConfigError(
-            f'data_preprocessor.num_classes={mixed} and model.head.num_classes={known} must be the same to mix labels'
-        )
