@@ -31,19 +31,23 @@ RANK_VARIABLES = {
 RESTARTED = 'ldae-restarted'
 
 
-def is_older(package: str, than: str) -> bool:
-    """Whether the installed version of a package is older than another."""
-    return digit_version(version(package)) < digit_version(than)
+def is_old() -> bool:
+    """Whether what is mended in mmengine 0.10.x is there to be mended."""
+    return digit_version(version('mmengine')) < digit_version('0.11')
 
 
-def wrap_once(owner: object, name: str, wrapper: Callable[[Callable], Callable]) -> None:
-    """Put ``wrapper(original)`` in the place of a function of mmengine < 0.11, unless that was done."""
+def wrap_once(owner: object, name: str, replacement: Callable) -> None:
+    """Put ``replacement``, which is given the original and its arguments, in the place of a function of mmengine < 0.11, unless
+    that was done."""
     original = getattr(owner, name)
-    if not is_older('mmengine', '0.11') or hasattr(original, '__wrapped__'):
+    if not is_old() or hasattr(original, '__wrapped__'):
         return
-    is_static = isinstance(vars(owner)[name], staticmethod)
-    replacement = functools.wraps(original)(wrapper(original))
-    setattr(owner, name, staticmethod(replacement) if is_static else replacement)
+
+    @functools.wraps(original)
+    def call(*args, **kwargs):
+        return replacement(original, *args, **kwargs)
+
+    setattr(owner, name, staticmethod(call) if isinstance(vars(owner)[name], staticmethod) else call)
 
 
 def resolve_ldae_prefix_in_configs(find_config: Callable[[str], Path]) -> None:
@@ -54,15 +58,10 @@ def resolve_ldae_prefix_in_configs(find_config: Callable[[str], Path]) -> None:
     local files, without a scope.
     """
 
-    def resolving(original: Callable) -> Callable:
-        def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
-            if not cfg_path.startswith(PREFIX):
-                return original(cfg_path, filename)
-            return str(find_config(cfg_path)), None
+    def get_cfg_path(original: Callable, cfg_path: str, filename: str) -> tuple[str, str | None]:
+        return (str(find_config(cfg_path)), None) if cfg_path.startswith(PREFIX) else original(cfg_path, filename)
 
-        return get_cfg_path
-
-    wrap_once(Config, '_get_cfg_path', resolving)
+    wrap_once(Config, '_get_cfg_path', get_cfg_path)
 
 
 def write_checkpoints_by(save: Callable[[object, str], None]) -> None:
@@ -73,16 +72,13 @@ def write_checkpoints_by(save: Callable[[object, str], None]) -> None:
     """
     from mmengine.runner import runner
 
-    def saving(original: Callable) -> Callable:
-        def save_checkpoint(checkpoint: dict, filename: str, file_client_args=None, backend_args=None) -> None:
-            if '://' in str(filename) or file_client_args or backend_args:
-                original(checkpoint, filename, file_client_args, backend_args)
-            else:
-                save(checkpoint, filename)
+    def save_checkpoint(original: Callable, checkpoint: dict, filename: str, *storage, **options) -> None:
+        if '://' in str(filename) or any(storage) or any(options.values()):
+            original(checkpoint, filename, *storage, **options)
+        else:
+            save(checkpoint, filename)
 
-        return save_checkpoint
-
-    wrap_once(runner, 'save_checkpoint', saving)
+    wrap_once(runner, 'save_checkpoint', save_checkpoint)
 
 
 def merge_equal_param_groups() -> None:
@@ -93,15 +89,12 @@ def merge_equal_param_groups() -> None:
     """
     from mmengine.optim import DefaultOptimWrapperConstructor
 
-    def merging(original: Callable) -> Callable:
-        def call(self, model):
-            wrapper = original(self, model)
-            wrapper.optimizer.param_groups[:] = merged_groups(wrapper.optimizer.param_groups)
-            return wrapper
+    def call(original: Callable, self: object, model: object) -> object:
+        wrapper = original(self, model)
+        wrapper.optimizer.param_groups[:] = merged_groups(wrapper.optimizer.param_groups)
+        return wrapper
 
-        return call
-
-    wrap_once(DefaultOptimWrapperConstructor, '__call__', merging)
+    wrap_once(DefaultOptimWrapperConstructor, '__call__', call)
 
 
 def merged_groups(groups: list[dict]) -> list[dict]:
@@ -125,7 +118,7 @@ def bound_log_history() -> None:
 
     The last 10 000 are kept, which no step notices; a mean over more steps than that is one over the last 10 000.
     """
-    if is_older('mmengine', '0.11'):
+    if is_old():
         HistoryBuffer.__init__.__defaults__ = ([], [], LOG_HISTORY)
 
 
@@ -137,14 +130,11 @@ def format_configs_once() -> None:
     """
     from mmengine.config import config
 
-    def caching(original: Callable) -> Callable:
-        @functools.lru_cache(maxsize=8)
-        def format_text(text: str, options: str) -> tuple[str, bool]:
-            return original(text, **ast.literal_eval(options))
+    @functools.lru_cache(maxsize=8)
+    def format_text(original: Callable, text: str, options: str) -> tuple[str, bool]:
+        return original(text, **ast.literal_eval(options))
 
-        return lambda text, **options: format_text(text, repr(options))
-
-    wrap_once(config, 'FormatCode', caching)
+    wrap_once(config, 'FormatCode', lambda original, text, **options: format_text(original, text, repr(options)))
 
 
 def copy_images_without_waiting() -> None:
@@ -155,23 +145,20 @@ def copy_images_without_waiting() -> None:
     """
     from mmpretrain.models.utils import SelfSupDataPreprocessor
 
-    def not_waiting(original: Callable) -> Callable:
-        def forward(self, data: dict, training: bool = False) -> dict:
-            self._non_blocking = True
-            views = data['inputs'] if isinstance(data, dict) else None
-            of_three = [getattr(view, 'ndim', 0) == 4 and view.shape[1] == 3 for view in as_list(views)]
-            if not self._channel_conversion or not all(of_three):
-                return original(self, data, training)
-            flipped = [self.cast_data(view).flip(1) for view in as_list(views)]
-            self._channel_conversion = False
-            try:
-                return original(self, dict(data, inputs=flipped if isinstance(views, list) else flipped[0]), training)
-            finally:
-                self._channel_conversion = True
+    def forward(original: Callable, self: object, data: dict, training: bool = False) -> dict:
+        self._non_blocking = True
+        views = data['inputs'] if isinstance(data, dict) else None
+        of_three = [getattr(view, 'ndim', 0) == 4 and view.shape[1] == 3 for view in as_list(views)]
+        if not self._channel_conversion or not all(of_three):
+            return original(self, data, training)
+        flipped = [self.cast_data(view).flip(1) for view in as_list(views)]
+        self._channel_conversion = False
+        try:
+            return original(self, dict(data, inputs=flipped if isinstance(views, list) else flipped[0]), training)
+        finally:
+            self._channel_conversion = True
 
-        return forward
-
-    wrap_once(SelfSupDataPreprocessor, 'forward', not_waiting)
+    wrap_once(SelfSupDataPreprocessor, 'forward', forward)
 
 
 def as_list(value: object) -> list:
@@ -183,10 +170,7 @@ def import_no_module_by_a_bare_name() -> None:
     """mmengine < 0.11: a ``type`` without a dot that isn't registered is imported as a module, which runs any such file."""
     from mmengine.registry import registry
 
-    def needing_a_dot(original: Callable) -> Callable:
-        return lambda name: original(name) if '.' in name else None
-
-    wrap_once(registry, 'get_object_from_string', needing_a_dot)
+    wrap_once(registry, 'get_object_from_string', lambda original, name: original(name) if '.' in name else None)
 
 
 def check_read_checkpoints_by(check: Callable[[object, str], None]) -> None:
@@ -194,15 +178,12 @@ def check_read_checkpoints_by(check: Callable[[object, str], None]) -> None:
     as paths. ``check(content, filename)`` sees each checkpoint first."""
     from mmengine.runner import runner
 
-    def checking(original: Callable) -> Callable:
-        def load_checkpoint(filename: str, *args, **kwargs) -> object:
-            content = original(filename, *args, **kwargs)
-            check(content, filename)
-            return content
+    def load_checkpoint(original: Callable, filename: str, *args, **kwargs) -> object:
+        content = original(filename, *args, **kwargs)
+        check(content, filename)
+        return content
 
-        return load_checkpoint
-
-    wrap_once(runner, '_load_checkpoint', checking)
+    wrap_once(runner, '_load_checkpoint', load_checkpoint)
 
 
 AT_IMPORT = (silence_missing_mmcv_operators, bound_log_history, format_configs_once, import_no_module_by_a_bare_name)
