@@ -100,17 +100,20 @@ class IDXDataset(InMemoryDataset):
     ) -> None:
         self.data_root = SUBSET_ROOT if data_root is None else Path(data_root).expanduser()
         if download:
-            if data_root is None:
-                raise ConfigError('IDXDataset.download=True needs a data_root to download into')
-            try:
-                find_idx(self.data_root, split, 'images')
-            except ConfigError:
-                download(self.data_root, name)
+            self._fetch(name, split)
         images, labels = (read_idx(self.data_root, split, kind) for kind in MAGIC)
         if len(images) != len(labels):
             raise ConfigError(f'{self.data_root} has {len(images)} {split} images but {len(labels)} labels')
         super().__init__(images=images.unsqueeze(1), labels=labels, **kwargs)
         self.metainfo = dict(classes=FASHION_MNIST_CLASSES if name == 'FashionMNIST' else DIGITS)
+
+    def _fetch(self, name: str, split: str) -> None:
+        if self.data_root == SUBSET_ROOT:
+            raise ConfigError('IDXDataset.download=True needs a data_root to download into')
+        try:
+            find_idx(self.data_root, split, 'images')
+        except ConfigError:
+            download(self.data_root, name)
 
 
 @FUNCTIONS.register_module()
