@@ -2,8 +2,7 @@
 """Work-arounds for faults of ldae's dependencies and of their combinations: one function each, with its versions and reason.
 
 ``import ldae`` applies those of :data:`AT_IMPORT`, once; the others are called where they are needed. A work-around
-falls away by its version check. Importing this module costs no more than importing mmengine.
-"""
+falls away by its version check. Importing this module costs no more than importing mmengine."""
 
 import ast
 import contextlib
@@ -55,8 +54,7 @@ def resolve_ldae_prefix_in_configs(find_config: Callable[[str], Path]) -> None:
 
     ``Config`` maps the part before ``::`` through a fixed table of OpenMMLab's own packages, and gives what it loads a
     ``_scope_`` in every nested dict, on which ``collate_fn=dict(type='default_collate')`` fails. Ours are resolved like
-    local files, without a scope.
-    """
+    local files, without a scope."""
 
     def get_cfg_path(original: Callable, cfg_path: str, filename: str) -> tuple[str, str | None]:
         return (str(find_config(cfg_path)), None) if cfg_path.startswith(PREFIX) else original(cfg_path, filename)
@@ -68,8 +66,7 @@ def write_checkpoints_by(save: Callable[[object, str], None]) -> None:
     """mmengine < 0.11: ``save_checkpoint`` writes in place, so that a kill or a full disk leaves a truncated file.
 
     It also holds the whole file in memory twice. Local checkpoints are written by ``save``, whole or not at all; other
-    storage goes mmengine's way.
-    """
+    storage goes mmengine's way."""
     from mmengine.runner import runner
 
     def save_checkpoint(original: Callable, checkpoint: dict, filename: str, *storage, **options) -> None:
@@ -116,8 +113,7 @@ def silence_missing_mmcv_operators() -> None:
 def bound_log_history() -> None:
     """mmengine < 0.11: ``HistoryBuffer.update`` copies all values so far, a million at most: 1.5 ms a scalar by then.
 
-    The last 10 000 are kept, which no step notices; a mean over more steps than that is one over the last 10 000.
-    """
+    The last 10 000 are kept, which no step notices; a mean over more steps than that is one over the last 10 000."""
     if is_old():
         HistoryBuffer.__init__.__defaults__ = ([], [], LOG_HISTORY)
 
@@ -126,8 +122,7 @@ def format_configs_once() -> None:
     """mmengine < 0.11: ``Config.pretty_text`` formats the config anew for the log, the dump and each checkpoint, half a
     second of the processor's time each.
 
-    The same text is formatted once.
-    """
+    The same text is formatted once."""
     from mmengine.config import config
 
     @functools.lru_cache(maxsize=8)
@@ -141,8 +136,7 @@ def copy_images_without_waiting() -> None:
     """mmpretrain 1.2.0: ``SelfSupDataPreprocessor`` waits for the device twice a step: it copies batches from pinned memory
     as if from any, and reorders channels by a Python list, which has to be copied too.
 
-    Pixels stay the same, bit for bit.
-    """
+    Pixels stay the same, bit for bit."""
     from mmpretrain.models.utils import SelfSupDataPreprocessor
 
     def forward(original: Callable, self: object, data: dict, training: bool = False) -> dict:
@@ -200,8 +194,7 @@ def init_cpu_process_group(launcher: str, timeout: int | None = None) -> None:
     """mmengine 0.10.x: start gloo where there is no GPU.
 
     ``mmengine.dist.init_dist`` calls ``torch.cuda.set_device`` whatever the backend, which a CPU-only torch refuses; the
-    Runner skips it when the group exists already.
-    """
+    Runner skips it when the group exists already."""
     import torch.distributed as dist
 
     if dist.is_initialized():

@@ -2,8 +2,7 @@
 """The ``ldae`` scope: child registries of mmpretrain's.
 
 ``type='ldae.X'`` resolves in any mmpretrain config once this package is installed, because mmengine imports
-``<scope>.registry`` by itself and each registry names the modules (``locations``) that fill it.
-"""
+``<scope>.registry`` by itself and each registry names the modules (``locations``) that fill it."""
 
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS

@@ -163,8 +163,7 @@ def fit_schedule(cfg: Config, images: int, processes: int) -> None:
     """Batch and learning rate for a data set that is small for the config's batch; others keep theirs.
 
     The batch is the largest power of two that leaves :data:`STEPS` steps an epoch. The rate goes down with its square
-    root; LARS gives way to SGD.
-    """
+    root; LARS gives way to SGD."""
     base = cfg.auto_scale_lr.base_batch_size
     batch = max(SMALLEST_BATCH, 2 ** ((images // STEPS) or 1).bit_length() // 2)
     if batch >= base:

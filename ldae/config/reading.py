@@ -87,8 +87,7 @@ def walk_dicts(node: object) -> Iterator[dict]:
 def set_data_root(cfg: Config, data_root: str) -> None:
     """Point the config at another folder: the variable ``data_root`` and all that was given its value.
 
-    A config without that variable has every ``data_root`` in it replaced.
-    """
+    A config without that variable has every ``data_root`` in it replaced."""
     has_variable, data_root = 'data_root' in cfg, str(data_root)
     old = cfg.get('data_root')
     for node in walk_dicts(cfg._cfg_dict):

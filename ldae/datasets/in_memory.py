@@ -92,8 +92,7 @@ def random_boxes(count: int, height: int, width: int, scale: Sequence[float]) ->
     """Boxes (count, 4) of a random resized crop: top, left, height, width in whole pixels.
 
     As torchvision draws them, from torch's generator: area uniform in ``scale``, the logarithm of the aspect ratio in
-    that of 3/4 to 4/3, the first of ten attempts that fits; else the whole image, which has an allowed ratio here.
-    """
+    that of 3/4 to 4/3, the first of ten attempts that fits; else the whole image, which has an allowed ratio here."""
     area = height * width * torch.empty(ATTEMPTS, count).uniform_(*scale)
     ratio = torch.empty(ATTEMPTS, count).uniform_(*LOG_RATIOS).exp()
     size = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()]).round().long()  # (2, attempts, count)
@@ -109,8 +108,7 @@ def random_boxes(count: int, height: int, width: int, scale: Sequence[float]) ->
 def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
     """Crop each of uint8 images (B, C, H, W) to its box and bring it back to (H, W), bilinearly.
 
-    Boxes are no larger than the image, so nothing is scaled down and no antialiasing is due.
-    """
+    Boxes are no larger than the image, so nothing is scaled down and no antialiasing is due."""
     height, width = images.shape[2:]
     top, left, box_height, box_width = boxes.t()
     rows, columns = _interpolation(top, box_height, height), _interpolation(left, box_width, width)

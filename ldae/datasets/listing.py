@@ -63,8 +63,7 @@ class Listing:
 def list_images(folder: str | os.PathLike, suffixes: Sequence[str] = SUFFIXES) -> Listing:
     """The listing of a folder, which may be one of a storage backend ('s3://...'): images are told by their names alone.
 
-    Links are followed, but not back into a folder that they lie in.
-    """
+    Links are followed, but not back into a folder that they lie in."""
     listing = Listing(str(folder))
     if is_remote(listing.root):
         _list_remote(listing, tuple(suffixes))

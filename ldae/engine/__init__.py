@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hooks, loops and wrappers around a training step, one room a purpose.
 
-A room imports what stands to its right: watch > non_finite > speed > resume > hook.py, and tokenizer > hook.py.
-"""
+A room imports what stands to its right: watch > non_finite > speed > resume > hook.py, and tokenizer > hook.py."""
 
 from .hook import LDAEHook
 from .non_finite.skip_non_finite import SkipAwareEMAHook, SkipNonFiniteHook

@@ -18,8 +18,7 @@ class LDAEHook(Hook):
     :attr:`after_checkpoint`.
 
     Both stages are called in the order of the hooks' priorities. Hooks of mmengine and of other packages, which have none of
-    this, are passed over.
-    """
+    this, are passed over."""
 
     #: Whether what the hook does after a step or an epoch comes after the checkpoint of that moment. A run that is resumed
     #: from the checkpoint then calls ``after_train_iter`` (``data_batch=None``, ``outputs=None``) or ``after_train_epoch`` of

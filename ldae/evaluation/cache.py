@@ -58,8 +58,7 @@ class FeatureSetting(NamedTuple):
 class CachedFeatures:
     """The features (n, C) of one setting, in files: ``features[rows]`` reads rows, as float32.
 
-    ``rows`` is a slice or a tensor of row numbers. Nothing is kept in memory.
-    """
+    ``rows`` is a slice or a tensor of row numbers. Nothing is kept in memory."""
 
     def __init__(self, shards: list[np.ndarray], num_images: int) -> None:
         self._shards, self._num_images = shards, num_images

@@ -81,8 +81,7 @@ class FeatureStack:
         """Shuffled batches of several epochs: numbers (B,), rows (G, B, C), and the share of training that is over.
 
         ``capacity`` rows are held in memory. If there are more, runs of neighbours are drawn in random order into a buffer
-        of that size, which is shuffled.
-        """
+        of that size, which is shuffled."""
         whole = (numbers, self.rows(numbers)) if len(numbers) <= capacity else None
         capacity = max(1, capacity // batch_size) * batch_size
         steps = -(-len(numbers) // batch_size)

@@ -22,8 +22,7 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
     """Average of the patch tokens of the last block: images (B, C, H, W) -> (B, embed_dims).
 
     ``model`` is a pre-training model (l-DAE, MAE, ...), a classifier (its backbone counts), or a backbone of mmpretrain
-    or timm. Class and other extra tokens are left out. MAE's encoder sees every patch.
-    """
+    or timm. Class and other extra tokens are left out. MAE's encoder sees every patch."""
     backbone = backbone_of(model)
     return _pool(_forward_unmasked(model, backbone, images), backbone)
 
@@ -31,8 +30,7 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
 def patch_tokens(model: nn.Module, images: Tensor) -> Tensor:
     """Patch tokens of the last block: images (B, C, H, W) -> (B, N, embed_dims).
 
-    ``model`` as :func:`pooled_features` takes it; of a network that computes maps, their cells.
-    """
+    ``model`` as :func:`pooled_features` takes it; of a network that computes maps, their cells."""
     backbone = backbone_of(model)
     output = _last(_forward_unmasked(model, backbone, images, pooled=False))
     if output.dim() == 4:
@@ -66,8 +64,7 @@ def features_of_blocks(
 ) -> list[Tensor]:
     """As :func:`block_features`, for positive block numbers: one (B, C) a block, of whatever width.
 
-    ``forward`` runs the encoder another way than on clean images at its own time step.
-    """
+    ``forward`` runs the encoder another way than on clean images at its own time step."""
     backbone, depth = backbone_of(model), num_blocks(model)
     with _watched(backbone, [block for block in blocks if block != depth]) as pooled:
         output = _forward_unmasked(model, backbone, images) if forward is None else forward()
@@ -87,8 +84,7 @@ def features_of_settings(
     """Features of one batch at each time step on each kind of input (the inner loop): lists as of
     :func:`features_of_blocks`.
 
-    ``index`` numbers the images: an image's noise follows from its number alone, and is the same at each time step.
-    """
+    ``index`` numbers the images: an image's noise follows from its number alone, and is the same at each time step."""
     if tuple(timesteps) == (None,):
         yield features_of_blocks(model, images, blocks)
         return

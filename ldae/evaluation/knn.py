@@ -100,8 +100,7 @@ def nearest_neighbours(
     """Similarities and indices (m, k) of the k nearest training rows, nearest first.
 
     The similarity is the cosine, or for ``'euclidean'`` x.y - |y|^2 / 2, which orders rows y as their distance to x does.
-    Beyond the result and a copy of ``test_x``, memory is that of one block of training rows and of similarities.
-    """
+    Beyond the result and a copy of ``test_x``, memory is that of one block of training rows and of similarities."""
     # Centring moves no distance and keeps the digits that a far-away mean would take from the product.
     mean = mean_and_scale(train_x)[0] if metric == 'euclidean' else None
     queries = _prepared(test_x[:], mean, device)

@@ -34,8 +34,7 @@ class Setting:
 class ProbeResult:
     """Test accuracy in percent of the setting that did best on the held-out part of the training set.
 
-    ``at_edge`` names the options of that setting beyond whose value nothing was tried, though it is the best so far.
-    """
+    ``at_edge`` names the options of that setting beyond whose value nothing was tried, though it is the best so far."""
 
     accuracy: float
     setting: Setting
@@ -252,8 +251,7 @@ def values_beyond(tried: Mapping[Setting, float]) -> dict[str, float]:
     """By option that is best at the largest or smallest value that was tried, and nowhere else: the next value there.
 
     The grid goes on in the ratio of its last two values, or by 10 from 0, below which there is nothing. An option of which
-    a single value was tried is not searched.
-    """
+    a single value was tried is not searched."""
     found, top = {}, max(tried.values(), default=None)
     for name in ('lr', 'weight_decay'):
         values = sorted({getattr(setting, name) for setting in tried} - {None})
@@ -330,8 +328,7 @@ def fit_lbfgs(
 ) -> tuple[Tensor, Tensor]:
     """Minimise over the full batch for each weight decay, each starting from the last one's minimum.
 
-    ``blocks()`` gives all features (B, C) and labels (B,), in pieces. Returns weights (K, S, C) and biases (K, S).
-    """
+    ``blocks()`` gives all features (B, C) and labels (B,), in pieces. Returns weights (K, S, C) and biases (K, S)."""
     first = next(iter(blocks()))[0]
     weight = first.new_zeros(num_classes, first.shape[1], requires_grad=True)
     bias = first.new_zeros(num_classes, requires_grad=True)

@@ -19,8 +19,7 @@ class DenoisingMetric(BaseMetric):
     """Mean loss and PSNR (dB) of denoised validation images, over all noise levels and for each time step.
 
     Reported as ``denoising/weighted_error`` (the loss, under a name that mmengine's logger doesn't smooth),
-    ``denoising/psnr`` and ``denoising/psnr_t<timestep>``.
-    """
+    ``denoising/psnr`` and ``denoising/psnr_t<timestep>``."""
 
     default_prefix = 'denoising'
 
@@ -44,8 +43,7 @@ class DenoisingMetric(BaseMetric):
 class ReconstructionMetric(BaseMetric):
     """PSNR (dB) and SSIM of reconstructed validation images, of 8-bit range, averaged over images.
 
-    Reported as ``reconstruction/psnr`` and ``reconstruction/ssim``; computed by torchmetrics (extra ``metrics``).
-    """
+    Reported as ``reconstruction/psnr`` and ``reconstruction/ssim``; computed by torchmetrics (extra ``metrics``)."""
 
     default_prefix = 'reconstruction'
 
@@ -84,8 +82,7 @@ class FeatureStatistics:
     """Effective rank and norms of a feature matrix Z (n, C) that comes in parts, on every rank its own.
 
     Singular values are roots of the eigenvalues of Z^T Z in float64, which resolves them to 1e-8 of the largest; all
-    that is kept, and exchanged between ranks, is of size C x C.
-    """
+    that is kept, and exchanged between ranks, is of size C x C."""
 
     def __init__(self) -> None:
         self.gram: Tensor | None = None

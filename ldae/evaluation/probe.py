@@ -40,8 +40,7 @@ NEIGHBOURS = (10, 20, 100, 200)
 class ProbeRow:
     """Accuracies in percent of the features after one block, at one time step, of one kind of input.
 
-    ``held_out`` is the linear layer's on held-out training images; None where nothing was held out.
-    """
+    ``held_out`` is the linear layer's on held-out training images; None where nothing was held out."""
 
     block: int
     timestep: int | None

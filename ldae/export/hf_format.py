@@ -2,8 +2,7 @@
 """A folder for Hugging Face transformers: ``AutoModel.from_pretrained(FOLDER)``.
 
 transformers' own ViTs all have a class token or a LayerNorm after the last block. Its ``TimmWrapperModel`` has neither of
-its own: it holds timm's model, so its features are exact, and it comes with an image processor.
-"""
+its own: it holds timm's model, so its features are exact, and it comes with an image processor."""
 
 import json
 from pathlib import Path

@@ -192,8 +192,7 @@ def _merged_state(model: nn.Module, backbone: VisionTransformer, side: int) -> d
 def source_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """The source's own result for images (B, C, H, W): tokens (B, L, C) after the last block, and the feature (B, C).
 
-    Images of another size than the model's go to its encoder as they are: its tokenizer knows one size only.
-    """
+    Images of another size than the model's go to its encoder as they are: its tokenizer knows one size only."""
     backbone = encoder_of(model)
     last = [backbone.num_layers - 1]
     with changed(backbone, out_indices=last), _taking(model, images) as encoder:

@@ -37,8 +37,7 @@ def scale_batch(cfg: Config, auto_scale_lr: bool = False, keep_batch: bool = Fal
 
     The effective batch is ``processes x batch_size x accumulative_counts``. What was done is put into
     ``cfg.batch_arithmetic``, which :func:`build_runner` logs. mmengine's own scaling is switched off: it leaves
-    accumulation out.
-    """
+    accumulation out."""
     if cfg.get('optim_wrapper') is None or cfg.get('train_dataloader') is None:
         return
     loader, world = cfg.train_dataloader, world_size(cfg.launcher)

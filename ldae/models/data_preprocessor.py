@@ -19,8 +19,7 @@ def are_latents(inputs: object) -> bool:
 class LatentsPass(BaseDataPreprocessor):
     """A model's data preprocessor, which latents go past: they are only moved to the device.
 
-    Whatever else it is asked for, such as ``mean``, is that of ``images``, which prepares images.
-    """
+    Whatever else it is asked for, such as ``mean``, is that of ``images``, which prepares images."""
 
     def __init__(self, images: nn.Module) -> None:
         super().__init__(non_blocking=True)

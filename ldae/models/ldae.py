@@ -89,8 +89,7 @@ class LDAE(BaseSelfSupervisor):
     def loss(self, inputs: Tensor, data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
         """Images (B, C, H, W), or their latents (B, N, d) where the head needs no images -> ``{'loss': scalar}``.
 
-        Labels are looked at only where ``num_classes`` is set.
-        """
+        Labels are looked at only where ``num_classes`` is set."""
         self.head.check_inputs(inputs)
         z0 = self._latents(inputs)  # (B, N, d)
         sample = self.noiser(z0)  # z_t = gamma_t z0 + sigma_t eps
@@ -173,8 +172,7 @@ class LDAE(BaseSelfSupervisor):
         size or number of processes, and all of them see the same noise.
 
         Returns samples with ``clean``, ``noisy``, ``denoised`` (C, H, W), ``clean_pixels`` and ``denoised_pixels``
-        in [0, 255], ``timestep``, ``denoising_loss`` and ``psnr`` (dB, of these).
-        """
+        in [0, 255], ``timestep``, ``denoising_loss`` and ``psnr`` (dB, of these)."""
         sample = self._validation_noise(inputs, data_samples)
         pred = self._predict_target(sample.z_t, sample.t)
         fields = dict(

@@ -39,8 +39,7 @@ def run_explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequ
     """Call ``main(argv)``; print a known error as ``error: <one line>`` and return 2, or the status it has, let the
     others through.
 
-    With ``LDAE_TRACEBACK=1`` every error keeps its traceback.
-    """
+    With ``LDAE_TRACEBACK=1`` every error keeps its traceback."""
     hear_interrupts()
     end_with_named_parent()
     try:

@@ -26,8 +26,7 @@ def unfinished_path(path: Path, suffix: str = '.unfinished') -> Path:
 def atomic_save(content: Any, path: str | os.PathLike) -> None:
     """``torch.save`` to a temporary file beside ``path``, flush it to the disk, and rename it.
 
-    A kill or a full disk leaves the file that was there before. Nothing is held in memory twice.
-    """
+    A kill or a full disk leaves the file that was there before. Nothing is held in memory twice."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_path(path)

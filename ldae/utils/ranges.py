@@ -57,8 +57,7 @@ def checked(target: Target) -> Target:
     """Check the arguments of each call of a constructor or function by its annotations; of a dataclass, its fields.
 
     The place in the message is the class that is built (a child's name, where its parent's constructor is checked) or the
-    function, and the option: ``HealthHook.window=0 is out of range: it must be an integer of at least 1``.
-    """
+    function, and the option: ``HealthHook.window=0 is out of range: it must be an integer of at least 1``."""
     if inspect.isclass(target):
         target.__init__ = checked(target.__init__)
         return target

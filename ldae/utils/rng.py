@@ -16,8 +16,7 @@ import torch
 def preserved_rng() -> Iterator[None]:
     """Give Python's, numpy's and torch's generators (CPU and all GPUs) back the states they had.
 
-    What runs inside, such as an evaluation in the middle of training, then doesn't change what is drawn after it.
-    """
+    What runs inside, such as an evaluation in the middle of training, then doesn't change what is drawn after it."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         # Without CUDA in use there is no state to keep, and asking would create a context on every GPU.
@@ -46,8 +45,7 @@ def seed_everything(seed: int) -> None:
     """Seed Python, numpy, torch's CPU generator and the devices of the accelerator in use.
 
     ``torch.manual_seed`` asks all kinds of devices, and formats the stack for each that isn't there: 1 ms in a training
-    loop.
-    """
+    loop."""
     seed_cpu(seed)
     if (module := _accelerator()) is not None:
         getattr(module, 'manual_seed_all', module.manual_seed)(seed)

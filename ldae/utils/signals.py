@@ -41,8 +41,7 @@ def end_workers() -> None:
     """End data loaders' workers at once.
 
     A loader that garbage collection finds in a cycle closes its queues before it says goodbye, so that its workers wait for
-    more to do; and they take the SIGTERM that they are then sent for one that the main process will answer.
-    """
+    more to do; and they take the SIGTERM that they are then sent for one that the main process will answer."""
     workers = multiprocessing.active_children()
     if workers and threading.current_thread() is threading.main_thread():
         # Torch's handler raises an error for each, in whatever is going on.

@@ -20,8 +20,7 @@ class PlainCheckpointHook(LDAEHook):
     """Replace objects in a checkpoint by tensors and builtin types when it is saved, and rebuild them when it is loaded.
 
     mmengine 0.10.7 pickles ``HistoryBuffer`` objects into every checkpoint, which ``torch.load(weights_only=True)``, the
-    default since torch 2.6, refuses.
-    """
+    default since torch 2.6, refuses."""
 
     # After hooks that change the checkpoint before it is saved (EMA).
     priority = 'VERY_LOW'

@@ -306,8 +306,7 @@ def place_of(loop: BaseLoop, checkpoint: dict) -> int:
 def replay(schedulers: list[_ParamScheduler], steps: int, epochs: int, length: int) -> None:
     """Bring new schedules, and by them their optimizer, to where they are after ``steps`` and ``epochs`` of ``length`` steps.
 
-    One by one, since mmengine's are defined by the value before; half a minute for a million steps of a few groups.
-    """
+    One by one, since mmengine's are defined by the value before; half a minute for a million steps of a few groups."""
     by_step = [scheduler for scheduler in schedulers if not scheduler.by_epoch]
     by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch]
     for scheduler in schedulers:

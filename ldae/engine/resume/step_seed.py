@@ -16,8 +16,7 @@ class StepSeedHook(LDAEHook):
 
     mmengine restores a resumed run's seed but not how far its random streams had got: noise that was drawn already
     would be drawn again. Here step i draws the same numbers whether or not the run was interrupted before it. What is
-    drawn while data are read is seeded by sample (:class:`ldae.engine.resume.data_order.DataOrder`).
-    """
+    drawn while data are read is seeded by sample (:class:`ldae.engine.resume.data_order.DataOrder`)."""
 
     # Before anything that may draw.
     priority = 'VERY_HIGH'

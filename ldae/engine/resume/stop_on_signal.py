@@ -31,8 +31,7 @@ class StopOnSignalHook(LDAEHook):
 
     All processes stop after the same step: each step they share the signal through a group of their own on the CPU, and read
     it one step later, when it has long arrived, so nobody waits. While gradients accumulate, the stop waits for the step
-    that uses them. Validation isn't waited for where a single process has the checkpoint of the step before it.
-    """
+    that uses them. Validation isn't waited for where a single process has the checkpoint of the step before it."""
 
     # After the step's checkpoint, of which it makes sure.
     priority = 95

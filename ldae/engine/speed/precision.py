@@ -47,8 +47,7 @@ class AutocastOptimWrapper(OptimWrapper):
 class MatmulPrecisionHook(LDAEHook):
     """Set ``torch.set_float32_matmul_precision`` while a run lasts: ``'high'`` is TF32 on a GPU that has it.
 
-    Tokenizers, and the fold of their maps into weights, keep full precision (:func:`ldae.utils.full_precision`).
-    """
+    Tokenizers, and the fold of their maps into weights, keep full precision (:func:`ldae.utils.full_precision`)."""
 
     @checked
     def __init__(self, precision: Annotated[str, Choice('highest', 'high', 'medium')] = 'high') -> None:

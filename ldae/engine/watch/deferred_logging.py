@@ -47,8 +47,7 @@ class ReducedRuntimeInfoHook(DeferredLogging, RuntimeInfoHook):
     """mmengine's RuntimeInfoHook, with losses averaged over ranks and read from the device only when a log line is due.
 
     mmengine reads each value right after its step, which makes the host wait for the device, and logs rank 0's alone.
-    While losses are averaged, all ranks must write checkpoints in the same steps.
-    """
+    While losses are averaged, all ranks must write checkpoints in the same steps."""
 
     def __init__(self) -> None:
         self._rates: list[dict[str, float]] = []

@@ -213,8 +213,7 @@ def merge_conditioning(state_dict: dict[str, Tensor], timestep: int, prefix: str
     """Turn, in place, the conditioned encoder under ``prefix`` into a plain ViT's parameters.
 
     With (shift, scale, gate) the modulation at ``timestep``, ``norm(x) (1 + scale) + shift`` is a LayerNorm with weight
-    ``1 + scale`` and bias ``shift``, and ``gate * (W x + b)`` is a projection with its rows scaled.
-    """
+    ``1 + scale`` and bias ``shift``, and ``gate * (W x + b)`` is a projection with its rows scaled."""
     adaln = [key for key in state_dict if key.startswith(prefix + 'layers.') and key.endswith('.adaLN.1.weight')]
     if not adaln:
         return

@@ -14,8 +14,7 @@ from .patches import AffinePatchMap, patchify
 def fold_map(weight: Tensor, bias: Tensor, patch_map: AffinePatchMap, input_type: str) -> tuple[Tensor, Tensor]:
     """The embedding as a function of the latents: ``(C, d)`` weight and ``(C,)`` bias.
 
-    For image input (method: "image input by inverse PCA"), ``W (D^T z + m) + b = (W D^T) z + (W m + b)``.
-    """
+    For image input (method: "image input by inverse PCA"), ``W (D^T z + m) + b = (W D^T) z + (W m + b)``."""
     if input_type == 'latent':
         return weight, bias
     weight = weight.flatten(1)
@@ -30,8 +29,7 @@ class PatchEmbed(BaseModule):
     needn't be: latents meet the folded weight, and raw images are seen through the tokenizer's subspace, which is all
     that the pre-trained weight has ever met. Without one, an ``'image'`` embedding is that of a plain ViT.
 
-    A checkpoint that holds a patch map, loaded into an embedding that has none, is folded into ``projection``.
-    """
+    A checkpoint that holds a patch map, loaded into an embedding that has none, is folded into ``projection``."""
 
     def __init__(
         self,

@@ -23,8 +23,7 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
 def sincos_positions(grid: tuple[int, int], embed_dims: int) -> Tensor:
     """Fixed positions (1, N, C) of a grid (rows, columns) of tokens that stand row by row.
 
-    mmpretrain numbers a grid of (height, width) column by column, which is the same for squares only.
-    """
+    mmpretrain numbers a grid of (height, width) column by column, which is the same for squares only."""
     return build_2d_sincos_position_embedding(grid[::-1], embed_dims)
 
 
@@ -42,8 +41,7 @@ class AffinePatchMap(nn.Module):
     Its tensors are buffers: initialisers of ``nn.Linear`` don't touch them and they travel in the checkpoint. The same
     object sits in the tokenizer, which fits it, and in the encoder's patch embedding, which folds it into its weight.
 
-    Shapes: ``encoder`` E (d, D), ``decoder`` D (d, D), ``mean`` m (D,), with D = C * p * p.
-    """
+    Shapes: ``encoder`` E (d, D), ``decoder`` D (d, D), ``mean`` m (D,), with D = C * p * p."""
 
     def __init__(self, latent_dim: int, patch_dim: int) -> None:
         super().__init__()

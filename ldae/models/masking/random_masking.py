@@ -60,8 +60,7 @@ class RandomMasking(BaseModule):
     def draw(self, latents: Tensor, noiser: GaussianNoiser) -> Tensor | None:
         """Numbers (B, M) of the tokens that the encoder sees of latents (B, N, d); None, for all, out of training.
 
-        Drawn like noise, so that they don't depend on the number of processes.
-        """
+        Drawn like noise, so that they don't depend on the number of processes."""
         if not self.training:
             return None
         num_tokens = latents.shape[1]

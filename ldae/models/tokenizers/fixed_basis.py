@@ -62,8 +62,7 @@ class DCTTokenizer(FixedBasisTokenizer):
     """Keep the d lowest frequencies of the patch's 2-D discrete cosine transform, as JPEG does.
 
     ``z = V (x - mean) / scale``, the rows of V being orthonormal DCT-II functions per channel, in zig-zag order of
-    frequency, and in order of channels within a frequency.
-    """
+    frequency, and in order of channels within a frequency."""
 
     @staticmethod
     def _rows(geometry: Geometry) -> Tensor:

@@ -35,8 +35,7 @@ class Reconstruction(NamedTuple):
     """The result of a network in training.
 
     ``target`` and ``output`` are images (B, C, H, W) in the range that the network works in; ``posterior`` is None for
-    an autoencoder without noise.
-    """
+    an autoencoder without noise."""
 
     target: Tensor
     output: Tensor
@@ -46,8 +45,7 @@ class Reconstruction(NamedTuple):
 class TrainableNet(nn.Module):
     """The network behind a learned tokenizer, while it is trained: images (B, C, H, W) -> :class:`Reconstruction`.
 
-    It works on ``images * gain + offset``: normalised pixels as they are, unless :meth:`set_pixels` is called.
-    """
+    It works on ``images * gain + offset``: normalised pixels as they are, unless :meth:`set_pixels` is called."""
 
     #: Whether the network wants pixels in [-1, 1].
     signed = False

@@ -20,8 +20,7 @@ class PatchAutoencoder(TrainableNet):
 
     The ``variational`` one draws its latents from ``N(V (x - m), exp(A (x - m) + b))``.
 
-    Matrices are kept times ``sqrt(D)``: their entries are of unit size, and Adam's lr means the same for any patch.
-    """
+    Matrices are kept times ``sqrt(D)``: their entries are of unit size, and Adam's lr means the same for any patch."""
 
     def __init__(self, geometry: Geometry, variational: bool) -> None:
         super().__init__(geometry.in_channels)

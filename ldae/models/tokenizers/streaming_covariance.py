@@ -140,8 +140,7 @@ class PixelCovariance(StreamingCovariance):
 def byte_products_pay() -> bool:
     """Whether this CPU's products of int8 matrices are right and faster than those of float32.
 
-    Some that lack the instruction saturate sums of two products at 16 bits.
-    """
+    Some that lack the instruction saturate sums of two products at 16 bits."""
     rows = torch.randint(-128, 128, (512, 512), generator=torch.Generator().manual_seed(0))
     rows[:, :64], rows[:, 64:128] = -128, 127
     small, single = rows.to(torch.int8), rows.float()
