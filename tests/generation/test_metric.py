@@ -6,7 +6,7 @@ from mmengine.config import Config
 
 import ldae
 from ldae.config import load_config
-from ldae.config.components import check_types
+from ldae.config.components import components_of
 from ldae.generation import Extractor, FrechetMetric
 from ldae.registry import METRICS
 from ldae.utils import ConfigError
@@ -123,7 +123,7 @@ def test_a_pre_training_is_tested_by_it(checkpoint, tmp_path):
     metric = dict(type='ldae.FrechetMetric', features=checkpoint)
     cfg.test_dataloader = cfg.val_dataloader
     cfg.val_evaluator = cfg.test_evaluator = [dict(type='ldae.DenoisingMetric'), metric]
-    check_types(cfg)
+    list(components_of(cfg))
     found = ldae.evaluate(Config(cfg._cfg_dict.to_dict()), checkpoint, device='cpu')
     assert found['frechet/images'] == 60
     assert found['frechet/distance'] > 0
