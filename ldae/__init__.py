@@ -2,8 +2,8 @@
 """ldae: latent denoising autoencoders for self-supervised pre-training of Vision Transformers."""
 
 from . import compat
-from .config.paths import find_config as _find_config
-from .utils.lazy import lazy_names
+from .config.reading import find_config as _find_config
+from .utils.optional import lazy_names
 from .version import __version__
 
 compat.apply(_find_config)

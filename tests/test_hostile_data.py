@@ -22,7 +22,7 @@ from ldae.datasets.packed import PACKED
 from ldae.datasets.store import new_shard, new_store
 from ldae.evaluation.cache import FEATURES, FeatureCache
 from ldae.models import PatchPCATokenizer
-from ldae.models.tokenizers.files import load_tokenizer_state, save_tokenizer
+from ldae.models.tokenizers.base import load_tokenizer_state, save_tokenizer
 from ldae.utils import ConfigError
 
 CODE = "__import__('os').system('touch ran')"

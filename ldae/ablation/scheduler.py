@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ldae.utils.files import PACKAGE
-from ldae.utils.parents import PARENT_VARIABLE
-from ldae.utils.signals import interrupts_later
+from ldae.utils.signals import PARENT_VARIABLE, interrupts_later
 
 from .jobs import LOG_FILE, SCORES_FILE, Job
 from .results import read_scores

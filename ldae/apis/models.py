@@ -14,8 +14,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from ldae.config.loading import load_config
-from ldae.config.paths import list_configs
-from ldae.config.reading import walk_dicts
+from ldae.config.reading import list_configs, walk_dicts
 from ldae.config.scale import apply_scale
 from ldae.config.stored import ADVICE, read_stored_config
 from ldae.registry import MODELS

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``ldae fit-pca`` and ``tools/fit_pca.py``."""
     args = parse_args(argv)
     from ldae.config import load_config
-    from ldae.models.tokenizers.files import save_tokenizer
+    from ldae.models.tokenizers.base import save_tokenizer
     from ldae.models.tokenizers.fit import fit_tokenizer_of
     from ldae.visualization import filter_grid, save_figure
 

@@ -13,8 +13,7 @@ from torch.distributed.run import get_args_parser
 from torch.distributed.run import main as torchrun
 
 from ldae.utils.error_lines import EXIT_STATUS
-from ldae.utils.parents import PARENT_VARIABLE
-from ldae.utils.signals import INTERRUPTED_STATUS, STOPPED_STATUS
+from ldae.utils.signals import INTERRUPTED_STATUS, PARENT_VARIABLE, STOPPED_STATUS
 
 #: Options of torchrun, where it has them: which signals reach the processes, and seconds that they have from then on.
 OPTIONS = {'--signals-to-handle': 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1', '--shutdown-timeout': '600'}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ldae.utils.errors import ConfigError, nearest
 
-from .paths import configs_root
+from .reading import configs_root
 
 FOLDER = 'deconstruction'
 #: Tables in the paper's order, what each varies.

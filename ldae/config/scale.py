@@ -9,8 +9,7 @@ from mmengine.config import Config, ConfigDict
 
 from ldae.utils.errors import ConfigError, nearest
 
-from .paths import configs_root, find_config
-from .reading import LOADERS, read_config, walk_dicts
+from .reading import LOADERS, configs_root, find_config, read_config, walk_dicts
 
 #: What the configs that are scaled have.
 PAPER_SIZE, PAPER_EPOCHS = 256, 400

@@ -7,8 +7,7 @@ import signal
 import threading
 
 from ldae.registry import FUNCTIONS
-from ldae.utils.parents import end_with_parent
-from ldae.utils.signals import SIGNALS
+from ldae.utils.signals import SIGNALS, end_with_parent
 
 
 @FUNCTIONS.register_module()

@@ -6,11 +6,11 @@ A room imports what stands to its right: watch > non_finite > speed > resume > h
 from .hook import LDAEHook
 from .non_finite.skip_non_finite import SkipAwareEMAHook, SkipNonFiniteHook
 from .resume.check_loaded import CheckLoadedHook
+from .resume.data_order import StepSeedHook
 from .resume.loops import ResumableEpochLoop, ResumableIterLoop
 from .resume.plain_checkpoint import PlainCheckpointHook
 from .resume.resumed_settings import ResumedSettingsHook
 from .resume.safe_checkpoint import SafeCheckpointHook
-from .resume.step_seed import StepSeedHook
 from .resume.stop_on_signal import StopOnSignalHook
 from .speed.blocks import ActivationCheckpointHook, CompileBlocksHook
 from .speed.precision import AutocastOptimWrapper, MatmulPrecisionHook

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where to compute, and in which precision: what this machine has."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from mmengine.device import get_device
@@ -59,3 +60,30 @@ def autocast(precision: str | None, device: str | torch.device) -> AbstractConte
     """Context of forward passes in a precision of :data:`ldae.utils.ranges.PRECISIONS`; None leaves all as it is."""
     chosen = 'fp32' if precision is None else choose_precision(precision, device)
     return nullcontext() if chosen == 'fp32' else torch.autocast(torch.device(device).type, DTYPES[chosen])
+
+
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """Context in which neither an enclosing autocast nor TF32 lowers the precision of products and convolutions (their
+    gradients' products come later, and take TF32 where it is on)."""
+    if torch.get_float32_matmul_precision() != 'highest' or device.type == 'cuda':
+        return _without_tf32(device)
+    return _without_autocast(device)
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager:
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+@contextmanager
+def _without_tf32(device: torch.device) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision('highest')
+    torch.backends.cudnn.allow_tf32 = False  # of convolutions, where it is on unless told otherwise
+    try:
+        with _without_autocast(device):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

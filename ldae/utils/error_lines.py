@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 
 from ldae.utils import ConfigError
 
-from .parents import end_with_named_parent
-from .signals import INTERRUPTED_STATUS, end_workers, hear_interrupts
+from .signals import INTERRUPTED_STATUS, end_with_named_parent, end_workers, hear_interrupts
 
 EXIT_STATUS = 2
 TRACEBACK_VARIABLE = 'LDAE_TRACEBACK'

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from ldae.config import configs_root, find_config, load_config, paths, set_data_root, walk_dicts
+from ldae.config import configs_root, find_config, load_config, reading, set_data_root, walk_dicts
 from ldae.utils import ConfigError
 
 TEXT = """
@@ -33,7 +33,7 @@ def test_configs_root_is_the_clones():
 
 
 def test_configs_root_is_inside_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(paths, 'PACKAGE', tmp_path / 'ldae')
+    monkeypatch.setattr(reading, 'PACKAGE', tmp_path / 'ldae')
     assert configs_root() == tmp_path / 'ldae' / '.mim' / 'configs'
 
 

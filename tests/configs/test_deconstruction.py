@@ -19,7 +19,7 @@ from ldae.config.rows import FOLDER, list_rows
 from ldae.datasets import idx
 from ldae.launch import build_runner, prepare
 from ldae.models.tokenizers import BaseTokenizer
-from ldae.models.tokenizers.files import save_tokenizer
+from ldae.models.tokenizers.base import save_tokenizer
 
 ROWS = [row.name for row in list_rows()]
 SCALE = 'fashion-mnist_subset'

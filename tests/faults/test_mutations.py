@@ -38,8 +38,8 @@ from ldae.engine.resume.checkpoint_notes import clean_checkpoint
 from ldae.evaluation.cache import FEATURES, FeatureCache
 from ldae.evaluation.protocol import PROTOCOL
 from ldae.models import ConvVAETokenizer, PatchPCATokenizer
+from ldae.models.tokenizers.base import save_tokenizer
 from ldae.models.tokenizers.conv_vae import build_autoencoder
-from ldae.models.tokenizers.files import save_tokenizer
 from ldae.utils import ConfigError
 from ldae.utils.checkpoints import read_checkpoint
 from ldae.utils.locks import _name, _owner

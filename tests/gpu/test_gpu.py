@@ -23,7 +23,7 @@ from ldae.models.layers import patchify
 from ldae.models.tokenizers.streaming_covariance import PixelCovariance
 from ldae.registry import MODELS
 from ldae.utils.collective import from_main_process
-from ldae.utils.precision import full_precision
+from ldae.utils.device import full_precision
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 ARCH = dict(embed_dims=768, num_layers=2, num_heads=12, feedforward_channels=3072)

@@ -8,7 +8,7 @@ from torch import nn
 
 from ldae.models import LDAEViT
 from ldae.models.layers import patchify
-from ldae.models.tokenizers.files import save_tokenizer
+from ldae.models.tokenizers.base import save_tokenizer
 from ldae.utils import ConfigError
 
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)

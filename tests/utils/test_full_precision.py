@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from ldae.utils.precision import full_precision
+from ldae.utils.device import full_precision
 
 
 @pytest.mark.parametrize('precision', ['highest', 'high'])

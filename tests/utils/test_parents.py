@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from ldae.utils import parents
-from ldae.utils.parents import PARENT_VARIABLE, end_with_named_parent
+from ldae.utils import signals
+from ldae.utils.signals import PARENT_VARIABLE, end_with_named_parent
 
 CHILD = """
 import os, signal
-from ldae.utils.parents import end_with_named_parent
+from ldae.utils.signals import end_with_named_parent
 
 end_with_named_parent()
 print('ready', flush=True)
@@ -63,7 +63,7 @@ def test_a_child_whose_parent_has_ended_already_ends_too():
 
 def test_only_a_child_of_the_named_one_is_bound(monkeypatch: pytest.MonkeyPatch):
     bound = []
-    monkeypatch.setattr(parents, 'end_with_parent', lambda *of: bound.append(of))
+    monkeypatch.setattr(signals, 'end_with_parent', lambda *of: bound.append(of))
     for name in ('', 'x', str(os.getpid())):  # a process between them has started this one
         monkeypatch.setenv(PARENT_VARIABLE, name)
         end_with_named_parent()

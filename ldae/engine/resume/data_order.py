@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of the training images, from any place in it."""
+"""The order of the training images, and a step's random numbers, from any place in a run."""
 
 from collections.abc import Iterator
 from itertools import islice
 
 import torch
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import get_dist_info
+from mmengine.dist import get_dist_info, get_rank
+from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
-from ldae.utils.rng import Draws
+from ldae.engine.hook import Batch, LDAEHook
+from ldae.registry import HOOKS
+from ldae.utils.rng import Draws, seed_everything, seed_of
 
 
 class DataOrder(Sampler):
@@ -121,3 +124,26 @@ def infinite_from(sampler: InfiniteSampler, start: int) -> Iterator[int]:
         mine = order[place :: sampler.world_size]
         yield from mine.tolist()
         place += len(mine) * sampler.world_size - sampler.size
+
+
+@HOOKS.register_module()
+class StepSeedHook(LDAEHook):
+    """Seed torch, numpy and Python before each training epoch and step, from the run's seed, the epoch's or step's number
+    and, where ``randomness.diff_rank_seed`` is set, the rank.
+
+    mmengine restores a resumed run's seed but not how far its random streams had got: noise that was drawn already
+    would be drawn again. Here step i draws the same numbers whether or not the run was interrupted before it. What is
+    drawn while data are read is seeded by sample (:class:`ldae.engine.resume.data_order.DataOrder`)."""
+
+    # Before anything that may draw.
+    priority = 'VERY_HIGH'
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self._seed(runner, f'epoch {runner.epoch}')  # of the first batch, where no worker reads it
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
+        self._seed(runner, f'step {runner.iter}')
+
+    def _seed(self, runner: Runner, moment: str) -> None:
+        rank = get_rank() if runner._randomness_cfg.get('diff_rank_seed') else 0
+        seed_everything(seed_of(runner.seed, moment, rank))

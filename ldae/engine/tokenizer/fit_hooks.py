@@ -13,7 +13,7 @@ from torch import nn
 
 from ldae.engine.hook import LDAEHook
 from ldae.models.tokenizers import BaseTokenizer
-from ldae.models.tokenizers.files import load_tokenizer, load_tokenizer_state, save_tokenizer
+from ldae.models.tokenizers.base import load_tokenizer, load_tokenizer_state, save_tokenizer
 from ldae.models.tokenizers.fit import fit_tokenizer
 from ldae.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, checked

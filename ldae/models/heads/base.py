@@ -10,7 +10,7 @@ from ldae.models.layers import unpatchify
 from ldae.models.noisers import NoisySample
 from ldae.models.tokenizers import BaseTokenizer
 from ldae.utils import ConfigError
-from ldae.utils.precision import full_precision
+from ldae.utils.device import full_precision
 
 
 class DenoisingHead(BaseModule, metaclass=ABCMeta):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ldae.utils import ConfigError
-from ldae.utils.precision import full_precision
+from ldae.utils.device import full_precision
 
 from .patches import AffinePatchMap, patchify
 

@@ -14,8 +14,8 @@ from ldae.models.layers import patchify, unpatchify
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, PositiveInt, Range, checked
 from ldae.utils.checkpoints import report_keys
+from ldae.utils.device import full_precision
 from ldae.utils.optional import import_extra
-from ldae.utils.precision import full_precision
 from ldae.utils.ranges import check_value
 
 from .learned import Gaussian, LearnedTokenizer, Reconstruction, TrainableNet

@@ -8,11 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ldae.config.paths import configs_root
+from ldae.config.reading import configs_root
 from ldae.utils import ConfigError
 
-from .base import BaseTokenizer
-from .files import load_tokenizer_state
+from .base import BaseTokenizer, load_tokenizer_state
 
 
 class Gaussian(NamedTuple):

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from ldae.models.layers import AffinePatchMap, patch_view, patchify, unpatchify
 from ldae.utils import Choice, ConfigError, checked
-from ldae.utils.precision import full_precision
+from ldae.utils.device import full_precision
 
-from .base import BaseTokenizer
-from .files import load_tokenizer, load_tokenizer_state
+from .base import BaseTokenizer, load_tokenizer, load_tokenizer_state
 from .streaming_covariance import PixelCovariance, StreamingCovariance
 
 LATENT_NORMS = ('global', 'whiten', 'none')

@@ -8,7 +8,7 @@ from torch import Tensor
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, checked
 
-from .files import load_tokenizer, load_tokenizer_state
+from .base import load_tokenizer, load_tokenizer_state
 from .patch_linear import PatchLinearTokenizer
 
 

@@ -11,10 +11,9 @@ from torch.nn import functional as F
 from ldae.models.layers import AffinePatchMap, patchify, unpatchify
 from ldae.registry import MODELS
 from ldae.utils import Choice, ConfigError, checked
-from ldae.utils.precision import full_precision
+from ldae.utils.device import full_precision
 
-from .base import BaseTokenizer
-from .files import load_tokenizer, load_tokenizer_state
+from .base import BaseTokenizer, load_tokenizer, load_tokenizer_state
 
 
 @MODELS.register_module()

@@ -10,7 +10,7 @@ import torch
 from mmengine import dist
 from torch import Tensor
 
-from ldae.utils.precision import full_precision
+from ldae.utils.device import full_precision
 
 #: Columns per product. ``X^T X`` is symmetric: of a block of its rows only the part from the diagonal on is computed.
 BLOCK = 128

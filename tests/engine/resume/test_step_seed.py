@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ldae.engine import StepSeedHook
-from ldae.engine.resume.step_seed import seed_of
+from ldae.engine.resume.data_order import seed_of
 
 
 def draws(step: int, seed: int = 0, **randomness) -> tuple:
@@ -25,7 +25,7 @@ def test_a_step_draws_the_same_whatever_was_drawn_before():
 
 def test_ranks_share_their_stream_unless_asked_otherwise(monkeypatch):
     alone = draws(7)
-    monkeypatch.setattr('ldae.engine.resume.step_seed.get_rank', lambda: 1)
+    monkeypatch.setattr('ldae.engine.resume.data_order.get_rank', lambda: 1)
     assert draws(7, diff_rank_seed=False) == alone
     assert draws(7, diff_rank_seed=True) != alone
 

@@ -7,7 +7,7 @@ from torch import nn
 from ldae.engine import MatmulPrecisionHook
 from ldae.registry import OPTIM_WRAPPERS
 from ldae.utils import ConfigError
-from ldae.utils.precision import full_precision
+from ldae.utils.device import full_precision
 
 
 def make(**options: object):

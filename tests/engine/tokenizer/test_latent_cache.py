@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from ldae.engine import LatentCacheHook
 from ldae.engine.tokenizer import latent_cache
 from ldae.engine.tokenizer.latent_cache import check_model
-from ldae.models.data_preprocessor import LatentsPass
+from ldae.models.ldae import LatentsPass
 from ldae.utils import ConfigError
 
 ARCH = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)

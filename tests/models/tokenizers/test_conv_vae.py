@@ -4,8 +4,8 @@ import torch
 from diffusers import AutoencoderKL
 
 from ldae.models import ConvVAETokenizer, TokenizerTrainer
+from ldae.models.tokenizers.base import save_tokenizer
 from ldae.models.tokenizers.conv_vae import IMAGENET_PIXELS, build_autoencoder
-from ldae.models.tokenizers.files import save_tokenizer
 from ldae.utils import ConfigError
 
 SMALL = dict(img_size=32, patch_size=8, in_channels=3, latent_dim=16, downsample=4, base_channels=8, layers_per_block=1)

@@ -6,7 +6,7 @@ from torch.utils.data import Dataset
 
 from ldae.datasets import IDXDataset
 from ldae.models import PatchPCATokenizer
-from ldae.models.tokenizers.files import load_tokenizer_state, save_tokenizer
+from ldae.models.tokenizers.base import load_tokenizer_state, save_tokenizer
 from ldae.models.tokenizers.fit import fit_tokenizer, sample_indices
 from ldae.utils import ConfigError
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from ldae.datasets import IDXDataset
 from ldae.models import DCTTokenizer, PatchPCATokenizer, RandomProjectionTokenizer
 from ldae.models.layers import patchify
-from ldae.models.tokenizers.files import save_tokenizer
+from ldae.models.tokenizers.base import save_tokenizer
 from ldae.models.tokenizers.fixed_basis import zigzag
 from ldae.utils import ConfigError
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from ldae.datasets import IDXDataset
 from ldae.models import LDAE, PatchAETokenizer, PatchPCATokenizer, PatchVAETokenizer, TokenizerTrainer
 from ldae.models.layers import patchify
-from ldae.models.tokenizers.files import save_tokenizer
+from ldae.models.tokenizers.base import save_tokenizer
 from ldae.utils import ConfigError
 
 GEOMETRY = dict(img_size=28, patch_size=7, in_channels=1, latent_dim=4)

@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from ldae.datasets import IDXDataset
 from ldae.models import PatchPCATokenizer
 from ldae.models.layers import patchify
-from ldae.models.tokenizers.files import save_tokenizer
+from ldae.models.tokenizers.base import save_tokenizer
 from ldae.utils import ConfigError
 
 
