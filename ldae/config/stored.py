@@ -159,7 +159,12 @@ def _follow_nothing(cfg: Config, where: object) -> None:
     registered = registered_components()
     for section in ('model', 'data_preprocessor'):
         for node in walk_dicts(cfg.get(section)):
-            _without_weights(node)
+            inits = node.get('init_cfg') if isinstance(node.get('init_cfg'), list | tuple) else [node.get('init_cfg')]
+            if any(isinstance(i, dict) and str(i.get('type')).rpartition('.')[2] == 'Pretrained' for i in inits):
+                node['init_cfg'] = None
+            for key in WEIGHTS:
+                if node.get(key) and isinstance(node[key], str | bool):
+                    node[key] = False if node[key] is True else None
             _check_size(node, f'{where}: {section} of its config')
             components = registered.get(node.get('type') if isinstance(node.get('type'), str) else None, ())
             fetches = any(FETCHING.search(getattr(component, '__module__', '')) for component in components)
@@ -179,13 +184,3 @@ def _check_size(node: dict, where: str) -> None:
         for number in value if isinstance(value, list | tuple) else [value]:
             if isinstance(number, int) and abs(number) > limit:
                 raise ConfigError(f'{where} has {key}={str(number)[:20]}, which is out of range: {ADVICE}')
-
-
-def _without_weights(node: dict) -> None:
-    init = node.get('init_cfg')
-    inits = init if isinstance(init, list | tuple) else [init]
-    if any(isinstance(each, dict) and str(each.get('type')).rpartition('.')[2] == 'Pretrained' for each in inits):
-        node['init_cfg'] = None
-    for key in WEIGHTS:
-        if node.get(key) and isinstance(node[key], str | bool):
-            node[key] = False if node[key] is True else None

@@ -26,7 +26,6 @@ class Rising:
     """Mark of an option that is a list of numbers, none of them below the one before it."""
 
     def check(self, place: str, value: Sequence[float], kind: type) -> None:
-        del kind
         if list(value) != sorted(value):
             raise ConfigError(f'{place}={list(value)} must rise from the first number to the last')
 

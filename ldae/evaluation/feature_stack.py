@@ -65,10 +65,8 @@ class FeatureStack:
 
     def rows(self, numbers: Tensor | slice) -> Tensor:
         """Rows (G, R, C) of each set."""
-        parts = []
-        for one, (mean, scale) in zip(self.sets, self.moments, strict=True):
-            parts.append(((one[numbers] - mean) * scale).to(self.device))
-        return torch.stack(parts)
+        pairs = zip(self.sets, self.moments, strict=True)
+        return torch.stack([((one[numbers] - mean) * scale).to(self.device) for one, (mean, scale) in pairs])
 
     def blocks(self, numbers: Tensor, size: int = BLOCK) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows by number, in pieces: the numbers (R,) and the rows (G, R, C)."""

@@ -4,7 +4,7 @@
 import os
 import platform
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 #: The package's own folder.
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -27,31 +27,27 @@ def atomic_save(content: Any, path: str | os.PathLike) -> None:
     """``torch.save`` to a temporary file beside ``path``, flush it to the disk, and rename it.
 
     A kill or a full disk leaves the file that was there before. Nothing is held in memory twice."""
+    import torch  # seconds, which a tool's --help need not wait for
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_path(path)
     try:
         with unfinished.open('wb') as file:
-            _save(content, file)
+            torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    flush(path.parent)
-
-
-def _save(content: Any, file: IO[bytes]) -> None:
-    import torch  # seconds, which a tool's --help need not wait for
-
-    try:
-        torch.save(content, file)
     except RuntimeError as error:
+        unfinished.unlink(missing_ok=True)
         # Torch's writer fails a second time, when it closes what a full disk has cut off.
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
 
 
 def flush(path: Path) -> None:

@@ -38,7 +38,6 @@ class Choice:
         self.values: Iterable = values[0] if is_container else values
 
     def check(self, place: str, value: object, kind: type) -> None:
-        del kind
         check_choice(place, value, self.values)
 
 

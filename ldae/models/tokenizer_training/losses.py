@@ -180,7 +180,6 @@ class PerceptualLoss(BaseModule):
 
     def train(self, mode: bool = True) -> 'PerceptualLoss':
         """Stay in evaluation mode: its linear layers have dropout."""
-        del mode
         return super().train(False)
 
 

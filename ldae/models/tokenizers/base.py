@@ -4,6 +4,7 @@
 import os
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,17 +73,9 @@ class BaseTokenizer(BaseModule, metaclass=ABCMeta):
         self.geometry = Geometry(img_size, patch_size, in_channels, latent_dim)
         check_range(f'{where}.latent_dim', latent_dim, 1, self.geometry.patch_dim, kind=int)
 
-    @property
-    def latent_dim(self) -> int:
-        return self.geometry.latent_dim
-
-    @property
-    def num_tokens(self) -> int:
-        return self.geometry.num_tokens
-
-    @property
-    def patch_size(self) -> int:
-        return self.geometry.patch_size
+    latent_dim = property(attrgetter('geometry.latent_dim'))
+    num_tokens = property(attrgetter('geometry.num_tokens'))
+    patch_size = property(attrgetter('geometry.patch_size'))
 
     @property
     def is_fitted(self) -> bool:
@@ -146,7 +139,6 @@ class BaseTokenizer(BaseModule, metaclass=ABCMeta):
 
     def train(self, mode: bool = True) -> 'BaseTokenizer':
         """Stay in evaluation mode: a tokenizer is frozen."""
-        del mode
         return super().train(False)
 
 
