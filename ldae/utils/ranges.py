@@ -11,20 +11,21 @@ import inspect
 import os
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, wraps
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError, check_choice, check_range
 
 Target = TypeVar('Target', bound=Callable)
 
 
-class Range:
+class Range(NamedTuple):
     """``Annotated[int, Range(1, 100)]``: a number from ``low`` to ``high``, both allowed."""
 
-    def __init__(self, low: float, high: float = float('inf')) -> None:
-        self.low, self.high = low, high
+    low: float
+    high: float = float('inf')
 
     def check(self, place: str, value: object, kind: type) -> None:
         check_range(place, value, self.low, self.high, kind)
@@ -109,21 +110,15 @@ def check_value(place: str, value: object, hint: Any) -> None:
         for mark in hint.__metadata__:
             mark.check(place, value, inner[0])
     elif origin in UNIONS:
-        _check_any(place, value, [part for part in inner if fits(value, part)])
+        first, *others = (part for part in inner if fits(value, part))
+        for part in others:
+            with suppress(ConfigError):
+                return check_value(place, value, part)
+        check_value(place, value, first)  # whose error is the one to tell
     elif origin in SEQUENCES:
         parts = _of_items(value, inner, origin)
         for i, (item, part) in enumerate(zip(value, parts, strict=True)):
             check_value(f'{place}[{i}]', item, part)
-
-
-def _check_any(place: str, value: object, hints: Sequence[Any]) -> None:
-    errors = []
-    for hint in hints:
-        try:
-            return check_value(place, value, hint)
-        except ConfigError as error:
-            errors.append(error)
-    raise errors[0]
 
 
 def fits(value: object, hint: Any) -> bool:

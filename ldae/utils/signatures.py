@@ -7,8 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping
 from functools import cache
-from types import SimpleNamespace
-from typing import Any, get_type_hints
+from typing import Any
 
 from .errors import ConfigError, nearest, similar
 from .ranges import NaturalInt, PositiveInt, Share, check_value, hints_of
@@ -55,11 +54,6 @@ class Signature:
         for cls in getattr(component, '__mro__', ()):
             foreign = FOREIGN_OPTIONS.get(cls.__name__, {})
             self.hints |= {k: hint for k, hint in foreign.items() if k in self.hints or self.is_open}
-
-    @property
-    def types(self) -> dict[str, Any]:
-        """The annotations without ranges and choices."""
-        return get_type_hints(SimpleNamespace(__annotations__=self.hints))
 
     def _collect(self, component: Callable) -> bool:
         if not inspect.isclass(component):
@@ -117,10 +111,8 @@ def is_ours(component: Callable) -> bool:
     return getattr(component, '__module__', '').split('.')[0] == 'ldae'
 
 
-@cache
-def signature_of(component: Callable) -> Signature:
-    """The signature, read once."""
-    return Signature(component)
+#: The signature of a component, read once.
+signature_of = cache(Signature)
 
 
 def check_arguments(where: str, component: Callable, options: Mapping, slot: str = '') -> None:

@@ -9,7 +9,7 @@ import types
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import mmpretrain
 import pytest
@@ -143,13 +143,17 @@ def plausible(value: object, hint: Any) -> bool:
     return not isinstance(hint, type) or hint not in WRONG or isinstance(value, dict | float if hint is float else hint)
 
 
+def types_of(component: object) -> dict[str, object]:
+    """The annotations of its options, without ranges and choices."""
+    return get_type_hints(types.SimpleNamespace(__annotations__=signature_of(component).hints))
+
+
 def typed_options() -> list:
     """(base, place, option, wrong value) of each option of each component of ldae's that a config of the tree uses."""
     found, seen = [], set()
     for base, name in BASES.items():
         for where, component, _, slot in components_of(load_config(configs_root() / name)):
-            signature = signature_of(component)
-            for option, hint in signature.types.items():
+            for option, hint in types_of(component).items():
                 if (component, option) in seen or slot == 'data_preprocessor':
                     continue
                 seen.add((component, option))
@@ -193,7 +197,7 @@ def ranged_options() -> list:
     found, seen = [], set()
     for base, name in BASES.items():
         for where, component, _, _ in components_of(load_config(configs_root() / name)):
-            for option, hint in signature_of(component).types.items():
+            for option, hint in types_of(component).items():
                 value = out_of_range(hint)
                 if value is None or (component, option) in seen or option in NAMES:
                     continue

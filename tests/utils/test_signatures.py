@@ -37,20 +37,20 @@ class Inherits(Passes):
 def test_options_that_are_passed_on_are_those_of_the_next_class():
     for cls in (Passes, Inherits):
         signature = signature_of(cls)
-        assert set(signature.types) == {'width', 'size', 'depth'}
+        assert set(signature.hints) == {'width', 'size', 'depth'}
         assert not signature.is_open
         assert not signature.required  # `size` is given by the child
 
 
 def test_an_option_that_a_class_sets_for_its_parent_is_none_of_its_own():
     signature = signature_of(Fixes)
-    assert set(signature.types) == {'size'}
+    assert set(signature.hints) == {'size'}
     with pytest.raises(TypeError, match='multiple values'):
         Fixes(depth=1)
     Fixes(size=1)
-    assert 'data_prefix' in signature_of(ImageFolder).types
-    assert 'topk' not in signature_of(ArcFaceClsHead).types
-    assert 'topk' in signature_of(LinearClsHead).types
+    assert 'data_prefix' in signature_of(ImageFolder).hints
+    assert 'topk' not in signature_of(ArcFaceClsHead).hints
+    assert 'topk' in signature_of(LinearClsHead).hints
 
 
 def test_options_that_are_kept_may_be_anything():
@@ -61,9 +61,9 @@ def test_options_that_are_kept_may_be_anything():
 
 
 def test_other_packages_classes_are_read_as_well():
-    assert {'backbone', 'neck', 'pretrained', 'init_cfg'} <= set(signature_of(ImageClassifier).types)
-    assert {'lr', 'betas', 'fused'} <= set(signature_of(AdamW).types)
-    assert {'pipeline', 'indices', 'extensions', 'split'} <= set(signature_of(ImageFolder).types)
+    assert {'backbone', 'neck', 'pretrained', 'init_cfg'} <= set(signature_of(ImageClassifier).hints)
+    assert {'lr', 'betas', 'fused'} <= set(signature_of(AdamW).hints)
+    assert {'pipeline', 'indices', 'extensions', 'split'} <= set(signature_of(ImageFolder).hints)
     assert not signature_of(ImageFolder).is_open
     assert signature_of(CheckpointHook).is_open
     check_arguments('hook', EMAHook, dict(type='EMAHook', momentum=1e-4, priority='LOW'), 'custom_hooks')
