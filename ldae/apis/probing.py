@@ -85,7 +85,7 @@ def probe(
     place = Path(cache or folder / 'features'), blocks, timesteps, noisy, k, protocol, limits
     scores = probe_encoder(model, images, *place, **options)
     if is_main_process():
-        made_with = dict(_made_with(model, config, checkpoint, data, seed, scores), ema=ema)
+        made_with = _made_with(model, scores, seed, ema, config=config, checkpoint=checkpoint, data=data)
         scores = replace(scores, files=write_probe(folder, scores, made_with))
     return scores
 
@@ -145,19 +145,12 @@ def _fit_tokenizer(model: nn.Module, data: Config) -> None:
     fit_tokenizer(tokenizer, DATASETS.build(data.train_dataloader.dataset), model.data_preprocessor, **options)
 
 
-def _made_with(
-    model: nn.Module,
-    config: str | Path | Config | None,
-    checkpoint: str | Path | None,
-    data: str | Path | None,
-    seed: int,
-    scores: ProbeScores,
-) -> dict[str, Any]:
-    """The things that the figures depend on."""
+def _made_with(model: nn.Module, scores: ProbeScores, seed: int, ema: bool, **named: Any) -> dict[str, Any]:
+    """The things that the figures depend on; ``named`` are ``config``, ``checkpoint`` and ``data``."""
     own = getattr(model, '_config', None)
-    config = getattr(config, 'filename', config) or (own and own.filename) or None
-    named = {key: value and str(value) for key, value in dict(config=config, checkpoint=checkpoint).items()}
-    data = dict(scores.data, config=None if data is None else str(data))
+    named['config'] = getattr(named['config'], 'filename', named['config']) or (own and own.filename) or None
+    named = {key: value and str(value) for key, value in named.items()}
+    data = dict(scores.data, config=named.pop('data'))
     how = dict(protocol=scores.protocol.as_dict(), seed=seed, seconds=scores.seconds, processes=get_world_size())
     where = dict(versions=provenance.versions(), commit=provenance.commit(), device=provenance.device())
-    return dict(model=type(model).__name__, **named, data=data, **how, **where)
+    return dict(model=type(model).__name__, **named, data=data, **how, **where, ema=ema)

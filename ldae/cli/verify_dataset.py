@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ldae.datasets.verify import annotation_lines, verify_folder
 
     place = args.data_root, args.split, args.ann_file
-    found = verify_folder(*place, args.workers, args.max_pixels, args.strict, progress=True)
+    limit = {} if args.max_pixels is None else dict(max_pixels=args.max_pixels)
+    found = verify_folder(*place, num_workers=args.workers, strict=args.strict, progress=True, **limit)
     if found.unlabelled:
         print(f'labels are not read: {found.unlabelled}', file=sys.stderr)
     listed = [vars(verdict) for verdict in found.bad + found.passed_over]

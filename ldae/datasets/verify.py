@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 from tqdm import tqdm
@@ -94,21 +94,12 @@ def _judge_chunk(paths: Sequence[str], max_pixels: int, strict: bool) -> list[tu
     return found
 
 
-def verify_folder(
-    data_root: str,
-    split: str = 'train',
-    ann_file: str = '',
-    num_workers: int = 1,
-    max_pixels: int | None = None,
-    strict: bool = False,
-    progress: bool = False,
-) -> Verification:
+def verify_folder(data_root: str, split: str = 'train', ann_file: str = '', **options: Any) -> Verification:
     """Read every image of a folder, with labels where its layout gives them; options as of :func:`verify_files`. Raises
     ConfigError for a folder without images, and as of :func:`verify_files`."""
     dataset, unlabelled = _open(data_root, split, ann_file)
     paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
-    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
-    bad = verify_files(paths, num_workers, max_pixels, strict, progress)
+    bad = verify_files(paths, **options)
     listed = set(paths)
     others = list_images(dataset.img_prefix, dataset.extensions).not_files
     passed_over = [Verdict(path, reason, listed=False) for path, reason in others if path not in listed]

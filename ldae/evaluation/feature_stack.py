@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several sets of features of the same images, read piece by piece and standardised."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -19,6 +19,10 @@ class Features(Protocol):
     shape: torch.Size
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor: ...
+
+
+#: Sets of features of the same images, by key.
+Sets = Mapping[Hashable, Features]
 
 
 def mean_and_scale(features: Features) -> tuple[Tensor, Tensor]:

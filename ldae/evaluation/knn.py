@@ -14,6 +14,7 @@ from ldae.utils import Choice, ConfigError, PositiveInt, checked
 
 from .feature_stack import Features, mean_and_scale
 
+Device = str | torch.device | None
 Metric = Annotated[str, Choice('cosine', 'euclidean')]
 
 
@@ -60,7 +61,7 @@ def knn_accuracies(
     temperature: float | None = 0.07,
     metric: Metric = 'cosine',
     block_size: int = 256,
-    device: str | torch.device | None = None,
+    device: Device = None,
 ) -> dict[int, float]:
     """Percentage of ``test_y`` that is predicted with each number of neighbours, from one search.
 
@@ -90,12 +91,7 @@ def knn_accuracies(
 
 
 def nearest_neighbours(
-    train_x: Features,
-    test_x: Features,
-    k: int,
-    metric: str = 'cosine',
-    block_size: int = 256,
-    device: str | torch.device | None = None,
+    train_x: Features, test_x: Features, k: int, metric: str = 'cosine', block_size: int = 256, device: Device = None
 ) -> tuple[Tensor, Tensor]:
     """Similarities and indices (m, k) of the k nearest training rows, nearest first.
 
@@ -125,7 +121,7 @@ def nearest_neighbours(
     return best, index
 
 
-def _prepared(rows: Tensor, mean: Tensor | None, device: str | torch.device | None) -> Tensor:
+def _prepared(rows: Tensor, mean: Tensor | None, device: Device) -> Tensor:
     """Rows to multiply: normalised, or without the mean."""
     rows = rows.to(device)
     if not rows.dtype.is_floating_point or rows.element_size() < 4:

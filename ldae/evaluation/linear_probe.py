@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ldae.utils import Choice, ConfigError, NaturalInt, PositiveInt, Range, Seed, checked
 from ldae.utils.collective import failing_together, gathered
 
-from .feature_stack import Features, FeatureStack, mean_and_scale
+from .feature_stack import Features, FeatureStack, Sets, mean_and_scale
 from .knn import check_classes, check_features
 
 #: Logits that may exist at a time where accuracies are counted.
@@ -87,11 +87,7 @@ def linear_probe(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tenso
 
 
 def linear_probes(
-    train: Mapping[Hashable, Features],
-    train_y: Tensor,
-    test: Mapping[Hashable, Features],
-    test_y: Tensor,
-    **options: Any,
+    train: Sets, train_y: Tensor, test: Sets, test_y: Tensor, **options: Any
 ) -> dict[Hashable, ProbeResult]:
     """:func:`linear_probe` of many sets of features of the same images, such as two :class:`FeatureCache` hold.
 

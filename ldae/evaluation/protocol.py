@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ldae.utils import Choice, ConfigError, PositiveInt, Range, checked
 
-from .feature_stack import Features
+from .feature_stack import Features, Sets
 from .knn import Metric, knn_accuracies
 from .linear_probe import LinearOptions, ProbeResult, linear_probes, standardise
 
@@ -98,23 +98,17 @@ class Score:
 
 
 def score(
-    protocol: Protocol,
-    train_x: Features,
-    train_y: Tensor,
-    test_x: Features,
-    test_y: Tensor,
-    seed: int = 0,
-    **options: Any,
+    protocol: Protocol, train_x: Features, train_y: Tensor, test_x: Features, test_y: Tensor, **options: Any
 ) -> Score:
     """:func:`score_sets` of one set of features (n, C), (m, C) with labels (n,), (m,)."""
-    return score_sets(protocol, {'': train_x}, train_y, {'': test_x}, test_y, seed, **options)['']
+    return score_sets(protocol, {'': train_x}, train_y, {'': test_x}, test_y, **options)['']
 
 
 def score_sets(
     protocol: Protocol,
-    train: Mapping[Hashable, Features],
+    train: Sets,
     train_y: Tensor,
-    test: Mapping[Hashable, Features],
+    test: Sets,
     test_y: Tensor,
     seed: int = 0,
     ks: Sequence[int] = (),
@@ -163,12 +157,7 @@ def score_knn(
 
 
 def score_linear(
-    protocol: Protocol,
-    train: Mapping[Hashable, Features],
-    train_y: Tensor,
-    test: Mapping[Hashable, Features],
-    test_y: Tensor,
-    **options: Any,
+    protocol: Protocol, train: Sets, train_y: Tensor, test: Sets, test_y: Tensor, **options: Any
 ) -> dict[Hashable, ProbeResult]:
     """The linear half of :func:`score_sets`; ``options`` are ``seed``, ``device`` and ``memory``."""
     train, test = ({key: _rounded(protocol, x) for key, x in sets.items()} for sets in (train, test))

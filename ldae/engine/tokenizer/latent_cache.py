@@ -4,7 +4,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated
@@ -119,11 +119,10 @@ def write_latents(
     path: Path,
     model: nn.Module,
     dataset: Dataset,
-    made_of: dict[str, str],
+    made_of: dict,
     dtype: str = 'float16',
     batch_size: int = 256,
-    num_workers: int = 0,
-    worker_init_fn: Callable[[int], None] | None = None,
+    **reading,
 ) -> None:
     """Encode all images of ``dataset`` by the tokenizer of ``model``, each process its shards, into one folder.
 
@@ -134,7 +133,7 @@ def write_latents(
         made_of: What the latents are made of, for the manifest.
         dtype: A key of ``DTYPES``.
         batch_size: Images encoded at a time.
-        num_workers, worker_init_fn: Of the DataLoader that reads images.
+        reading: ``num_workers`` and ``worker_init_fn`` of the DataLoader that reads images.
     """
     geometry = model.tokenizer.geometry
     shape, with_label = (len(dataset), geometry.num_tokens, geometry.latent_dim), bool(model.num_classes)
@@ -142,9 +141,8 @@ def write_latents(
         shards = shards_of(len(dataset))
         mine = range(get_rank(), len(shards), get_world_size())
         batches = {n: [list(shards[n][i : i + batch_size]) for i in range(0, len(shards[n]), batch_size)] for n in mine}
-        reading = dict(num_workers=num_workers, worker_init_fn=worker_init_fn, collate_fn=collate)
-        generator, batch_sampler = torch.Generator().manual_seed(0), list(chain(*batches.values()))
-        loader = DataLoader(dataset, batch_sampler=batch_sampler, generator=generator, **reading)
+        own = dict(collate_fn=collate, generator=torch.Generator().manual_seed(0))
+        loader = DataLoader(dataset, batch_sampler=list(chain(*batches.values())), **own, **reading)
         # A bar on rank 0 alone, and there on a terminal only.
         quiet = None if is_main_process() else True
         with tqdm(total=sum(len(shards[n]) for n in mine), desc='encode', unit='img', disable=quiet) as bar:
