@@ -168,12 +168,8 @@ def check_one_a_seed(name: str, checkpoints: Sequence[Path] | None, seeds: Seque
 
 
 def summarise_comparison(entries: Sequence[dict], configs: Mapping[str, set[str]]) -> dict[str, dict]:
-    """By row of :data:`ENTRIES`: its ``label``, ``knn`` and ``linear`` as a :class:`MeanScore`, and its ``entries`` by seed.
-
-    Args:
-        entries: Lines of the results file.
-        configs: The hashes that each row has now: what was measured of other configs stays out.
-    """
+    """By row of :data:`ENTRIES`: its ``label``, ``knn`` and ``linear`` as a :class:`MeanScore`, and its ``entries``
+    by seed, of those lines of the results file whose hashes are among the ``configs`` that each row has now."""
     rows = {}
     for name, (*_, label) in ENTRIES.items():
         mine = {e['seed']: e for e in entries if e['row'] == name and e['config'] in configs.get(name, ())}

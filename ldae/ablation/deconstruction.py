@@ -93,13 +93,8 @@ def plan_jobs(
 
 
 def select_rows(patterns: Sequence[str], rows: Sequence[Row]) -> list[Row]:
-    """The rows that any pattern names, once each, in the order of ``rows``. Raises ConfigError if a pattern names
-    nothing.
-
-    Args:
-        patterns: Names of rows, globs of names, or names of tables.
-        rows: All there are, in the paper's order.
-    """
+    """The rows that any pattern (a name, a glob of names, or the name of a table) names, once each, in the order of
+    ``rows``, which are all there are. Raises ConfigError if a pattern names nothing."""
     chosen = set()
     for pattern in patterns:
         found = {row.name for row in rows if row.table == pattern or fnmatchcase(row.name, pattern)}

@@ -222,12 +222,8 @@ def protocol_of(args: argparse.Namespace, *names: str, prefix: str = '') -> Any:
 
 
 def check_arguments(args: argparse.Namespace, function: Callable, *names: str, prefix: str = '') -> None:
-    """Check arguments by the annotations of the function that takes them: ``--epochs=0 is out of range``.
-
-    Args:
-        names: Which arguments; all that the function has by default.
-        prefix: Of the options' names.
-    """
+    """Check arguments, those of some names or all that the function has, by the annotations of the function that
+    takes them: ``--epochs=0 is out of range``, with a ``prefix`` of the options' names."""
     from ldae.utils.ranges import check_value, hints_of
 
     hints = hints_of(function)

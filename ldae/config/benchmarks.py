@@ -192,14 +192,11 @@ def named_after(cfg: Config, name: str, work_dir: str) -> Config:
 
 
 def mae_like(cfg: Config, base: Config) -> Config | None:
-    """An MAE of the size of an l-DAE, on its images, by its schedule and batch; None where the l-DAE's data are latents.
+    """An MAE of the size of an l-DAE, on its images, by its schedule and batch; ``base``, a pre-training of MAE, gives
+    what isn't of size or data. None where the l-DAE's data are latents.
 
-    Its rate is 1.5 times the l-DAE's, as in the papers' recipes, and its decoder is as wide and deep as the encoder, up to
-    MAE's own 8 blocks of width 512.
-
-    Args:
-        base: A pre-training of MAE, which gives what isn't of size or data.
-    """
+    Its rate is 1.5 times the l-DAE's, as in the papers' recipes, and its decoder is as wide and deep as the encoder,
+    up to MAE's own 8 blocks of width 512."""
     geometry, (_, sizes) = cfg.model.tokenizer, arch_of(cfg.model.backbone)
     if str(cfg.train_dataloader.dataset.get('type')).endswith('LatentDataset'):
         return None

@@ -123,13 +123,10 @@ def decode(data: bytes, path: str = '', max_pixels: int = MAX_PIXELS, min_edge: 
     """The image that the bytes of a file hold, as uint8 BGR (H, W, 3), upright by its EXIF orientation.
 
     Grey is repeated, 16 bits are scaled to 8, CMYK is converted, transparency is dropped, of an animation the first
-    frame is taken. OpenCV decodes, as in mmcv's ``LoadImageFromFile``; plain JPEGs simplejpeg, where it is installed,
-    to the same pixels; what they refuse, Pillow tries. Raises BadImageError if it is not an image, a truncated one, or
-    one beyond ``max_pixels`` or :data:`MAX_ASPECT`.
-
-    Args:
-        min_edge: Decode a JPEG at 1/2, 1/4 or 1/8 of its size, the least that leaves its short edge at least so long.
-    """
+    frame is taken. OpenCV decodes, as in mmcv's ``LoadImageFromFile``; plain JPEGs simplejpeg, where it is
+    installed, to the same pixels; what they refuse, Pillow tries. With ``min_edge``, a JPEG is decoded at 1/2, 1/4
+    or 1/8 of its size, the least that leaves its short edge at least so long. Raises BadImageError if it is not an
+    image, a truncated one, or one beyond ``max_pixels`` or :data:`MAX_ASPECT`."""
     data, size = check_image(data, path, max_pixels)
     is_jpeg = data.startswith(JPEG)
     plain = is_jpeg and _is_plain_jpeg(data)

@@ -293,14 +293,10 @@ def write_manifest(
 def new_store(
     folder: Path, kind: Kind, settings: Mapping[str, Any], count: int, size: int = 0, replace: bool = False
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A folder that all processes write shards into, ``count`` in all, and entries of the manifest to add to; when all
-    have left the block, it gets its name. If one fails, nothing is left. Raises ConfigError if there is no room, the
-    folder can't be written, or processes disagree about ``settings``.
-
-    Args:
-        size: Bytes that it will take, as far as they are known.
-        replace: Whether it may take the place of one that is there.
-    """
+    """A folder that all processes write shards into, ``count`` in all, and entries of the manifest to add to; when
+    all have left the block, it gets its name, with ``replace`` also in the place of one that is there. If one fails,
+    nothing is left. Raises ConfigError if there is no room for ``size`` bytes, the folder can't be written, or
+    processes disagree about ``settings``."""
     unfinished, entries = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex[:8]}.unfinished'), {}
     unfinished = from_main_process(unfinished)
     try:

@@ -126,12 +126,9 @@ def verify_files(
     strict: bool = False,
     progress: bool = False,
 ) -> list[Verdict]:
-    """Decode files in ``num_workers`` processes; the bad ones in the order of ``paths``. Raises ConfigError if a
-    process died, as for want of memory.
-
-    Args:
-        strict: Take for bad also what is decoded with pixels made up where the file is damaged.
-    """
+    """Decode files in ``num_workers`` processes; the bad ones in the order of ``paths``, with ``strict`` also what
+    is decoded with pixels made up where the file is damaged. Raises ConfigError if a process died, as for want of
+    memory."""
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
     found: dict[str, str] = {}
     try:

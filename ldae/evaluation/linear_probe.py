@@ -72,15 +72,12 @@ class LinearOptions:
 
 
 def linear_probe(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, **options: Any) -> ProbeResult:
-    """Score features (n, C) by linear classification.
+    """Score features (n, C) by linear classification; options are those of :class:`LinearOptions`, and ``seed``,
+    ``device``, ``memory`` as of :func:`linear_probes`.
 
-    The setting (learning rate x weight decay) is chosen on a held-out part of the training set; the chosen head is then
-    trained on the whole training set, and meets the test set once. The result depends on the seed alone. Raises
-    ConfigError for features that aren't finite, shapes that don't fit, a test class that training lacks.
-
-    Args:
-        options: Those of :class:`LinearOptions`, and ``seed``, ``device``, ``memory`` as of :func:`linear_probes`.
-    """
+    The setting (learning rate x weight decay) is chosen on a held-out part of the training set; the chosen head is
+    then trained on the whole training set, and meets the test set once. The result depends on the seed alone. Raises
+    ConfigError for features that aren't finite, shapes that don't fit, a test class that training lacks."""
     check_features('train_x', train_x, train_y)
     check_features('test_x', test_x, test_y)
     return LinearProbe(train_y=train_y.cpu(), test_y=test_y.cpu(), **options).score([train_x], [test_x])[0]

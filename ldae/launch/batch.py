@@ -105,11 +105,8 @@ def memory(device: str) -> int:
 
 
 def needed(model: nn.Module, half: bool = False) -> tuple[int, int]:
-    """Bytes that training a model with an encoder takes at least: without images, and for each of them.
-
-    Args:
-        half: What is kept for the backward pass is in half precision.
-    """
+    """Bytes that training a model with an encoder takes at least, without images and for each of them; with
+    ``half``, what is kept for the backward pass is in half precision."""
     fixed = sum(p.numel() * (PARAMETER if p.requires_grad else 4) for p in model.parameters())
     tokens = math.prod(model.backbone.patch_resolution)
     visible = getattr(getattr(model, 'masking', None), 'num_visible', tokens) / tokens

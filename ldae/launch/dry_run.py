@@ -36,12 +36,8 @@ MACHINE_ERRORS = (MemoryError, torch.OutOfMemoryError, OSError)
 
 @contextmanager
 def explain_errors(where: str, only_builders: bool = False) -> Iterator[None]:
-    """Turn what goes wrong inside into one line that names the component.
-
-    Args:
-        where: What is being done, in the config's words.
-        only_builders: Leave errors alone that don't come from a component's constructor.
-    """
+    """Turn what goes wrong inside, which is ``where`` in the config's words, into one line that names the component;
+    with ``only_builders``, leave errors alone that don't come from a component's constructor."""
     try:
         yield
     except (ConfigError, *MACHINE_ERRORS):

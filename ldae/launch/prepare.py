@@ -81,13 +81,9 @@ class LaunchOptions:
 
 
 def prepare(cfg: Config, options: Any = None) -> Config:
-    """Merge command-line options into a config, fit it to this machine, and scale lr or batch. Raises ConfigError if
-    ``--keep-batch`` cannot be met, or a launcher's variables are missing.
-
-    Args:
-        cfg: As :func:`ldae.config.load_config` returns it; changed in place.
-        options: A :class:`LaunchOptions`, or any object with some of its attributes.
-    """
+    """Merge command-line options (a :class:`LaunchOptions`, or any object with some of its attributes) into a
+    config, in place, fit it to this machine, and scale lr or batch. Raises ConfigError if ``--keep-batch`` cannot be
+    met, or a launcher's variables are missing."""
     options = LaunchOptions.of(options)
     device = use_device(options.device)
     check_sections(cfg)

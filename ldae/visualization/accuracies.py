@@ -104,11 +104,8 @@ def accuracy_curves(
     title: str = '',
     dashed: Collection[str] = (),
 ) -> Figure:
-    """Panels by the name of what is measured, each with points (x, accuracy in percent) by the name of their curve.
-
-    Args:
-        dashed: Curves that are drawn so.
-    """
+    """Panels by the name of what is measured, each with points (x, accuracy in percent) by the name of their curve,
+    some of which are dashed."""
     figure = new_figure(4 * len(panels), 3.2)
     axes_of = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (name, curves) in zip(axes_of, panels.items(), strict=True):

@@ -47,13 +47,9 @@ class Findings:
 def reproduce_folder(
     folder: Path, rank: int | None = None, device: str | None = None
 ) -> tuple[list[str], Iterator[tuple[dict[str, Any], Findings]]]:
-    """Repeat what a folder of :class:`ldae.SkipNonFiniteHook` holds: names of weights that aren't finite, and, batch by
-    batch, what its file says with what was found.
-
-    Args:
-        rank: Only that process's batches.
-        device: None takes the GPU if there is one; random numbers differ between devices.
-    """
+    """Repeat what a folder of :class:`ldae.SkipNonFiniteHook` holds, of all processes or of one ``rank``: names of
+    weights that aren't finite, and, batch by batch, what its file says with what was found. Random numbers differ
+    between devices."""
     files = rank_files(folder)
     if rank is not None:
         files = [path for path in files if path.stem == f'rank_{rank}']

@@ -151,13 +151,9 @@ def save_tokenizer(tokenizer: BaseTokenizer, path: str | os.PathLike) -> None:
 def load_tokenizer_state(
     path: str | os.PathLike, kind: str | None = None, remedy: str = 'tools/fit_pca.py'
 ) -> dict[str, Tensor]:
-    """State dict of a file written by :func:`save_tokenizer`. Raises ConfigError if the file is missing or not of that
-    kind.
-
-    Args:
-        kind: Class name of the tokenizer that the file must hold; None takes any.
-        remedy: The command that makes such a file, for errors.
-    """
+    """State dict of a file written by :func:`save_tokenizer`. Raises ConfigError, with a ``remedy``, the command
+    that makes such a file, if it is missing or holds another ``kind``, the class name of the tokenizer; None takes
+    any."""
     if not Path(path).is_file():
         raise ConfigError(f'tokenizer file {path} does not exist: make it with {remedy}')
     check_archive(path)
