@@ -156,16 +156,9 @@ def plan(
 ) -> list[Job]:
     """All jobs: tokenizers before what waits for them, the first seed of every pre-training before the second of any.
 
-    Pre-trainings whose configs differ in transfer only (time step, noise) share a job. Raises ConfigError for a
-    tokenizer that no config trains.
-
-    Args:
-        seeds: Of pre-training and scoring.
-        root: A run goes to ``<root>/<name>/seed<k>``.
-        load: Reads the config of a tokenizer that a config names by the file of its training.
-        quick: A few images and steps, to see everything run.
-        watched: Runs show themselves while they train.
-    """
+    Pre-trainings whose configs differ in transfer only (time step, noise) share a job. A run goes to
+    ``<root>/<name>/seed<k>``; ``load`` reads the config of a tokenizer that a config names by the file of its
+    training. Raises ConfigError for a tokenizer that no config trains."""
     few = QUICK if quick is True else quick or None
     scoring = scoring if few is None else scoring.quick(few)
     jobs: dict[tuple[int, str], Job] = {}

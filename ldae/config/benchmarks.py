@@ -38,15 +38,9 @@ def is_folder(dataset: dict) -> bool:
 def fit_encoder(
     cfg: Config, pretrained: Config, state: dict, tokenizer_file: str, data_root: str | None = None
 ) -> None:
-    """Give a benchmark's config the encoder of a pre-training, its image size and its data.
-
-    Args:
-        cfg: A benchmark of the same method, changed in place.
-        pretrained: The config of the pre-training.
-        state: The state dict of its checkpoint.
-        tokenizer_file: Where the tokenizer will lie, if the encoder needs one in front of it.
-        data_root: The labelled images that are going to be read, if they aren't those of the pre-training.
-    """
+    """Give a benchmark's config, in place, the encoder of a pre-training of the same method, its image size and its
+    data, or the labelled images of ``data_root``. ``state`` is the state dict of the pre-training,
+    ``tokenizer_file`` where its tokenizer will lie, if the encoder needs one in front of it."""
     old, new = pretrained.model, cfg.model.backbone
     geometry = old.tokenizer if 'tokenizer' in old else old.backbone
     size = geometry.get('img_size', 224)

@@ -117,13 +117,9 @@ def shards_of(count: int) -> list[range]:
 def new_latents(
     path: Path, shape: Sequence[int], dtype: str, with_label: bool = False, made_of: Mapping[str, str] = {}
 ) -> AbstractContextManager[tuple[Path, dict]]:
-    """A folder for latents (n, N, d), as :func:`ldae.datasets.store.new_store` gives it, to be filled by :func:`write_shard`.
-
-    Args:
-        dtype: A key of :data:`DTYPES`.
-        with_label: Whether there will be labels.
-        made_of: What the latents are made of, for the manifest.
-    """
+    """A folder for latents (n, N, d) of a ``dtype`` of :data:`DTYPES`, with labels or without, as
+    :func:`ldae.datasets.store.new_store` gives it, to be filled by :func:`write_shard`; ``made_of`` is for the
+    manifest."""
     settings = dict(made_of, shape=list(shape), dtype=dtype, shard_size=SHARD_SIZE, with_label=with_label)
     size = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize + 8 * with_label * shape[0]
     return new_store(path, LATENTS, settings, len(shards_of(shape[0])), size)

@@ -24,14 +24,9 @@ def subset(
     seed: int,
     where: str,
 ) -> Tensor | None:
-    """Numbers of the images that a data set's options leave of ``count``; None for all.
-
-    Args:
-        labels: (count,), or None where there are none.
-        indices: Only the first so many images, or those named.
-        fraction, seed: Of those, as of :func:`part_of_each_class`; None takes all.
-        where: The data set, for messages.
-    """
+    """Numbers of the images that a data set's options leave of ``count`` with ``labels`` (count,): only the first so
+    many or those named (``indices``), and of those a part of each class (:func:`part_of_each_class`); None for all.
+    ``where`` is the data set, for messages."""
     if indices is None and fraction is None:
         return None
     keep = torch.arange(count)
@@ -58,16 +53,11 @@ def samples_of(numbers: Sequence[int], labels: Tensor | None) -> list[DataSample
 
 
 def part_of_each_class(labels: Tensor, fraction: float, seed: int, where: str) -> Tensor:
-    """Ascending numbers of ``round(fraction * n)`` images, at least one, of each class with n images.
+    """Ascending numbers of ``round(fraction * n)`` images, at least one, of each class with n images of ``labels``
+    (n,).
 
-    Depends on the order of the images and the seed alone. Of one seed, a smaller part lies within a larger one. Raises
-    ConfigError if there are no images.
-
-    Args:
-        labels: (n,) integers.
-        fraction, seed: A :data:`Fraction` and a :data:`ldae.utils.Seed`.
-        where: What the options belong to, for messages.
-    """
+    Depends on the order of the images and the seed alone. Of one seed, a smaller part lies within a larger one.
+    Raises ConfigError, naming ``where``, if there are no images."""
     if not len(labels):
         raise ConfigError(f'{where}.fraction: there are no images to take a part of')
     generator = torch.Generator().manual_seed(seed)
@@ -80,16 +70,11 @@ def part_of_each_class(labels: Tensor, fraction: float, seed: int, where: str) -
 
 
 def some_of_each_class(labels: Tensor, count: int, seed: int, where: str) -> Tensor:
-    """Ascending numbers of ``count`` images, of each class in proportion to its size and at least one.
+    """Ascending numbers of ``count`` images, 1 to n, of each class of ``labels`` (n,) in proportion to its size and at
+    least one.
 
-    Depends on the order of the images and the seed alone. Raises ConfigError if ``count`` is less than the number of
-    classes.
-
-    Args:
-        labels: (n,) integers.
-        count: 1 to n.
-        where: What bounds the images, for messages.
-    """
+    Depends on the order of the images and the seed alone. Raises ConfigError, naming ``where``, if ``count`` is less
+    than the number of classes."""
     _, labels, sizes = labels.unique(return_inverse=True, return_counts=True)
     if count < len(sizes):
         raise ConfigError(f'{where}={count} leaves no image of some of the {len(sizes)} classes: allow {len(sizes)}')

@@ -274,15 +274,11 @@ def standardise(train_x: Tensor, test_x: Tensor) -> tuple[Tensor, Tensor]:
 def fit_sgd(
     batches: Iterable[tuple[Tensor, Tensor, float]], num_classes: int, settings: Sequence[Sequence[Setting]]
 ) -> tuple[Tensor, Tensor]:
-    """Train S heads on each of G sets of features, on the same batches: weights (G, K, S, C) and biases (G, K, S).
+    """Train S heads, by ``settings``, on each of G sets of features, on the same batches: weights (G, K, S, C) and
+    biases (G, K, S).
 
     All heads share one batched product forward and one backward; the gradient of the softmax is written out.
-
-    Args:
-        batches: Features (G, B, C), labels (B,), and the share of training that is over, for the cosine schedule.
-        num_classes: K.
-        settings: S settings for each of the G sets.
-    """
+    ``batches`` are features (G, B, C), labels (B,), and the share of training that is over, for the cosine schedule."""
     weight = None
     for x, y, progress in batches:
         if weight is None:

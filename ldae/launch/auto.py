@@ -237,13 +237,11 @@ def _headers(files: list[Path], most: int = 200) -> tuple[list[int], list[str]]:
 
 def choose(survey: Survey, budget: float, measure: Callable[[Choice], float], most: int | None = None) -> Choice:
     """The largest network of the ladder that makes 30 passes over the data and 2000 steps within the budget; else the
-    smallest, with as many passes as there is time for. Images have the largest size that most of them reach, of at most
-    16 pixels a token. Raises ConfigError if the budget is too small for one pass.
+    smallest, with as many passes as there is time for. ``measure`` gives the seconds that a training image takes.
 
-    Args:
-        measure: Seconds that a training image takes.
-        most: Images of a batch (64, on a GPU 256): a batch is the power of two that gives at least 16 steps an epoch.
-    """
+    Images have the largest size that most of them reach, of at most 16 pixels a token; a batch is the power of two
+    that gives at least 16 steps an epoch, of ``most`` images (64, on a GPU 256). Raises ConfigError if the budget is
+    too small for one pass."""
     most = most or (256 if get_device() == 'cuda' else 64)
     batch = min(most, max(8, 2 ** (survey.trained // 16).bit_length() // 2))
     images = survey.trained // batch * batch  # of an epoch

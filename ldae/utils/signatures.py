@@ -116,14 +116,9 @@ signature_of = cache(Signature)
 
 
 def check_arguments(where: str, component: Callable, options: Mapping, slot: str = '') -> None:
-    """Raise ConfigError for an option that ``component`` doesn't take or lacks, and for a value that it can't take.
-
-    Args:
-        where: Place of the component, for messages.
-        component: Class or function that is called with the options.
-        options: As in a config, ``type`` and the like included.
-        slot: Key of the config under which the component stands.
-    """
+    """Raise ConfigError for an option, as in a config, that ``component`` doesn't take or lacks, and for a value
+    that it can't take; ``where`` is its place, for messages, and ``slot`` the key of the config under which it
+    stands."""
     if PARTS.search(where):
         return
     signature = signature_of(component)

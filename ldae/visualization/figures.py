@@ -56,13 +56,8 @@ def denoising_grid(
     timesteps: Sequence[int],
     sigmas: Sequence[float] | None = None,
 ) -> Figure:
-    """One row an image: clean, then noisy and denoised at each time step (the paper's last figure).
-
-    Args:
-        clean: Images (B, C, H, W) in [0, 255].
-        noisy, denoised: One such batch a time step.
-        timesteps, sigmas: For the captions.
-    """
+    """One row an image of ``clean`` (B, C, H, W) in [0, 255], then one such batch noisy and denoised at each time
+    step (the paper's last figure); ``timesteps`` and ``sigmas`` are for the captions."""
     if not len(noisy) == len(denoised) == len(timesteps):
         raise ConfigError(f'denoising_grid: {len(noisy)} noisy, {len(denoised)} denoised, {len(timesteps)} timesteps')
     sigmas = sigmas or [None] * len(timesteps)

@@ -124,17 +124,12 @@ def write_latents(
     batch_size: int = 256,
     **reading,
 ) -> None:
-    """Encode all images of ``dataset`` by the tokenizer of ``model``, each process its shards, into one folder.
+    """Encode all images of ``dataset`` by the tokenizer of ``model``, each process its shards, ``batch_size`` at a
+    time, into one folder; ``reading`` are ``num_workers`` and ``worker_init_fn`` of a DataLoader, ``made_of`` is for
+    the manifest.
 
     The folder is there when it is whole, or not at all. All processes must see it. Raises ConfigError if there is no
-    room, the folder can't be written, or latents don't fit into ``dtype``.
-
-    Args:
-        made_of: What the latents are made of, for the manifest.
-        dtype: A key of ``DTYPES``.
-        batch_size: Images encoded at a time.
-        reading: ``num_workers`` and ``worker_init_fn`` of the DataLoader that reads images.
-    """
+    room, the folder can't be written, or latents don't fit into ``dtype``, a key of ``DTYPES``."""
     geometry = model.tokenizer.geometry
     shape, with_label = (len(dataset), geometry.num_tokens, geometry.latent_dim), bool(model.num_classes)
     with new_latents(path, shape, dtype, with_label, made_of) as (folder, _):

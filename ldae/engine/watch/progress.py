@@ -157,14 +157,8 @@ def _logs_step(hook: Hook, runner: Runner, batch_idx: int) -> bool:
 
 
 def describe_pace(steps: int, seconds: float, images: int, waited: float, validates: object = None) -> list[str]:
-    """How long so many steps will take, and advice if that is long.
-
-    Args:
-        seconds: A step's.
-        images: Of a step.
-        waited: Share of the time in which a step waited for them.
-        validates: Whether validation comes on top.
-    """
+    """How long so many steps of ``seconds`` and ``images`` will take, ``waited`` being the share of the time in
+    which a step waited for them, and advice if that is long."""
     total = steps * seconds
     lines = [
         f'{timedelta(seconds=round(total))} for the {steps:,} steps that are left{", and validation" if validates else ""}: '

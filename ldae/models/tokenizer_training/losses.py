@@ -85,13 +85,9 @@ class AdversarialLoss(nn.Module):
         return hinge_loss(self.discriminator(real), self.discriminator(fake.detach()))
 
     def for_generator(self, fake: Tensor, other_loss: Tensor, last_layer: nn.Parameter) -> tuple[Tensor, Tensor]:
-        """The generator's weighted loss, and the weight. No gradient reaches the discriminator.
-
-        Args:
-            fake: Reconstructed images.
-            other_loss: What the generator minimises besides, without KL.
-            last_layer: Where the gradients of both are compared.
-        """
+        """The generator's weighted loss on reconstructed images, and the weight, by comparing gradients at
+        ``last_layer`` with those of ``other_loss``, what it minimises besides, without KL. No gradient reaches the
+        discriminator."""
         with frozen(self.discriminator):
             loss = -self.discriminator(fake).mean()
         weight = self.weight * adaptive_weight(other_loss, loss, last_layer)
