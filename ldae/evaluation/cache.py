@@ -86,18 +86,10 @@ class CachedFeatures:
 
 
 class FeatureCache(Mapping):
-    """Features of a data set, memory-mapped: a mapping of :class:`FeatureSetting` to :class:`CachedFeatures`. Raises
-    ConfigError if the folder holds no finished cache, or files of it are missing or cut short.
-
-    Args:
-        folder: What :func:`cache_features` has written.
-        settings: The settings to show, in this order; None shows all.
-
-    Attributes:
-        labels: (n,) int64.
-        settings: The list of settings.
-        seconds: What the pass over the data took.
-    """
+    """Features of a data set, memory-mapped: a mapping of :class:`FeatureSetting` to :class:`CachedFeatures`, of all
+    settings that :func:`cache_features` has written or of those named, in this order; and ``labels`` (n,) int64, and
+    the ``seconds`` that the pass over the data took. Raises ConfigError if the folder holds no finished cache, or
+    files of it are missing or cut short."""
 
     def __init__(self, folder: str | os.PathLike, settings: Sequence[FeatureSetting] | None = None) -> None:
         self.folder = Path(folder)

@@ -69,16 +69,9 @@ class ProbeRow:
 
 @dataclass(frozen=True)
 class ProbeScores:
-    """The result of a probe.
-
-    Attributes:
-        rows: One a set of features.
-        chosen: The row that is best on held-out training images; None where nothing was held out.
-        protocol: How they were scored.
-        data: Numbers of images and classes.
-        seconds: Of the steps.
-        files: Those that were written.
-    """
+    """The result of a probe: ``rows``, one a set of features; the one ``chosen``, which is best on held-out training
+    images, None where nothing was held out; the protocol; numbers of images and classes; seconds of the steps; the
+    files that were written."""
 
     rows: list[ProbeRow]
     chosen: ProbeRow | None

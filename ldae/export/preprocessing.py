@@ -22,11 +22,8 @@ INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming')
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the shorter edge to ``img_size / crop_pct``, crop the centre, and normalise RGB (or grey) pixels of 0 to 1.
-
-    Attributes:
-        mean, std: One number a channel.
-    """
+    """Resize the shorter edge to ``img_size / crop_pct``, crop the centre, and normalise RGB (or grey) pixels of 0
+    to 1 by one mean and deviation a channel."""
 
     img_size: int
     in_channels: int

@@ -52,11 +52,7 @@ class Metrics(Hook):
 
 
 class Run:
-    """A training that has ended. What isn't here is looked for in mmengine's Runner, ``run.runner``.
-
-    Attributes:
-        runner: mmengine's Runner.
-    """
+    """A training that has ended. What isn't here is looked for in mmengine's Runner, ``run.runner``."""
 
     def __init__(self, runner: Runner, metrics: dict[str, Curve]) -> None:
         self.runner, self._metrics = runner, metrics

@@ -57,19 +57,13 @@ def _accelerator() -> ModuleType | None:
 
 
 class Draws(list):
-    """Indices of a batch. Iterating over them seeds this process before each, from the seed, the epoch and the sample's
-    place in the order of all processes, so that what a sample's augmentation draws depends on nothing else.
+    """Indices of a batch. Iterating over them seeds this process before each, from the seed of the run, the number of
+    the pass over the data and the sample's place in the order of all processes, so that what a sample's augmentation
+    draws depends on nothing else. ``place`` is that of the first sample, ``stride`` from one to the next the number of
+    processes.
 
-    A DataLoader's worker, or the main process where there is none, iterates: ``[dataset[i] for i in batch]``. Data sets
-    that serve whole batches call :meth:`seed_batch`.
-
-    Args:
-        indices: Of the samples.
-        seed: Of the run.
-        epoch: Number of the pass over the data.
-        place: Of the first sample, among those of all processes.
-        stride: From one sample to the next: the number of processes.
-    """
+    A DataLoader's worker, or the main process where there is none, iterates: ``[dataset[i] for i in batch]``. Data
+    sets that serve whole batches call :meth:`seed_batch`."""
 
     def __init__(self, indices: Iterable[int], seed: int, epoch: int, place: int, stride: int = 1) -> None:
         super().__init__(indices)

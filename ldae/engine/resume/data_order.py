@@ -17,17 +17,9 @@ from ldae.utils.rng import Draws, seed_everything, seed_of
 
 class DataOrder(Sampler):
     """A batch sampler that starts where a stopped run ended, without reading what came before, and tells each sample
-    what to draw its augmentation from.
-
-    Args:
-        loader: Whose batches it gives. It takes their place by :func:`install_order`.
-        seed: Of the run.
-
-    Attributes:
-        epoch: Number of the pass over the data, set by whoever iterates.
-        start: Samples of this process that the next iteration leaves out.
-        taken: Batches that were trained on since ``start``.
-    """
+    what to draw its augmentation from; it takes the place of a loader's batches by :func:`install_order`. ``epoch``
+    is the number of the pass over the data, set by whoever iterates, ``start`` how many samples of this process the
+    next iteration leaves out, ``taken`` how many batches were trained on since."""
 
     def __init__(self, loader: DataLoader, seed: int) -> None:
         self.batch_sampler, self.seed = loader.batch_sampler, seed

@@ -22,13 +22,8 @@ from ldae.utils.models import unwrapped
 
 
 class FittingHook(LDAEHook):
-    """Fit a tokenizer to a sample of the training images.
-
-    Args:
-        num_images: Size of the random sample; None takes all images.
-        batch_size: Images per batch while fitting.
-        seed: Of the sample.
-    """
+    """Fit a tokenizer to a random sample of ``num_images`` training images (None: all), ``batch_size`` at a time;
+    ``seed`` is that of the sample."""
 
     @checked
     def __init__(

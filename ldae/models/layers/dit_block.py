@@ -81,16 +81,8 @@ class AdaLNModulation(nn.Sequential):
 
 
 class DiTBlock(TransformerEncoderLayer):
-    """mmpretrain's ViT block with both norms modulated and both branches gated by the condition.
-
-    Parameter names are those of the ViT block, plus ``adaLN``.
-
-    Args:
-        embed_dims: Width.
-        num_heads: Attention heads.
-        feedforward_channels: Hidden width of the MLP.
-        cond_dims: Width of the condition vector.
-    """
+    """mmpretrain's ViT block with both norms modulated and both branches gated by a condition of width
+    ``cond_dims``. Parameter names are those of the ViT block, plus ``adaLN``."""
 
     def __init__(
         self,

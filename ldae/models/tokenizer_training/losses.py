@@ -22,13 +22,8 @@ SLOPE = 0.2
 class PatchDiscriminator(BaseModule):
     """PatchGAN: images (B, C, H, W) -> a logit for each of many overlapping patches, (B, 1, h, w).
 
-    Strided 4 x 4 convolutions with BatchNorm, pix2pix's widths and initialisation.
-
-    Args:
-        in_channels: Image channels.
-        base_channels: Width of the first layer, doubled in each of the next three.
-        num_layers: Layers of stride 2; 3 give patches of 70 x 70 pixels.
-    """
+    Strided 4 x 4 convolutions with BatchNorm, pix2pix's widths and initialisation: ``base_channels`` in the first
+    layer, doubled in each of the next three. 3 layers of stride 2 give patches of 70 x 70 pixels."""
 
     def __init__(self, in_channels: int, base_channels: int = 64, num_layers: int = 3) -> None:
         super().__init__()

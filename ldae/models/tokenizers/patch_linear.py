@@ -41,12 +41,7 @@ class PatchLinearTokenizer(BaseTokenizer):
 
     A subclass says in :meth:`_take_statistics` what follows from the mean and covariance of a sample of patches, and
     hands maps and variances to :meth:`_set_maps`. Raises ConfigError for an option out of range, or a checkpoint of
-    another geometry or ``latent_norm``.
-
-    Args:
-        img_size, patch_size, in_channels, latent_dim: See :class:`BaseTokenizer`.
-        latent_norm: How latents are scaled.
-    """
+    another geometry or ``latent_norm``. The other options are those of :class:`BaseTokenizer`."""
 
     @checked
     def __init__(

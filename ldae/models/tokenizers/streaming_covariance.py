@@ -96,17 +96,12 @@ BYTE_ROWS = 2**31 // SHIFT**2 - 1
 
 
 class PixelCovariance(StreamingCovariance):
-    """Mean and covariance of uint8 rows, from sums of ``x - 128`` and of its products, all of them exact integers.
+    """Mean and covariance of uint8 rows, from sums of ``x - 128`` and of its products, all of them exact integers;
+    options are those of :class:`StreamingCovariance`, ``chunk_size`` being cut to what is exact.
 
-    The result so depends neither on the order of rows nor on chunks, processes or the machine (up to 2^39 rows). A CPU
-    with an instruction for products of bytes uses it; elsewhere float32 products of so few rows are taken that nothing is
-    rounded.
-
-    Args:
-        row_shape, device: See :class:`StreamingCovariance`.
-        chunk_size: Rows per product, at most; it is cut to what is exact.
-        use_bytes: Whether to multiply bytes, which needs a CPU; None does where that is faster.
-    """
+    The result so depends neither on the order of rows nor on chunks, processes or the machine (up to 2^39 rows). A
+    CPU with an instruction for products of bytes uses it (``use_bytes``: None does where that is faster); elsewhere
+    float32 products of so few rows are taken that nothing is rounded."""
 
     def __init__(
         self,
