@@ -174,7 +174,7 @@ def _cells(summary: Summary, group: Sequence[Summary]) -> list[str]:
         distance = summary.distance and summary.distance.shown('.4g')
         scores.append(distance or generation.get('reason', '-'))
         papers.append(_of_paper(row.paper_fid))
-    taken = [str(summary.entry['latent_dim']), chosen(summary.entries)]
+    taken = [str(summary.entry.get('latent_dim')), chosen(summary.entries)]
     return [f'`{row.name}`', row.label, *taken, *scores, str(len(summary.seeds)), *papers]
 
 
@@ -271,7 +271,7 @@ def dimension_curves(summaries: Sequence[Summary]) -> dict[str, list[tuple[int, 
     """Linear accuracy over the latent dimension by tokenizer, of Table 2 and Figure 5, where there are at least two."""
     curves: dict[str, dict[int, MeanScore]] = {}
     for summary in summaries:
-        if summary.row.table in ('table2', 'figure5'):
-            name = summary.entry['tokenizer'].removesuffix('Tokenizer')
-            curves.setdefault(name, {})[summary.entry['latent_dim']] = summary.linear
+        name, dim = summary.entry.get('tokenizer'), summary.entry.get('latent_dim')
+        if summary.row.table in ('table2', 'figure5') and name and dim:
+            curves.setdefault(name.removesuffix('Tokenizer'), {})[dim] = summary.linear
     return {name: sorted(points.items()) for name, points in curves.items() if len(points) > 1}
