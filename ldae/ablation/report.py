@@ -88,7 +88,7 @@ def scored_by(entries: Sequence[dict]) -> str:
 def made_with(entries: Sequence[dict], command: str) -> str:
     """A line: what wrote a page, on which machine, with which versions, by which protocol."""
     devices, commits = ({str(entry.get(key)) for entry in entries} for key in ('device', 'commit'))
-    versions = {entry['versions']['torch'] for entry in entries}
+    versions = {str((entry.get('versions') or {}).get('torch')) for entry in entries}
     devices, versions, commits = (', '.join(sorted(names)) for names in (devices, versions, commits))
     return f'Written by `{command}` on {devices}, torch {versions}, commit {commits}. {scored_by(entries)}'
 
