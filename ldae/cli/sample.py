@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def config_and_checkpoint(model: str, checkpoint: str | None) -> tuple[str | None, str]:
     """Config, where one is needed, and checkpoint of what a user named: a file of weights, the folder of a run, or a config."""
     from ldae.config import load_config
-    from ldae.engine.resume.checkpoint_files import latest_checkpoint
+    from ldae.engine.resume.safe_checkpoint import latest_checkpoint
 
     is_config = not Path(model).is_dir() and Path(model).suffix not in WEIGHTS
     if is_config:

@@ -21,7 +21,7 @@ from ldae.utils import Choice, ConfigError, PositiveInt, Seed, checked
 from .load_image import BadImageError, decode, reads_files
 from .low_shot import Fraction, Split, samples_of, subset
 from .resize import with_faster_steps
-from .store import LABELS, OFFSETS, Count, Kind, Shard, Store
+from .store import LABELS, OFFSETS, Count, Kind, Shard, Store, readable
 
 IMAGES, NAMES = 'images.npy', 'names.json'
 SETTINGS = dict(crop=Annotated[str, Choice('none', 'center')], format=Annotated[str, Choice('uint8', 'jpeg')])
@@ -163,11 +163,8 @@ class PackedImages(Dataset):
     def name(self, index: int) -> str:
         """The file that an image came from, relative to the folder that was packed."""
         shard, row = self._place(self._numbers([index])[0])
-        try:
-            return str(json.loads((shard.folder / NAMES).read_text())[row])
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            why = type(error).__name__
-            raise ConfigError(f'{shard.folder / NAMES} cannot be read ({why}): {PACKED.fix(self.folder)}') from error
+        with readable(path := shard.folder / NAMES, PACKED.fix(self.folder)):
+            return str(json.loads(path.read_text())[row])
 
     def __getitem__(self, index: int) -> dict:
         return self.__getitems__([index])

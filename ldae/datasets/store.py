@@ -71,20 +71,27 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def readable(path: Path, advice: str) -> Iterator[None]:
+    """Say in one line that a file of JSON is damaged, whatever reading it raises."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        why = error if type(error) in (ValueError, ConfigError) else type(error).__name__
+        raise ConfigError(f'{path} cannot be read ({why}): {advice}') from error
+
+
 def read_manifest(folder: Path, kind: Kind) -> dict[str, Any]:
     """The manifest of a store. Raises ConfigError if it can't be read here, is of another kind, or names what lies
     outside the folder."""
     path = folder / kind.manifest
     if not path.is_file():
         raise ConfigError(f'{folder} holds no finished {kind.name}, which {kind.writer} writes')
-    try:
+    with readable(path, kind.fix(folder)):
         manifest = json.loads(path.read_text())
         found = manifest.get('format')
         if found == FORMAT:
             _check_manifest(manifest, kind)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        why = error if type(error) in (ValueError, ConfigError) else type(error).__name__
-        raise ConfigError(f'{path} cannot be read ({why}): {kind.fix(folder)}') from error
     if found != FORMAT:
         state = 'has no format number' if found is None else f'has format {found}'
         raise ConfigError(
@@ -267,14 +274,11 @@ def entries_of(folder: Path, kind: Kind, count: int, **hints: Any) -> list[dict[
 def _entry_of(path: Path, kind: Kind, hints: Mapping[str, Any]) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f'{path} is missing: all processes must write into the same folder')
-    try:
+    with readable(path, f'remove {path.parent}, and run it again'):
         entry = json.loads(path.read_text())
         _check_shard(entry, kind)
         for name, hint in hints.items():
             check_value(name, entry[name], hint)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        why = error if type(error) in (ValueError, ConfigError) else type(error).__name__
-        raise ConfigError(f'{path} cannot be read ({why}): remove {path.parent}, and run it again') from error
     return entry
 
 

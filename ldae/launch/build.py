@@ -29,9 +29,9 @@ from ldae.engine import (
     StepSeedHook,
     StopOnSignalHook,
 )
-from ldae.engine.resume.checkpoint_files import latest_checkpoint
 from ldae.engine.resume.checkpoint_notes import clean_checkpoint
 from ldae.engine.resume.loops import resumable
+from ldae.engine.resume.safe_checkpoint import latest_checkpoint
 from ldae.engine.speed.sharding import FullyShardedModel, prepare_sharding
 from ldae.evaluation.probe_data import num_classes
 from ldae.utils import ConfigError

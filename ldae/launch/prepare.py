@@ -17,7 +17,7 @@ from ldae.config import find_config
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS, set_data_root
 from ldae.config.sections import check_sections
-from ldae.engine.resume.checkpoint_files import latest_checkpoint
+from ldae.engine.resume.safe_checkpoint import latest_checkpoint
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError, check_choice, checked
 from ldae.utils.device import choose_precision, has_bf16, use_device

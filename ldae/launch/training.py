@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ldae.apis import FeatureExtractor
 from ldae.config import load_config
 from ldae.config.recipe import fit_recipe
-from ldae.engine.resume.checkpoint_files import latest_checkpoint
+from ldae.engine.resume.safe_checkpoint import latest_checkpoint
 from ldae.export.plain_vit import plain_vit
 from ldae.export.timm_format import build
 from ldae.utils import ConfigError

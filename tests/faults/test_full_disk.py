@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldae.engine.resume.checkpoint_files import latest_checkpoint
+from ldae.engine.resume.safe_checkpoint import latest_checkpoint
 
 # Checkpoints of a third of the disk, so that logs have room where they haven't.
 WIDER = ['--cfg-options', 'arch.embed_dims=32', 'arch.feedforward_channels=64', 'arch.num_layers=2']

@@ -20,7 +20,7 @@ from test_hostile_data import CODE, leaves
 
 import ldae
 from ldae.config import load_config
-from ldae.engine.resume.checkpoint_files import latest_checkpoint
+from ldae.engine.resume.safe_checkpoint import latest_checkpoint
 from ldae.launch import LaunchOptions, build_runner, prepare
 from ldae.utils import ConfigError
 

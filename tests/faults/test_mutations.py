@@ -33,8 +33,8 @@ from ldae.datasets.latents import LATENTS
 from ldae.datasets.packed import PACKED
 from ldae.datasets.packing import PLAN, _prepare
 from ldae.datasets.store import entries_of
-from ldae.engine.resume.checkpoint_files import latest_checkpoint
 from ldae.engine.resume.checkpoint_notes import clean_checkpoint
+from ldae.engine.resume.safe_checkpoint import latest_checkpoint
 from ldae.evaluation.cache import FEATURES, FeatureCache
 from ldae.evaluation.protocol import PROTOCOL
 from ldae.models import ConvVAETokenizer, PatchPCATokenizer

@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints that hold all that is needed to go on from any step, and are deleted only when the next one is safe."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ldae.engine.hook import Batch, LDAEHook, call_hooks, parts_of
 from ldae.registry import HOOKS
 from ldae.utils import Choice, ConfigError, PositiveInt, checked
+from ldae.utils.checkpoints import check_archive
+from ldae.utils.files import atomic_write_text
 
-from .checkpoint_files import write_pointer
 from .checkpoint_notes import STEP_FILE, is_own_file
 from .loops import EPOCH, STEP, VALIDATION, Resumable
 
@@ -217,3 +221,46 @@ class SafeCheckpointHook(LDAEHook, CheckpointHook):
 def is_complete(runner: Runner) -> bool:
     """Whether no gradients are waiting for more of them."""
     return all(part.should_update() for part in parts_of(runner.optim_wrapper))
+
+
+POINTER = 'last_checkpoint'
+
+
+def write_pointer(work_dir: str | os.PathLike, name: str) -> None:
+    """Let ``last_checkpoint`` hold the bare name of a checkpoint of the folder, so that the folder can be moved."""
+    atomic_write_text(Path(work_dir) / POINTER, name)
+
+
+def latest_checkpoint(work_dir: str | os.PathLike) -> Path | None:
+    """The checkpoint that ``last_checkpoint`` names if it can be read, else the newest that can; None if there is none.
+    Raises ConfigError if there are some and none can be read, which starting anew would overwrite."""
+    candidates = _candidates(Path(work_dir))
+    for path in candidates:
+        try:
+            check_archive(path)
+            # Memory-mapped, since the tensors are read later.
+            content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+            if not isinstance(content, dict):
+                raise ConfigError(f'it holds a {type(content).__name__}, not a checkpoint')
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            print_log(f'{path} cannot be read ({reason}): trying the one before', 'current', level=30)
+            continue
+        return path
+    if candidates:
+        raise ConfigError(
+            f'none of the {len(candidates)} checkpoints in {work_dir} can be read: move them away to start anew'
+        )
+    return None
+
+
+def _candidates(work_dir: Path) -> list[Path]:
+    """Checkpoints in the folder, the pointed one first, then from new to old."""
+    # Not a pipe, at which reading would wait, and not a link that leads nowhere.
+    files = [path for path in work_dir.glob('*.pth') if path.is_file()]
+    found = sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    found = [path for path in found if path.name.startswith(('epoch_', 'iter_'))]
+    pointer = work_dir / POINTER
+    # mmengine's pointer holds an absolute path: its name is what still holds after a move.
+    named = work_dir / Path(pointer.read_text(errors='replace').strip()).name if pointer.is_file() else None
+    return [path for path in [named] if path in found] + [path for path in found if path != named]

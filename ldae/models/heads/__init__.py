@@ -1,4 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 from .base import DenoisingHead
-from .images import DecodedImageHead, OriginalImageHead
-from .latents import CleanLatentHead, NoiseHead
+from .targets import CleanLatentHead, DecodedImageHead, NoiseHead, OriginalImageHead

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from ldae.engine.resume.checkpoint_files import latest_checkpoint, write_pointer
+from ldae.engine.resume.safe_checkpoint import latest_checkpoint, write_pointer
 from ldae.launch.build import _find_checkpoint
 from ldae.utils import ConfigError
 from ldae.utils.files import atomic_save
