@@ -58,4 +58,8 @@ optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 )
 auto_scale_lr = dict(enable=True, base_batch_size=128)
-default_hooks = dict(checkpoint=dict(interval=10), fit_tokenizer=dict(type='ldae.FitTokenizerHook', num_images=None))
+default_hooks = dict(
+    checkpoint=dict(interval=10),
+    fit_tokenizer=dict(type='ldae.FitTokenizerHook', num_images=None),
+    ema=dict(momentum=1.6e-3),
+)

@@ -13,7 +13,8 @@ train_dataloader = dict(dataset=dict(data_root=data_root))
 val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 
-# Six times the subset's images.
+# Six times the subset's images, and twice the epochs.
+default_hooks = dict(ema=dict(momentum=3e-3))
 scale = dict(
     epochs=8,
     tokenizer_epochs={'ldae.PatchAETokenizer': 10, 'ldae.PatchVAETokenizer': 10},

@@ -41,4 +41,4 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
 )
 auto_scale_lr = dict(enable=True, base_batch_size=256)
-default_hooks = dict(checkpoint=dict(interval=10))
+default_hooks = dict(checkpoint=dict(interval=10), ema=dict(momentum=1e-3))

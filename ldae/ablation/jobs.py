@@ -307,8 +307,17 @@ def fingerprint(*parts: object) -> str:
 def training_part(cfg: Config) -> dict:
     """The part of a config that decides which weights come out of training."""
     part = {key: cfg.get(key) for key in TRAINING_KEYS}
-    part['fit_tokenizer'] = cfg.get('default_hooks', {}).get('fit_tokenizer')
+    hooks = cfg.get('default_hooks', {})
+    part['fit_tokenizer'] = hooks.get('fit_tokenizer')
+    if keeps_average(cfg):  # others' hashes are those from before there were such rows
+        part['ema'] = hooks['ema']
     return relevant(part)
+
+
+def keeps_average(cfg: Config) -> bool:
+    """Whether checkpoints hold an average of the weights beside them, which is then what gets scored."""
+    hook = cfg.get('default_hooks', {}).get('ema') or {}
+    return hook.get('in_place') is False
 
 
 def relevant(node: object) -> object:
@@ -322,7 +331,9 @@ def relevant(node: object) -> object:
 
 def pop_transfer(cfg: Config) -> dict:
     """Take out of a config what features depend on and pre-training doesn't: the time step, candidates for it where the
-    row names none, and whether images are noised."""
+    row names none, and whether images are noised; and say whether they are those of the average of the weights."""
     timestep = cfg.model.get('backbone', {}).pop('timestep', None)
     candidates = cfg.pop('timesteps', None) or [timestep]
-    return dict(timestep=timestep, timesteps=list(candidates), transfer_noise=cfg.model.pop('transfer_noise', False))
+    average = dict(ema=True) if keeps_average(cfg) else {}
+    noise = cfg.model.pop('transfer_noise', False)
+    return dict(timestep=timestep, timesteps=list(candidates), transfer_noise=noise, **average)

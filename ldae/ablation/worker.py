@@ -185,7 +185,8 @@ def model_for_transfer(cfg: Config, transfer: dict, checkpoint: Path | None = No
     options = {'model.transfer_noise': True} if transfer['transfer_noise'] else {}
     if checkpoint is None and (cfg.model.get('tokenizer') or {}).get('checkpoint'):
         options['model.tokenizer.checkpoint'] = None
-    return get_model(cfg, checkpoint, get_device(), cfg_options=options, backbone=backbone)
+    ema = checkpoint is not None and transfer.get('ema', False)
+    return get_model(cfg, checkpoint, get_device(), cfg_options=options, backbone=backbone, ema=ema)
 
 
 if __name__ == '__main__':

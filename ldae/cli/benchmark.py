@@ -22,6 +22,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add('checkpoint', help='checkpoint of a pre-training run')
     shared.add_import(parser)
+    shared.add_ema(parser)
     add('--work-dir', metavar='DIR', help='folder for logs and the result (work_dirs/CONFIG)')
     add('--epochs', type=int, metavar='N', help="at least 2, instead of the config's")
     add('--resume', action='store_const', const='auto', help='continue from the last checkpoint of the work dir')
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = shared.launch_options(args)
     if args.config == 'knn':
         start_processes(args.launcher, args.device)
-    result = benchmark(args.config, args.checkpoint, args.scale, args.cfg_options, args.force, args.epochs, **options)
+    choices = args.scale, args.cfg_options, args.force, args.epochs, args.ema
+    result = benchmark(args.config, args.checkpoint, *choices, **options)
     if is_main_process():
         length = f' after {result["epochs"]} epochs, best {result["best_top1"]:.2f}%' if result['epochs'] else ''
         on = f'{result["config"]} on {result["checkpoint"]}, {result["file"]}'

@@ -25,6 +25,7 @@ TABLES = {
     'target': 'Target at the end of the road',
     'basis': 'Bases that need no training',
     'labels': 'Class labels on latents of a PCA',
+    'ema': 'Average of the weights',
     'appendix-a-timestep': 'Appendix A: time step and noise in transfer',
     'appendix-a-cut': 'Appendix A: where the encoder ends',
 }

@@ -59,6 +59,7 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
       best on held-out training images, row by row, and what chooses nothing takes the first;
     * ``benchmarks``: learning rate, batch, epochs (of the paper's 90 or 100) and optimizer for ``linear`` probes and for
       ``finetune``, which has an ``ema_momentum`` too (for configs of benchmarks only);
+    * ``default_hooks``, beside it: options of hooks that the config has, such as the ``momentum`` of ``ema``;
     * ``tokenizers``: further options by tokenizer type, ``latent_dims`` among them where a type has other ones;
     * ``tokenizer_epochs`` by tokenizer type and ``adversarial_start_step``, for configs that train a tokenizer; these keep
       their own optimizer.

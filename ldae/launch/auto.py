@@ -380,7 +380,8 @@ test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr={choice.lr}))
 auto_scale_lr = dict(base_batch_size={choice.batch_size})
 default_hooks = dict(
-    checkpoint=dict(interval={interval}), logger=dict(interval={log}), fit_tokenizer=dict(num_images={fitted})
+    checkpoint=dict(interval={interval}), logger=dict(interval={log}), fit_tokenizer=dict(num_images={fitted}),
+    ema=dict(momentum={average}),
 )
 '''
 
@@ -406,6 +407,7 @@ def scale_text(survey: Survey, choice: Choice) -> str:
     latents['map_dims'] = ', '.join(f'{paper}: {-(-ours // cells) * cells}' for paper, ours in dims.items())
     labels = dict(labelled=bool(survey.classes), classes=max(2, survey.classes), linear=4 * choice.batch_size)
     hooks = dict(interval=max(1, choice.epochs // 10), log=max(1, min(100, steps // 100)), fitted=FITTED)
+    hooks['average'] = min(0.1, max(1e-4, round(25 / steps, 4)))  # as long a part of the training as at the paper's scale
     running = dict(zip(('arch', 'deep'), archs, strict=True), workers=min(4, len(os.sched_getaffinity(0))))
     running['options'] = ''.join(f', {name}={value}' for name, value in options.items())
     return SCALE.format(**facts, **latents, **labels, **hooks, **running)

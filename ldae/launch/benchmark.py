@@ -22,7 +22,7 @@ from ldae.evaluation.probe_data import labelled_dataloaders, num_classes, prepro
 from ldae.evaluation.protocol import score_knn
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError, check_range
-from ldae.utils.checkpoints import read_checkpoint
+from ldae.utils.checkpoints import averaged_weights, read_checkpoint
 from ldae.utils.device import autocast
 from ldae.utils.files import atomic_save, atomic_write_text
 
@@ -52,6 +52,7 @@ def benchmark(
     cfg_options: dict | None = None,
     force: bool = False,
     epochs: int | None = None,
+    ema: bool = False,
     **options: Any,
 ) -> dict:
     """Train the classifier of a benchmark on a pre-trained encoder: final and best top-1 accuracy in percent of the
@@ -65,9 +66,12 @@ def benchmark(
         scale: None takes the scale that the checkpoint was trained at.
         force: Replace the result of an earlier run.
         epochs: Instead of the config's, at least 2.
+        ema: On the average of the weights, which is written beside the checkpoint as ``ema_<its name>``.
         options: Of :class:`LaunchOptions`.
     """
     launch, config, checkpoint = LaunchOptions(**options), str(config), str(checkpoint)
+    if ema:
+        checkpoint = _write_average(Path(checkpoint))
     fitted = 'linear' if config == KNN else config
     name, cfg = benchmark_config(fitted, checkpoint, scale, cfg_options, launch.data_root, world_size(launch.launcher))
     if epochs is not None:
@@ -87,6 +91,14 @@ def benchmark(
     result |= dict(checkpoint=checkpoint, scale=run.cfg.get('scale'), seed=run.seed)
     result |= dict(batch=run.cfg.get('batch_arithmetic'), classes=run.cfg.model.head.get('num_classes'))
     return _write(result, path)
+
+
+def _write_average(checkpoint: Path) -> str:
+    """A checkpoint in which the average of the weights is the weights; each process writes the same."""
+    content = read_checkpoint(checkpoint)
+    path = checkpoint.with_name(f'ema_{checkpoint.name}')
+    atomic_save(dict(meta=content.get('meta'), state_dict=averaged_weights(checkpoint, content)), path)
+    return str(path)
 
 
 def _knn(cfg: Config, checkpoint: str, launch: LaunchOptions, force: bool) -> dict:

@@ -10,6 +10,7 @@ from ldae.ablation import jobs as jobs_module
 from ldae.ablation import plan_jobs
 from ldae.ablation.jobs import fingerprint, training_part
 from ldae.ablation.study import Study
+from ldae.config import list_rows, load_config
 from ldae.utils import ConfigError
 
 
@@ -49,6 +50,18 @@ def test_the_hash_sees_what_changes_the_weights_and_nothing_else(load, key, valu
     changed = deepcopy(cfg)
     changed.merge_from_dict({key: value})
     assert (fingerprint(training_part(cfg)) == fingerprint(training_part(changed))) is same
+
+
+def test_a_row_whose_average_is_scored_is_trained_for_itself_and_leaves_the_hashes_of_others(tmp_path):
+    rows = [row for row in list_rows() if row.name in ('t3_5_original-image', 'ema')]
+    jobs = plan_jobs(rows, [0], tmp_path, partial(load_config, scale='fashion-mnist_subset'))
+    (plain,), (ema,) = (job.members for job in jobs)
+    assert 'ema' not in plain.transfer
+    assert ema.transfer == dict(plain.transfer, ema=True)
+    assert jobs[1].cfg.default_hooks.ema.momentum == 0.04
+    part = training_part(jobs[0].cfg)
+    assert 'ema' not in part
+    assert training_part(jobs[1].cfg) == dict(part, ema=dict(jobs[1].cfg.default_hooks.ema))
 
 
 def test_nothing_looks_at_a_run_while_it_trains_and_it_can_be_resumed(load, tmp_path):

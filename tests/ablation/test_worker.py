@@ -62,6 +62,24 @@ def test_each_row_is_scored_with_its_own_transfer_settings(job):
     assert found[0] != found[1]
 
 
+def test_of_a_row_with_an_average_that_is_scored(tmp_path):
+    (job,) = plan_rows(['ema'], tmp_path)
+    worker.main([str(job.folder)])
+    (score,) = json.loads((job.folder / 'scores.json').read_text())
+    assert (score['row'], score['epochs']) == ('ema', 2)
+    checkpoint = job.folder / 'epoch_2.pth'
+    average = {
+        key.removeprefix('module.'): value
+        for key, value in torch.load(checkpoint)['ema_state_dict'].items()
+        if key.startswith('module.')
+    }
+    transfer = json.loads((job.folder / 'job.json').read_text())['members'][0]['transfer']
+    scored = worker.model_for_transfer(job.cfg, transfer, checkpoint).state_dict()
+    assert all(torch.equal(scored[key], value) for key, value in average.items())
+    plain = get_model(job.cfg, checkpoint).state_dict()
+    assert not all(torch.equal(plain[key], value) for key, value in average.items())
+
+
 def test_a_second_call_scores_again_without_training_and_finds_the_same(job):
     before, checkpoint = (job.folder / 'scores.json').read_text(), job.folder / 'epoch_2.pth'
     stamp = checkpoint.stat().st_mtime_ns

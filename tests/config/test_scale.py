@@ -42,6 +42,13 @@ def test_small_scale_of_the_last_row():
 
 
 @pytest.mark.parametrize('scale', SCALES)
+def test_an_average_of_the_weights_reaches_back_over_less_of_a_shorter_run(scale):
+    assert row('ema', None).default_hooks.ema.momentum == 1e-4
+    assert 1e-3 <= row('ema', scale).default_hooks.ema.momentum <= 0.04
+    assert 'ema' not in row('t3_5_original-image', scale).default_hooks
+
+
+@pytest.mark.parametrize('scale', SCALES)
 def test_dimensions_keep_their_order(scale):
     dims = [row(f't2_pca_d{d}', scale).model.tokenizer.latent_dim for d in (8, 16, 32, 64, 128)]
     assert dims == sorted(set(dims))

@@ -8,6 +8,7 @@ import timm
 import torch
 from mmengine.config import Config
 from PIL import Image
+from safetensors.torch import load_file
 from small_models import PREPROCESSOR, classifier_config, ldae_config
 
 from ldae.cli import run_tool
@@ -47,6 +48,33 @@ def test_an_example_holds_images_and_the_features_that_they_give(saved, tmp_path
     with torch.no_grad():
         torch.testing.assert_close(model(example['images']), example['features'])
         torch.testing.assert_close(model.forward_features(example['images']), example['tokens'])
+
+
+def test_the_average_of_the_weights_is_exported_on_request(saved, tmp_path):
+    checkpoint = saved(ldae_config())
+    content = torch.load(checkpoint)
+    average = {key: value / 2 for key, value in content['state_dict'].items() if value.is_floating_point()}
+    beside = dict(ema_state_dict={f'module.{key}': value for key, value in average.items()}, ema_in_place=False)
+    torch.save(content | beside, tmp_path / 'both.pth')
+    torch.save(dict(content, state_dict=content['state_dict'] | average), tmp_path / 'average.pth')
+    export_encoder(tmp_path / 'both.pth', 'timm', tmp_path / 'a', ema=True)
+    export_encoder(tmp_path / 'average.pth', 'timm', tmp_path / 'b')
+    states = [load_file(tmp_path / name / 'model.safetensors') for name in 'ab']
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    assert 'both.pth (average of its weights)' in (tmp_path / 'a' / 'config.json').read_text()
+
+
+@pytest.mark.parametrize('tool', ['probe', 'denoise', 'export', 'benchmark'])
+def test_no_average_is_one_line_in_each_tool(tool, saved, tmp_path, capsys):
+    checkpoint = str(saved(ldae_config()))
+    arguments = dict(
+        probe=[checkpoint, '--work-dir', str(tmp_path / 'p')],
+        denoise=[checkpoint, str(tmp_path), '--out', str(tmp_path / 'a.png')],
+        export=[checkpoint, '--to', 'timm', '--out', str(tmp_path / 'a')],
+        benchmark=['linear', checkpoint],
+    )
+    assert run_tool(tool, [*arguments[tool], '--ema']) == 2
+    assert 'holds no average of the weights (EMA): leave --ema out' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('to', ['timm', 'mmpretrain'])

@@ -232,6 +232,15 @@ class SkipAwareEMAHook(LDAEHook, EMAHook):
         super().__init__(**options)
         self.in_place = in_place
 
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        updates, reach = runner.max_iters, 1 / getattr(self.ema_model, 'momentum', 1)
+        if reach > updates / 2:
+            runner.logger.warning(
+                f'EMA: the average of the weights reaches back over {reach:.0f} updates, and the run has {updates}: it is near '
+                f'the weights at the start; momentum={min(0.1, 25 / updates):.2g} is to them what 1e-4 is to 250 000'
+            )
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         super().before_save_checkpoint(runner, checkpoint)
         if not self.in_place:
