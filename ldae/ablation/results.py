@@ -4,16 +4,19 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from ldae.evaluation.protocol import Protocol
 from ldae.utils.ranges import NaturalInt, Range, check_value
 
 PERCENT = Annotated[float, Range(0, 100)]
-FAILED = dict(row=str, config=str, error=str)
 #: What tables and pictures take of an entry.
 SCORE = dict(row=str, config=str, knn=PERCENT, linear=PERCENT, timestep=NaturalInt | None, block=int | None)
 SCORE |= dict(latent_dim=NaturalInt | None, tokenizer=str | None, at_edge=list[str] | None, versions=dict | None)
+GENERATION = dict(name=str, sampler=str, steps=NaturalInt, samples=NaturalInt, reference=NaturalInt)
+GENERATION |= dict(frechet=Annotated[float, Range(-1e9, 1e30)])
+#: Errors of what isn't as it should be.
+WRONG = (ValueError, TypeError, AttributeError, RecursionError)
 
 
 class ResultsFile:
@@ -52,13 +55,20 @@ class ResultsFile:
 def _parse(line: str) -> dict | None:
     try:
         entry = json.loads(line)
-        for name, hint in dict(SCORE, seed=int).items():
-            check_value(name, entry.get(name), hint)
+        _check_score(entry, seed=int)
         if 'protocol' in entry:  # an earlier layout has none
             Protocol.of_dict(dict(k=None) | entry['protocol'])
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except WRONG:
         return None
     return entry
+
+
+def _check_score(entry: dict, **more: Any) -> None:
+    for name, hint in (SCORE | more).items():
+        check_value(name, entry.get(name), hint)
+    if found := entry.get('generation'):
+        for name, hint in (dict(reason=str) if 'reason' in found else GENERATION).items():
+            check_value(name, found.get(name), hint)
 
 
 def read_scores(path: Path) -> list[dict]:
@@ -66,8 +76,11 @@ def read_scores(path: Path) -> list[dict]:
     try:
         scores = json.loads(path.read_text())
         for score in scores:
-            for name, hint in (FAILED if 'error' in score else SCORE).items():
-                check_value(name, score.get(name), hint)
-    except (FileNotFoundError, ValueError, TypeError, AttributeError, RecursionError):
+            if 'error' in score:
+                for name in ('row', 'config', 'error'):
+                    check_value(name, score.get(name), str)
+            else:
+                _check_score(score)
+    except (FileNotFoundError, *WRONG):
         return []
     return scores

@@ -302,6 +302,9 @@ ENTRY = dict(
 ENTRY |= dict(
     block=None, at_edge=['lrs'], protocol=PROTOCOL.as_dict(), device='x', commit='y', versions=dict(torch='2.0')
 )
+ENTRY |= dict(
+    generation=dict(name='Fréchet distance', frechet=3.5, sampler='ddim', steps=50, samples=64, reference=128)
+)
 
 
 def read_results() -> None:
