@@ -25,16 +25,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--reference', required=True, metavar='DATA', help='the images that they are compared with')
     add('--num', type=int, metavar='N', help='so many of the samples, chosen at random (all)')
     add('--reference-num', type=int, metavar='N', help='so many of the reference (all)')
-    add(
-        '--size',
-        type=int,
-        metavar='N',
-        help='resize the short edge and crop the centre, N x N (images of one size, as they are)',
-    )
+    about = 'resize the short edge and crop the centre, N x N (images of one size, as they are)'
+    add('--size', type=int, metavar='N', help=about)
     network = parser.add_argument_group('features', 'Which network compares the images: one of the two.')
-    network.add_argument(
-        '--inception', metavar='FILE', help='pt_inception-2015-12-05-6726825d.pth: the distance is FID'
-    )
+    about = 'pt_inception-2015-12-05-6726825d.pth: the distance is FID'
+    network.add_argument('--inception', metavar='FILE', help=about)
     about = 'a checkpoint that holds its config, timm::NAME, mmpretrain::NAME, or a config'
     network.add_argument('--features', metavar='MODEL', help=about)
     network.add_argument('--weights', metavar='FILE', help='of that model (what timm or mmpretrain downloads)')

@@ -7,16 +7,7 @@ from pathlib import Path
 
 from ldae.utils import ConfigError
 
-from .options import (
-    SAMPLERS,
-    add_compute_options,
-    add_ema,
-    add_import,
-    add_launcher_options,
-    check_arguments,
-    export_local_rank,
-    make_parser,
-)
+from . import options as shared
 from .probe import start_processes
 
 WEIGHTS = ('.pth', '.pt', '.ckpt', '.safetensors')
@@ -24,7 +15,7 @@ WEIGHTS = ('.pth', '.pt', '.ckpt', '.safetensors')
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of ``ldae sample``."""
-    parser = make_parser(
+    parser = shared.make_parser(
         'sample',
         'Sample images from a pre-trained l-DAE: single PNGs, a grid of them, and all in one .npz.\n'
         'An interrupted call goes on where it stopped; --num may grow. Image i depends on --seed and i alone.',
@@ -36,7 +27,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--checkpoint', metavar='FILE', help='of the config (the newest in work_dirs/CONFIG)')
     add('--out', required=True, metavar='DIR', help='folder to write to')
     add('--num', type=int, default=64, metavar='N', help='images (64)')
-    add('--sampler', choices=SAMPLERS, default='dpm++', help="one of diffusers' samplers (dpm++)")
+    add('--sampler', choices=shared.SAMPLERS, default='dpm++', help="one of diffusers' samplers (dpm++)")
     add('--steps', type=int, default=50, metavar='N', help='steps from noise to image (50)')
     add('--eta', type=float, default=0.0, metavar='SHARE', help="of DDPM's noise that ddim adds at each step (0)")
     add('--guidance', type=float, default=1.0, metavar='SCALE', help='of a class-conditional model: 1 is none (1)')
@@ -47,11 +38,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--batch-size', type=int, default=64, metavar='N', help='images at a time (64)')
     about = "folder of the images whose latents' moments are started from, where a schedule does not end in noise (the config's)"
     add('--data-root', metavar='DIR', help=about)
-    add_compute_options(parser, 'fp32')
-    add_ema(parser)
-    add_import(parser)
+    shared.add_compute_options(parser, 'fp32')
+    shared.add_ema(parser)
+    shared.add_import(parser)
     add('--force', action='store_true', help='replace samples of other settings')
-    add_launcher_options(parser)
+    shared.add_launcher_options(parser)
     return parser.parse_args(argv)
 
 
@@ -63,25 +54,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ldae.generation import ImageSampler, sample
     from ldae.utils.device import use_device
 
-    check_arguments(args, sample, 'num', 'batch_size')
-    check_arguments(args, ImageSampler.__init__, 'steps', 'guidance', 'guidance_channels', 'eta', 'seed')
-    export_local_rank(args)
+    shared.check_arguments(args, sample, 'num', 'batch_size')
+    shared.check_arguments(args, ImageSampler.__init__, 'steps', 'guidance', 'guidance_channels', 'eta', 'seed')
+    shared.export_local_rank(args)
     start_processes(args.launcher, args.device)
     config, checkpoint = config_and_checkpoint(args.model, args.checkpoint)
-    names = (
-        'num',
-        'out',
-        'batch_size',
-        'data_root',
-        'precision',
-        'ema',
-        'force',
-        'sampler',
-        'steps',
-        'eta',
-        'guidance',
-    )
-    options = {name: getattr(args, name) for name in (*names, 'guidance_channels', 'labels', 'seed')}
+    rest = ('model', 'checkpoint', 'device', 'imports', 'launcher', 'local_rank')
+    options = {name: value for name, value in vars(args).items() if name not in rest}
     folder = sample(config, checkpoint=checkpoint, device=use_device(args.device), **options)
     if is_main_process():
         print(f'written: {folder}/grid.png, samples.npz, sampling.json and {args.num} images in images/')

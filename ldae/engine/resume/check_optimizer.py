@@ -13,16 +13,8 @@ from torch.optim import Optimizer
 from ldae.utils import ConfigError
 
 #: Options of an optimizer that change how it computes and not what: always its own.
-HOW = {
-    'params',
-    'param_names',
-    'foreach',
-    'fused',
-    'capturable',
-    'differentiable',
-    'maximize',
-    'decoupled_weight_decay',
-}
+HOW = {'params', 'param_names', 'foreach', 'fused', 'capturable'}
+HOW |= {'differentiable', 'maximize', 'decoupled_weight_decay'}
 #: Moments that have the shape of their parameter, and those of them that are sums of squares. Fused optimizers write past
 #: the end of smaller ones.
 SQUARES = {'exp_avg_sq', 'max_exp_avg_sq', 'square_avg', 'sum'}
