@@ -178,9 +178,8 @@ class ImageFolder(ImageNet):
         """Image paths and labels, as ImageNet's; annotation files may have labels that aren't wanted."""
         if not self.ann_file:
             return super().load_data_list()
-        data = fileio.get(
-            self.ann_file
-        )  # UTF-8, or UTF-16 that says so; other bytes stand for themselves, as in names of files
+        data = fileio.get(self.ann_file)
+        # UTF-8, or UTF-16 that says so; other bytes stand for themselves, as in names of files.
         coding = 'utf-16' if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else 'utf-8-sig'
         text = data.decode(coding, errors='replace' if coding == 'utf-16' else 'surrogateescape')
         lines = [line.strip() for line in text.splitlines() if line.strip()]
