@@ -407,9 +407,8 @@ def scale_text(survey: Survey, choice: Choice) -> str:
     latents['map_dims'] = ', '.join(f'{paper}: {-(-ours // cells) * cells}' for paper, ours in dims.items())
     labels = dict(labelled=bool(survey.classes), classes=max(2, survey.classes), linear=4 * choice.batch_size)
     hooks = dict(interval=max(1, choice.epochs // 10), log=max(1, min(100, steps // 100)), fitted=FITTED)
-    hooks['average'] = min(
-        0.1, max(1e-4, round(25 / steps, 4))
-    )  # as long a part of the training as at the paper's scale
+    # As long a part of the training as at the paper's scale.
+    hooks['average'] = min(0.1, max(1e-4, round(25 / steps, 4)))
     running = dict(zip(('arch', 'deep'), archs, strict=True), workers=min(4, len(os.sched_getaffinity(0))))
     running['options'] = ''.join(f', {name}={value}' for name, value in options.items())
     return SCALE.format(**facts, **latents, **labels, **hooks, **running)
