@@ -15,7 +15,6 @@ from torch import nn
 
 from ldae.config.loading import load_config
 from ldae.config.reading import list_configs, walk_dicts
-from ldae.config.scale import apply_scale
 from ldae.config.stored import ADVICE, read_stored_config
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
@@ -116,14 +115,11 @@ def _find_config(
 ) -> Config:
     if model is None and content is None:
         raise ConfigError('get_model: name a model, or a checkpoint, or both')
-    if model is not None and not isinstance(model, Config):
-        return load_config(str(model), cfg_options, scale)
-    cfg = _stored_config(content, checkpoint) if model is None else Config(model._cfg_dict.to_dict())
-    if scale is not None:
-        apply_scale(cfg, scale)
-    if cfg_options:
-        cfg.merge_from_dict(cfg_options)
-    return cfg
+    if model is None:
+        model = _stored_config(content, checkpoint)
+    else:
+        model = Config(model._cfg_dict.to_dict()) if isinstance(model, Config) else str(model)
+    return load_config(model, cfg_options, scale)
 
 
 def _stored_config(content: dict, checkpoint: str | os.PathLike) -> Config:

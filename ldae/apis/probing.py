@@ -116,7 +116,7 @@ def images_config(model: nn.Module, data: str | Path | None, data_root: str | Pa
     elif cfg is None or cfg.get('train_dataloader') is None:
         raise ConfigError('the model has no images of its own: name a config that has with --data')
     elif cfg.filename is None and data_root is None:
-        _tell_of_own_images(cfg)
+        tell_of_own_images(cfg)
     if data_root is not None:
         set_data_root(cfg, data_root)
     use_packed_data(cfg)
@@ -124,7 +124,7 @@ def images_config(model: nn.Module, data: str | Path | None, data_root: str | Pa
     return cfg
 
 
-def _tell_of_own_images(cfg: Config) -> None:
+def tell_of_own_images(cfg: Config) -> None:
     """Say where the images lie that the checkpoint names, and which nobody else has; it may not name another machine."""
     nodes = list(walk_dicts([cfg.get(name) for name in LOADERS]))
     if any(node.get('backend_args') or '://' in str(value) for node in nodes for value in node.values()):

@@ -29,7 +29,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_ema(parser)
     add('--num-images', type=int, default=8, metavar='N', help='rows at most, of different folders (8)')
     add('--steps', type=int, metavar='N', help='take the noise out in so many steps of a sampler, not at once')
-    add('--sampler', choices=SAMPLERS, default='dpm++', help="one of diffusers' samplers (dpm++)")
+    add('--sampler', choices=SAMPLERS, help="one of diffusers' samplers (dpm++)")
     about = 'draw N pictures from the first of two images to the second'
     add('--interpolate', type=int, metavar='N', help=about)
     add('--seed', type=int, default=0, help='of the noise (0)')
@@ -49,8 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     check_arguments(args, denoising_figure, 'seed', 'steps')
     check_range('--num-images', args.num_images, 1, kind=int)
+    if args.sampler is not None and args.steps is None and args.interpolate is None:
+        raise ConfigError(f'--sampler {args.sampler} takes noise out in steps: say how many with --steps')
     model = get_model(args.config, args.checkpoint, args.device, ema=args.ema)
-    options = dict(seed=args.seed, steps=args.steps, sampler=args.sampler, precision=args.precision)
+    options = dict(seed=args.seed, steps=args.steps, sampler=args.sampler or 'dpm++', precision=args.precision)
     if args.interpolate is None:
         figure = denoising_figure(model, args.images, args.t, limit=args.num_images, **options)
     else:

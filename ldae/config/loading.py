@@ -13,18 +13,21 @@ from .sections import TOP_LEVEL
 
 
 def load_config(
-    filename: str | Path, cfg_options: dict | None = None, scale: str | Path | None = None, data_root: str | None = None
+    filename: str | Path | Config,
+    cfg_options: dict | None = None,
+    scale: str | Path | None = None,
+    data_root: str | None = None,
 ) -> Config:
     """Read a config and merge options into it.
 
     Args:
-        filename: A path or ``ldae::ldae/vit-b_pca.py``.
+        filename: A path or ``ldae::ldae/vit-b_pca.py``; or a config, which is changed.
         cfg_options: Dotted keys and values, as ``--cfg-options`` gives them. ``data_root`` is carried to every data set
             that uses the config's own ``data_root``.
         scale: A scale to bring the config to, before options are merged: see :func:`ldae.config.scale.apply_scale`.
         data_root: As the option of that name, which it goes before.
     """
-    cfg = read_config(filename)
+    cfg = filename if isinstance(filename, Config) else read_config(filename)
     if scale is not None:
         apply_scale(cfg, scale)
     options = dict(cfg_options or {})

@@ -207,7 +207,7 @@ def check_denoiser(model: nn.Module, timesteps: list[int]) -> LDAE:
     model = unwrapped(model)
     if not isinstance(model, LDAE):
         raise ConfigError(
-            f'denoise: {type(model).__name__} adds no noise: give a pre-trained l-DAE; an encoder that was exported, probed or '
+            f'{type(model).__name__} adds no noise: give a pre-trained l-DAE; an encoder that was exported, probed or '
             'fine-tuned has no decoder'
         )
     for t in timesteps:

@@ -43,30 +43,34 @@ class SampleFolder:
         """Make the folder, or go on with it.
 
         Raises:
-            ConfigError: It holds images of other settings, or something else, unless they may be removed.
+            ConfigError: It holds something else, or images of other settings, unless they may be removed.
         """
         folder = self.path / IMAGES
         if self.path.exists() and (why := self._why_not()):
             if not force:
                 raise ConfigError(f'{self.path} {why}: name another folder, or add --force to replace its samples')
-            for file in [*folder.glob('[0-9]*.png'), *(self.path / name for name in (GRID, ARRAYS, SETTINGS))]:
+            for file in [*folder.glob('[0-9]*.png'), self.path / GRID, self.path / ARRAYS]:
                 file.unlink(missing_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in folder.glob('.*.unfinished'):
+        self.path.mkdir(parents=True, exist_ok=True)
+        for file in self.path.rglob('.*.unfinished'):
             file.unlink()
+        # First of all files: it makes the folder one of samples, which can be gone on with.
         text = json.dumps(dict(settings=self.settings, versions=provenance.versions()), indent=2)
         atomic_write_text(self.path / SETTINGS, text)
+        folder.mkdir(exist_ok=True)
 
     def _why_not(self) -> str | None:
         """Why this folder can't be gone on with."""
         if not self.path.is_dir():
             raise ConfigError(f'{self.path} is a file: name a folder')
         if not (self.path / SETTINGS).is_file():
-            return 'is not empty, and holds no samples' if any(self.path.iterdir()) else None
+            if any(not file.name.startswith('.') for file in self.path.iterdir()):
+                raise ConfigError(f'{self.path} is not empty, and holds no samples: name another folder')
+            return None
         try:
             found = json.loads((self.path / SETTINGS).read_text())['settings']
             differing = [name for name in self.settings if found.get(name) != self.settings[name]]
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return f'holds a {SETTINGS} that cannot be read'
         if not differing:
             return None
@@ -129,8 +133,12 @@ class SampleFolder:
 
     def _read(self, number: int) -> np.ndarray:
         """uint8 (H, W, C)."""
-        with Image.open(self.file_of(number)) as image:
-            return np.atleast_3d(np.array(image))
+        file = self.file_of(number)
+        try:
+            with Image.open(file) as image:
+                return np.atleast_3d(np.array(image))
+        except (OSError, SyntaxError) as error:
+            raise ConfigError(f'{file} cannot be read: remove it, and it is sampled anew') from error
 
 
 def save_image(image: np.ndarray, path: Path) -> None:

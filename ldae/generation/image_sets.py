@@ -24,6 +24,7 @@ from torch.utils.data import Subset
 
 from ldae.apis.images import read_images
 from ldae.apis.models import load_config_of
+from ldae.apis.probing import tell_of_own_images
 from ldae.config import find_config, load_config
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import pipeline_of
@@ -143,7 +144,10 @@ def open_images(source: Any, workers: int = 2, **options: Any) -> ImageSet | Sta
     name, _, split = str(source).rpartition(':')
     name, split = (name, split) if split in SPLITS else (str(source), 'train')
     if name.endswith('.pth'):
-        return images_of_config(f'{name}, {split}', load_config_of(name), split)
+        cfg = load_config(load_config_of(name), **options)
+        if options.get('data_root') is None:
+            tell_of_own_images(cfg)
+        return images_of_config(f'{name}, {split}', cfg, split)
     try:
         find_config(name)
     except ConfigError as error:
@@ -184,6 +188,8 @@ def _npz(path: Path) -> ImageSet | Statistics:
                 return Statistics.load(path)
             with archive.open('arr_0.npy') as member:
                 shape, fortran, dtype = _header(member)
+    except ConfigError:
+        raise
     except UNREADABLE as error:
         raise ConfigError(
             f'{path} holds neither images (arr_0) nor statistics (mu, sigma) of features ({short(error)})'

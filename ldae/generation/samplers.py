@@ -133,7 +133,7 @@ def choose_timesteps(gamma: Tensor, sigma: Tensor, steps: int, start: int | None
         )
     check_range('steps', steps, 1, len(gamma), kind=int)
     if start is not None:
-        check_range('start', start, int(usable[0]), int(usable[-1]), kind=int)
+        check_range('t', start, int(usable[0]), int(usable[-1]), kind=int)
         usable = usable[usable <= start]
     steps = min(steps, len(usable))
     spread = torch.arange(1, steps + 1, dtype=torch.float64) * len(usable) / steps

@@ -77,7 +77,7 @@ class ImageSampler:
         #: All that decides about an image but the weights.
         self.settings = dict(sampler=sampler, steps=steps, eta=eta, guidance=guidance, labels=labels and list(labels))
         self.settings |= dict(guidance_channels=guidance_channels, seed=seed)
-        self._labels = check_labels(self.model, labels, guidance)
+        self._labels = check_labels(self.model, labels, guidance, guidance_channels)
         self._guidance, self._guided = guidance, guided_dims(self.model, guidance_channels)
         if not self.model.tokenizer.is_fitted:
             raise ConfigError('the model is not trained: its tokenizer is not fitted')
@@ -120,12 +120,17 @@ class ImageSampler:
         return guided if self._guided is None else torch.where(self._guided.to(z_t.device), guided, given)
 
 
-def check_labels(model: LDAE, labels: Sequence[int] | None, guidance: float) -> list[int] | None:
+def check_labels(
+    model: LDAE, labels: Sequence[int] | None, guidance: float, channels: int | None = None
+) -> list[int] | None:
     """The classes to deal out."""
     if model.num_classes is None:
-        if labels is not None or guidance != 1:
-            option = 'labels' if labels is not None else f'guidance={guidance:g}'
-            raise ConfigError(f'{option}: the model is not class-conditional (it has no num_classes): leave it out')
+        given = dict(labels=labels, guidance=None if guidance == 1 else guidance, guidance_channels=channels)
+        for name, value in given.items():
+            if value is not None:
+                raise ConfigError(
+                    f'{name}={value}: the model is not class-conditional (it has no num_classes): leave it out'
+                )
         return None
     for label in labels or ():
         check_range('labels', label, 0, model.num_classes - 1, kind=int)
@@ -221,7 +226,7 @@ def _to_folder(
 ) -> Path:
     """Write the images that are missing; each process its share."""
     settings = dict(drawn.settings, precision=precision or 'fp32', weights=weights_digest(drawn.model))
-    settings['start'] = 'noise' if drawn.moments is None else 'moment-matched'
+    settings['start'] = 'noise' if drawn.moments is None else f'moment-matched, {drawn.moments}'
     with failing_together():
         folder = SampleFolder(out, settings)
         if is_main_process():

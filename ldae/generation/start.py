@@ -34,6 +34,10 @@ class Moments(NamedTuple):
         mean = latents.mean(dim=0)
         return cls(mean, (latents - mean) / (len(latents) - 1) ** 0.5)
 
+    def __str__(self) -> str:
+        deviation = self.deviations.square().sum(dim=0).mean().sqrt()
+        return f'latents of mean {self.mean.mean():.4g} and deviation {deviation:.4g}'
+
     def draw(self, generators: Sequence[torch.Generator]) -> Tensor:
         """Normal latents (B, N, d) of this mean and covariance, one for each generator of the CPU."""
         weights = draw_noise((len(self.deviations),), generators).to(self.mean)

@@ -78,14 +78,20 @@ class Statistics:
         dims = len(mean) if mean.ndim == 1 else 0
         fits = covariance.shape == (dims, dims) and (rows is None or rows.shape[1:] == (dims,))
         finite = all(np.isfinite(part).all() for part in (mean, covariance, [] if rows is None else rows))
-        if not dims or not fits or not finite or not isinstance(meta, dict):
-            raise ConfigError(f'{path} holds no statistics: mu must be finite numbers (D,), sigma (D, D): make it anew')
+        if not dims or not fits or not finite or not isinstance(meta, dict) or not _is_covariance(covariance):
+            raise ConfigError(
+                f'{path} holds no statistics: mu must be finite numbers (D,), sigma a covariance (D, D): make it anew'
+            )
         parts = dict(meta=(MADE_BY, dict(meta, count=count)), protocol=(PROTOCOL, meta.get('protocol')))
         for part, (hints, told) in parts.items() if meta else ():
             check_value(f'{path}: {part}', told, dict)
             for name, hint in hints.items():
                 check_value(f'{path}: {part}.{name}', told.get(name), hint)
         return cls(mean, covariance, count, rows, meta)
+
+
+def _is_covariance(matrix: np.ndarray) -> bool:
+    return bool((matrix.diagonal() >= 0).all() and np.allclose(matrix, matrix.T, rtol=1e-3, atol=1e-6))
 
 
 class RunningStatistics:

@@ -134,7 +134,7 @@ def _one_line_of_processes(text: str) -> str | None:
 
 def _one_line_of_os(error: BaseException, text: str) -> str | None:
     if 'No space left' in text or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
-        return 'no space left on the disk: free some, or choose another --work-dir'
+        return 'no space left on the disk: free some, or write elsewhere (--work-dir, --out)'
     if isinstance(error, FileNotFoundError):
         return f'{error.filename or " ".join(text.split())} does not exist'
     if isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError):

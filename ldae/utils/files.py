@@ -13,9 +13,12 @@ PACKAGE = Path(__file__).resolve().parents[1]
 def atomic_write_text(path: Path, text: str) -> None:
     """Write a small file that is at every moment the old one or the new one."""
     unfinished = unfinished_path(path)
-    unfinished.write_text(text)
-    flush(unfinished)
-    unfinished.replace(path)
+    try:
+        unfinished.write_text(text)
+        flush(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def unfinished_path(path: Path, suffix: str = '.unfinished') -> Path:

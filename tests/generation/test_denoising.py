@@ -189,6 +189,7 @@ class TestSteps:
             (['--interpolate', '1'], '--interpolate=1 is out of range'),
             (['--interpolate', '3'], 'an interpolation goes from one image to another: give two, not 1'),
             (['--steps', '4000'], 'steps=4000 is out of range'),
+            (['--sampler', 'ddim'], '--sampler ddim takes noise out in steps: say how many with --steps'),
         ],
     )
     def test_wrong_options_are_one_line(self, options, message, small_checkpoint, picture, tmp_path, capsys):

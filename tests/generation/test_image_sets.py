@@ -149,6 +149,22 @@ def test_a_checkpoint_names_its_own_images(tmp_path):
     assert open_images(f'{tmp_path}/epoch_1.pth:val').total == 2000
 
 
+def test_options_are_also_of_the_config_in_a_checkpoint(tmp_path):
+    content = dict(meta=dict(cfg=load_config(DEMO).pretty_text), state_dict=dict(x=torch.zeros(1)))
+    torch.save(content, tmp_path / 'epoch_1.pth')
+    few = dict(cfg_options={'val_dataloader.dataset.indices': 7})
+    assert open_images(f'{tmp_path}/epoch_1.pth:val', **few).total == 7
+    with pytest.raises(ConfigError, match="data_root='elsewhere'"):
+        open_images(f'{tmp_path}/epoch_1.pth:val', data_root='elsewhere')
+
+
+def test_images_that_a_checkpoint_names_are_not_fetched_from_elsewhere(tmp_path):
+    cfg = load_config(DEMO, {'train_dataloader.dataset.data_root': 's3://bucket/images'})
+    torch.save(dict(meta=dict(cfg=cfg.pretty_text), state_dict=dict(x=torch.zeros(1))), tmp_path / 'epoch_1.pth')
+    with pytest.raises(ConfigError, match='name a folder with --data-root'):
+        open_images(f'{tmp_path}/epoch_1.pth:train')
+
+
 def test_statistics_are_recognised(tmp_path):
     np.savez(tmp_path / 'x.npz', mu=np.zeros(3), sigma=np.eye(3))
     assert isinstance(open_images(tmp_path / 'x.npz'), Statistics)
@@ -164,6 +180,7 @@ def test_statistics_are_recognised(tmp_path):
         (lambda path: np.savez(path, np.zeros((2, 4, 4, 2), np.uint8)), 'must be uint8 images'),
         (lambda path: np.savez(path, np.zeros((0, 4, 4, 3), np.uint8)), 'must be uint8 images'),
         (lambda path: np.savez(path, np.array([{}], dtype=object)), 'must be uint8 images'),
+        (lambda path: np.savez(path, mu=np.zeros(3), sigma=-np.eye(3)), '^[^(]*x.npz holds no statistics: mu must'),
         (lambda path: None, 'x.npz does not exist'),
     ],
 )

@@ -169,7 +169,7 @@ def test_levels_without_noise_or_without_signal_are_left_out():
         (dict(steps=0), 'DiffusionSampler.steps=0 is out of range'),
         (dict(name='plms'), "name='plms' is unknown: choose one of"),
         (dict(name='heun', eta=0.5), "eta=0.5 is an option of sampler 'ddim': 'heun' has none"),
-        (dict(start=1000), 'start=1000 is out of range: it must be an integer between 0 and 999'),
+        (dict(start=1000), 't=1000 is out of range: it must be an integer between 0 and 999'),
     ],
 )
 def test_wrong_options_are_one_line(options: dict, message: str):

@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 import ldae
-from ldae.generation import SAMPLERS, ImageSampler, Moments
+from ldae.generation import SAMPLERS, ImageSampler, Moments, sampling
 from ldae.generation import folder as folder_module
 from ldae.generation.sampling import guided_dims
 from ldae.generation.start import draw_start, measure_moments, starts_from_noise
 from ldae.models import LDAE
 from ldae.models.layers import patchify
 from ldae.registry import DATASETS, MODELS
-from ldae.utils import ConfigError
+from ldae.utils import ConfigError, files
 
 Build = Callable[..., LDAE]
 
@@ -135,8 +135,8 @@ class TestGuidance:
         with pytest.raises(ConfigError, match=message):
             ldae.sample(conditional, num=2, steps=2, **options)
 
-    @pytest.mark.parametrize('options', [dict(labels=[1]), dict(guidance=2.0)], ids=['labels', 'guidance'])
-    def test_a_model_without_classes_takes_neither(self, options: dict, model: LDAE):
+    @pytest.mark.parametrize('options', [dict(labels=[1]), dict(guidance=2.0), dict(guidance_channels=1)], ids=str)
+    def test_a_model_without_classes_takes_none(self, options: dict, model: LDAE):
         with pytest.raises(ConfigError, match='the model is not class-conditional'):
             ldae.sample(model, num=2, steps=2, **options)
 
@@ -231,15 +231,51 @@ class TestFolder:
         assert self.files(out) != before
 
     def test_it_does_not_touch_a_folder_of_something_else(self, model: LDAE, tmp_path: Path):
-        (tmp_path / 'thesis.tex').write_text('x')
-        with pytest.raises(ConfigError, match='is not empty, and holds no samples'):
-            ldae.sample(model, num=1, steps=2, out=tmp_path)
+        (tmp_path / 'images').mkdir()
+        (tmp_path / 'images' / '01.png').write_text('x')
+        for force in (False, True):
+            with pytest.raises(ConfigError, match='is not empty, and holds no samples'):
+                ldae.sample(model, num=1, steps=2, out=tmp_path, force=force)
+        assert (tmp_path / 'images' / '01.png').exists()
         (tmp_path / 'file').write_text('x')
         with pytest.raises(ConfigError, match='is a file: name a folder'):
             ldae.sample(model, num=1, steps=2, out=tmp_path / 'file')
-        (tmp_path / 'sampling.json').write_text('[[')
-        with pytest.raises(ConfigError, match='holds a sampling.json that cannot be read'):
-            ldae.sample(model, num=1, steps=2, out=tmp_path)
+        for text in ('[[', '[]', '{"settings": 1}', '[' * 100_000):
+            (tmp_path / 'sampling.json').write_text(text)
+            with pytest.raises(ConfigError, match='holds a sampling.json that cannot be read'):
+                ldae.sample(model, num=1, steps=2, out=tmp_path)
+
+    def test_an_image_that_is_damaged_is_one_line(self, model: LDAE, tmp_path: Path):
+        out = ldae.sample(model, num=2, steps=2, out=tmp_path / 'out')
+        (out / 'images' / '000001.png').write_bytes(b'x')
+        with pytest.raises(ConfigError, match='000001.png cannot be read: remove it, and it is sampled anew'):
+            ldae.sample(model, num=2, steps=2, out=out)
+
+    def test_what_is_cut_off_before_the_first_image_is_gone_on_with(
+        self, model: LDAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        out = tmp_path / 'out'
+        with monkeypatch.context() as patched:
+            patched.setattr(files, 'flush', _full_disk)
+            with pytest.raises(OSError, match='No space left'):
+                ldae.sample(model, num=1, steps=2, out=out)
+        assert list(out.iterdir()) == []
+        (out / '.sampling.json.machine-1.unfinished').write_text('{')
+        (out / '.samples.npz.machine-1.unfinished').write_text('PK')
+        ldae.sample(model, num=1, steps=2, out=out)
+        assert sorted(file.name for file in out.iterdir()) == ['grid.png', 'images', 'samples.npz', 'sampling.json']
+
+    def test_starts_from_latents_of_other_images_are_not_mixed(self, small_model: Build, tmp_path: Path, monkeypatch):
+        model = small_model(schedule='linear_sigma')
+        latents = torch.randn(8, model.tokenizer.num_tokens, model.tokenizer.latent_dim)
+        monkeypatch.setattr(sampling, '_measured', lambda *args: Moments.of([latents]))
+        out = ldae.sample(model, num=1, steps=2, out=tmp_path / 'out')
+        ldae.sample(model, num=2, steps=2, out=out)
+        monkeypatch.setattr(sampling, '_measured', lambda *args: Moments.of([2 * latents]))
+        with pytest.raises(
+            ConfigError, match='holds samples of other settings: start .moment-matched, latents of mean'
+        ):
+            ldae.sample(model, num=2, steps=2, out=out)
 
     def test_what_a_full_disk_cut_off_is_gone_on_with(
         self, model: LDAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -261,6 +297,10 @@ class TestFolder:
         assert len(self.files(out)) == 3
         whole = self.files(ldae.sample(model, num=6, steps=2, batch_size=2, out=tmp_path / 'whole'))
         assert self.files(ldae.sample(model, num=6, steps=2, batch_size=2, out=out)) == whole
+
+
+def _full_disk(path: Path) -> None:
+    raise OSError(28, 'No space left on device', str(path))
 
 
 def _noting(function: Callable, notes: list) -> Callable:

@@ -142,6 +142,8 @@ WRONG = [
     dict(mu=np.zeros((3, 3)), sigma=np.eye(3)),
     dict(mu=np.zeros(0), sigma=np.zeros((0, 0))),
     dict(mu=np.zeros(3), sigma=np.full((3, 3), np.nan)),
+    dict(mu=np.zeros(3), sigma=-np.eye(3)),
+    dict(mu=np.zeros(3), sigma=np.triu(np.ones((3, 3)))),
     dict(mu=np.array(['a', 'b', 'c']), sigma=np.eye(3)),
     dict(mu=np.zeros(3), sigma=np.eye(3), rows=np.zeros((5, 2), np.float32)),
     dict(mu=np.zeros(3), sigma=np.eye(3), rows=np.full((5, 3), np.inf, np.float32)),
