@@ -124,6 +124,11 @@ def check_complete(cfg: Config) -> None:
             part = cfg[loader].get(key)
             if isinstance(part, Mapping | str | int):
                 _check_component(f'{loader}.{key}', part)
+        steps = cfg[loader].dataset.get('pipeline') if isinstance(cfg[loader].dataset, Mapping) else None
+        if steps is not None and not isinstance(steps, list | tuple):
+            raise ConfigError(f'{loader}.dataset.pipeline must be a list of steps, got {str(steps)[:80]!r}')
+        for i, step in enumerate(steps or ()):
+            _check_component(f'{loader}.dataset.pipeline[{i}]', step)
     if any(cfg.get(loader) for loader in LOADERS):
         _check_component('model', cfg.get('model'))
     default = {key: hook for key, hook in (cfg.get('default_hooks') or {}).items() if hook is not None}

@@ -59,6 +59,14 @@ def line(**fields: object) -> str:
         (dict(resume='yes'), "resume must be True or False, got 'yes'"),
         (dict(default_hooks=dict(checkpoint=dict(type='X'), chekpoint=dict(interval=2))), "did you mean 'checkpoint'?"),
         (dict(custom_hooks=['EMAHook']), "custom_hooks[0] must be a dict with a type, got 'EMAHook'"),
+        (
+            dict(train_dataloader=dict(dataset=dict(type='X', pipeline=['{type:Y}']))),
+            "train_dataloader.dataset.pipeline[0] must be a dict with a type, got '{type:Y}'",
+        ),
+        (
+            dict(val_dataloader=dict(dataset=dict(type='X', pipeline='Y'))),
+            "val_dataloader.dataset.pipeline must be a list of steps, got 'Y'",
+        ),
         (dict(val_cfg=dict(tpye='ValLoop')), "did you mean 'type'?"),
         (dict(**MODEL, train_dataloader=dict(batch_size=1)), 'train_dataloader has no dataset'),
         (dict(**MODEL, train_dataloader=dict(dataset=dict(data_root='x'))), 'train_dataloader.dataset must be a dict with a type'),
