@@ -95,7 +95,7 @@ def _wrong(content: dict) -> Iterator[str]:
                 yield f'settings.optimizers.{name}'
     data = progress.get('data') if isinstance(progress, dict) else None
     for key, value in data.items() if isinstance(data, dict) else ():
-        if value is not None and not _is_count(value, 2**53):
+        if not (key == 'sampler_seed' and value is None) and not _is_count(value, 2**53):
             yield f'progress.data.{key}'
     for number, state in enumerate(schedulers if isinstance(schedulers, list) else ()):
         for key, value in state.items() if isinstance(state, dict) else ():

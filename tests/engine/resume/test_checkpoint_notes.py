@@ -113,6 +113,7 @@ def test_what_cannot_be_resumed_is_one_line(resume, part, value):
         (dict(meta=dict(iter=torch.zeros(2))), 'meta.iter'),
         (dict(progress=dict(data=dict(sampler_seed=1.5))), 'progress.data.sampler_seed'),
         (dict(progress=dict(data=dict(samples='x'))), 'progress.data.samples'),
+        (dict(progress=dict(data=dict(epoch=None))), 'progress.data.epoch'),
     ],
 )
 def test_a_value_that_a_step_would_trip_over_is_one_line(content, place):
