@@ -100,7 +100,7 @@ class Ours(Mapped):
                 np.save(shard / 'offsets.npy', offsets)
                 with closing(ArrayFile(shard / 'rows.npy', part.shape, part.dtype)) as file:
                     file.write(part)
-        write_manifest(folder, KIND, {}, entries_of(folder, SHARDS))
+        write_manifest(folder, KIND, {}, entries_of(folder, KIND, SHARDS))
 
     def open(self) -> None:
         shards = Store(self.folder, KIND).shards
