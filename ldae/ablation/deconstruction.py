@@ -50,6 +50,8 @@ def ablate(
     """
     seeds, all_rows = checked_seeds(seeds), list_rows()
     selected = select_rows(rows, all_rows)
+    if scoring.sampling is not None:
+        scoring.sampling.check()
     name = find_scale(scale).stem + ('-quick' if quick else '')
     study = Study(Path(work_dir) / name, name, **options)
 

@@ -3,14 +3,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
-from ldae.generation import frechet_distance, sample
+from ldae.generation import build_extractor, frechet_distance, sample
 from ldae.generation.samplers import SamplerName, SingleLevelError
 from ldae.models import LDAE
-from ldae.utils import PositiveInt, checked
+from ldae.utils import PositiveInt, Range, checked
+from ldae.utils.optional import import_extra
 
 SAMPLES, STATISTICS = 'samples', 'statistics'
 
@@ -26,12 +27,18 @@ class Sampling:
         features, weights, inception: See :func:`ldae.frechet_distance`.
     """
 
-    num: PositiveInt
+    num: Annotated[int, Range(2)]
     steps: PositiveInt = 50
     sampler: SamplerName = 'dpm++'
     features: str | None = None
     weights: str | None = None
     inception: str | None = None
+
+    def check(self) -> None:
+        """Raise ConfigError for a network or library that isn't there: before hours of training."""
+        for library in ('diffusers', 'torch_fidelity'):
+            import_extra(library, 'generation', 'scoring samples')
+        build_extractor(self.features, self.weights, self.inception, 'cpu')
 
 
 def score_samples(model: nn.Module, config: Path, sampling: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -48,7 +55,8 @@ def score_samples(model: nn.Module, config: Path, sampling: dict[str, Any], seed
     except SingleLevelError:
         return dict(reason='a single level of noise')
     cache = config.parents[2] / STATISTICS
-    found = frechet_distance(out / 'images', f'{config}:train', **network, cache=cache)
+    # Not the folder of images: it may hold more, of a call before.
+    found = frechet_distance(out / 'samples.npz', f'{config}:train', **network, cache=cache)
     return dict(
         name=found.name,
         frechet=found.frechet,

@@ -72,7 +72,9 @@ class Scoring:
         changes = dict(protocol=few.protocol) if self.protocol == PROTOCOL else {}
         limits = dict(train_images=few.train_images, test_images=few.test_images, per_class=2)
         if self.sampling is not None:
-            changes['sampling'] = replace(self.sampling, num=min(self.sampling.num, few.samples), steps=few.steps)
+            given = self.sampling
+            fewer = dict(num=min(given.num, few.samples), steps=min(given.steps, few.steps))
+            changes['sampling'] = replace(given, **fewer)
         return replace(self, **limits, **changes)
 
     def as_dict(self) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from made_up import make_entry, make_row
 from PIL import Image
 
 import ldae
-from ldae.ablation import Sampling, plan_jobs, summarise, worker, write_report
+from ldae.ablation import Sampling, ablate, plan_jobs, summarise, worker, write_report
 from ldae.ablation.deconstruction import what_it_needs
+from ldae.ablation.generation import score_samples
 from ldae.ablation.jobs import SCORING
 from ldae.ablation.report import table_page
 from ldae.config import load_config
@@ -72,10 +73,35 @@ def test_scores_without_samples_are_the_ones_of_before():
 
 
 def test_wrong_options_are_one_line():
-    with pytest.raises(ConfigError, match='Sampling.num=0 is out of range'):
-        Sampling(num=0)
+    with pytest.raises(ConfigError, match='Sampling.num=1 is out of range'):
+        Sampling(num=1)
     with pytest.raises(ConfigError, match="Sampling.sampler='plms' is unknown"):
-        Sampling(num=1, sampler='plms')
+        Sampling(num=2, sampler='plms')
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(features='absent.pth'), "checkpoint 'absent.pth' does not exist"),
+        (dict(inception='absent.pth'), '--inception absent.pth is not a file'),
+        (dict(), 'which features are compared'),
+    ],
+)
+def test_a_network_that_is_not_there_is_known_before_training(options: dict, message: str, tmp_path: Path):
+    scoring = replace(SCORING, sampling=Sampling(num=2, **options))
+    with pytest.raises(ConfigError, match=message):
+        ablate(['t2_pca_d32'], 'fashion-mnist_subset', work_dir=tmp_path, scoring=scoring)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_of_a_call_before_that_wanted_more_are_not_counted(small_model, small_checkpoint: Path, tmp_path: Path):
+    config = tmp_path / 'scale' / 'row' / 'seed0' / 'config.py'
+    config.parent.mkdir(parents=True)
+    config.write_text(load_config('ldae/demo_fashion-mnist').pretty_text)
+    sampling = dict(num=6, steps=2, sampler='dpm++', features=str(small_checkpoint), weights=None, inception=None)
+    model = small_model()
+    for num in (6, 4):
+        assert score_samples(model, config, dict(sampling, num=num), seed=0)['samples'] == num
 
 
 class TestReport:
