@@ -2,6 +2,7 @@
 """Which labelled images a frozen encoder is scored on."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -72,6 +73,8 @@ def labelled_dataloader(cfg: dict, limit: int | None) -> DataLoader:
     """Images in order, of at most ``limit`` a choice by class that is the same each time."""
     cfg = ConfigDict(cfg)
     cfg.setdefault('collate_fn', dict(type='default_collate'))
+    # As a run's preparation does, which a config that only names images hasn't gone through.
+    cfg.num_workers = min(cfg.get('num_workers') or 0, len(os.sched_getaffinity(0)))
     compat.keep_worker_options_consistent(cfg, torch.cuda.is_available())
     cfg.update(sampler=dict(type='DefaultSampler', shuffle=False), drop_last=False)
     cfg.pop('batch_sampler', None)

@@ -24,7 +24,7 @@ from ldae.utils.rng import seed_of
 from ldae.visualization import denoising_grid, image_rows
 
 from .samplers import DiffusionSampler, SamplerName
-from .start import draw_noise
+from .start import draw_noise, generators_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,8 +93,7 @@ def denoiser(model: LDAE, t: int, steps: int | None = None, sampler: str = 'dpm+
     @torch.no_grad()
     def take_out(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         z = model.noiser(model.tokenizer.encode(images), torch.tensor([t]).expand(len(images)), generator).z_t
-        seeds = (seed_of(generator.initial_seed(), f'image {i}') for i in range(len(images)))
-        z0 = runs.run(z, partial(predict, model), [torch.Generator().manual_seed(seed) for seed in seeds])
+        z0 = runs.run(z, partial(predict, model), generators_of(generator.initial_seed(), range(len(images))))
         return images, model.tokenizer.decode(z), model.tokenizer.decode(z0)
 
     return take_out

@@ -92,9 +92,7 @@ def build_extractor(
         raise ConfigError(
             f'--features {features}: without weights its features mean nothing: name a file with --weights'
         )
-    digest = hashlib.sha256()
-    hash_tensors(digest, extract.model)
-    return Extractor(name, digest.hexdigest(), extract)
+    return Extractor(name, hash_tensors(hashlib.sha256(), extract.model).hexdigest(), extract)
 
 
 def _downloaded(name: str, device: str | torch.device | None) -> FeatureExtractor:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folder of samples: single images, a grid of them, all of them in one file, and how they were made."""
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
 from ldae.utils import ConfigError, provenance
 from ldae.utils.files import atomic_write_text, unfinished_path
-from ldae.utils.models import hash_tensors
 from ldae.visualization.tiles import tile
 
 IMAGES, GRID, ARRAYS, SETTINGS = 'images', 'grid.png', 'samples.npz', 'sampling.json'
@@ -149,10 +146,3 @@ def save_image(image: np.ndarray, path: Path) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def weights_digest(model: nn.Module) -> str:
-    """Of a model's parameters and buffers: 16 hex digits."""
-    digest = hashlib.sha256()
-    hash_tensors(digest, model)
-    return digest.hexdigest()[:16]

@@ -95,17 +95,9 @@ class ImageSet:
 
     def protocol(self) -> dict[str, Any]:
         """How they are read: printed, and kept beside figures."""
-        return dict(
-            source=self.name,
-            kind=self.kind,
-            images=len(self),
-            of=self.total,
-            seed=self.seed,
-            size=self.size,
-            resized=f'{self.resized:,} resized, bicubic, and cropped to {self.crop} x {self.crop}'
-            if self.resized
-            else None,
-        )
+        how = f'{self.resized:,} resized, bicubic, and cropped to {self.crop} x {self.crop}' if self.resized else None
+        told = dict(source=self.name, kind=self.kind, images=len(self), of=self.total, seed=self.seed)
+        return dict(told, size=self.size, resized=how)
 
     def key(self) -> str:
         """A hash of what decides about the pixels."""
@@ -165,14 +157,13 @@ def _folder(folder: Path, workers: int) -> ImageSet:
     kinds = sorted({file.suffix.lower().lstrip('.').replace('jpg', 'jpeg').upper() for file in files})
 
     def stream(numbers: Sequence[int]) -> Iterator[np.ndarray]:
+        waiting: deque = deque()
         with ThreadPoolExecutor(workers) as pool:
-            waiting: deque = deque()
             for number in numbers:
                 waiting.append(pool.submit(lambda file: next(read_images(file))[..., ::-1], files[number]))
                 if len(waiting) > 32 * workers:
                     yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from (future.result() for future in waiting)
 
     stats = ((file, status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()])
     made_from = hashlib.sha256(repr([(str(file.absolute()), *rest) for file, *rest in stats]).encode()).hexdigest()
@@ -219,9 +210,8 @@ def _npz(path: Path) -> ImageSet | Statistics:
 
 def _header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, order and type of an array in a file, of which nothing else is read."""
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(member)
+    first = np.lib.format.read_magic(member) == (1, 0)
+    return (np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0)(member)
 
 
 def _given(images: Any) -> ImageSet:
@@ -253,9 +243,7 @@ def images_of_config(name: str, cfg: Config, split: str) -> ImageSet:
     steps = pipeline_of(cfg, SPLITS['val'])
     if node.get('pipeline'):
         if not steps:
-            raise ConfigError(
-                f'{name}: the config has no pipeline of test images to prepare them by: name their folder'
-            )
+            raise ConfigError(f'{name}: the config has no pipeline of test images to prepare by: name their folder')
         node['pipeline'] = steps
     built = DATASETS.build(dataset)
     bgr = bool(node.get('pipeline')) or bool((cfg.get('data_preprocessor') or {}).get('to_rgb'))
@@ -265,9 +253,8 @@ def images_of_config(name: str, cfg: Config, split: str) -> ImageSet:
         for batch in labelled_dataloader(dict(loader, dataset=part), None):
             for image in batch['inputs']:
                 if image.dtype != torch.uint8 or image.ndim != 3:
-                    raise ConfigError(
-                        f'{name}: {type(built).__name__} gives {image.dtype} {tuple(image.shape)}, not images'
-                    )
+                    shown = f'{image.dtype} {tuple(image.shape)}'
+                    raise ConfigError(f'{name}: {type(built).__name__} gives {shown}, not images')
                 array = image.permute(1, 2, 0).numpy()
                 yield array[..., ::-1] if bgr else array
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images from a pre-trained l-DAE: noise in, pictures out."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,14 +23,13 @@ from ldae.registry import DATASETS
 from ldae.utils import ConfigError, PositiveInt, Range, Share, check_range, checked
 from ldae.utils.collective import failing_together, from_main_process
 from ldae.utils.device import autocast
-from ldae.utils.models import evaluating
+from ldae.utils.models import evaluating, hash_tensors
 from ldae.utils.ranges import Precision
-from ldae.utils.rng import seed_of
 
 from .denoising import NoiseSeed, check_denoiser, pixel_arrays, predict, sampler_of
-from .folder import SampleFolder, weights_digest
+from .folder import SampleFolder
 from .samplers import SamplerName
-from .start import Moments, draw_start, measure_moments, starts_from_noise
+from .start import Moments, draw_start, generators_of, measure_moments, starts_from_noise
 
 Guidance = Annotated[float, Range(0, 1000)]
 
@@ -94,7 +94,7 @@ class ImageSampler:
 
     def __call__(self, numbers: Sequence[int]) -> np.ndarray:
         """The images with these numbers: uint8 (B, H, W, 3), RGB, or (B, H, W) for grey."""
-        generators = [torch.Generator().manual_seed(seed_of(self.seed, f'image {i}')) for i in numbers]
+        generators = generators_of(self.seed, numbers)
         z = draw_start(self.model, self.start, self.moments, generators)
         return self.decode(self.denoise(z, self.labels_of(numbers), generators))
 
@@ -225,7 +225,8 @@ def _to_folder(
     drawn: ImageSampler, num: int, batch_size: int, out: Path, force: bool, progress: bool, precision: str | None
 ) -> Path:
     """Write the images that are missing; each process its share."""
-    settings = dict(drawn.settings, precision=precision or 'fp32', weights=weights_digest(drawn.model))
+    weights = hash_tensors(hashlib.sha256(), drawn.model).hexdigest()[:16]
+    settings = dict(drawn.settings, precision=precision or 'fp32', weights=weights)
     settings['start'] = 'noise' if drawn.moments is None else f'moment-matched, {drawn.moments}'
     with failing_together():
         folder = SampleFolder(out, settings)

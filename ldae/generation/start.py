@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from ldae.models import LDAE
 from ldae.models.tokenizers.fit import collate
 from ldae.utils import ConfigError
-from ldae.utils.rng import Draws, preserved_rng
+from ldae.utils.rng import Draws, preserved_rng, seed_of
 
 BATCH = 64
 #: Share of signal in the variance, ``gamma^2 / (gamma^2 + sigma^2)``, from which on noise alone is not the end of a schedule.
@@ -44,6 +44,11 @@ class Moments(NamedTuple):
         return self.mean + torch.einsum('bn,n...->b...', weights, self.deviations)
 
 
+def generators_of(seed: int, numbers: Iterable[int]) -> list[torch.Generator]:
+    """The generators, of the CPU, of the images with these numbers."""
+    return [torch.Generator().manual_seed(seed_of(seed, f'image {i}')) for i in numbers]
+
+
 def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
     """Standard normal (B, *shape), row by row from one generator each."""
     return torch.stack([torch.randn(*shape, generator=generator) for generator in generators])
@@ -73,8 +78,7 @@ def measure_moments(model: LDAE, dataset: Dataset, num_images: int = 2048) -> Mo
     batches = [Draws(order[start : start + BATCH], seed=0, epoch=0, place=start) for start in starts]
     with preserved_rng(), torch.no_grad():
         loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate, generator=torch.Generator())
-        return Moments.of(model.tokenizer.encode(_normalised(model, batch['inputs'])) for batch in loader)
-
-
-def _normalised(model: LDAE, images: Tensor) -> Tensor:
-    return model.data_preprocessor(dict(inputs=images, data_samples=None), training=False)['inputs']
+        return Moments.of(
+            model.tokenizer.encode(model.data_preprocessor(dict(batch, data_samples=None), False)['inputs'])
+            for batch in loader
+        )

@@ -42,12 +42,13 @@ def changed(module: nn.Module, **attributes: Any) -> Iterator[None]:
             setattr(module, name, value)
 
 
-def hash_tensors(digest: Any, module: nn.Module) -> None:
-    """Let a digest of hashlib's go on with a module's parameters and buffers."""
+def hash_tensors(digest: Any, module: nn.Module) -> Any:
+    """A digest of hashlib's that has gone on with a module's parameters and buffers."""
     for name, value in [*module.named_parameters(), *module.named_buffers()]:
         value = value.detach().cpu().contiguous()
         digest.update(repr((name, value.dtype, tuple(value.shape))).encode())
         digest.update(value.flatten().view(torch.uint8).numpy().data)
+    return digest
 
 
 def transformer_blocks(model: nn.Module, user: str, remedy: str = 'remove the hook, or --fast') -> list[nn.Module]:

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import Dataset, Subset
 
 from ldae.datasets import IDXDataset
-from ldae.evaluation.probe_data import build_bounded_dataloader, labels_of_dataset
+from ldae.evaluation.probe_data import build_bounded_dataloader, labelled_dataloader, labels_of_dataset
 
 
 class Images(Dataset):
@@ -50,3 +50,10 @@ def test_without_labels_the_choice_is_random_and_said(monkeypatch):
 def test_the_shipped_images_know_their_labels():
     data = IDXDataset(split='test', with_label=True)
     assert torch.equal(labels_of_dataset(data), data.labels)
+
+
+@pytest.mark.parametrize(('asked', 'cores', 'workers'), [(12, 2, 2), (1, 2, 1), (0, 2, 0)])
+def test_a_loader_has_no_more_workers_than_there_are_cores(asked, cores, workers, monkeypatch):
+    monkeypatch.setattr('os.sched_getaffinity', lambda pid: set(range(cores)))
+    cfg = dict(dataset=Images(), batch_size=2, num_workers=asked)
+    assert labelled_dataloader(cfg, None).num_workers == workers
