@@ -85,6 +85,8 @@ def accuracy_against_distance(
     ours: Mapping[str, tuple[float, float]], papers: Mapping[str, tuple[float, float]], name: str, scale: str
 ) -> Figure:
     """Linear accuracy over the distance of samples, (distance, accuracy) by row; the paper's, if any, in a panel of its own."""
+    from matplotlib.ticker import LogLocator
+
     figure = new_figure(4.5 * (1 + bool(papers)), 3.6)
     panels = [(ours, f'ours: {scale}', name)] + ([(papers, "the paper's: ImageNet", 'FID-50K')] if papers else [])
     for axes, (points, title, xlabel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -93,6 +95,9 @@ def accuracy_against_distance(
             axes.annotate(row, point, (3, 3), textcoords='offset points', fontsize=5)
         axes.set_title(title, fontsize=9)
         axes.set(xlabel=f'{xlabel} (lower is better)', ylabel='linear probe, top-1 (%)', xscale='log')
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter('{x:g}')
+        axes.xaxis.set_minor_formatter('')
         axes.margins(x=0.25)
         axes.grid(linewidth=0.3)
     return figure
