@@ -105,14 +105,15 @@ class SampleFolder:
 
     def finish(self, num: int, labels: Sequence[int] | None) -> None:
         """Write the grid and the file of all images."""
-        first = [torch.from_numpy(self._read(i)).permute(2, 0, 1) for i in range(min(num, GRID_IMAGES))]
+        shape = self._read(0).shape
+        first = [torch.from_numpy(self._read(i, shape)).permute(2, 0, 1) for i in range(min(num, GRID_IMAGES))]
         columns = round(len(first) ** 0.5) or 1
         save_image(tile(torch.stack(first), columns), self.path / GRID)
         path = self.path / ARRAYS
         unfinished = unfinished_path(path)
         try:
             with zipfile.ZipFile(unfinished, 'w', allowZip64=True) as archive:
-                self._write_images(archive, num)
+                self._write_images(archive, num, shape)
                 if labels is not None:
                     with archive.open('arr_1.npy', 'w') as file:
                         np.lib.format.write_array(file, np.array(labels))
@@ -120,22 +121,24 @@ class SampleFolder:
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def _write_images(self, archive: zipfile.ZipFile, num: int) -> None:
+    def _write_images(self, archive: zipfile.ZipFile, num: int, shape: tuple[int, ...]) -> None:
         # One by one: they may be more than fits into the memory.
-        shape = (num, *self._read(0).shape)
         with archive.open('arr_0.npy', 'w', force_zip64=True) as file:
-            np.lib.format.write_array_header_1_0(file, dict(descr='|u1', fortran_order=False, shape=shape))
+            np.lib.format.write_array_header_1_0(file, dict(descr='|u1', fortran_order=False, shape=(num, *shape)))
             for number in range(num):
-                file.write(self._read(number).tobytes())
+                file.write(self._read(number, shape).tobytes())
 
-    def _read(self, number: int) -> np.ndarray:
-        """uint8 (H, W, C)."""
+    def _read(self, number: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
+        """uint8 (H, W, C), of this shape where one is named."""
         file = self.file_of(number)
         try:
             with Image.open(file) as image:
-                return np.atleast_3d(np.array(image))
+                pixels = np.atleast_3d(np.array(image))
         except (OSError, SyntaxError) as error:
             raise ConfigError(f'{file} cannot be read: remove it, and it is sampled anew') from error
+        if pixels.dtype != np.uint8 or pixels.shape != (shape or pixels.shape):
+            raise ConfigError(f'{file} is not one of these samples: remove it, and it is sampled anew')
+        return pixels
 
 
 def save_image(image: np.ndarray, path: Path) -> None:

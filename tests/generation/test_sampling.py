@@ -277,6 +277,12 @@ class TestFolder:
         ):
             ldae.sample(model, num=2, steps=2, out=out)
 
+    def test_a_picture_of_another_size_is_not_taken_for_a_sample(self, model: LDAE, tmp_path: Path):
+        out = ldae.sample(model, num=3, steps=2, out=tmp_path / 'out')
+        Image.new('L', (5, 5)).save(out / 'images' / '000002.png')
+        with pytest.raises(ConfigError, match='000002.png is not one of these samples: remove it'):
+            ldae.sample(model, num=3, steps=2, out=out)
+
     def test_what_a_full_disk_cut_off_is_gone_on_with(
         self, model: LDAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
