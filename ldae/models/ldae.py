@@ -124,7 +124,8 @@ class LDAE(BaseSelfSupervisor):
     def predict_latents(self, z_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """The network's prediction from noisy latents z_t (B, N, d) at time steps t (B,), given labels (B,) or none: the noise
         where ``head.predicts_noise``, else the clean latents; float32 (B, N, d). For evaluation mode."""
-        return self.head.to_latents(self._predict_target(z_t, t, labels).float(), self.tokenizer)
+        sample = NoisySample(None, z_t, None, t, *self.noiser.levels(t))
+        return self.head.to_latents(self._predict_target(z_t, t, labels).float(), sample, self.tokenizer)
 
     def _encoder_input(self, latents: Tensor) -> Tensor:
         # An encoder with image input goes back to pixels inside its embedding where the tokenizer is linear.

@@ -19,7 +19,10 @@ from ldae.generation import folder as folder_module
 from ldae.generation.sampling import guided_dims
 from ldae.generation.start import draw_start, measure_moments, starts_from_noise
 from ldae.models import LDAE
+from ldae.models.heads import DenoisingHead
 from ldae.models.layers import patchify
+from ldae.models.noisers import NoisySample
+from ldae.models.tokenizers import BaseTokenizer
 from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError, files
 
@@ -81,6 +84,30 @@ def test_a_perfect_network_gives_back_the_image_that_it_knows(head: str, schedul
     expected = model.to_pixels(model.tokenizer.decode(z0)).round()[0, 0].numpy().astype(np.uint8)
     assert rounding(found[0], expected) <= 1
     assert rounding(found[1], expected) <= 1
+
+
+class DirectionHead(DenoisingHead):
+    """Somebody's own: the way from latent to noise; it says what image it stands for, and no more."""
+
+    error = None
+
+    def denoise(self, pred: Tensor, sample: NoisySample, tokenizer: BaseTokenizer) -> Tensor:
+        return tokenizer.decode((sample.z_t - sample.sigma * pred) / (sample.gamma + sample.sigma))
+
+
+def test_a_head_of_ones_own_is_sampled_by_what_it_denoises_to(small_model: Build, monkeypatch: pytest.MonkeyPatch):
+    model = small_model('CleanLatentHead', 'linear_gamma_sq')
+    monkeypatch.setattr(DirectionHead, '__abstractmethods__', frozenset())
+    model.head = DirectionHead()
+    z0 = model.tokenizer.encode(torch.randn(1, 1, 28, 28))
+
+    def perfect(z_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        gamma, sigma, _ = model.noiser.levels(t)
+        return (z_t - gamma * z0) / sigma - z0
+
+    model._predict_target = perfect
+    expected = model.to_pixels(model.tokenizer.decode(z0)).round()[0, 0].numpy().astype(np.uint8)
+    assert rounding(ldae.sample(model, num=1, steps=10).images[0], expected) <= 1
 
 
 class TestGuidance:

@@ -6,7 +6,6 @@ from abc import ABCMeta, abstractmethod
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ldae.models.layers import unpatchify
 from ldae.models.noisers import NoisySample
 from ldae.models.tokenizers import BaseTokenizer
 from ldae.utils import ConfigError
@@ -51,11 +50,10 @@ class DenoisingHead(BaseModule, metaclass=ABCMeta):
     def denoise(self, pred: Tensor, sample: NoisySample, tokenizer: BaseTokenizer) -> Tensor:
         """The clean images (B, C, H, W) that a prediction stands for."""
 
-    def to_latents(self, pred: Tensor, tokenizer: BaseTokenizer) -> Tensor:
-        """The noise or clean latents (B, N, d) that a prediction stands for: those that a predicted image is encoded to."""
-        if self.space == 'latent':
-            return pred
-        return tokenizer.encode(unpatchify(pred, tokenizer.patch_size, tokenizer.geometry.grid))
+    def to_latents(self, pred: Tensor, sample: NoisySample, tokenizer: BaseTokenizer) -> Tensor:
+        """The clean latents (B, N, d) that a prediction stands for, or the noise where :attr:`predicts_noise`. ``sample`` lacks
+        what made it, z0 and noise: nobody knows them who samples."""
+        return tokenizer.encode(self.denoise(pred, sample, tokenizer))
 
     def sample_loss(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> Tensor:
         """lambda_t-weighted loss per image (B,)."""

@@ -73,6 +73,9 @@ class NoiseHead(DenoisingHead):
     needs_images = False
     predicts_noise = True
 
+    def to_latents(self, pred: Tensor, sample: NoisySample, tokenizer: BaseTokenizer) -> Tensor:
+        return pred
+
     def error(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> Tensor:
         return (sample.noise - pred).square().mean(dim=-1)
 
@@ -86,6 +89,9 @@ class CleanLatentHead(DenoisingHead):
     """Predict the clean latent: ``lambda_t ||z0 - net||^2`` (Table 3, "predict clean data")."""
 
     needs_images = False
+
+    def to_latents(self, pred: Tensor, sample: NoisySample, tokenizer: BaseTokenizer) -> Tensor:
+        return pred
 
     def error(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> Tensor:
         return (sample.z0 - pred).square().mean(dim=-1)

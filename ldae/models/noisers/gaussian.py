@@ -78,8 +78,12 @@ class GaussianNoiser(BaseModule):
             t = self.draw(lambda b: torch.randint(self.num_timesteps, (b,), **options), len(z0))
         if noise is None:
             noise = self.draw(lambda b: torch.randn(b, *z0.shape[1:], **options), len(z0))
-        gamma, sigma, weight = (table[t].view(-1, 1, 1) for table in (self.gamma, self.sigma, self.weight))
+        gamma, sigma, weight = self.levels(t)
         return NoisySample(z0, gamma * z0 + sigma * noise, noise, t, gamma, sigma, weight)
+
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gamma, sigma and weight (B, 1, 1) of time steps (B,)."""
+        return tuple(table[t].view(-1, 1, 1) for table in (self.gamma, self.sigma, self.weight))
 
     def at_level(self, z0: Tensor, timestep: int, images: Tensor) -> Tensor:
         """Latents z0 (B, N, d) noised to one level: z_t (B, N, d). Noise follows from the ``images`` (B, ...) of which
