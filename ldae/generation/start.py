@@ -35,8 +35,9 @@ class Moments(NamedTuple):
         return cls(mean, (latents - mean) / (len(latents) - 1) ** 0.5)
 
     def __str__(self) -> str:
-        deviation = self.deviations.square().sum(dim=0).mean().sqrt()
-        return f'latents of mean {self.mean.mean():.4g} and deviation {deviation:.4g}'
+        deviation = float(self.deviations.square().sum(dim=0).mean().sqrt())
+        # As far as it is the same on any machine; a mean of -1e-9 is 0.
+        return f'latents of mean {round(float(self.mean.mean()), 3) + 0:.3f} and deviation {deviation:.3f}'
 
     def draw(self, generators: Sequence[torch.Generator]) -> Tensor:
         """Normal latents (B, N, d) of this mean and covariance, one for each generator of the CPU."""

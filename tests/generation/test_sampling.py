@@ -182,6 +182,12 @@ class TestStart:
         factors = moments.deviations.flatten(1).double()
         np.testing.assert_allclose(factors.T @ factors, np.cov(flat.T), atol=1e-5)
 
+    def test_moments_are_named_alike_on_any_machine(self):
+        """A mean of 0 but for rounding has no sign."""
+        deviations = torch.tensor([[[-1.0]], [[1.0]]]) * 0.5**0.5
+        named = {str(Moments(torch.tensor([[mean]]), deviations)) for mean in (-1e-9, 0.0, 2e-9)}
+        assert named == {'latents of mean 0.000 and deviation 1.000'}
+
     def test_draws_have_the_moments(self, small_model: Build):
         model = small_model(schedule='linear_sigma')
         shape = (40, model.tokenizer.num_tokens, model.tokenizer.latent_dim)
