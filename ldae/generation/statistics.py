@@ -17,6 +17,8 @@ from ldae.utils import ConfigError, Range
 from ldae.utils.files import flush, unfinished_path
 from ldae.utils.ranges import check_value
 
+#: Bytes that statistics may take: 20 000 dimensions, or 100 000 rows of 2048 and more.
+LARGEST = 4 << 30
 #: What a damaged or forged file can raise.
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 #: What a file of ours says of itself.
@@ -66,6 +68,8 @@ class Statistics:
         """Read a file of ours, or ``mu`` and ``sigma`` of another program's; no pickle in it is opened."""
         try:
             with np.load(path, allow_pickle=False) as file:
+                if (size := sum(part.file_size for part in file.zip.infolist())) > LARGEST:
+                    raise ValueError(f'it would take {size / 2**30:.3g} GiB of memory')
                 arrays = {name: file[name] for name in ('mu', 'sigma', 'count', 'rows', 'meta') if name in file}
             mean, covariance = (np.asarray(arrays[name], dtype=np.float64) for name in ('mu', 'sigma'))
             count = int(arrays['count']) if 'count' in arrays else None

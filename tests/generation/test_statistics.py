@@ -184,6 +184,14 @@ def test_a_stranger_among_what_a_file_says_of_itself_is_one_line_or_only_shown(n
         assert compare(found, found).text()
 
 
+def test_a_file_that_would_fill_the_memory_is_not_unpacked(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / 'bomb.npz', mu=np.zeros(10), sigma=np.zeros((10, 10)), rows=np.zeros((10_000, 10)))
+    assert (tmp_path / 'bomb.npz').stat().st_size < 10_000
+    monkeypatch.setattr('ldae.generation.statistics.LARGEST', 100_000)
+    with pytest.raises(ConfigError, match='it would take 0.000746 GiB of memory'):
+        Statistics.load(tmp_path / 'bomb.npz')
+
+
 def test_a_damaged_file_is_one_line(rows, tmp_path):
     path = run(rows, 16).statistics(('X', 'abc'), protocol=PROTOCOL).save(tmp_path / 'x.npz')
     content = path.read_bytes()
