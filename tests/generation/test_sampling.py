@@ -175,10 +175,11 @@ class TestStart:
         assert found == dict(ddpm_linear=True, linear_gamma_sq=True, linear_sigma=False)
 
     def test_moments_are_numpys(self):
+        torch.manual_seed(0)
         latents = torch.randn(50, 2, 3) @ torch.randn(3, 3) + torch.randn(2, 3)
         moments = Moments.of(latents.split(20))
         flat = latents.flatten(1).double().numpy()
-        np.testing.assert_allclose(moments.mean.flatten(), flat.mean(axis=0), atol=1e-6)
+        np.testing.assert_allclose(moments.mean.flatten(), flat.mean(axis=0), atol=1e-5)
         factors = moments.deviations.flatten(1).double()
         np.testing.assert_allclose(factors.T @ factors, np.cov(flat.T), atol=1e-5)
 
@@ -191,6 +192,7 @@ class TestStart:
     def test_draws_have_the_moments(self, small_model: Build):
         model = small_model(schedule='linear_sigma')
         shape = (40, model.tokenizer.num_tokens, model.tokenizer.latent_dim)
+        torch.manual_seed(0)
         moments = Moments.of([torch.randn(shape) + torch.randn(shape[1:])])
         n = 4000
         z = draw_start(model, 999, moments, [torch.Generator().manual_seed(i) for i in range(n)]).flatten(1).double()
