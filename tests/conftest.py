@@ -127,8 +127,12 @@ def tiny_annotated_folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope='session')
 def small_ldae() -> LDAE:
     """The demo's l-DAE with random weights and a fitted PCA, and its config as get_model leaves it."""
+    return random_model(load_config('ldae::ldae/demo_fashion-mnist.py'))
+
+
+def random_model(cfg: Config) -> LDAE:
+    """Of a config of the demo's images: random weights, a fitted PCA."""
     torch.manual_seed(0)
-    cfg = load_config('ldae::ldae/demo_fashion-mnist.py')
     init_default_scope('mmpretrain')
     model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
     for parameter in model.parameters():
@@ -157,17 +161,10 @@ def small_model() -> Callable[..., LDAE]:
     """``small_model(head, schedule, **options)``: the demo's l-DAE with a fitted PCA, its config as get_model leaves it."""
 
     def build(head: str = 'NoiseHead', schedule: str = 'linear_gamma_sq', **options) -> LDAE:
-        torch.manual_seed(0)
         cfg: Config = load_config('ldae::ldae/demo_fashion-mnist.py')
         cfg.model.head = dict(type=f'ldae.{head}')
         cfg.model.noiser = dict(type='ldae.GaussianNoiser', schedule=schedule)
         cfg.merge_from_dict({f'model.{name}': value for name, value in options.items()})
-        init_default_scope('mmpretrain')
-        model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.05)
-        model.tokenizer.fit([torch.randn(64, 1, 28, 28)])
-        model._config = cfg
-        return model.eval()
+        return random_model(cfg)
 
     return build

@@ -20,7 +20,7 @@ from ldae.registry import MODELS
 from ldae.utils import ConfigError
 from ldae.utils.checkpoints import averaged_weights, hint_of_names, read_checkpoint, report_keys
 from ldae.utils.device import find_device
-from ldae.utils.errors import nearest
+from ldae.utils.errors import nearest, short
 
 #: Other libraries' models: ``timm::vit_base_patch16_224``, ``mmpretrain::mae_vit-base-p16_8xb512-amp-coslr-300e_in1k``.
 TIMM, MMPRETRAIN = 'timm::', 'mmpretrain::'
@@ -84,7 +84,7 @@ def get_model(
         except Exception as error:
             if model is not None or isinstance(error, ConfigError):
                 raise
-            why = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+            why = short(error, 200)
             raise ConfigError(f'{checkpoint}: what its config describes cannot be built ({why}): {ADVICE}') from error
         _load(built, content, checkpoint)
     built.eval()

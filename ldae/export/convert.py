@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ldae.apis import get_model
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError, check_choice
-from ldae.utils.files import unfinished_path
+from ldae.utils.files import whole_file
 from ldae.utils.optional import import_extra
 from ldae.version import __version__
 
@@ -170,9 +170,8 @@ def _write_example(features: Features, images: dict[str, Tensor], path: Path) ->
     batch = list(images.values())[-1]
     tokens, pooled = features(batch)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(path, '.unfinished.npz')
-    np.savez(unfinished, images=batch.numpy(), features=pooled.numpy(), tokens=tokens.numpy())
-    unfinished.replace(path)
+    with whole_file(path, '.unfinished.npz') as unfinished:
+        np.savez(unfinished, images=batch.numpy(), features=pooled.numpy(), tokens=tokens.numpy())
 
 
 def _publish(folder: Path, names: list[str], target: Path) -> None:

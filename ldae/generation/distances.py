@@ -72,6 +72,11 @@ class Distances:
         """The name that the Fréchet distance may have."""
         return 'FID' if self.is_fid else f'Fréchet distance ({self.extractor})'
 
+    @property
+    def metric_names(self) -> tuple[str, str]:
+        """Of the Fréchet and the kernel distance, among a run's metrics."""
+        return ('fid', 'kid') if self.is_fid else ('distance', 'kernel_distance')
+
     def as_dict(self) -> dict[str, Any]:
         """All of it, and with what it was computed, for a file."""
         return dict(asdict(self), name=self.name, versions=provenance.versions(), commit=provenance.commit())

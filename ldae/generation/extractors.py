@@ -17,10 +17,9 @@ from ldae.apis import FeatureExtractor
 from ldae.apis.models import MMPRETRAIN, TIMM
 from ldae.utils import ConfigError
 from ldae.utils.device import find_device
+from ldae.utils.errors import short
 from ldae.utils.models import hash_tensors
 from ldae.utils.optional import import_extra
-
-from .statistics import short
 
 INCEPTION = 'Inception-v3'
 INCEPTION_DIMS = 2048

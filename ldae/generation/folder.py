@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from ldae.utils import ConfigError, provenance
-from ldae.utils.files import atomic_write_text, unfinished_path
+from ldae.utils.files import atomic_write_text, whole_file
 from ldae.visualization.tiles import tile
 
 IMAGES, GRID, ARRAYS, SETTINGS = 'images', 'grid.png', 'samples.npz', 'sampling.json'
@@ -106,20 +106,13 @@ class SampleFolder:
     def finish(self, num: int, labels: Sequence[int] | None) -> None:
         """Write the grid and the file of all images."""
         shape = self._read(0).shape
-        first = [torch.from_numpy(self._read(i, shape)).permute(2, 0, 1) for i in range(min(num, GRID_IMAGES))]
-        columns = round(len(first) ** 0.5) or 1
-        save_image(tile(torch.stack(first), columns), self.path / GRID)
+        save_image(grid_of(np.stack([self._read(i, shape) for i in range(min(num, GRID_IMAGES))])), self.path / GRID)
         path = self.path / ARRAYS
-        unfinished = unfinished_path(path)
-        try:
-            with zipfile.ZipFile(unfinished, 'w', allowZip64=True) as archive:
-                self._write_images(archive, num, shape)
-                if labels is not None:
-                    with archive.open('arr_1.npy', 'w') as file:
-                        np.lib.format.write_array(file, np.array(labels))
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with whole_file(path) as unfinished, zipfile.ZipFile(unfinished, 'w', allowZip64=True) as archive:
+            self._write_images(archive, num, shape)
+            if labels is not None:
+                with archive.open('arr_1.npy', 'w') as file:
+                    np.lib.format.write_array(file, np.array(labels))
 
     def _write_images(self, archive: zipfile.ZipFile, num: int, shape: tuple[int, ...]) -> None:
         # One by one: they may be more than fits into the memory.
@@ -141,11 +134,14 @@ class SampleFolder:
         return pixels
 
 
+def grid_of(images: np.ndarray) -> np.ndarray:
+    """The first images of uint8 (n, H, W, C) or (n, H, W) in one picture (H', W', 3)."""
+    first = torch.from_numpy(images[:GRID_IMAGES])
+    first = first.unsqueeze(1) if first.ndim == 3 else first.permute(0, 3, 1, 2)
+    return tile(first, round(len(first) ** 0.5))
+
+
 def save_image(image: np.ndarray, path: Path) -> None:
     """Write uint8 (H, W, 3) or (H, W) as PNG, whole or not at all."""
-    unfinished = unfinished_path(path)
-    try:
+    with whole_file(path) as unfinished:
         Image.fromarray(image).save(unfinished, format='png')
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

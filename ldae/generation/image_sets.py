@@ -34,9 +34,10 @@ from ldae.datasets.packed import packed_pipeline
 from ldae.evaluation.probe_data import labelled_dataloader
 from ldae.registry import DATASETS, TRANSFORMS
 from ldae.utils import ConfigError
+from ldae.utils.errors import short
 
 from .folder import IMAGES, SETTINGS
-from .statistics import UNREADABLE, Statistics, short
+from .statistics import UNREADABLE, Statistics
 
 SPLITS = dict(train=('train_dataloader',), val=('val_dataloader', 'test_dataloader'))
 

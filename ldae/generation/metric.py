@@ -84,9 +84,8 @@ class FrechetMetric(BaseMetric):
             found = compare(*statistics, self.seed, self.fields)
             for note in found.notes:
                 print_log(f'{found.name}: {note}', 'current', logging.WARNING)
-            names = ('fid', 'kid') if found.is_fid else ('distance', 'kernel_distance')
             values = (found.frechet, found.kernel, found.precision, found.recall, statistics[0].count)
-            metrics = dict(zip((*names, 'precision', 'recall', 'images'), values, strict=True))
+            metrics = dict(zip((*found.metric_names, 'precision', 'recall', 'images'), values, strict=True))
             print_log(f'{found.name}, of {found.dims:,} dimensions: {found.frechet:.4f}', 'current')
         self._begin()
         metrics = from_main_process(metrics)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ldae.utils import ConfigError, Range
-from ldae.utils.files import flush, unfinished_path
+from ldae.utils.errors import short
+from ldae.utils.files import flush, whole_file
 from ldae.utils.ranges import check_value
 
 #: Bytes that statistics may take: 20 000 dimensions, or 100 000 rows of 2048 and more.
@@ -52,15 +53,11 @@ class Statistics:
     def save(self, path: Path) -> Path:
         """Write the file whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = unfinished_path(path)
         arrays = dict(mu=self.mean, sigma=self.covariance, count=self.count, meta=json.dumps(self.meta))
-        try:
+        with whole_file(path) as unfinished:
             with unfinished.open('wb') as file:
                 np.savez(file, rows=self.rows[:, : self.dims].numpy(), **arrays)
             flush(unfinished)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
         return path
 
     @classmethod
@@ -164,8 +161,3 @@ def least(parts: Sequence[tuple[np.ndarray, np.ndarray, Tensor]], count: int) ->
     chosen = np.argsort(keys, kind='stable')[:count]
     chosen = chosen[np.argsort(places[chosen])]
     return keys[chosen], places[chosen], torch.cat([part[2] for part in parts])[torch.from_numpy(chosen)]
-
-
-def short(error: BaseException) -> str:
-    """An error in a few words of one line."""
-    return ' '.join(f'{type(error).__name__}: {error}'.split())[:120]

@@ -15,6 +15,11 @@ class TrainingStopped(ConfigError):
     exit_status = 3
 
 
+def short(error: BaseException, length: int = 120) -> str:
+    """An error in a few words of one line."""
+    return ' '.join(f'{type(error).__name__}: {error}'.split())[:length]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the known name closest to ``name``, or an empty string."""
     match = get_close_matches(name, list(known), n=1)

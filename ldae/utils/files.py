@@ -3,6 +3,8 @@
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,17 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 def atomic_write_text(path: Path, text: str) -> None:
     """Write a small file that is at every moment the old one or the new one."""
-    unfinished = unfinished_path(path)
-    try:
+    with whole_file(path) as unfinished:
         unfinished.write_text(text)
         flush(unfinished)
+
+
+@contextmanager
+def whole_file(path: Path, suffix: str = '.unfinished') -> Iterator[Path]:
+    """Where to write a file of this name, which it gets once the context closes; after an error nothing of it is left."""
+    unfinished = unfinished_path(path, suffix)
+    try:
+        yield unfinished
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -34,21 +43,15 @@ def atomic_save(content: Any, path: str | os.PathLike) -> None:
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(path)
     try:
-        with unfinished.open('wb') as file:
+        with whole_file(path) as unfinished, unfinished.open('wb') as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
     except RuntimeError as error:
-        unfinished.unlink(missing_ok=True)
         # Torch's writer fails a second time, when it closes what a full disk has cut off.
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
-        raise
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
         raise
     flush(path.parent)
 

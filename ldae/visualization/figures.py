@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ldae.registry import NOISE_SCHEDULES
 from ldae.utils import ConfigError, check_choice
-from ldae.utils.files import unfinished_path
+from ldae.utils.files import whole_file
 
 from .tiles import filters_to_uint8, tile
 
@@ -43,9 +43,8 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
     """Write an image file, whole or not at all, making its folder where there is none."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(path, f'.unfinished{path.suffix}')  # the suffix says the format
-    figure.savefig(unfinished)
-    unfinished.replace(path)
+    with whole_file(path, f'.unfinished{path.suffix}') as unfinished:  # the suffix says the format
+        figure.savefig(unfinished)
     return path
 
 

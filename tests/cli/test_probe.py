@@ -21,7 +21,6 @@ from ldae.evaluation import knn_accuracies
 from ldae.evaluation.cache import FeatureCache
 from ldae.evaluation.probe import parse_blocks
 from ldae.evaluation.probe_data import preprocessor_of
-from ldae.registry import MODELS
 from ldae.utils import ConfigError
 
 FEW = ['--max-train-images', '200', '--max-test-images', '60', '--epochs', '3', '--k', '5', '20']
@@ -59,26 +58,11 @@ val_dataloader = dict(
 
 
 @pytest.fixture(scope='module')
-def ldae_checkpoint(tmp_path_factory) -> Path:
-    """The demo's l-DAE with random weights and a fitted PCA, as a Runner would keep it."""
-    torch.manual_seed(0)
-    cfg = load_config('ldae::ldae/demo_fashion-mnist.py')
-    init_default_scope('mmpretrain')
-    model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    model.tokenizer.fit([torch.randn(64, 1, 28, 28)])
-    path = tmp_path_factory.mktemp('checkpoint') / 'epoch_1.pth'
-    torch.save(dict(meta=dict(cfg=cfg.pretty_text), state_dict=model.state_dict()), path)
-    return path
-
-
-@pytest.fixture(scope='module')
-def probed(ldae_checkpoint, tmp_path_factory) -> Path:
+def probed(small_checkpoint, tmp_path_factory) -> Path:
     """All blocks at two time steps, clean and noisy."""
     folder = tmp_path_factory.mktemp('probe')
     options = ['--blocks', 'all', '--timesteps', '10', '300', '--input', 'clean', 'noisy', *FEW]
-    assert run_tool('probe', [str(ldae_checkpoint), *options, '--work-dir', str(folder)]) == 0
+    assert run_tool('probe', [str(small_checkpoint), *options, '--work-dir', str(folder)]) == 0
     return folder
 
 
@@ -113,9 +97,9 @@ def test_every_setting_has_its_scores_with_what_made_them(probed):
     assert content['checkpoint'].endswith('epoch_1.pth')
 
 
-def test_neighbours_nobody_asked_for_are_as_many_as_there_are_images(ldae_checkpoint, tmp_path):
+def test_neighbours_nobody_asked_for_are_as_many_as_there_are_images(small_checkpoint, tmp_path):
     limits = ['--max-train-images', '60', '--max-test-images', '30']
-    assert run_tool('probe', [str(ldae_checkpoint), *limits, '--work-dir', str(tmp_path)]) == 0
+    assert run_tool('probe', [str(small_checkpoint), *limits, '--work-dir', str(tmp_path)]) == 0
     [row] = json.loads((tmp_path / 'probe.json').read_text())['results']
     assert list(row['knn']) == ['10', '20']
 
@@ -136,11 +120,11 @@ def test_the_appendix_tables_are_pictures(probed):
     assert '| block | t | input | 5-NN | 20-NN | linear |' in (probed / 'probe.md').read_text()
 
 
-def test_features_are_used_again_and_pictures_of_another_probe_go(probed, ldae_checkpoint, tmp_path, capsys):
+def test_features_are_used_again_and_pictures_of_another_probe_go(probed, small_checkpoint, tmp_path, capsys):
     shutil.copytree(probed, tmp_path / 'probe')
     files = {path: path.stat().st_mtime_ns for path in (probed / 'features').rglob('*.npy')}
     options = ['--timesteps', '300', '--work-dir', tmp_path / 'probe', '--cache', probed / 'features', *FEW]
-    assert run_tool('probe', list(map(str, [ldae_checkpoint, *options, '--force']))) == 0
+    assert run_tool('probe', list(map(str, [small_checkpoint, *options, '--force']))) == 0
     assert files == {path: path.stat().st_mtime_ns for path in (probed / 'features').rglob('*.npy')}
     assert not (tmp_path / 'probe' / 'accuracy_over_block.png').exists()
     out = capsys.readouterr().out
@@ -148,8 +132,8 @@ def test_features_are_used_again_and_pictures_of_another_probe_go(probed, ldae_c
     assert f'Wrote probe.json, probe.md to {tmp_path / "probe"}' in out
 
 
-def test_what_exists_is_kept_without_force(probed, ldae_checkpoint, capsys):
-    assert 'pass --force' in error_of(capsys, ldae_checkpoint, '--work-dir', probed)
+def test_what_exists_is_kept_without_force(probed, small_checkpoint, capsys):
+    assert 'pass --force' in error_of(capsys, small_checkpoint, '--work-dir', probed)
 
 
 def test_mae_is_probed_at_no_time_step(tmp_path, capsys):
@@ -171,8 +155,8 @@ def test_mae_is_probed_at_no_time_step(tmp_path, capsys):
         (['--config', 'ldae/demo_fashion-mnst'], "did you mean 'ldae/demo_fashion-mnist'"),
     ],
 )
-def test_wrong_options_are_one_clear_line(options, message, ldae_checkpoint, tmp_path, capsys):
-    assert message in error_of(capsys, ldae_checkpoint, *FEW, '--work-dir', tmp_path / 'p', *options)
+def test_wrong_options_are_one_clear_line(options, message, small_checkpoint, tmp_path, capsys):
+    assert message in error_of(capsys, small_checkpoint, *FEW, '--work-dir', tmp_path / 'p', *options)
     assert not (tmp_path / 'p').exists()
 
 
@@ -197,8 +181,8 @@ def test_files_that_are_no_checkpoint_of_ours_are_one_clear_line(tmp_path, capsy
     assert 'does not exist' in error_of(capsys, tmp_path / 'nothing.pth')
 
 
-def test_features_that_are_not_finite_are_one_clear_line(ldae_checkpoint, tmp_path, capsys):
-    content = torch.load(ldae_checkpoint, weights_only=True)
+def test_features_that_are_not_finite_are_one_clear_line(small_checkpoint, tmp_path, capsys):
+    content = torch.load(small_checkpoint, weights_only=True)
     content['state_dict']['backbone.patch_embed.projection.weight'].fill_(float('nan'))
     torch.save(content, tmp_path / 'nan.pth')
     assert 'NaN' in error_of(capsys, tmp_path / 'nan.pth', *FEW, '--work-dir', tmp_path / 'p')
@@ -274,10 +258,10 @@ def test_each_checkpoint_has_a_work_dir_of_its_own():
     assert default_work_dir(None, 'timm::vit_tiny') == 'work_dirs/probe/timm_vit_tiny'
 
 
-def test_classes_that_a_limit_leaves_out_are_said_before_the_pass(monkeypatch, ldae_checkpoint, tmp_path, capsys):
+def test_classes_that_a_limit_leaves_out_are_said_before_the_pass(monkeypatch, small_checkpoint, tmp_path, capsys):
     passes = []
     monkeypatch.setattr('ldae.evaluation.probe.cache_features', lambda *args, **options: passes.append(args))
-    line = error_of(capsys, ldae_checkpoint, *FEW, '--max-train-images', 9, '--work-dir', tmp_path, '--k', 1)
+    line = error_of(capsys, small_checkpoint, *FEW, '--max-train-images', 9, '--work-dir', tmp_path, '--k', 1)
     assert '9 leaves no image of some of the 10 classes' in line
     assert not passes
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldae.generation.samplers import DiffusionSampler, choose_timesteps
+from ldae.cli import options
+from ldae.generation.samplers import SAMPLERS, DiffusionSampler, choose_timesteps
 from ldae.models.noisers import schedules
 from ldae.utils import ConfigError
 
@@ -148,6 +149,10 @@ def test_noise_of_a_sample_is_its_own(name: str):
     together = run([0, 1, 2, 3, 4])
     assert torch.equal(together[2:4], run([2, 3]))
     assert torch.equal(together[4:], run([4]))
+
+
+def test_tools_offer_all_samplers_without_loading_them():
+    assert set(options.SAMPLERS) == set(SAMPLERS)
 
 
 def test_steps_are_spread_from_the_noisiest_level_down():

@@ -18,6 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ldae.engine.hook import Batch, LDAEHook
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError, PositiveInt, checked
+from ldae.utils.errors import short
 from ldae.utils.models import unwrapped
 
 #: How messages begin that come with each step or epoch, in whose place a progress bar stands.
@@ -202,7 +203,7 @@ class BriefRunner(Runner):
         except (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError) as error:
             if isinstance(error, ConfigError):
                 raise
-            why = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+            why = short(error, 200)
             raise ConfigError(
                 f'{filename} cannot be resumed from ({why}): use the one before it, or begin anew with its weights, '
                 f'--cfg-options load_from={filename}'

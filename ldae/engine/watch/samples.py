@@ -4,22 +4,19 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from ldae.engine.hook import LDAEHook
 from ldae.engine.speed.sharding import is_sharded
 from ldae.generation import build_extractor, compare, compute_statistics, open_images
-from ldae.generation.folder import save_image
+from ldae.generation.folder import grid_of, save_image
 from ldae.generation.image_sets import images_of_config
 from ldae.generation.sampling import Samples, sample
 from ldae.registry import HOOKS
 from ldae.utils import PositiveInt, checked
 from ldae.utils.collective import from_main_process
-from ldae.utils.models import evaluating, unwrapped
-from ldae.utils.rng import preserved_rng
-from ldae.visualization import tile
+from ldae.utils.models import unwrapped
 
 
 @HOOKS.register_module()
@@ -70,8 +67,7 @@ class SamplesHook(LDAEHook):
         model, samples, figures = unwrapped(runner.model), None, {}
         if is_main_process() or is_sharded(runner.model):
             model._config = getattr(model, '_config', None) or runner.cfg
-            with evaluating(model), preserved_rng(), torch.no_grad():
-                samples = sample(model, self.num, progress=False, **self.options)
+            samples = sample(model, self.num, progress=False, **self.options)
         if is_main_process():
             self._draw(runner, samples)
             figures = self._figures(runner, samples) if self.extractor else {}
@@ -79,9 +75,7 @@ class SamplesHook(LDAEHook):
             metrics.update(from_main_process(figures))
 
     def _draw(self, runner: Runner, samples: Samples) -> None:
-        first = torch.from_numpy(samples.images[:64])
-        first = first.unsqueeze(1) if first.ndim == 3 else first.permute(0, 3, 1, 2)
-        picture = tile(first, round(len(first) ** 0.5))
+        picture = grid_of(samples.images)
         folder = Path(runner.work_dir, 'pictures')
         folder.mkdir(parents=True, exist_ok=True)
         save_image(picture, folder / f'samples_{runner.epoch}.png')
@@ -93,6 +87,5 @@ class SamplesHook(LDAEHook):
                 images_of_config('training images', runner.cfg, 'train'), self.extractor
             )
         found = compare(compute_statistics(open_images(samples.images), self.extractor), self._reference)
-        names = ('fid', 'kid') if found.is_fid else ('distance', 'kernel_distance')
-        figures = dict(zip(names, (found.frechet, found.kernel), strict=True), images=len(samples.images))
+        figures = dict(zip(found.metric_names, (found.frechet, found.kernel), strict=True), images=len(samples.images))
         return {f'samples/{name}': value for name, value in figures.items() if value is not None}
