@@ -18,8 +18,9 @@ from ldae.utils.device import autocast
 from ldae.utils.models import changed, evaluating
 from ldae.utils.ranges import Precision
 
+from .encoders import get_encoder
 from .images import read_images
-from .models import get_model, to_device
+from .models import to_device
 from .preprocess import Preprocess
 
 
@@ -31,17 +32,18 @@ class FeatureExtractor:
     of range or doesn't fit the model.
 
     Args:
-        model: What :func:`ldae.get_model` takes, or a model.
-        checkpoint: Its weights; may stand alone where it holds its config.
+        model: What :func:`ldae.get_encoder` takes, or a model.
+        checkpoint: Its weights; may stand alone where it holds its config, or is known without one.
         device: Where to compute: by default, on the GPU if there is one, and a model that is given where it lies.
         precision: ``'auto'``, ``'fp32'``, ``'bf16'`` or ``'fp16'`` of the encoder's products; features are float32.
         batch_size: Images encoded at a time, at least 1.
-        pool: ``'avg'`` averages patch tokens (C), ``'tokens'`` keeps them (N, C), ``'featmap'`` lays them out (C, h, w).
+        pool: ``'avg'`` averages patch tokens (C), ``'cls'`` takes the class token and ``'own'`` the encoder's own pooled
+            output, ``'tokens'`` keeps patch tokens (N, C), ``'featmap'`` lays them out (C, h, w).
         blocks: A block number (1 to the depth, or negative from the end) instead of the last, or several: a list adds
-            an axis (L, C). For ``pool='avg'``.
+            an axis (L, C). For ``pool='avg'`` and ``'cls'``.
         timestep: t that the encoder is told, 0 to T - 1; None takes the model's own. For conditioned encoders.
         num_workers: Threads that read and prepare images, 0 for none.
-        **kwargs: Further ones of :func:`ldae.get_model` (``scale``, ``cfg_options``, ``pretrained``, ...).
+        **kwargs: Further ones of :func:`ldae.get_encoder` (``scale``, ``cfg_options``, ``pretrained``, ...).
     """
 
     @checked
@@ -51,21 +53,23 @@ class FeatureExtractor:
         checkpoint: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
         batch_size: PositiveInt = 64,
-        pool: Annotated[str, Choice('avg', 'tokens', 'featmap')] = 'avg',
+        pool: Annotated[str, Choice('avg', 'cls', 'own', 'tokens', 'featmap')] = 'avg',
         blocks: int | Sequence[int] | None = None,
         timestep: int | None = None,
         num_workers: NaturalInt = 0,
         precision: Precision | None = None,
         **kwargs: Any,
     ) -> None:
-        if blocks is not None and pool != 'avg':
-            raise ConfigError(f"FeatureExtractor: blocks={blocks!r} goes with pool='avg', not {pool!r}")
+        if blocks is not None and pool not in ('avg', 'cls'):
+            raise ConfigError(f"FeatureExtractor: blocks={blocks!r} goes with pool='avg' or 'cls', not {pool!r}")
         self.model = resolve_model(model, checkpoint, device, **kwargs)
         self.batch_size, self.pool, self.num_workers, self.precision = batch_size, pool, num_workers, precision
         self.blocks, self.timestep = blocks, timestep
         self.preprocess = Preprocess(self.model)
         if blocks is not None:
             features.resolve_blocks(features.num_blocks(self.model), self._block_list())
+        if pool in ('cls', 'own'):
+            features.check_pooling(self.model, pool, [features.num_blocks(self.model)])
         if timestep is not None:
             features.resolve_inputs(self.model, [timestep], [False])
 
@@ -99,15 +103,16 @@ class FeatureExtractor:
             return self._features(inputs).float().cpu()
 
     def _features(self, inputs: Tensor) -> Tensor:
-        if self.blocks is not None:
-            rows = features.block_features(self.model, inputs, self._block_list())
-            return rows[:, 0] if isinstance(self.blocks, int) else rows
+        if self.blocks is not None or self.pool in ('cls', 'own'):
+            pooling = 'mean' if self.pool == 'avg' else self.pool
+            rows = features.block_features(self.model, inputs, self._block_list(), pooling)
+            return rows if isinstance(self.blocks, Sequence) else rows[:, 0]
         if self.pool == 'avg':
             return features.pooled_features(self.model, inputs)
         return lay_out(features.patch_tokens(self.model, inputs), inputs, self.pool)
 
-    def _block_list(self) -> list[int]:
-        return [self.blocks] if isinstance(self.blocks, int) else list(self.blocks)
+    def _block_list(self) -> list[int] | None:
+        return [self.blocks] if isinstance(self.blocks, int) else self.blocks and list(self.blocks)
 
 
 def resolve_model(
@@ -116,9 +121,9 @@ def resolve_model(
     device: str | torch.device | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """A model that is given, moved only if a device is named, or what :func:`ldae.get_model` builds."""
+    """A model that is given, moved only if a device is named, or what :func:`ldae.get_encoder` builds."""
     if not isinstance(model, nn.Module):
-        return get_model(model, checkpoint, device, **kwargs)
+        return get_encoder(model, checkpoint, device, **kwargs)
     if checkpoint is not None or kwargs:
         given = ', '.join((*(['checkpoint'] if checkpoint is not None else []), *kwargs))
         raise ConfigError(f'{given}: for a model that is named, but {type(model).__name__} is one already')

@@ -26,7 +26,7 @@ class Preprocess:
     """The preparation of a model's test images: :meth:`transform` for one, :meth:`batch` for several.
 
     That is the pipeline of ``test_dataloader`` (or ``val_dataloader``) in the model's config and its data preprocessor;
-    for timm's models, what timm says of them. Where a config has no such pipeline (MAE's pre-training, images in
+    for encoders of other libraries, what these say of them. Where a config has no such pipeline (MAE's pre-training, images in
     memory), the shorter edge is resized to the model's size, bicubic, and the centre is cropped. Raises ConfigError for
     a model that doesn't say what it takes."""
 
@@ -34,17 +34,17 @@ class Preprocess:
         self.model = unwrapped(model)
         #: Whether what :meth:`batch` returns has its channels in the order blue, green, red.
         self.is_bgr = False
-        if hasattr(self.model, 'data_preprocessor'):
-            self._steps = self._own_steps()
-        elif hasattr(self.model, 'pretrained_cfg'):
+        if hasattr(self.model, 'pretrained_cfg'):
             self._steps = _timm_steps(self.model)
+        elif hasattr(self.model, 'data_preprocessor'):
+            self._steps = self._own_steps()
         else:
             raise ConfigError(
                 f'{type(self.model).__name__} does not say what images it takes: give a model that ldae.get_model builds'
             )
 
     def transform(self, image: np.ndarray) -> Tensor:
-        """uint8 BGR (H, W, 3) -> (C, H', W'), not yet normalised unless the model is timm's."""
+        """uint8 BGR (H, W, 3) -> (C, H', W'), not yet normalised unless the model is another library's."""
         return self._steps(image)
 
     def batch(self, images: Sequence[Tensor]) -> Tensor:
@@ -56,7 +56,7 @@ class Preprocess:
                 f"after the model's test pipeline images have several shapes, {sorted(shapes)[:2]}: batch_size=1 takes them"
             )
         stacked = torch.stack(list(images))
-        if not hasattr(self.model, 'data_preprocessor'):
+        if hasattr(self.model, 'pretrained_cfg'):
             return stacked.to(next(self.model.parameters()).device)
         return self.model.data_preprocessor(dict(inputs=stacked, data_samples=None), False)['inputs']
 

@@ -26,7 +26,7 @@ from ldae.utils.collective import failing_together
 from ldae.utils.device import use_device
 from ldae.utils.ranges import Precision
 
-from .models import get_model
+from .encoders import encoder_images, get_encoder
 
 
 @checked
@@ -62,7 +62,7 @@ def probe(
     can't be used, and results that exist.
 
     Args:
-        checkpoint: Of l-DAE, MAE or a classifier; None for untrained weights, or those of ``pretrained``.
+        checkpoint: As of :func:`ldae.get_encoder`; None for untrained weights, or those of ``pretrained``.
         config, pretrained, scale, cfg_options, ema, device, precision: As of :class:`ldae.FeatureExtractor`.
         data, data_root: Config whose images are used, and their folder, instead of the model's own and the config's.
         max_train_images, max_test_images: Of each class in proportion, and at least one; None takes all.
@@ -77,8 +77,8 @@ def probe(
     _check_output(folder, force)
     torch.manual_seed(seed)  # untrained weights are the same on all processes
     options = dict(scale=scale, cfg_options=cfg_options, pretrained=pretrained, ema=ema)
-    model = get_model(config, checkpoint, use_device(device), **options)
-    images = images_config(model, data, data_root, scale)
+    model = get_encoder(config, checkpoint, use_device(device), **options)
+    images = encoder_images(images_config(model, data, data_root, scale), model)
     _fit_tokenizer(model, images)
     noisy, limits = [kind == 'noisy' for kind in inputs], (max_train_images, max_test_images)
     options = dict(seed=seed, memory=memory, refresh=refresh, verify=verify, precision=precision)
@@ -153,4 +153,4 @@ def _made_with(model: nn.Module, scores: ProbeScores, seed: int, ema: bool, **na
     data = dict(scores.data, config=named.pop('data'))
     how = dict(protocol=scores.protocol.as_dict(), seed=seed, seconds=scores.seconds, processes=get_world_size())
     where = dict(versions=provenance.versions(), commit=provenance.commit(), device=provenance.device())
-    return dict(model=type(model).__name__, **named, data=data, **how, **where, ema=ema)
+    return dict(model=getattr(model, 'about', type(model).__name__), **named, data=data, **how, **where, ema=ema)

@@ -25,6 +25,7 @@ PROTOCOL_OPTIONS = dict(
     lrs=(float, 'learning rates of the linear layer, to choose from'),
     weight_decays=(float, 'its weight decays, to choose from'),
     epochs=(int, 'its epochs'),
+    pooling=(str, "mean of the patch tokens, cls for the class token, or own for the encoder's own pooled output"),
     solver=(str, 'sgd, or lbfgs, which finds the minimum and has no learning rate'),
 )
 

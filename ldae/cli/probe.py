@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from . import options as shared
 
-SCORING = ('temperature', 'lrs', 'weight_decays', 'epochs', 'solver')
+SCORING = ('pooling', 'temperature', 'lrs', 'weight_decays', 'epochs', 'solver')
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -110,6 +110,15 @@ def pipeline_of(cfg: Config, loaders: Iterable[str]) -> list[dict] | None:
     return next(iter([*fitting, *found]), None)
 
 
+def gives_bgr(cfg: Config) -> bool:
+    """Whether the images that a config's data sets hand over have their channels in the order blue, green, red: those that
+    a pipeline reads from files, packed ones, and those that the data preprocessor is told to turn."""
+    preprocessor = cfg.get('data_preprocessor') or (cfg.get('model') or {}).get('data_preprocessor') or {}
+    turned = any(preprocessor.get(name) for name in ('to_rgb', 'bgr_to_rgb'))
+    kinds = [str(node.get('type')) for node in walk_dicts([cfg.get(name) for name in LOADERS])]
+    return bool(turned or any('Load' in kind or kind.endswith('PackedImages') for kind in kinds))
+
+
 PARTS_OF_CONFIGS = ('_base_', 'scales')
 
 

@@ -165,7 +165,7 @@ def _follow_nothing(cfg: Config, where: object) -> None:
             for key in WEIGHTS:
                 if node.get(key) and isinstance(node[key], str | bool):
                     node[key] = False if node[key] is True else None
-            _check_size(node, f'{where}: {section} of its config')
+            check_size(node, f'{where}: {section} of its config')
             components = registered.get(node.get('type') if isinstance(node.get('type'), str) else None, ())
             fetches = any(FETCHING.search(getattr(component, '__module__', '')) for component in components)
             address = next((v for v in node.values() if isinstance(v, str) and ADDRESS.search(v)), None)
@@ -178,7 +178,8 @@ def _follow_nothing(cfg: Config, where: object) -> None:
                 node['download'] = False
 
 
-def _check_size(node: dict, where: str) -> None:
+def check_size(node: dict, where: str) -> None:
+    """Raise ConfigError if a number of a model's settings would take forever, or all memory, to build."""
     for key, value in node.items():
         limit = DEEPEST if DEPTHS.search(str(key)) else LARGEST
         for number in value if isinstance(value, list | tuple) else [value]:

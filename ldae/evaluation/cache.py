@@ -27,7 +27,7 @@ from ldae.utils.models import hash_tensors, unwrapped
 from ldae.utils.ranges import check_value
 from ldae.version import __version__
 
-from .features import features_of_settings, labels_of, num_blocks, resolve_blocks, resolve_inputs
+from .features import check_pooling, features_of_settings, labels_of, num_blocks, resolve_blocks, resolve_inputs
 
 #: A part of each cache's name, raised when those written before can't be used any more.
 FORMAT = 2
@@ -150,6 +150,7 @@ def cache_features(
     refresh: bool = False,
     verify: bool = False,
     desc: str = 'features',
+    pooling: str = 'mean',
 ) -> FeatureCache:
     """Features of every image after each block, at each time step, of each kind of input, from one pass over the data.
 
@@ -172,11 +173,15 @@ def cache_features(
         refresh: Compute anew even if there is a cache.
         verify: Compare all files of a cache with their checksums; without it, those of labels alone.
         desc: What the progress bar says.
+        pooling: As of :func:`ldae.evaluation.block_features`.
     """
     _check_sampler(dataloader)
     numbers = resolve_blocks(num_blocks(model), blocks)
+    check_pooling(model, pooling, numbers)
     timesteps, noisy = resolve_inputs(model, timesteps, noisy)
-    base = cache_key(model, data_preprocessor, len(dataloader.dataset), data)
+    # Caches of averages are named as they were before there was another pooling.
+    described = data if pooling == 'mean' else [data, pooling]
+    base = cache_key(model, data_preprocessor, len(dataloader.dataset), described)
     wanted = [FeatureSetting(*s) for s in product(numbers, timesteps, noisy)]
     found = None if refresh else find_cache(folder, base, wanted)
     found = from_main_process(found)
@@ -186,7 +191,7 @@ def cache_features(
         layout['num_images'], start = len(dataloader.dataset), time.perf_counter()
         found = Path(folder) / f'{base}-{hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:8]}'
         with store.new_store(found, FEATURES, layout, get_world_size(), replace=True) as (unfinished, entries):
-            _write_shard(model, dataloader, data_preprocessor, unfinished, layout, desc)
+            _write_shard(model, dataloader, data_preprocessor, unfinished, layout, desc, pooling)
             entries['seconds'] = time.perf_counter() - start
     elif verify:
         with failing_together():
@@ -257,6 +262,7 @@ def _write_shard(
     folder: Path,
     layout: dict,
     desc: str,
+    pooling: str,
 ) -> None:
     """This rank's images: as its sampler deals them out, every W-th."""
     rank, world = get_rank(), get_world_size()
@@ -273,7 +279,7 @@ def _write_shard(
             images = batch['inputs'][: len(index)].to(device)
             labels[filled : filled + len(index)] = labels_of(batch)[: len(index)]
             settings = (layout[key] for key in ('blocks', 'timesteps', 'noisy'))
-            variants = features_of_settings(model, images, *settings, index)
+            variants = features_of_settings(model, images, *settings, index, pooling)
             for variant, rows_of_blocks in enumerate(variants) if len(index) else ():
                 for block, rows in zip(layout['blocks'], rows_of_blocks, strict=True):
                     if block not in files:

@@ -40,16 +40,21 @@ def patch_tokens(model: nn.Module, images: Tensor) -> Tensor:
     return output[:, _num_extra_tokens(backbone) :]
 
 
-def block_features(model: nn.Module, images: Tensor, blocks: Sequence[int] | None = None) -> Tensor:
-    """Average of the patch tokens after each of ``blocks``, from one forward pass: (B, C, H, W) -> (B, L, embed_dims).
-    Raises ConfigError for a number out of range, or blocks of different widths, which don't fit into one tensor.
+def block_features(
+    model: nn.Module, images: Tensor, blocks: Sequence[int] | None = None, pooling: str = 'mean'
+) -> Tensor:
+    """Features after each of ``blocks``, from one forward pass: (B, C, H, W) -> (B, L, embed_dims). Raises ConfigError
+    for a number out of range, a pooling that the encoder doesn't have, or blocks of different widths, which don't fit into
+    one tensor.
 
     Args:
         model: As :func:`pooled_features` takes it; of a convolutional network, blocks are its stages.
         blocks: Numbers from 1 to the depth, or negative ones from the end; None takes the last. The last block's features
             are those of :func:`pooled_features`: the encoder's final norm, if it has one, counts to it.
+        pooling: One of :func:`poolings_of`: ``'mean'`` of the patch tokens, the class token (``'cls'``), or of the last block
+            the encoder's ``'own'`` pooled output.
     """
-    features = features_of_blocks(model, images, resolve_blocks(num_blocks(model), blocks))
+    features = features_of_blocks(model, images, resolve_blocks(num_blocks(model), blocks), pooling=pooling)
     widths = {rows.shape[1] for rows in features}
     if len(widths) > 1:
         raise ConfigError(f'blocks={blocks} have {sorted(widths)} channels: ask for one of them at a time')
@@ -61,16 +66,40 @@ def features_of_blocks(
     images: Tensor,
     blocks: Sequence[int],
     forward: Callable[[], Tensor | tuple[Tensor, ...]] | None = None,
+    pooling: str = 'mean',
 ) -> list[Tensor]:
     """As :func:`block_features`, for positive block numbers: one (B, C) a block, of whatever width.
 
     ``forward`` runs the encoder another way than on clean images at its own time step."""
     backbone, depth = backbone_of(model), num_blocks(model)
-    with _watched(backbone, [block for block in blocks if block != depth]) as pooled:
-        output = _forward_unmasked(model, backbone, images) if forward is None else forward()
+    check_pooling(model, pooling, blocks)
+    with _watched(backbone, [block for block in blocks if block != depth], pooling) as pooled:
+        is_mean = pooling == 'mean'
+        output = _forward_unmasked(model, backbone, images, pooled=is_mean) if forward is None else forward()
     if depth in blocks:
-        pooled[depth] = _pool(output, backbone)
+        pooled[depth] = _pool(output, backbone, pooling)
     return [pooled[block] for block in blocks]
+
+
+def poolings_of(model: nn.Module) -> tuple[str, ...]:
+    """The ways from an encoder's tokens to one vector: ``'mean'`` of its patch tokens or cells, ``'cls'`` if it has a
+    class token, and ``'own'`` if it has a pooled output that is neither."""
+    backbone = backbone_of(model)
+    has_class = getattr(backbone, 'has_class_token', getattr(backbone, 'cls_token', None) is not None)
+    has_own = getattr(backbone, 'has_pooler', hasattr(backbone, 'forward_head'))
+    if getattr(backbone, 'global_pool', None) == 'token' and isinstance(
+        getattr(backbone, 'fc_norm', None), nn.Identity
+    ):
+        has_own = False  # the class token, as it is
+    return ('mean', *(['cls'] if has_class else []), *(['own'] if has_own else []))
+
+
+def check_pooling(model: nn.Module, pooling: str, blocks: Sequence[int]) -> None:
+    """Raise ConfigError unless an encoder has a pooling, after these blocks (positive numbers)."""
+    if pooling not in (known := poolings_of(model)):
+        raise ConfigError(f'pooling={pooling}: {type(backbone_of(model)).__name__} has {" and ".join(known)} only')
+    if pooling == 'own' and set(blocks) != {num_blocks(model)}:
+        raise ConfigError("pooling=own is that of the last block: leave other blocks out, or take 'mean' or 'cls'")
 
 
 def features_of_settings(
@@ -80,13 +109,14 @@ def features_of_settings(
     timesteps: Sequence[int | None],
     noisy: Sequence[bool],
     index: Sequence[int],
+    pooling: str = 'mean',
 ) -> Iterator[list[Tensor]]:
     """Features of one batch at each time step on each kind of input (the inner loop): lists as of
     :func:`features_of_blocks`.
 
     ``index`` numbers the images: an image's noise follows from its number alone, and is the same at each time step."""
     if tuple(timesteps) == (None,):
-        yield features_of_blocks(model, images, blocks)
+        yield features_of_blocks(model, images, blocks, pooling=pooling)
         return
     model, latents, noise = unwrapped(model), None, None
     if isinstance(model, LDAE):
@@ -99,7 +129,7 @@ def features_of_settings(
             if latents is not None:
                 z = model.noiser(latents, t.expand(len(latents)), noise=noise).z_t if noised else latents
                 inputs = model._encoder_input(z)
-            yield features_of_blocks(model, images, blocks, partial(backbone_of(model), inputs, t))
+            yield features_of_blocks(model, images, blocks, partial(backbone_of(model), inputs, t), pooling)
 
 
 def resolve_inputs(
@@ -159,12 +189,12 @@ def _blocks(backbone: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def _watched(backbone: nn.Module, blocks: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """Averages over what each of ``blocks`` gives while the context is open, by block."""
+def _watched(backbone: nn.Module, blocks: Sequence[int], pooling: str) -> Iterator[dict[int, Tensor]]:
+    """Pooled outputs of ``blocks`` while the context is open, by block."""
     pooled, parts = {}, _blocks(backbone)
 
     def watch(block: int) -> Callable:
-        return lambda module, inputs, output: pooled.__setitem__(block, _pool(output, backbone))
+        return lambda module, inputs, output: pooled.__setitem__(block, _pool(output, backbone, pooling))
 
     with ExitStack() as handles:
         for block in blocks:
@@ -172,9 +202,13 @@ def _watched(backbone: nn.Module, blocks: Sequence[int]) -> Iterator[dict[int, T
         yield pooled
 
 
-def _pool(output: Tensor | Sequence, backbone: nn.Module) -> Tensor:
+def _pool(output: Tensor | Sequence, backbone: nn.Module, pooling: str = 'mean') -> Tensor:
     """Tokens (B, N, C), maps (B, C, H, W) or rows (B, C), or the last of several -> (B, C)."""
+    if pooling == 'own':
+        return backbone.forward_head(output, pre_logits=True)
     output = _last(output)
+    if pooling == 'cls':
+        return output[:, 0]
     if output.dim() == 4:
         return output.mean(dim=(1, 2) if _is_channels_last(backbone) else (2, 3))
     if output.dim() == 3:
@@ -196,7 +230,7 @@ def _forward_unmasked(
 ) -> Tensor | tuple[Tensor, ...]:
     """The encoder's output; all tokens where it would pick the class token, or average and ``pooled`` is off."""
     own = getattr(backbone, 'out_type', None)
-    is_one = own == 'cls_token' or (not pooled and own == 'avg_featmap')
+    is_one = own == 'cls_token' or (not pooled and own in ('avg_featmap', 'featmap'))
     with changed(backbone, out_type='raw') if is_one else nullcontext():
         if isinstance(unwrapped(model), BaseSelfSupervisor):
             return unwrapped(model).extract_feat(images)

@@ -23,7 +23,7 @@ from ldae.utils.tables import markdown_table, text_table
 from ldae.visualization import accuracy_curves, save_figure
 
 from .cache import FeatureCache, FeatureSetting, cache_features
-from .features import num_blocks, resolve_blocks, resolve_inputs
+from .features import check_pooling, num_blocks, resolve_blocks, resolve_inputs
 from .knn import check_classes
 from .probe_data import data_description, labelled_dataloaders, labels_of_dataset, preprocessor_of
 from .protocol import PROTOCOL, Protocol, Score, choose, score_sets
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 RANGE = re.compile(r'(\d+)-(\d+)')
 #: Of k-NN, where none are asked for.
 NEIGHBOURS = (10, 20, 100, 200)
+POOLINGS = dict(mean='average-pooled features', cls='class tokens', own="the encoder's own pooled output")
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,14 @@ def probe_encoder(
     timesteps = None if timesteps is None else sorted(set(timesteps))
     noisy = list(dict.fromkeys(noisy))
     resolve_inputs(model, timesteps, noisy)
+    check_pooling(model, protocol.pooling, numbers)
     loaders = labelled_dataloaders(data, limits, max(k or [1]))
     _check_classes(*(labels_of_dataset(loader.dataset) for loader in loaders), limits[1])
     images = len(loaders[0].dataset)
     k = k or [number for number in NEIGHBOURS if number <= images] or [images]
     protocol = protocol if protocol.k in k else protocol.replace(k=k[0])
     settings = dict(blocks=numbers, timesteps=timesteps, noisy=noisy, refresh=refresh, verify=verify)
+    settings['pooling'] = protocol.pooling
     preprocess, start = preprocessor_of(model, data), time.perf_counter()
     device = next((param.device for param in model.parameters()), torch.device('cpu'))
     with autocast(precision, device):
@@ -227,7 +230,7 @@ def page(scores: ProbeScores, made_with: dict) -> str:
         f'# Probe of {made_with["model"]}',
         f'{weights}; {data["train_images"]} training and {data["test_images"]} test images of {data["classes"]} classes, '
         f'as test images are prepared; {made_with["device"]}, torch {versions["torch"]}, ldae {versions["ldae"]}.',
-        f'Top-1 accuracy in percent of average-pooled features, by protocol {protocol}: k-NN ({knn}), and a linear layer '
+        f'Top-1 accuracy in percent of {POOLINGS[protocol.pooling]}, by protocol {protocol}: k-NN ({knn}), and a linear layer '
         'whose learning rate and weight decay were chosen on held-out training images (its accuracy there: held out).',
         markdown_table(table_rows(scores), left=0),
         f'{choice_line(scores)}.',

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ldae import compat
+from ldae.config.reading import LOADERS, gives_bgr
 from ldae.datasets.low_shot import some_of_each_class, spread_over_classes
+from ldae.models.encoders import EncoderPreprocessor
 from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError
 
@@ -176,12 +178,32 @@ def _all_images(loader: DataLoader) -> Dataset:
     return loader.dataset.dataset if isinstance(loader.dataset, Subset) else loader.dataset
 
 
+class TurnedChannels(nn.Module):
+    """A data preprocessor that is handed the channels of each image in reverse order: RGB for BGR, or BGR for RGB."""
+
+    def __init__(self, preprocessor: nn.Module) -> None:
+        super().__init__()
+        self.preprocessor = preprocessor
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """A batch of images (B, C, H, W), or a list of (C, H, W)."""
+        inputs = data['inputs']
+        turned = inputs.flip(-3) if isinstance(inputs, Tensor) else [image.flip(-3) for image in inputs]
+        return self.preprocessor(dict(data, inputs=turned), training)
+
+
 def preprocessor_of(model: nn.Module, data: Config) -> partial:
-    """The model's own data preprocessor, as for test images; for a model of timm, the data's with timm's mean and std."""
-    preprocessor = getattr(model, 'data_preprocessor', None)
+    """The model's own data preprocessor, as for test images, for what ``data`` give: where these have red and blue the other
+    way round than the images that the model was trained on, they are turned. For a model of timm, the data's with timm's mean and std."""
+    preprocessor, is_bgr = getattr(model, 'data_preprocessor', None), gives_bgr(data)
     if preprocessor is None:
-        settings = dict(type='ClsDataPreprocessor', to_rgb=True) | dict(data.get('data_preprocessor') or {})
+        settings = dict(type='ClsDataPreprocessor') | dict(data.get('data_preprocessor') or {}, to_rgb=is_bgr)
         says = getattr(model, 'pretrained_cfg', None) or {}
         settings |= {key: [255 * value for value in says[key]] for key in ('mean', 'std') if key in says}
         preprocessor = MODELS.build(settings).to(next(model.parameters()).device)
+    else:
+        own = getattr(model, '_config', None) or {}
+        knows = any(own.get(name) for name in (*LOADERS, 'data_preprocessor'))
+        if is_bgr != (gives_bgr(own) if knows else is_bgr and not isinstance(preprocessor, EncoderPreprocessor)):
+            preprocessor = TurnedChannels(preprocessor)
     return partial(preprocessor, training=False)

@@ -18,6 +18,7 @@ from .knn import Metric, knn_accuracies
 from .linear_probe import LinearOptions, ProbeResult, linear_probes, standardise
 
 Temperature = Annotated[float, Range(1e-6)] | None
+Pooling = Annotated[str, Choice('mean', 'cls', 'own')]
 
 
 @checked
@@ -27,7 +28,7 @@ class Protocol(LinearOptions):
 
     Args:
         name: Of these values; what differs from them is said beside it.
-        pooling: How an image's patch tokens become its features.
+        pooling: How an image's tokens become its features: as of :func:`ldae.evaluation.block_features`.
         precision: What features are rounded to before they are scored: float16, as a cache keeps them, so that tools
             with and without one find the same.
         k: Neighbours that vote.
@@ -38,7 +39,7 @@ class Protocol(LinearOptions):
     """
 
     name: Annotated[str, Choice('ldae-1')] = 'ldae-1'
-    pooling: Annotated[str, Choice('mean')] = 'mean'
+    pooling: Pooling = 'mean'
     precision: Annotated[str, Choice('float16', 'float32')] = 'float16'
     k: PositiveInt = 20
     temperature: Temperature = 0.07

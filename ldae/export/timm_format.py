@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ldae.models.vit_files import timm_name
 from ldae.utils import ConfigError
 from ldae.utils.optional import import_extra
 
@@ -19,25 +20,10 @@ WEIGHTS = 'model.safetensors'
 CONFIG = 'config.json'
 # Any entry of timm's will do, all of its arguments being given; by width, so that the name says something.
 ENTRIES = {192: 'tiny', 384: 'small', 768: 'base', 1024: 'large'}
-# mmpretrain's names and timm's.
-INNER = {'.ln': '.norm', '.ffn.layers.0.0.': '.mlp.fc1.', '.ffn.layers.1.': '.mlp.fc2.'}
-OUTER = {'ln1.': 'norm.', 'ln2.': 'fc_norm.', 'patch_embed.projection.': 'patch_embed.proj.'}
 
 
 def hint(out: Path) -> str:
     return f"timm.create_model('local-dir:{out}', pretrained=True)"
-
-
-def timm_name(key: str) -> str:
-    """timm's name of a parameter of mmpretrain's."""
-    for old, new in OUTER.items():
-        if key.startswith(old):
-            return new + key.removeprefix(old)
-    if not key.startswith('layers.'):
-        return key
-    for old, new in INNER.items():
-        key = key.replace(old, new)
-    return 'blocks.' + key.removeprefix('layers.')
 
 
 def timm_state(vit: PlainViT) -> dict[str, Tensor]:

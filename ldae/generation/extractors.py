@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ldae.apis import FeatureExtractor
+from ldae.apis.encoders import CHECKPOINTS, TRANSFORMERS
 from ldae.apis.models import MMPRETRAIN, TIMM
 from ldae.utils import ConfigError
 from ldae.utils.device import find_device
@@ -27,7 +28,6 @@ INCEPTION_FILE = 'pt_inception-2015-12-05-6726825d.pth'
 INCEPTION_URL = f'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION_FILE}'
 #: The same file is torch-fidelity's weights-inception-2015-12-05-6726825d.pth.
 INCEPTION_SHA256 = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
-CHECKPOINTS = ('.pth', '.pt', '.safetensors')
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def build_extractor(
     """The network that ``features`` names, or Inception.
 
     Args:
-        features: A checkpoint that says which model it is, ``'timm::NAME'``, ``'mmpretrain::NAME'``, a config, or a model.
+        features: What :func:`ldae.get_encoder` takes and has weights, or a config, or a model.
         weights: File of the weights of a model that is named; by default, what timm or mmpretrain downloads.
         inception: The file of Inception's weights, in place of ``features``.
         device: Where to compute.
@@ -82,7 +82,7 @@ def build_extractor(
         name, extract = type(features).__name__, FeatureExtractor(features, weights, device)
     elif weights is not None:
         name, extract = str(features), FeatureExtractor(features, weights, device)
-    elif str(features).startswith((TIMM, MMPRETRAIN)):
+    elif str(features).startswith((TIMM, MMPRETRAIN, TRANSFORMERS)) or Path(features).is_dir():
         name, extract = str(features), _downloaded(str(features), device)
     elif Path(features).suffix in CHECKPOINTS:
         path = Path(features).expanduser()

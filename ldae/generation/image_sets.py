@@ -27,7 +27,7 @@ from ldae.apis.models import load_config_of
 from ldae.apis.probing import tell_of_own_images
 from ldae.config import find_config, load_config
 from ldae.config.packed import use_packed_data
-from ldae.config.reading import pipeline_of
+from ldae.config.reading import gives_bgr, pipeline_of
 from ldae.datasets.listing import list_images, tell
 from ldae.datasets.load_image import MAX_PIXELS, reads_files
 from ldae.datasets.packed import packed_pipeline
@@ -247,7 +247,7 @@ def images_of_config(name: str, cfg: Config, split: str) -> ImageSet:
             raise ConfigError(f'{name}: the config has no pipeline of test images to prepare by: name their folder')
         node['pipeline'] = steps
     built = DATASETS.build(dataset)
-    bgr = bool(node.get('pipeline')) or bool((cfg.get('data_preprocessor') or {}).get('to_rgb'))
+    bgr = gives_bgr(cfg)
 
     def stream(numbers: Sequence[int]) -> Iterator[np.ndarray]:
         part = built if len(numbers) == len(built) else Subset(built, numbers)

@@ -2,6 +2,7 @@
 """Importing this package registers every component."""
 
 from .backbones import LDAEViT
+from .encoders import Encoder, EncoderPreprocessor
 from .heads import CleanLatentHead, DecodedImageHead, DenoisingHead, NoiseHead, OriginalImageHead
 from .ldae import LDAE
 from .masking import RandomMasking

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading checkpoint files without running what they hold."""
 
+import argparse
 import os
 import pickle
 import zipfile
@@ -36,11 +37,12 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     if isinstance(content, dict) and isinstance(content.get('state_dict'), dict):
         _check_state(path, content['state_dict'])
         return content
-    # MAE's own checkpoints, and those of what followed it, have another name for it.
-    state = content.get('model', content) if isinstance(content, dict) else None
-    if isinstance(state, dict) and state and all(isinstance(value, Tensor) for value in state.values()):
-        _check_state(path, state)
-        return dict(state_dict=state)
+    # MAE's own checkpoints, and those of what followed it, have another name for it; of DINO's two networks, features
+    # are the teacher's.
+    for state in (content.get('model'), content.get('teacher'), content) if isinstance(content, dict) else ():
+        if isinstance(state, dict) and state and all(isinstance(value, Tensor) for value in state.values()):
+            _check_state(path, state)
+            return dict(state_dict=state)
     raise ConfigError(
         f'{path} is not a checkpoint of a model: it has no state_dict; name the .pth file that training wrote'
     )
@@ -110,8 +112,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pth(path: Path) -> Any:
     check_archive(path)
     try:
-        # None leaves it to torch, whose default is to load safely and whose switch is the named opt-in.
-        return torch.load(path, map_location='cpu', weights_only=None)
+        # None leaves it to torch, whose default is to load safely and whose switch is the named opt-in. A Namespace, in
+        # which MAE and DINO keep their options, is nothing but its values.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location='cpu', weights_only=None)
     except pickle.UnpicklingError as error:
         if _is_pickle(path):
             raise ConfigError(

@@ -13,6 +13,7 @@ from small_models import PREPROCESSOR, classifier_config, ldae_config
 
 from ldae.cli import run_tool
 from ldae.export import convert, export_encoder, timm_format
+from ldae.models import vit_files
 from ldae.utils import ConfigError
 
 
@@ -98,9 +99,9 @@ def test_force_never_replaces_what_no_export_wrote(to, name, tmp_path):
 
 def test_a_model_that_differs_from_its_source_is_not_written(saved, tmp_path, monkeypatch):
     checkpoint = saved(ldae_config())
-    monkeypatch.setitem(timm_format.INNER, '.ln1', '.norm2')
-    monkeypatch.setitem(timm_format.INNER, '.ln2', '.norm1')
-    monkeypatch.delitem(timm_format.INNER, '.ln')
+    monkeypatch.setitem(vit_files.INNER, '.ln1', '.norm2')
+    monkeypatch.setitem(vit_files.INNER, '.ln2', '.norm1')
+    monkeypatch.delitem(vit_files.INNER, '.ln')
     with pytest.raises(ConfigError, match='differs from the source by .* nothing was written'):
         export_encoder(checkpoint, 'timm', tmp_path / 'out' / 'vit', example=tmp_path / 'out' / 'e.npz')
     assert list((tmp_path / 'out').iterdir()) == []
