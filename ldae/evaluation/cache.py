@@ -36,7 +36,14 @@ FEATURES = store.Kind(
     '`ldae probe`',
     'manifest.json',
     'delete {folder}, and they are computed anew',
-    dict(num_images=store.Count, depth=int, blocks=list[int], timesteps=list[int | None], noisy=list[bool]),
+    dict(
+        num_images=store.Count,
+        depth=int,
+        blocks=list[int],
+        timesteps=list[int | None],
+        noisy=list[bool],
+        tokens=bool | None,  # those written before have none
+    ),
 )
 #: Options that modules note down as they are used: they change no feature.
 NOTED_OPTIONS = ('_is_init', '_known_fitted', '_non_blocking')
@@ -56,7 +63,7 @@ class FeatureSetting(NamedTuple):
 
 
 class CachedFeatures:
-    """The features (n, C) of one setting, in files: ``features[rows]`` reads rows, as float32.
+    """The features (n, C) of one setting, or its tokens (n, N, C), in files: ``features[rows]`` reads rows, as float32.
 
     ``rows`` is a slice or a tensor of row numbers. Nothing is kept in memory."""
 
@@ -67,7 +74,7 @@ class CachedFeatures:
 
     @property
     def shape(self) -> torch.Size:
-        return torch.Size((self._num_images, self._shards[0].shape[-1]))
+        return torch.Size((self._num_images, *self._shards[0].shape[1:]))
 
     def __len__(self) -> int:
         return self._num_images
@@ -115,9 +122,20 @@ class FeatureCache(Mapping):
         return len(self.settings)
 
     def __getitem__(self, setting: FeatureSetting) -> CachedFeatures:
+        return self._read(setting, file_of(setting.block), None)
+
+    def tokens(self, setting: FeatureSetting) -> CachedFeatures:
+        """The patch tokens (n, N, C) of a setting, of a cache that was written with them."""
+        if not self._layout.get('tokens'):
+            raise ConfigError(
+                f'{self.folder} holds averages alone: cache_features(tokens=True) keeps patch tokens, too'
+            )
+        return self._read(setting, tokens_file_of(setting.block), None, None)
+
+    def _read(self, setting: FeatureSetting, name: str, *shape: None) -> CachedFeatures:
         variant = self._variants.index((setting.timestep, setting.noisy))
         arrays = [
-            shard.checked(file_of(setting.block), 'f', len(self._variants), count, None)[variant]
+            shard.checked(name, 'f', len(self._variants), count, *shape)[variant]
             for shard, count in zip(self._shards, self._counts, strict=True)
         ]
         return CachedFeatures(arrays, self.num_images)
@@ -151,6 +169,7 @@ def cache_features(
     verify: bool = False,
     desc: str = 'features',
     pooling: str = 'mean',
+    tokens: bool = False,
 ) -> FeatureCache:
     """Features of every image after each block, at each time step, of each kind of input, from one pass over the data.
 
@@ -174,6 +193,8 @@ def cache_features(
         verify: Compare all files of a cache with their checksums; without it, those of labels alone.
         desc: What the progress bar says.
         pooling: As of :func:`ldae.evaluation.block_features`.
+        tokens: Keep patch tokens beside their average, for :meth:`FeatureCache.tokens`: as many times its size as an image
+            has patches.
     """
     _check_sampler(dataloader)
     numbers = resolve_blocks(num_blocks(model), blocks)
@@ -183,12 +204,13 @@ def cache_features(
     described = data if pooling == 'mean' else [data, pooling]
     base = cache_key(model, data_preprocessor, len(dataloader.dataset), described)
     wanted = [FeatureSetting(*s) for s in product(numbers, timesteps, noisy)]
-    found = None if refresh else find_cache(folder, base, wanted)
+    found = None if refresh else find_cache(folder, base, wanted, tokens)
     found = from_main_process(found)
     if found is None:
         _tell_of_earlier(Path(folder))
         layout = dict(blocks=numbers, timesteps=list(timesteps), noisy=list(noisy), depth=num_blocks(model))
         layout['num_images'], start = len(dataloader.dataset), time.perf_counter()
+        layout |= dict(tokens=True) if tokens else {}
         found = Path(folder) / f'{base}-{hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:8]}'
         with store.new_store(found, FEATURES, layout, get_world_size(), replace=True) as (unfinished, entries):
             _write_shard(model, dataloader, data_preprocessor, unfinished, layout, desc, pooling)
@@ -225,11 +247,14 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def find_cache(folder: str | os.PathLike, key: str, wanted: Sequence[FeatureSetting]) -> Path | None:
+def find_cache(
+    folder: str | os.PathLike, key: str, wanted: Sequence[FeatureSetting], tokens: bool = False
+) -> Path | None:
     """A finished cache below ``folder`` that has all that is wanted."""
     for path in sorted(Path(folder).glob(f'{key}-*')):
         with suppress(ConfigError):
-            if set(wanted) <= set(settings_of(store.read_manifest(path, FEATURES)['settings'])):
+            layout = store.read_manifest(path, FEATURES)['settings']
+            if set(wanted) <= set(settings_of(layout)) and (layout.get('tokens') or not tokens):
                 return path
     return None
 
@@ -254,6 +279,11 @@ def file_of(block: int) -> str:
     return f'block_{block}.npy'
 
 
+def tokens_file_of(block: int) -> str:
+    """The file of a block's patch tokens (variants, images, N, C), where they are kept."""
+    return f'tokens_{block}.npy'
+
+
 @torch.no_grad()
 def _write_shard(
     model: nn.Module,
@@ -269,6 +299,7 @@ def _write_shard(
     numbers = range(len(dataloader.dataset))[rank::world]
     num_variants = len(layout['timesteps']) * len(layout['noisy'])
     device = next((param.device for param in model.parameters()), torch.device('cpu'))
+    names = [*map(file_of, layout['blocks']), *map(tokens_file_of, layout['blocks'] if layout.get('tokens') else ())]
     files, labels, filled = {}, np.empty(len(numbers), np.int64), 0
     bar = tqdm(dataloader, desc, unit='batch', leave=False, disable=None if is_main_process() else True)
     with store.new_shard(folder, rank) as (shard, _), ExitStack() as opened:
@@ -279,29 +310,28 @@ def _write_shard(
             images = batch['inputs'][: len(index)].to(device)
             labels[filled : filled + len(index)] = labels_of(batch)[: len(index)]
             settings = (layout[key] for key in ('blocks', 'timesteps', 'noisy'))
-            variants = features_of_settings(model, images, *settings, index, pooling)
+            variants = features_of_settings(model, images, *settings, index, pooling, layout.get('tokens', False))
             for variant, rows_of_blocks in enumerate(variants) if len(index) else ():
-                for block, rows in zip(layout['blocks'], rows_of_blocks, strict=True):
-                    if block not in files:
-                        shape = (num_variants, len(numbers), rows.shape[1])
-                        file = store.ArrayFile(shard / file_of(block), shape, '<f2')
-                        files[block] = opened.enter_context(closing(file))
-                    place = (variant * len(numbers) + filled) * rows.shape[1]
-                    files[block].write(_to_half(rows, block).contiguous().numpy(), place)
+                for name, rows in zip(names, rows_of_blocks, strict=True):
+                    if name not in files:
+                        shape = (num_variants, len(numbers), *rows.shape[1:])
+                        files[name] = opened.enter_context(closing(store.ArrayFile(shard / name, shape, '<f2')))
+                    place = (variant * len(numbers) + filled) * rows[0].numel()
+                    files[name].write(_to_half(rows, name).contiguous().numpy(), place)
             filled += len(index)
         if filled < len(numbers):
             raise ConfigError(f'features: the data loader gave {filled} of {len(numbers)} images: set drop_last=False')
         np.save(shard / store.LABELS, labels)
 
 
-def _to_half(rows: Tensor, block: int) -> Tensor:
-    """Rows (B, C) as float16 on the CPU."""
+def _to_half(rows: Tensor, name: str) -> Tensor:
+    """Rows as float16 on the CPU."""
     rows = rows.float()
     # One number to read back: the largest is NaN or infinity where any is.
     largest = float(rows.abs().amax())
     if not largest <= LARGEST:
         what = f'reach {largest:.3g}, beyond float16' if largest < float('inf') else 'hold NaN or infinity'
-        raise ConfigError(f'features of block {block} {what}: check the checkpoint')
+        raise ConfigError(f'features of {name.removesuffix(".npy").replace("_", " ")} {what}: check the checkpoint')
     return rows.half().cpu()
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several sets of features of the same images, read piece by piece and standardised."""
 
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -14,7 +15,7 @@ RUN = 64
 
 
 class Features(Protocol):
-    """Features (n, C): a tensor is some, and so are those of a cache."""
+    """Features (n, C), or patch tokens (n, N, C): a tensor is some, and so are those of a cache."""
 
     shape: torch.Size
 
@@ -26,16 +27,22 @@ Sets = Mapping[Hashable, Features]
 
 
 def mean_and_scale(features: Features) -> tuple[Tensor, Tensor]:
-    """Mean (C,) and 1 / standard deviation (C,), which is 0 for a constant feature; one pass, float64 inside."""
-    origin = features[:1].double()  # near the mean, so that the difference of squares keeps its digits
+    """Mean (C,) and 1 / standard deviation (C,), which is 0 for a constant feature, over rows and tokens; one pass,
+    float64 inside."""
+    origin = (
+        features[:1].double().flatten(0, -2)[:1]
+    )  # near the mean, so that the difference of squares keeps its digits
     sums, squares = torch.zeros_like(origin[0]), torch.zeros_like(origin[0])
-    for start in range(0, features.shape[0], BLOCK):
-        rows = features[start : start + BLOCK]
-        rows, dtype = rows.double() - origin, rows.dtype
+    tokens = math.prod(features.shape[1:-1])
+    step = max(1, BLOCK // tokens)
+    for start in range(0, features.shape[0], step):
+        rows = features[start : start + step]
+        rows, dtype = rows.double().flatten(0, -2) - origin, torch.promote_types(rows.dtype, torch.float32)
         sums += rows.sum(dim=0)
         squares += rows.square().sum(dim=0)
-    mean = sums / features.shape[0]
-    std = (squares / features.shape[0] - mean.square()).clamp(min=0).sqrt()
+    count = features.shape[0] * tokens
+    mean = sums / count
+    std = (squares / count - mean.square()).clamp(min=0).sqrt()
     scale = torch.where(std > 1e-6 * std.max(), 1 / std, 0.0)
     return (mean + origin[0]).to(dtype), scale.to(dtype)
 
@@ -56,7 +63,7 @@ class FeatureStack:
         device: str | torch.device | None = None,
     ) -> None:
         self.sets, self.device = list(sets), device
-        self.num_rows, self.width = self.sets[0].shape
+        self.width = self.sets[0].shape[-1]
         self.moments = [mean_and_scale(one) for one in self.sets] if moments is None else list(moments)
 
     def __len__(self) -> int:
@@ -68,7 +75,7 @@ class FeatureStack:
         return FeatureStack(sets, moments, self.device)
 
     def rows(self, numbers: Tensor | slice) -> Tensor:
-        """Rows (G, R, C) of each set."""
+        """Rows (G, R, C), or (G, R, N, C), of each set."""
         pairs = zip(self.sets, self.moments, strict=True)
         return torch.stack([((one[numbers] - mean) * scale).to(self.device) for one, (mean, scale) in pairs])
 

@@ -2,7 +2,7 @@
 """Features of a frozen encoder: of its last block or of several, from one pass over images or over a data set."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -31,13 +31,15 @@ def patch_tokens(model: nn.Module, images: Tensor) -> Tensor:
     """Patch tokens of the last block: images (B, C, H, W) -> (B, N, embed_dims).
 
     ``model`` as :func:`pooled_features` takes it; of a network that computes maps, their cells."""
-    backbone = backbone_of(model)
-    output = _last(_forward_unmasked(model, backbone, images, pooled=False))
-    if output.dim() == 4:
-        return output.flatten(1, 2) if _is_channels_last(backbone) else output.flatten(2).transpose(1, 2)
-    if output.dim() == 2:
-        raise ConfigError(f'{type(backbone).__name__} gives one vector an image: it has no patch tokens')
-    return output[:, _num_extra_tokens(backbone) :]
+    return block_tokens(model, images)
+
+
+def block_tokens(model: nn.Module, images: Tensor, block: int | None = None) -> Tensor:
+    """Patch tokens after one block, by default the last: images (B, C, H, W) -> (B, N, embed_dims).
+
+    ``model`` and ``block`` as of :func:`block_features`. Raises ConfigError for a network that has none."""
+    blocks = resolve_blocks(num_blocks(model), None if block is None else [block])
+    return features_of_blocks(model, images, blocks, tokens=True)[1]
 
 
 def block_features(
@@ -67,18 +69,26 @@ def features_of_blocks(
     blocks: Sequence[int],
     forward: Callable[[], Tensor | tuple[Tensor, ...]] | None = None,
     pooling: str = 'mean',
+    tokens: bool = False,
 ) -> list[Tensor]:
-    """As :func:`block_features`, for positive block numbers: one (B, C) a block, of whatever width.
+    """As :func:`block_features`, for positive block numbers: one (B, C) a block, of whatever width; with ``tokens``
+    followed by the patch tokens (B, N, C) of each.
 
     ``forward`` runs the encoder another way than on clean images at its own time step."""
     backbone, depth = backbone_of(model), num_blocks(model)
     check_pooling(model, pooling, blocks)
-    with _watched(backbone, [block for block in blocks if block != depth], pooling) as pooled:
-        is_mean = pooling == 'mean'
-        output = _forward_unmasked(model, backbone, images, pooled=is_mean) if forward is None else forward()
+    is_whole = tokens or pooling != 'mean'
+
+    def take(output: Tensor | Sequence) -> list[Tensor]:
+        return [_pool(output, backbone, pooling), *([_tokens(output, backbone)] if tokens else [])]
+
+    with _watched(backbone, [block for block in blocks if block != depth], take) as found, _raw(backbone, is_whole):
+        output = _forward_unmasked(model, backbone, images) if forward is None else forward()
     if depth in blocks:
-        pooled[depth] = _pool(output, backbone, pooling)
-    return [pooled[block] for block in blocks]
+        found[depth] = take(output)
+        if is_whole and pooling == 'mean' and getattr(backbone, 'out_type', None) == 'avg_featmap':
+            found[depth][0] = backbone.ln2(found[depth][0])  # mmpretrain's backbones normalise the average
+    return [found[block][i] for i in range(1 + tokens) for block in blocks]
 
 
 def poolings_of(model: nn.Module) -> tuple[str, ...]:
@@ -110,13 +120,14 @@ def features_of_settings(
     noisy: Sequence[bool],
     index: Sequence[int],
     pooling: str = 'mean',
+    tokens: bool = False,
 ) -> Iterator[list[Tensor]]:
     """Features of one batch at each time step on each kind of input (the inner loop): lists as of
     :func:`features_of_blocks`.
 
     ``index`` numbers the images: an image's noise follows from its number alone, and is the same at each time step."""
     if tuple(timesteps) == (None,):
-        yield features_of_blocks(model, images, blocks, pooling=pooling)
+        yield features_of_blocks(model, images, blocks, None, pooling, tokens)
         return
     model, latents, noise = unwrapped(model), None, None
     if isinstance(model, LDAE):
@@ -129,7 +140,8 @@ def features_of_settings(
             if latents is not None:
                 z = model.noiser(latents, t.expand(len(latents)), noise=noise).z_t if noised else latents
                 inputs = model._encoder_input(z)
-            yield features_of_blocks(model, images, blocks, partial(backbone_of(model), inputs, t), pooling)
+            forward = partial(backbone_of(model), inputs, t)
+            yield features_of_blocks(model, images, blocks, forward, pooling, tokens)
 
 
 def resolve_inputs(
@@ -189,17 +201,17 @@ def _blocks(backbone: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def _watched(backbone: nn.Module, blocks: Sequence[int], pooling: str) -> Iterator[dict[int, Tensor]]:
-    """Pooled outputs of ``blocks`` while the context is open, by block."""
-    pooled, parts = {}, _blocks(backbone)
+def _watched(backbone: nn.Module, blocks: Sequence[int], take: Callable) -> Iterator[dict[int, list[Tensor]]]:
+    """Outputs of ``blocks``, as ``take`` makes them, while the context is open, by block."""
+    found, parts = {}, _blocks(backbone)
 
     def watch(block: int) -> Callable:
-        return lambda module, inputs, output: pooled.__setitem__(block, _pool(output, backbone, pooling))
+        return lambda module, inputs, output: found.__setitem__(block, take(output))
 
     with ExitStack() as handles:
         for block in blocks:
             handles.enter_context(parts[block - 1].register_forward_hook(watch(block)))
-        yield pooled
+        yield found
 
 
 def _pool(output: Tensor | Sequence, backbone: nn.Module, pooling: str = 'mean') -> Tensor:
@@ -216,6 +228,16 @@ def _pool(output: Tensor | Sequence, backbone: nn.Module, pooling: str = 'mean')
     return output
 
 
+def _tokens(output: Tensor | Sequence, backbone: nn.Module) -> Tensor:
+    """The same, but patch tokens, or the cells of maps: (B, N, C)."""
+    output = _last(output)
+    if output.dim() == 4:
+        return output.flatten(1, 2) if _is_channels_last(backbone) else output.flatten(2).transpose(1, 2)
+    if output.dim() == 2:
+        raise ConfigError(f'{type(backbone).__name__} gives one vector an image: it has no patch tokens')
+    return output[:, _num_extra_tokens(backbone) :]
+
+
 def _last(output: Tensor | Sequence) -> Tensor:
     # Stages that give (tokens, grid) have their size last.
     return output if isinstance(output, Tensor) else [part for part in output if isinstance(part, Tensor)][-1]
@@ -225,13 +247,16 @@ def _is_channels_last(backbone: nn.Module) -> bool:
     return getattr(backbone, 'output_fmt', 'NCHW') == 'NHWC'
 
 
-def _forward_unmasked(
-    model: nn.Module, backbone: nn.Module, images: Tensor, pooled: bool = True
-) -> Tensor | tuple[Tensor, ...]:
-    """The encoder's output; all tokens where it would pick the class token, or average and ``pooled`` is off."""
+def _raw(backbone: nn.Module, is_whole: bool = False) -> AbstractContextManager:
+    """The encoder gives all tokens where it would pick the class token, or ``is_whole`` and it would average them."""
     own = getattr(backbone, 'out_type', None)
-    is_one = own == 'cls_token' or (not pooled and own in ('avg_featmap', 'featmap'))
-    with changed(backbone, out_type='raw') if is_one else nullcontext():
+    is_one = own == 'cls_token' or (is_whole and own in ('avg_featmap', 'featmap'))
+    return changed(backbone, out_type='raw') if is_one else nullcontext()
+
+
+def _forward_unmasked(model: nn.Module, backbone: nn.Module, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+    """The encoder's output."""
+    with _raw(backbone):
         if isinstance(unwrapped(model), BaseSelfSupervisor):
             return unwrapped(model).extract_feat(images)
         if isinstance(backbone, MAEViT):
@@ -257,20 +282,21 @@ def extract_features(
     the data set (for a sampler that doesn't shuffle). Raises ConfigError if the data has no labels.
 
     Args:
-        encode: Images (B, C, H, W), preprocessed, to features (B, C), such as :func:`pooled_features` of a model.
+        encode: Images (B, C, H, W), preprocessed, to features (B, C), such as :func:`pooled_features` of a model, or to
+            tokens (B, N, C), as :func:`block_tokens`.
         dataloader: Batches as ``dict(inputs=..., data_samples=[...])``, samples with ``gt_label``.
         data_preprocessor: The model's; without it the batch's inputs go to ``encode`` as they are.
         desc: What the progress bar says. The bar is shown on a terminal only.
 
     Returns:
-        Features (n, C) float32 and labels (n,) int64, on the CPU.
+        Features (n, C) or (n, N, C) float32 and labels (n,) int64, on the CPU.
     """
     shard, labels, filled = None, None, 0
     for batch in tqdm(dataloader, desc=desc, leave=False, disable=None if is_main_process() else True):
         batch = batch if data_preprocessor is None else data_preprocessor(batch)
         rows = encode(batch['inputs']).float()
         if shard is None:
-            shard = torch.empty(len(dataloader.sampler), rows.shape[1])
+            shard = torch.empty(len(dataloader.sampler), *rows.shape[1:])
             labels = torch.empty(len(shard), dtype=torch.int64)
         shard[filled : filled + len(rows)] = rows.cpu()
         labels[filled : filled + len(rows)] = labels_of(batch)

@@ -157,14 +157,15 @@ def accuracy(predicted: Tensor, labels: Tensor) -> float:
     return 100 * int((predicted.cpu() == labels.cpu()).sum()) / len(labels)
 
 
-def check_features(name: str, features: Features, labels: Tensor | None = None) -> None:
-    """Raise :class:`ConfigError` unless features are a finite (n, C) with one label each."""
-    if len(features.shape) != 2 or (labels is not None and len(labels) != features.shape[0]):
-        shape = None if labels is None else tuple(labels.shape)
-        raise ConfigError(f'{name}: features {tuple(features.shape)}, labels {shape}: expected (n, C) and (n,)')
+def check_features(name: str, features: Features, labels: Tensor | None = None, dims: int = 2) -> None:
+    """Raise :class:`ConfigError` unless features are a finite (n, C), or tokens (n, N, C) of 3 ``dims``, with one label
+    each."""
+    if len(features.shape) != dims or (labels is not None and len(labels) != features.shape[0]):
+        shape, expected = None if labels is None else tuple(labels.shape), '(n, C)' if dims == 2 else '(n, N, C)'
+        raise ConfigError(f'{name}: features {tuple(features.shape)}, labels {shape}: expected {expected} and (n,)')
     # Those of a cache were checked when they were written.
     if isinstance(features, Tensor) and not torch.isfinite(features).all():
-        bad = int((~torch.isfinite(features)).any(dim=1).sum())
+        bad = int((~torch.isfinite(features)).flatten(1).any(dim=1).sum())
         raise ConfigError(f'{name}: {bad} of {len(features)} feature rows hold NaN or infinity: check the checkpoint')
 
 

@@ -18,6 +18,9 @@ from ldae.utils.collective import failing_together, gathered
 from .feature_stack import Features, FeatureStack, Sets, mean_and_scale
 from .knn import check_classes, check_features
 
+Rate = Annotated[float, Range(1e-12)]
+Decay = Annotated[float, Range(0)]
+HeldOut = Annotated[float, Range(0.01, 0.9)]
 #: Logits that may exist at a time where accuracies are counted.
 MAX_LOGITS = 2**24
 
@@ -41,6 +44,21 @@ class ProbeResult:
     held_out_accuracy: dict[Setting, float]
     at_edge: tuple[str, ...] = ()
 
+    @property
+    def held_out(self) -> float | None:
+        """Accuracy in percent on held-out training images, by which choices are made; None where nothing was held out."""
+        return self.held_out_accuracy.get(self.setting)
+
+    def as_dict(self, name: str = 'accuracy') -> dict[str, Any]:
+        """For a file of results: accuracies in percent, that of test images by a name, and what was chosen."""
+        return {
+            name: round(self.accuracy, 2),
+            'held_out': None if self.held_out is None else round(self.held_out, 2),
+            'lr': self.setting.lr,
+            'weight_decay': self.setting.weight_decay,
+            'at_edge': list(self.at_edge),
+        }
+
 
 @checked
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +75,23 @@ class LinearOptions:
     """
 
     solver: Annotated[str, Choice('sgd', 'lbfgs')] = 'sgd'
-    lrs: Sequence[Annotated[float, Range(1e-12)]] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-    weight_decays: Sequence[Annotated[float, Range(0)]] = (0.0, 1e-3, 1e-2)
+    lrs: Sequence[Rate] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    weight_decays: Sequence[Decay] = (0.0, 1e-3, 1e-2)
     epochs: PositiveInt = 40
     batch_size: PositiveInt = 256
-    held_out: Annotated[float, Range(0.01, 0.9)] = 0.2
+    held_out: HeldOut = 0.2
     widen: NaturalInt = 3
 
     def __post_init__(self) -> None:
-        for name in ('lrs', 'weight_decays'):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.weight_decays or (self.solver == 'sgd' and not self.lrs):
-            raise ConfigError('linear_probe: lrs and weight_decays need at least one value each')
+        check_grid('linear_probe', self)
+
+
+def check_grid(place: str, options: Any) -> None:
+    """Make tuples of ``lrs`` and ``weight_decays``. Raises ConfigError if there is none to try."""
+    for name in ('lrs', 'weight_decays'):
+        object.__setattr__(options, name, tuple(getattr(options, name)))
+    if not options.weight_decays or (options.solver == 'sgd' and not options.lrs):
+        raise ConfigError(f'{place}: lrs and weight_decays need at least one value each')
 
 
 def linear_probe(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, **options: Any) -> ProbeResult:
@@ -116,14 +139,15 @@ def linear_probes(
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class LinearProbe(LinearOptions):
-    """The labels and options, checked; :meth:`score` takes features."""
+class Chooser:
+    """The labels, and how one of several heads is chosen; a subclass says how heads are trained."""
 
     train_y: Tensor
     test_y: Tensor
     seed: Seed = 0
     device: str | torch.device | None = None
     memory: Annotated[float, Range(1e-6)] = 4.0
+    solver = 'sgd'
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -143,8 +167,9 @@ class LinearProbe(LinearOptions):
         """Results of sets of one width."""
         stack = FeatureStack(train, device=self.device)
         for features in test:
-            if features.shape[1] != stack.width:
-                raise ConfigError(f'linear_probe: {features.shape[1]} test features a row, {stack.width} in training')
+            if features.shape[1:] != train[0].shape[1:]:
+                found, expected = ('x'.join(map(str, one.shape[1:])) for one in (features, train[0]))
+                raise ConfigError(f'{type(self).__name__}: {found} test features a row, {expected} in training')
         generator = torch.Generator().manual_seed(self.seed)
         tried, best = self._choose(stack, generator)
         numbers = torch.arange(len(self.train_y))
@@ -183,6 +208,12 @@ class LinearProbe(LinearOptions):
                 for i, scores in zip(sets, found, strict=True):
                     tried[i] |= scores
         return tried, [max(scores, key=scores.get) for scores in tried]
+
+
+@checked
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe(Chooser, LinearOptions):
+    """The labels and options, checked; :meth:`score` takes features."""
 
     def groups(self, shapes: Mapping[Hashable, Sequence[int]]) -> Iterator[list[Hashable]]:
         """Keys of sets of one width that fit into memory together, or one alone."""

@@ -81,21 +81,14 @@ class Score:
 
     @property
     def held_out(self) -> float | None:
-        """Accuracy in percent on held-out training images, by which choices are made; None where nothing was held out."""
-        return self.linear.held_out_accuracy.get(self.linear.setting)
+        """The linear layer's accuracy on held-out training images, by which choices are made; None where there are none."""
+        return self.linear.held_out
 
     def as_dict(self, k: int | None = None) -> dict[str, Any]:
         """For a file of results: accuracies in percent (k-NN's of ``k`` neighbours, or of the first number that was asked
         for), and what was chosen."""
-        chosen, held_out = self.linear.setting, self.held_out
-        return dict(
-            knn=round(self.knn[next(iter(self.knn)) if k is None else k], 2),
-            linear=round(self.linear.accuracy, 2),
-            held_out=None if held_out is None else round(held_out, 2),
-            lr=chosen.lr,
-            weight_decay=chosen.weight_decay,
-            at_edge=list(self.linear.at_edge),
-        )
+        knn = self.knn[next(iter(self.knn)) if k is None else k]
+        return dict(knn=round(knn, 2), **self.linear.as_dict('linear'))
 
 
 def score(

@@ -8,10 +8,12 @@ from torch import nn
 
 from ldae.evaluation.features import (
     block_features,
+    block_tokens,
     features_of_blocks,
     features_of_settings,
     num_blocks,
     pooled_features,
+    resolve_blocks,
     resolve_inputs,
 )
 from ldae.models.noisers import noise_of_images
@@ -57,6 +59,23 @@ def test_blocks_of_an_mmpretrain_vit_are_its_out_indices(images):
     classifier = ImageClassifier(backbone=vit)
     torch.testing.assert_close(block_features(classifier, images, [-2, 1]), expected[:, [1, 0]])
     torch.testing.assert_close(block_features(vit, images), expected[:, 2:])
+
+
+def test_tokens_of_a_block_are_those_that_are_averaged(images):
+    vit = make_vit(out_type='raw', out_indices=[0, 1, 2])
+    for block, tokens in enumerate(vit(images), start=1):
+        torch.testing.assert_close(block_tokens(vit, images, block), tokens[:, 1:])
+    pooled = make_vit(out_type='avg_featmap')
+    for model in (vit, pooled, MAE(backbone=make_vit(MAEViT)), make_ldae()):
+        for block in (1, -1):
+            averages = block_features(model, images, [block])[:, 0]
+            found, tokens = features_of_blocks(model, images, resolve_blocks(3, [block]), tokens=True)
+            torch.testing.assert_close(found, averages)
+            assert torch.equal(tokens, block_tokens(model, images, block))
+            if block == 1 or model is not pooled:  # which normalises the average again
+                torch.testing.assert_close(tokens.mean(dim=1), averages)
+    maps = in_eval(ResNet(18, in_channels=1))
+    assert block_tokens(maps, images, 2).shape == (4, 16, 128)
 
 
 def test_blocks_of_mae_see_every_patch(images):

@@ -11,7 +11,14 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ldae.datasets import store
-from ldae.evaluation import FeatureCache, FeatureSetting, cache_features, extract_features, pooled_features
+from ldae.evaluation import (
+    FeatureCache,
+    FeatureSetting,
+    block_tokens,
+    cache_features,
+    extract_features,
+    pooled_features,
+)
 from ldae.utils import ConfigError
 
 
@@ -225,3 +232,44 @@ def test_features_of_another_precision_are_others(data, net, tmp_path):
     with torch.autocast('cpu', torch.bfloat16):
         rounded = cache_features(net, loader(data), None, tmp_path)
     assert rounded.folder != exact.folder
+
+
+class Patches(Net):
+    """Three blocks on 4 patches of 3 x 3 pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(9, 8), nn.Linear(8, 8), nn.Linear(8, 5)])
+
+    def forward(self, images):
+        x = images.unfold(2, 3, 3).unfold(3, 3, 3).flatten(4).flatten(1, 3)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_tokens_come_from_the_pass_of_their_average(data, tmp_path):
+    torch.manual_seed(0)
+    model = Patches().eval()
+    averages = cache_features(model, loader(data), None, tmp_path, [1, 3])
+    assert data.reads == [1] * 10
+    with pytest.raises(ConfigError, match='tokens=True'):
+        averages.tokens(FeatureSetting(3))
+    both = cache_features(model, loader(data), None, tmp_path, [1, 3], tokens=True)
+    assert data.reads == [2] * 10
+    again = cache_features(model, loader(data), None, tmp_path, [3], tokens=True)
+    assert again.folder == both.folder
+    assert data.reads == [2] * 10
+    assert both.tokens(FeatureSetting(1)).shape == (10, 4, 8)
+    torch.testing.assert_close(both.select(3), averages.select(3), atol=1e-3, rtol=1e-3)
+    expected, _ = extract_features(lambda images: block_tokens(model, images), loader(data))
+    found = both.tokens(FeatureSetting(3))
+    assert torch.equal(found[:], expected.half().float())
+    rows = torch.tensor([7, 0, 3])
+    assert torch.equal(found[rows], expected[rows].half().float())
+
+
+def test_a_network_of_one_vector_an_image_has_no_tokens(data, net, tmp_path):
+    with pytest.raises(ConfigError, match='no patch tokens'):
+        cache_features(net, loader(data), None, tmp_path, tokens=True)
+    assert not list(tmp_path.iterdir())
