@@ -45,6 +45,21 @@ COLLECTIONS = {
         'https://arxiv.org/abs/2401.14404',
     ),
     'mae': ('MAE', 'Masked Autoencoders Are Scalable Vision Learners', 'https://arxiv.org/abs/2111.06377'),
+    'mocov3': (
+        'MoCo v3',
+        'An Empirical Study of Training Self-Supervised Vision Transformers',
+        'https://arxiv.org/abs/2104.02057',
+    ),
+    'simclr': (
+        'SimCLR',
+        'A Simple Framework for Contrastive Learning of Visual Representations',
+        'https://arxiv.org/abs/2002.05709',
+    ),
+    'byol': (
+        'BYOL',
+        'Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning',
+        'https://arxiv.org/abs/2006.07733',
+    ),
 }
 
 

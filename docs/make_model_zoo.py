@@ -43,6 +43,12 @@ SECTIONS = {
         "For the same comparison. At 224 px they are mmpretrain's recipes; `256` marks those on l-DAE's data. They "
         'use fp16 on a GPU, without one what `--precision auto` chooses.',
     ),
+    'mocov3': ('MoCo v3: pre-training', "mmpretrain's recipes for a ViT. See [methods](methods.md)."),
+    'simclr': (
+        'SimCLR: pre-training',
+        'Recipes of ours for a ViT: those of the paper and mmpretrain are for ResNet-50.',
+    ),
+    'byol': ('BYOL: pre-training', 'Recipes of ours for a ViT: those of the paper and mmpretrain are for ResNet-50.'),
     'benchmarks': (
         'Benchmarks of a pre-trained encoder',
         "By MAE's protocol as the l-DAE paper uses it, and, where the name ends in `_mmpretrain`, by mmpretrain's.",

@@ -155,6 +155,23 @@ def copy_images_without_waiting() -> None:
     wrap_once(SelfSupDataPreprocessor, 'forward', forward)
 
 
+def turn_hue_backwards() -> None:
+    """mmcv 2.2 with numpy 2: ``adjust_hue`` casts a negative shift to uint8, which numpy 1 let wrap and numpy 2 refuses."""
+    import mmcv
+    import numpy as np
+    from PIL import Image
+
+    def adjust_hue(original: Callable, img: np.ndarray, hue_factor: float, backend: str | None = None) -> np.ndarray:
+        if hue_factor >= 0 or backend != 'pillow':
+            return original(img, hue_factor, backend)
+        hue, *others = Image.fromarray(np.ascontiguousarray(img[..., ::-1])).convert('HSV').split()
+        turned = Image.fromarray(((np.array(hue, np.int16) + int(hue_factor * 255)) % 256).astype(np.uint8))
+        return np.array(Image.merge('HSV', (turned, *others)).convert('RGB'))[..., ::-1]
+
+    wrap_once(mmcv, 'adjust_hue', adjust_hue)
+    warnings.filterwarnings('ignore', message="Only use 'alpha' for pillow backend")  # which mmcv itself says to itself
+
+
 def as_list(value: object) -> list:
     """The value itself if it is a list, else a list of it alone."""
     return value if isinstance(value, list) else [value]

@@ -246,3 +246,17 @@ def test_a_process_of_mpi_knows_its_device(monkeypatch):
         monkeypatch.setenv(f'OMPI_COMM_WORLD_{name}', value)
     compat.set_rank_variables('mpi')
     assert [os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')] == ['5', '8', '1']
+
+
+def test_mmcv_turns_hues_backwards():
+    import mmcv
+    import numpy as np
+    from torchvision.transforms.v2 import functional
+
+    compat.turn_hue_backwards()
+    image = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    rgb = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)
+    for shift in (-0.4, -0.1, 0.1):
+        expected = functional.adjust_hue(rgb, shift).permute(1, 2, 0).numpy()
+        found = mmcv.adjust_hue(image, shift, backend='pillow')[..., ::-1]
+        assert np.abs(found.astype(int) - expected).max() <= 12  # whole degrees of hue, in 8 bits

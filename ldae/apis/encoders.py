@@ -15,9 +15,9 @@ from mmengine.logging import print_log
 from PIL import Image
 from torch import Tensor, nn
 
+from ldae.config.data import scale_pipelines
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS, walk_dicts
-from ldae.config.scale import scale_pipelines
 from ldae.config.stored import check_size
 from ldae.models.encoders import Encoder, TransformersBackbone
 from ldae.models.vit_files import BESIDE, vit_of_state

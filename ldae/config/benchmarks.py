@@ -12,11 +12,13 @@ from ldae.datasets.in_memory import InMemoryDataset
 from ldae.datasets.load_image import reads_files
 from ldae.datasets.packed import PACKED, find_packed
 from ldae.datasets.store import read_manifest
-from ldae.registry import DATASETS, MODELS
+from ldae.registry import DATASETS
 from ldae.utils.errors import ConfigError
 
+from .data import as_read, replace_data, scale_pipelines
+from .methods import arch_of, geometry_of, method_like
 from .reading import LOADERS, pipeline_of
-from .scale import is_linear, replace_data, scale_pipelines, size_mae, tune_mae
+from .scale import is_linear
 
 #: Fewest steps of an epoch, below which the batch is made smaller: 90 epochs make at least 700 steps.
 STEPS = 8
@@ -27,7 +29,8 @@ SGD = dict(type='SGD', lr=0.4, momentum=0.9, weight_decay=0.0)
 EMA_STEPS = 12.5
 FOLDERS = ('ImageFolder', 'PackedImages')
 #: What of a pre-training's data set says how it is read and not which images it has.
-NOT_DATA = ('pipeline', 'with_label', 'fast_resize', 'fraction', 'fraction_seed', 'indices', 'max_bad', 'crop_scale')
+NOT_DATA = ('pipeline', 'with_label', 'fast_resize', 'max_bad', 'crop_scale', 'views')
+NOT_DATA += ('fraction', 'fraction_seed', 'indices')
 
 
 def is_folder(dataset: dict) -> bool:
@@ -42,12 +45,9 @@ def fit_encoder(
     data, or the labelled images of ``data_root``. ``state`` is the state dict of the pre-training,
     ``tokenizer_file`` where its tokenizer will lie, if the encoder needs one in front of it."""
     old, new = pretrained.model, cfg.model.backbone
-    geometry = old.tokenizer if 'tokenizer' in old else old.backbone
-    size = geometry.get('img_size', 224)
-    channels = geometry.get('in_channels', (old.backbone.get('patch_cfg') or {}).get('in_channels', 3))
-    arch, sizes = arch_of(old.backbone)
+    (arch, sizes), (size, patch, channels) = arch_of(old.backbone), geometry_of(pretrained)
     new.arch = copy.deepcopy(arch)
-    new.update(img_size=size, patch_size=geometry.get('patch_size', 16), in_channels=channels)
+    new.update(img_size=size, patch_size=patch, in_channels=channels)
     if is_linear(cfg):
         new.frozen_stages = sizes['num_layers']
     if cfg.model.get('neck'):
@@ -66,13 +66,6 @@ def fit_encoder(
         if old.backbone.get('input_type', 'image') == 'latent':
             new.update(input_type='latent', latent_dim=state['backbone.patch_embed.projection.weight'].shape[1])
     _fit_data(cfg, pretrained, size, channels, data_root)
-
-
-def arch_of(backbone: dict) -> tuple[str | dict, dict]:
-    """The size of an encoder's config as it is named, and in numbers."""
-    kind = MODELS.get(backbone['type'])
-    arch = backbone.get('arch', inspect.signature(kind).parameters['arch'].default)
-    return arch, kind.arch_zoo[arch] if isinstance(arch, str) else arch
 
 
 def _fit_data(cfg: Config, pretrained: Config, size: int, channels: int, data_root: str | None) -> None:
@@ -104,7 +97,7 @@ def _fit_data(cfg: Config, pretrained: Config, size: int, channels: int, data_ro
     for name in LOADERS:
         dataset = cfg[name].dataset
         if 'pipeline' in dataset:
-            dataset.pipeline = _as_read(dataset.pipeline, steps, channels)
+            dataset.pipeline = as_read(dataset.pipeline, steps, channels)
 
 
 def _name_images(cfg: Config, pretrained: Config, loaders: dict[str, dict]) -> None:
@@ -119,17 +112,6 @@ def _name_images(cfg: Config, pretrained: Config, loaders: dict[str, dict]) -> N
             if option in (own or train):
                 cfg[name][option] = (own or train)[option]
     cfg.data_root = pretrained.get('data_root', train['dataset'].get('data_root'))
-
-
-def _as_read(pipeline: list[dict], steps: list[dict], channels: int) -> list[dict]:
-    """A pipeline that reads images as the pre-training did; what is drawn in colours needs three channels."""
-    grey = dict(type='LoadImageFromFile', color_type='grayscale')
-    first = [copy.deepcopy(step) for step in steps[:1]] or ([grey] if channels == 1 else list(pipeline[:1]))
-    first += [copy.deepcopy(step) for step in steps[1:] if 'gray' in str(step['type']).lower()]
-    rest = pipeline[1:]
-    if channels != 3:
-        rest = [step for step in rest if step['type'] not in ('RandAugment', 'RandomErasing')]
-    return [*first, *rest]
 
 
 def crop_packed_images(cfg: Config) -> None:
@@ -186,22 +168,5 @@ def named_after(cfg: Config, name: str, work_dir: str) -> Config:
 
 
 def mae_like(cfg: Config, base: Config) -> Config | None:
-    """An MAE of the size of an l-DAE, on its images, by its schedule and batch; ``base``, a pre-training of MAE, gives
-    what isn't of size or data. None where the l-DAE's data are latents.
-
-    Its rate is 1.5 times the l-DAE's, as in the papers' recipes, and its decoder is as wide and deep as the encoder,
-    up to MAE's own 8 blocks of width 512."""
-    geometry, (_, sizes) = cfg.model.tokenizer, arch_of(cfg.model.backbone)
-    if str(cfg.train_dataloader.dataset.get('type')).endswith('LatentDataset'):
-        return None
-    size, patch, channels = (geometry[name] for name in ('img_size', 'patch_size', 'in_channels'))
-    sizes = {key: sizes[key] for key in ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')}
-    size_mae(base.model, ConfigDict(sizes), size, patch, channels)
-    for name in ('data_root', 'data_preprocessor', 'train_dataloader', 'param_scheduler', 'train_cfg', 'auto_scale_lr'):
-        if name in cfg:
-            base[name] = copy.deepcopy(cfg[name])
-    base.test_dataloader = copy.deepcopy(cfg.get('val_dataloader') or cfg.get('test_dataloader'))
-    tune_mae(base, cfg.optim_wrapper)
-    hooks = {name: hook for name, hook in cfg.default_hooks.items() if name in base.default_hooks}
-    base.merge_from_dict(dict(default_hooks=copy.deepcopy(hooks)))
-    return Config(base._cfg_dict.to_dict())
+    """:func:`ldae.config.methods.method_like` for MAE."""
+    return method_like('mae', cfg, base)

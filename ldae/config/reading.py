@@ -39,9 +39,12 @@ def image_size(cfg: Config) -> int | None:
 
 
 def output_size(pipeline: Iterable[dict]) -> int | None:
-    """Pixels of the images that a pipeline gives, by its last step that says any."""
-    sizes = [step[key] for step in pipeline for key in ('scale', 'crop_size') if isinstance(step.get(key), int)]
-    return sizes[-1] if sizes else None
+    """Pixels of the images that a pipeline gives, by its last step that says any; of several views, of the largest."""
+    keys = ('scale', 'crop_size')
+    sizes = [
+        [node[key] for node in walk_dicts(step) for key in keys if isinstance(node.get(key), int)] for step in pipeline
+    ]
+    return next((max(found) for found in reversed(sizes) if found), None)
 
 
 def _follow_size(cfg: Config, path: Path) -> None:
@@ -56,7 +59,8 @@ def _follow_size(cfg: Config, path: Path) -> None:
             if node['pipeline'] in fitted:
                 node['pipeline'] = copy.deepcopy(node['pipeline'])
                 old = output_size(node['pipeline'])
-                for step, key in product(node['pipeline'], ('scale', 'crop_size')):  # all its sizes in proportion
+                # All its sizes in proportion.
+                for step, key in product(walk_dicts(node['pipeline']), ('scale', 'crop_size')):
                     if isinstance(step.get(key), int):
                         step[key] = round(step[key] * size / old)
 

@@ -7,8 +7,9 @@ from mmengine.config import Config, ConfigDict
 
 from ldae.utils import Choice, ConfigError, PositiveInt, Range, checked
 
+from .data import scale_pipelines
 from .reading import image_size, walk_dicts
-from .scale import scale_pipelines, set_epochs
+from .scale import set_epochs
 
 #: Encoders by the names that DeiT and MAE have given them; mmpretrain's own 'small' is another network.
 MODELS = {

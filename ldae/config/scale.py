@@ -9,6 +9,8 @@ from mmengine.config import Config, ConfigDict
 
 from ldae.utils.errors import ConfigError, nearest
 
+from .data import replace_data
+from .methods import METHODS, method_of, size_method, tune_method
 from .reading import LOADERS, configs_root, find_config, read_config, walk_dicts
 
 #: What the configs that are scaled have.
@@ -17,13 +19,9 @@ PAPER_SIZE, PAPER_EPOCHS = 256, 400
 NAME_OF_WIDTH = {768: ('base', 12), 1024: ('half-large', 12)}
 #: mmpretrain's short names of sizes.
 SHORT_NAMES = {'b': 'base', 'l': 'large'}
-#: Of MAE's learning rate to l-DAE's, in the papers' recipes.
-RATE_OF_MAE = 1.5
 # What a scale's file and its dict `scale` must hold.
 REQUIRED = ('scale', *LOADERS, 'optim_wrapper', 'auto_scale_lr')
 RULES = ('img_size', 'patch_size', 'in_channels', 'num_classes', 'latent_dims', 'archs', 'epochs', 'tokenizer_epochs')
-# A scale gives its own values for these.
-DATA = ('data_root', 'data_preprocessor', *LOADERS)
 
 
 def shipped_scales() -> dict[str, Path]:
@@ -65,7 +63,7 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
       their own optimizer.
 
     Args:
-        cfg: A pre-training (of MAE too), tokenizer or benchmark config, changed in place. What its row is about stays: targets, noise, labels,
+        cfg: A pre-training (of any method), tokenizer or benchmark config, changed in place. What its row is about stays: targets, noise, labels,
             augmentation, tokenizer, sizes relative to each other.
         scale: A name in ``configs/scales``, or a path.
 
@@ -78,9 +76,10 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
         return _scale_benchmark(cfg, path)
     file = read_scale(path)
     rules = file.scale
-    if is_mae(cfg):
+    is_other = method_of(cfg) not in (None, 'ldae')
+    if is_other:
         arch = ConfigDict(scaled_arch(cfg.model.backbone.arch, rules.archs, path))
-        size_mae(cfg.model, arch, rules.img_size, rules.patch_size, rules.in_channels)
+        size_method(cfg, arch, rules.img_size, rules.patch_size, rules.in_channels)
     else:
         _scale_model(cfg.model, rules, path)
         backbone = cfg.model.get('backbone')
@@ -94,8 +93,8 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
         kind = cfg.model.tokenizer.type
         scale_schedule(cfg, _lookup(rules.tokenizer_epochs, kind, f'{path}: scale.tokenizer_epochs'))
     else:
-        if is_mae(cfg):
-            tune_mae(cfg, file.optim_wrapper)
+        if is_other:
+            tune_method(cfg, file.optim_wrapper)
         else:
             cfg.optim_wrapper = copy.deepcopy(file.optim_wrapper)
         scale_schedule(cfg, round(cfg.train_cfg.max_epochs * rules.epochs / PAPER_EPOCHS))
@@ -108,33 +107,6 @@ def _name_scale(cfg: Config, path: Path) -> Config:
     cfg.scale = path.stem
     cfg.setdefault('work_dir', f'./work_dirs/{path.stem}/{Path(cfg.filename or "run").stem}')
     return cfg
-
-
-def is_mae(cfg: Config) -> bool:
-    """Whether a config pre-trains mmpretrain's MAE."""
-    return str(cfg.get('model', {}).get('type')).removeprefix('mmpretrain.') == 'MAE'
-
-
-def size_mae(model: ConfigDict, arch: ConfigDict, img_size: int, patch_size: int, in_channels: int) -> None:
-    """Give an MAE an encoder of a size in numbers, and a decoder as wide and deep as that, up to its own."""
-    encoder, decoder = model.backbone, model.neck
-    encoder.update(arch=arch, img_size=img_size, patch_size=patch_size, patch_cfg=ConfigDict(in_channels=in_channels))
-    if arch.embed_dims <= decoder.decoder_embed_dim:
-        decoder.update(decoder_embed_dim=arch.embed_dims, decoder_num_heads=arch.num_heads)
-    decoder.decoder_depth = min(decoder.decoder_depth, arch.num_layers)
-    decoder.update(num_patches=(img_size // patch_size) ** 2, patch_size=patch_size)
-    decoder.update(in_chans=in_channels, embed_dim=arch.embed_dims)
-    model.head.update(patch_size=patch_size, in_channels=in_channels)
-
-
-def tune_mae(cfg: Config, optim_wrapper: ConfigDict) -> None:
-    """Train an MAE as an l-DAE is trained: with its own optimizer at :data:`RATE_OF_MAE` times that one's rate, on images to
-    test on which nothing validates, since MAE can't be."""
-    cfg.optim_wrapper.type = optim_wrapper.get('type', 'OptimWrapper')
-    cfg.optim_wrapper.pop('loss_scale', None)
-    cfg.optim_wrapper.optimizer.lr = RATE_OF_MAE * optim_wrapper.optimizer.lr
-    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
-    cfg.test_cfg, cfg.test_evaluator = dict(), []
 
 
 def is_benchmark(cfg: Config) -> bool:
@@ -196,11 +168,11 @@ def read_scale(path: Path) -> Config:
 def _check_scalable(cfg: Config, path: Path) -> None:
     if 'scale' in cfg:
         raise ConfigError(f'{cfg.filename} is of scale {cfg.scale} already: it cannot be brought to {path.stem} too')
-    known = cfg.get('model', {}).get('tokenizer') is not None or is_mae(cfg) or is_benchmark(cfg)
+    known = cfg.get('model', {}).get('tokenizer') is not None or method_of(cfg) or is_benchmark(cfg)
     if not known or 'pipeline' not in cfg.train_dataloader.dataset:
         raise ConfigError(
-            f'{cfg.filename} cannot be brought to scale {path.stem}: it is not an l-DAE, MAE, tokenizer or benchmark config of '
-            "the paper's scale"
+            f'{cfg.filename} cannot be brought to scale {path.stem}: it is not a pre-training ({", ".join(METHODS)}), '
+            "tokenizer or benchmark config of the paper's scale"
         )
 
 
@@ -248,36 +220,6 @@ def _lookup(table: Mapping, key: str | int, where: str) -> object:
     if key not in table:
         raise ConfigError(f'{where} has no entry for {key!r}: add one')
     return table[key]
-
-
-def replace_data(cfg: Config, file: Config, img_size: int) -> None:
-    """The data of another config, with the config's labels and augmentation."""
-    old = {name: cfg[name].dataset for name in LOADERS if cfg.get(name)}
-    for key in DATA:
-        if key in file:
-            cfg[key] = copy.deepcopy(file[key])
-    train, dataset = old['train_dataloader'], cfg.train_dataloader.dataset
-    dataset.with_label = train.get('with_label', True)
-    for name, other in old.items():
-        if other.get('with_label', True):
-            cfg[name].dataset.with_label = True
-    for option in ('fraction', 'fraction_seed'):
-        if option in train:
-            dataset[option] = train[option]
-    if 'pipeline' in dataset:
-        dataset.pipeline = train.pipeline
-        scale_pipelines(cfg, img_size)
-    else:
-        crops = [step for step in train.pipeline if step['type'] == 'RandomResizedCrop']
-        dataset.crop_scale = crops[0].get('crop_ratio_range', (0.08, 1.0)) if crops else None
-    for variable in ('train_pipeline', 'test_pipeline'):  # a pipeline's second copy, which nothing reads
-        cfg.pop(variable, None)
-
-
-def scale_pipelines(cfg: Config, img_size: int) -> None:
-    for step in walk_dicts([cfg[name].dataset.get('pipeline', []) for name in LOADERS if cfg.get(name)]):
-        for key in {'scale', 'crop_size'} & set(step):
-            step[key] = img_size
 
 
 def scale_schedule(cfg: Config, epochs: int) -> None:

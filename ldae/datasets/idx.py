@@ -121,8 +121,8 @@ def batch_collate(batch: dict | list[dict]) -> dict:
     """Pass on a batch that the dataset has put together itself; join several, which come from wrapped datasets."""
     if isinstance(batch, dict):
         return batch
-    samples = [part['data_samples'] for part in batch]
+    samples, inputs = ([part[key] for part in batch] for key in ('data_samples', 'inputs'))
     return dict(
-        inputs=torch.cat([part['inputs'] for part in batch]),
+        inputs=[*map(torch.cat, zip(*inputs, strict=True))] if isinstance(inputs[0], list) else torch.cat(inputs),
         data_samples=None if samples[0] is None else [sample for part in samples for sample in part],
     )

@@ -12,12 +12,14 @@ from mmpretrain.datasets import transforms
 from PIL import Image
 from torch.nn.functional import interpolate
 
+from ldae.compat import turn_hue_backwards
 from ldae.registry import TRANSFORMS
 from ldae.utils import Choice, checked
 
 Filter = Annotated[str, Choice('bilinear', 'bicubic')]
 PillowFilter = Annotated[str, Choice(tuple(name.lower() for name in Image.Resampling.__members__))]
 SLOW = ('ResizeEdge', 'RandomResizedCrop')
+turn_hue_backwards()
 
 
 def resize(image: np.ndarray, size: tuple[int, int], interpolation: str = 'bicubic') -> np.ndarray:

@@ -15,12 +15,14 @@ from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import default_collate
 from mmengine.device import get_device
-from mmengine.logging import print_log
+from mmengine.logging import MessageHub, print_log
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from ldae.compat import as_list
 from ldae.config import load_config
 from ldae.datasets import ImageFolder
 from ldae.registry import DATASETS, MODELS
@@ -280,27 +282,29 @@ def seconds_per_image(config: str | Path, survey: Survey, choice: Choice, **opti
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         count = min(len(dataset), 2 * choice.batch_size)
         reading, images = timed(lambda: [dataset[i * len(dataset) // count]['inputs'] for i in range(count)])
-        step = _step_of(cfg, torch.stack(images[: choice.batch_size]))
+        batch = default_collate(images[: choice.batch_size])
+        step = _step_of(cfg, batch)
         step()  # the first one sets up
         training = (typical_seconds(step) + OVERHEAD) / len(images[: choice.batch_size])
     reading /= count * max(1, cfg.train_dataloader.num_workers)
     return max(training, reading) if get_device() == 'cuda' else training + reading
 
 
-def _step_of(cfg: Config, images: torch.Tensor) -> Callable[[], object]:
-    """A training step of a config's model, as a Runner makes it."""
+def _step_of(cfg: Config, inputs: torch.Tensor | list[torch.Tensor]) -> Callable[[], object]:
+    """A training step of a config's model, as a Runner makes it, on images or several views of each."""
     model = MODELS.build(
         dict(cfg.model, data_preprocessor=cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor'))
     )
     if getattr(getattr(model, 'tokenizer', None), 'needs_fit', False):
-        model.tokenizer.fit([torch.randn(64, *images.shape[1:])])
-    check_memory(model, len(images), get_device(), cfg.optim_wrapper.type != WRAPPERS['fp32'])
+        model.tokenizer.fit([torch.randn(64, *inputs.shape[1:])])
+    check_memory(model, len(as_list(inputs)[0]), get_device(), cfg.optim_wrapper.type != WRAPPERS['fp32'])
     model = model.to(get_device()).train()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     wrapper.initialize_count_status(model, 0, 10)
+    MessageHub.get_current_instance().update_info('max_iters', 10)  # which averages of weights go by
 
     def step() -> None:
-        model.train_step(dict(inputs=images, data_samples=None), wrapper)
+        model.train_step(dict(inputs=inputs, data_samples=None), wrapper)
         if get_device() == 'cuda':
             torch.cuda.synchronize()
 

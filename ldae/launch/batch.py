@@ -11,8 +11,11 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from torch import nn
 
 from ldae import compat
+from ldae.config.methods import FACTS, method_of
 from ldae.utils import ConfigError
 
+#: Of a contrastive method's batch, the part that is called small.
+SMALL = 4
 WORLD_SIZE_VARIABLE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
 
 
@@ -53,10 +56,22 @@ def scale_batch(cfg: Config, auto_scale_lr: bool = False, keep_batch: bool = Fal
     batch = world * per_process * count
     scale = base is not None and base != batch and (auto_scale_lr or scaling.get('enable', False))
     cfg.batch_arithmetic = f'batch {world} x {per_process} x {count} = {batch}'
+    _note_small_batch(cfg, world * per_process)
     if base is not None:
         cfg.batch_arithmetic += f' of {base}: ' + _scale_lr(cfg.optim_wrapper.optimizer, batch / base, scale)
         # From here on the config's lr is that of `batch`: also when the dumped config is used again.
         cfg.auto_scale_lr = ConfigDict(base_batch_size=batch if scale else base, enable=False)
+
+
+def _note_small_batch(cfg: Config, batch: int) -> None:
+    """Say that a method that contrasts the images of a batch has few of them; those that are accumulated don't count."""
+    facts = FACTS.get(method_of(cfg))
+    cfg.pop('small_batch', None)
+    if facts and facts.batch and batch <= facts.batch // SMALL:
+        cfg.small_batch = (
+            f'{facts.title} tells each image from the others of its batch: {batch} here, {facts.batch} in its recipe. '
+            'With so few it may learn less'
+        )
 
 
 def accumulation_for(base: int, world: int, per_process: int) -> int:
@@ -111,10 +126,11 @@ def needed(model: nn.Module, half: bool = False) -> tuple[int, int]:
     tokens = math.prod(model.backbone.patch_resolution)
     visible = getattr(getattr(model, 'masking', None), 'num_visible', tokens) / tokens
     visible *= 1 - (getattr(model.backbone, 'mask_ratio', None) or 0)  # of MAE
+    views = next((facts.views for facts in FACTS.values() if facts.model == type(model).__name__), 1)
     kept = 0.0
     for name, block in model.named_modules():
         if isinstance(block, TransformerEncoderLayer) and any(p.requires_grad for p in block.parameters()):
-            kept += block.embed_dims * (visible if name.startswith('backbone.') else 1)
+            kept += views * block.embed_dims * (visible if name.startswith('backbone.') else 1)
     return fixed, int(tokens * kept * KEPT * (2 if half else 4))
 
 

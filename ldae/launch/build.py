@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.logging import print_log
+from mmengine.model.utils import _BatchNormXd
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmpretrain.models import ImageClassifier
@@ -44,6 +45,8 @@ from .batch import check_memory, check_size
 from .dry_run import dry_run, explain_errors
 
 RUN_NUMBERS = itertools.count(1)
+#: Norms over a batch that a Runner leaves, or makes of SyncBatchNorm, for vectors.
+ONE_VALUE = (nn.BatchNorm1d, nn.SyncBatchNorm, _BatchNormXd)
 HOOKS_OF_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
 
@@ -67,7 +70,7 @@ def build_runner(cfg: Config) -> Runner:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else BriefRunner.from_cfg(cfg)
     prepare_sharding(runner)
     dry_run(runner)
-    for line in ('chosen_precision', 'batch_arithmetic', 'fewer_workers'):
+    for line in ('chosen_precision', 'batch_arithmetic', 'small_batch', 'fewer_workers'):
         if line in cfg:
             runner.logger.info(cfg[line])
     atexit.register(end_workers)
@@ -172,9 +175,9 @@ def _check_last_batch(runner: Runner, loader: DataLoader) -> None:
     """One image has no variance, by which its features could be normalised."""
     size = loader.batch_size
     last = -(-len(loader.dataset) // runner.world_size) % size if size and not loader.drop_last else 0
-    if (last or size) == 1 and any(isinstance(module, nn.BatchNorm1d) for module in unwrapped(runner.model).modules()):
+    if (last or size) == 1 and any(isinstance(module, ONE_VALUE) for module in unwrapped(runner.model).modules()):
         raise ConfigError(
-            f'train_dataloader: {"the last batch" if last else "a batch"} has one image, and BatchNorm1d of the model needs two: '
+            f'train_dataloader: {"the last batch" if last else "a batch"} has one image, and BatchNorm of the model needs two: '
             'set another batch_size, or drop_last=True'
         )
 

@@ -21,6 +21,7 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 from torch import Tensor, nn
 
+from ldae.compat import as_list
 from ldae.config import walk_dicts
 from ldae.config.components import typed_nodes
 from ldae.config.reading import LOADERS
@@ -105,7 +106,7 @@ def _try_optimizer(runner: Runner) -> None:
 
 
 def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
-    """Build each pipeline of a data loader; what it makes of an image, (C, H, W)."""
+    """Build each pipeline of a data loader; what it makes of an image, (C, H, W), each of its views."""
     if not isinstance(cfg.get(loader), Mapping):
         return
     for node in walk_dicts(cfg[loader].get('dataset')):
@@ -124,8 +125,9 @@ def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
         for i, transform in enumerate(transforms[1:], 1):
             with explain_errors(f'{where}[{i}] ({steps[i].type})'):
                 sample = transform(sample)
-        if isinstance(sample, Mapping) and isinstance(sample.get('inputs'), Tensor):
-            yield sample['inputs']
+        for image in as_list(sample.get('inputs')) if isinstance(sample, Mapping) else ():
+            if isinstance(image, Tensor):
+                yield image
 
 
 def _made_up_sample(reader: Callable[[dict], dict], options: Mapping) -> dict:

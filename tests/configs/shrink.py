@@ -19,6 +19,7 @@ _SIZES = {
     'CenterCrop': dict(crop_size=IMG_SIZE),
     'MAEViT': dict(arch=ARCH, img_size=IMG_SIZE, patch_size=PATCH),
     'VisionTransformer': dict(arch=ARCH, img_size=IMG_SIZE, patch_size=PATCH),
+    'MoCoV3ViT': dict(arch=ARCH, img_size=IMG_SIZE, patch_size=PATCH),
     'MAEPretrainDecoder': dict(
         num_patches=(IMG_SIZE // PATCH) ** 2,
         patch_size=PATCH,
@@ -67,6 +68,8 @@ def shrink(filename: Path, data_root: Path, work_dir: Path, checkpoint: Path | N
 def _shrink_model(node: dict, checkpoint: Path | None) -> None:
     kind = node.get('type')
     node.update(_SIZES.get(kind, {}))
+    if kind == 'NonLinearNeck':
+        node.update(hid_channels=64, in_channels=32 if node.in_channels > 512 else node.in_channels)
     if kind == 'ldae.ConvVAETokenizer':
         # 2 x 2 cells a patch, as in the paper.
         small = dict(downsample=2, base_channels=8, layers_per_block=1)

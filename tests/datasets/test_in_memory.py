@@ -6,7 +6,7 @@ import torch
 from torchvision.transforms import functional as F
 
 from ldae.datasets import IDXDataset, InMemoryDataset
-from ldae.datasets.in_memory import LOG_RATIOS, random_boxes, resized_crop
+from ldae.datasets.views import LOG_RATIOS, random_boxes, resized_crop
 from ldae.utils import ConfigError
 
 

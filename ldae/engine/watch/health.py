@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ldae.compat import as_list
 from ldae.engine.hook import Batch, LDAEHook, parts_of
 from ldae.engine.non_finite.skip_non_finite import gradient_norm
 from ldae.engine.non_finite.step_snapshots import recent_losses
@@ -73,7 +74,7 @@ class HealthHook(LDAEHook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Batch = None, **_: Batch) -> None:
         if (recent := recent_losses(unwrapped(runner.model))) is not None:
             self._losses.append(recent)
-        batch_size = len(data_batch['inputs']) * get_world_size()
+        batch_size = len(as_list(data_batch['inputs'])[0]) * get_world_size()
         if self._steps_left(runner) < math.ceil(self.num_images / batch_size):
             self._batches.append(data_batch)
         if self._steps_left(runner) == 0:
@@ -98,7 +99,7 @@ class HealthHook(LDAEHook):
         with evaluating(model), preserved_rng(), runner.optim_wrapper.optim_context(model):
             while self._batches:
                 batch = model.data_preprocessor(self._batches.popleft(), training=False)
-                statistics.add(pooled_features(model, batch['inputs']))
+                statistics.add(pooled_features(model, as_list(batch['inputs'])[0]))  # of several views, the first
         return statistics.summary()
 
     def _gradient(self, runner: Runner) -> dict[str, float]:
