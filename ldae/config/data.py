@@ -96,7 +96,7 @@ def as_read(pipeline: Sequence[dict], steps: Sequence[dict], channels: int) -> l
 def scale_pipelines(cfg: Config, img_size: int) -> None:
     """Let the pipelines of a config give images of another size; views that are smaller than others stay so in proportion, in
     whole patches, and blurs in proportion to the image."""
-    patch = (cfg.model.get('backbone') or {}).get('patch_size', 1)
+    patch = ((cfg.get('model') or {}).get('backbone') or {}).get('patch_size', 1)
     for pipeline in [cfg[name].dataset.get('pipeline', []) for name in LOADERS if cfg.get(name)]:
         scale_steps(pipeline, img_size, patch)
 
