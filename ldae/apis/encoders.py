@@ -15,9 +15,8 @@ from mmengine.logging import print_log
 from PIL import Image
 from torch import Tensor, nn
 
-from ldae.config.data import scale_pipelines
 from ldae.config.packed import use_packed_data
-from ldae.config.reading import LOADERS, walk_dicts
+from ldae.config.reading import LOADERS, resized_pipeline, walk_dicts
 from ldae.config.stored import check_size
 from ldae.models.encoders import Encoder, TransformersBackbone
 from ldae.models.vit_files import BESIDE, vit_of_state
@@ -85,8 +84,8 @@ def get_encoder(
 
 
 def encoder_images(cfg: Config, model: nn.Module) -> Config:
-    """A copy of a config whose test images come at the size that an encoder trained elsewhere takes, so that none is made
-    smaller than that first; for any other model, as they are.
+    """A copy of a config whose images come at the size that an encoder trained elsewhere takes, so that none is made smaller
+    than that first, and is cropped as before in proportion; for any other model, as they are.
 
     Packed images and those in memory keep their size: :class:`ldae.models.encoders.EncoderPreprocessor` brings them to the
     encoder's."""
@@ -95,11 +94,9 @@ def encoder_images(cfg: Config, model: nn.Module) -> Config:
     size = getattr(model, 'input_size', None)
     if size is None:
         return cfg
-    unpacked = {name: cfg[name] for name in LOADERS if cfg.get(name) and 'Packed' not in str(cfg[name].dataset.type)}
-    scale_pipelines(unpacked, max(size))
-    for step in walk_dicts([loader.dataset.get('pipeline', []) for loader in unpacked.values()]):
-        if (step.get('min_edge') or max(size)) < max(size):
-            step['min_edge'] = max(size)
+    for node in walk_dicts([cfg.get(name) for name in LOADERS]):
+        if node.get('pipeline') and 'Packed' not in str(node.get('type')):
+            node['pipeline'] = resized_pipeline(node['pipeline'], max(size))
     return cfg
 
 
@@ -109,7 +106,7 @@ def _is_checkpoint(path: Any) -> bool:
 
 def _refuse_others(name: object, options: Mapping[str, Any]) -> None:
     """Options that only a model with a config of ldae's or mmpretrain's has."""
-    if given := [key for key, value in options.items() if value]:
+    if given := [key for key, value in options.items() if value and key != 'scale']:  # which may be that of the images
         raise ConfigError(f'{", ".join(given)}: for a model that has a config, but {name} has none: leave it out')
 
 
@@ -175,7 +172,7 @@ def _of_timm_folder(folder: Path, config: dict) -> Encoder:
         raise ConfigError(
             f'{where}: timm has no architecture {str(name)[:80]!r}{nearest(str(name), timm.list_models())}'
         )
-    bad = [key for key in given if key.startswith(('pretrained', 'checkpoint', 'cache_dir', 'num_classes'))]
+    bad = [key for key in given if str(key).startswith(('pretrained', 'checkpoint', 'cache_dir', 'num_classes'))]
     if bad or not isinstance(given, dict):
         raise ConfigError(f'{where}: model_args may describe the network only, not {", ".join(bad) or given!r}')
     try:

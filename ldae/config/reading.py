@@ -57,12 +57,16 @@ def _follow_size(cfg: Config, path: Path) -> None:
         fitted = [n['pipeline'] for n in _with_pipeline(base) if output_size(n['pipeline']) == image_size(base)]
         for node in stale:
             if node['pipeline'] in fitted:
-                node['pipeline'] = copy.deepcopy(node['pipeline'])
-                old = output_size(node['pipeline'])
-                # All its sizes in proportion.
-                for step, key in product(walk_dicts(node['pipeline']), ('scale', 'crop_size')):
-                    if isinstance(step.get(key), int):
-                        step[key] = round(step[key] * size / old)
+                node['pipeline'] = resized_pipeline(node['pipeline'], size)
+
+
+def resized_pipeline(pipeline: list[dict], size: int) -> list[dict]:
+    """A pipeline that gives images of ``size`` pixels, all its sizes in proportion; as it is, where it has none."""
+    pipeline, old = copy.deepcopy(pipeline), output_size(pipeline)
+    for step, key in product(walk_dicts(pipeline), ('scale', 'crop_size', 'min_edge')):
+        if old and isinstance(step.get(key), int):
+            step[key] = round(step[key] * size / old)
+    return pipeline
 
 
 def _with_pipeline(cfg: Config) -> list[dict]:

@@ -3,6 +3,7 @@
 
 import argparse
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 
-from ldae.apis import encoder_images, get_encoder, get_model
-from ldae.evaluation import block_features, poolings_of
-from ldae.evaluation.probe_data import preprocessor_of
+from ldae.apis import FeatureExtractor, encoder_images, get_encoder, get_model
+from ldae.datasets.packed import resize_edge
+from ldae.evaluation import block_features, extract_features, poolings_of
+from ldae.evaluation.probe_data import labelled_dataloaders, preprocessor_of
 from ldae.models import EncoderPreprocessor
 from ldae.utils import ConfigError
 
@@ -259,7 +261,7 @@ FILES_DATA = dict(
             type='ldae.ImageFolder',
             pipeline=[
                 dict(type='LoadImageFromFile'),
-                dict(type='ResizeEdge', scale=16, edge='short'),
+                dict(type='ResizeEdge', scale=20, edge='short'),
                 dict(type='CenterCrop', crop_size=16),
                 dict(type='PackInputs'),
             ],
@@ -307,11 +309,182 @@ def test_pictures_grey_or_of_another_size_come_in_the_encoders_form():
     assert (to_grey(dict(inputs=colour))['inputs'][0, 0] - torch.from_numpy(np.array(pillow))).abs().max() <= 1
 
 
+def test_a_probe_sees_pictures_as_the_extractor_does(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, name in product(('train', 'val'), ('a', 'b')):
+        folder = tmp_path / 'photos' / split / name
+        folder.mkdir(parents=True)
+        for number in range(2):
+            Image.fromarray(rng.integers(0, 256, (40, 32, 3), dtype=np.uint8)).save(folder / f'{number}.png')
+    torch.save(mae_file(timm_vit()), tmp_path / 'mae.pth')
+    encoder = get_encoder(tmp_path / 'mae.pth', device='cpu')
+    steps = [
+        dict(type='ldae.LoadImage'),
+        resize_edge(18),
+        dict(type='CenterCrop', crop_size=16),
+        dict(type='PackInputs'),
+    ]
+    dataset = dict(type='ldae.ImageFolder', data_root=str(tmp_path / 'photos'), pipeline=steps)
+    loaders = {
+        f'{s}_dataloader': dict(batch_size=3, num_workers=0, dataset=dict(dataset, split=s)) for s in ('train', 'val')
+    }
+    data = encoder_images(Config(dict(loaders, data_preprocessor=dict(mean=[1.0], std=[2.0], to_rgb=True))), encoder)
+    _, test = labelled_dataloaders(data, (None, None), k=1)
+    rows, labels = extract_features(
+        lambda images: block_features(encoder, images, [2], 'cls')[:, 0], test, preprocessor_of(encoder, data)
+    )
+    assert labels.tolist() == [0, 0, 1, 1]
+    encoder.pretrained_cfg['crop_pct'] = 16 / 18
+    extract = FeatureExtractor(encoder, pool='cls', blocks=2)
+    torch.testing.assert_close(rows, extract(tmp_path / 'photos/val'), rtol=1e-4, atol=1e-4)
+
+
 def test_files_are_read_at_the_encoders_size_and_a_pipeline_of_ones_own_stays():
     cfg = Config(FILES_DATA)
     encoder = get_encoder('timm::vit_tiny_patch16_224', device='cpu')
     steps = encoder_images(cfg, encoder).val_dataloader.dataset.pipeline
-    assert (steps[1].scale, steps[2].crop_size) == (224, 224)
-    assert cfg.val_dataloader.dataset.pipeline[1].scale == 16
+    assert (steps[1].scale, steps[2].crop_size) == (280, 224)
+    assert cfg.val_dataloader.dataset.pipeline[1].scale == 20
     own = get_model('ldae/demo_fashion-mnist', device='cpu')
-    assert encoder_images(cfg, own).val_dataloader.dataset.pipeline[1].scale == 16
+    assert encoder_images(cfg, own).val_dataloader.dataset.pipeline[1].scale == 20
+
+
+class Bomb:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('ran')",)
+
+
+def hf_folder(folder, **changes):
+    transformers.ViTModel(transformers.ViTConfig(**HF)).save_pretrained(folder)
+    path = folder / 'config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+def bad_files(vit):
+    state = vit.state_dict()
+    yield 'code', mae_file(vit) | dict(args=Bomb()), 'pickled Python objects'
+    yield 'code in options', mae_file(vit) | dict(args=argparse.Namespace(lr=Bomb())), 'pickled Python objects'
+    yield 'CNN', timm.create_model('resnet18').state_dict(), 'no patch embedding among 122 tensors'
+    yield 'text model', {'embeddings.word_embeddings.weight': torch.zeros(9, 8)}, 'no patch embedding'
+    yield (
+        'transformers',
+        {'vit.embeddings.patch_embeddings.projection.weight': torch.zeros(8, 3, 4, 4)},
+        'transformers::FOLDER',
+    )
+    yield 'relative positions', {k: v for k, v in state.items() if k != 'pos_embed'}, 'no position embedding'
+    yield 'odd positions', state | {'pos_embed': torch.zeros(1, 13, WIDTH)}, '13 positions'
+    yield 'a block that is missing', {k: v for k, v in state.items() if 'blocks.1.' not in k}, 'a part of it is missing'
+    yield 'a tensor that is missing', {k: v for k, v in state.items() if k != 'blocks.2.mlp.fc2.bias'}, 'lacks 1 of'
+    yield 'another shape', state | {'blocks.1.attn.proj.weight': torch.zeros(4, 4)}, 'another shape for 1'
+    yield 'strange tensors', state | {'blocks.1.attn.rel_pos': torch.zeros(4)}, 'no known ViT has'
+    yield 'too many blocks', state | {'blocks.999999999.norm1.weight': torch.zeros(4)}, 'no known ViT has'
+    yield 'scalars', {'patch_embed.proj.weight': torch.zeros(()), 'pos_embed': torch.zeros(())}, 'holds no plain ViT'
+    yield 'a list', [1, 2], 'no state_dict'
+
+
+@pytest.mark.parametrize('number', range(14))
+def test_a_file_that_is_no_known_vit_is_one_line_and_runs_nothing(number, tmp_path):
+    name, content, message = list(bad_files(timm_vit()))[number]
+    torch.save(content, tmp_path / f'{name}.pth')
+    with pytest.raises(ConfigError, match=message) as caught:
+        get_encoder(tmp_path / f'{name}.pth', device='cpu')
+    assert '\n' not in str(caught.value)
+    assert name in str(caught.value)
+
+
+def test_a_file_that_is_cut_short_is_one_line(tmp_path):
+    torch.save(mae_file(timm_vit()), tmp_path / 'mae.pth')
+    content = (tmp_path / 'mae.pth').read_bytes()
+    for suffix in ('.pth', '.safetensors'):
+        (tmp_path / f'cut{suffix}').write_bytes(content[: len(content) // 2])
+        with pytest.raises(ConfigError, match='cut'):
+            get_encoder(tmp_path / f'cut{suffix}', device='cpu')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(auto_map={'AutoModel': 'evil.Model'}), 'run code of its own'),
+        (dict(model_type='evil'), "no image model of type 'evil'"),
+        (dict(model_type='bert'), 'takes no images'),
+        (dict(model_type=None), 'neither timm'),
+        (dict(hidden_size=48), 'another shape for|cannot load'),
+        (dict(num_hidden_layers=4), 'lacks'),
+        (dict(num_hidden_layers=10**9), 'out of range'),
+        (dict(patch_size='large'), 'no image model|cannot load'),
+        (dict(architecture='vit_tiny_patch16_225'), "did you mean 'vit_tiny_patch16_224'"),
+        (dict(architecture='vit_tiny_patch16_224', model_args=dict(checkpoint_path='x.pth')), 'checkpoint_path'),
+        (dict(architecture='vit_tiny_patch16_224', model_args=dict(embed_dim='x')), 'cannot build'),
+        (dict(architecture='vit_tiny_patch16_224', model_args=[1]), 'model_args'),
+        (dict(architecture='vit_tiny_patch16_224'), 'lacks'),
+    ],
+)
+def test_a_folder_that_is_no_image_model_is_one_line(changes, message, tmp_path):
+    with pytest.raises(ConfigError, match=message) as caught:
+        get_encoder(hf_folder(tmp_path / 'model', **changes), device='cpu')
+    assert '\n' not in str(caught.value)
+
+
+def test_a_folder_asks_for_no_kernels_of_others(tmp_path, pictures):
+    folder = hf_folder(
+        tmp_path / 'model', attn_implementation='someone/kernels', _attn_implementation='someone/kernels'
+    )
+    encoder = get_encoder(folder, device='cpu')
+    assert encoder.backbone.network.config._attn_implementation in ('sdpa', 'eager')
+
+
+def test_a_folder_without_weights_or_of_something_else_is_one_line(tmp_path):
+    folder = hf_folder(tmp_path / 'model')
+    (folder / 'preprocessor_config.json').write_text('{"size": {"height": -1, "width": 5}}')
+    with pytest.raises(ConfigError, match=r'preprocessor_config\.json'):
+        get_encoder(folder, device='cpu')
+    (folder / 'model.safetensors').unlink()
+    with pytest.raises(ConfigError, match='no weights'):
+        get_encoder(folder, device='cpu')
+    torch.save(dict(weight=Bomb()), folder / 'pytorch_model.bin')
+    with pytest.raises(ConfigError, match='pickled Python objects'):
+        get_encoder(folder, device='cpu')
+    (folder / 'config.json').write_text('{')
+    with pytest.raises(ConfigError, match=r'config\.json cannot be read'):
+        get_encoder(folder, device='cpu')
+    (folder / 'config.json').unlink()
+    with pytest.raises(ConfigError, match=r'no config\.json'):
+        get_encoder(folder, device='cpu')
+
+
+def test_a_name_reaches_the_network_only_when_asked(monkeypatch):
+    asked = []
+
+    def snapshot_download(name, local_files_only, **options):
+        asked.append((name, local_files_only))
+        raise OSError('no network')
+
+    monkeypatch.setattr('huggingface_hub.snapshot_download', snapshot_download)
+    with pytest.raises(ConfigError, match='add --pretrained'):
+        get_encoder('transformers::facebook/vit-mae-base')
+    with pytest.raises(ConfigError, match='cannot be downloaded'):
+        get_encoder('transformers::facebook/vit-mae-base', pretrained=True)
+    assert asked == [('facebook/vit-mae-base', True), ('facebook/vit-mae-base', False)]
+
+
+def test_a_name_that_was_downloaded_is_its_folder(monkeypatch, tmp_path, pictures):
+    folder = hf_folder(tmp_path / 'snapshot')
+    monkeypatch.setattr('huggingface_hub.snapshot_download', lambda name, **options: str(folder))
+    assert features(get_encoder('transformers::some/vit', device='cpu'), pictures).shape == (2, 32)
+
+
+def test_options_of_configs_are_refused_for_what_has_none(tmp_path):
+    torch.save(mae_file(timm_vit()), tmp_path / 'mae.pth')
+    with pytest.raises(ConfigError, match='cfg_options: for a model that has a config'):
+        get_encoder(tmp_path / 'mae.pth', device='cpu', cfg_options={'model.backbone.depth': 3})
+    with pytest.raises(ConfigError, match='shared by 3 heads'):
+        get_encoder(tmp_path / 'mae.pth', device='cpu', cfg_options=dict(num_heads=3))
+
+
+def test_a_pooling_that_an_encoder_lacks_is_one_line(pictures):
+    convolutional = get_encoder('timm::resnet18', device='cpu')
+    with pytest.raises(ConfigError, match='pooling=cls: ResNet has mean and own only'):
+        features(convolutional, pictures, 'cls')
+    with pytest.raises(ConfigError, match='of the last block'):
+        features(convolutional, pictures, 'own', blocks=[1])

@@ -3,7 +3,7 @@ import pytest
 import timm
 import torch
 from mmengine.registry import init_default_scope
-from mmpretrain.models import MAE, ImageClassifier, MAEViT, ResNet, VisionTransformer
+from mmpretrain.models import MAE, ImageClassifier, MAEViT, MoCoV3ViT, ResNet, VisionTransformer
 from torch import nn
 
 from ldae.evaluation.features import (
@@ -13,12 +13,14 @@ from ldae.evaluation.features import (
     features_of_settings,
     num_blocks,
     pooled_features,
+    poolings_of,
     resolve_blocks,
     resolve_inputs,
 )
 from ldae.models.noisers import noise_of_images
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
+from ldae.utils.models import changed
 
 ARCH = dict(embed_dims=24, num_layers=3, num_heads=2, feedforward_channels=48)
 PCA, PIXEL = dict(type='ldae.PatchPCATokenizer', latent_dim=8), dict(type='ldae.PixelTokenizer')
@@ -172,3 +174,24 @@ def test_a_setting_that_a_model_has_not_is_one_clear_line(make, timesteps, noisy
 def test_without_time_steps_a_model_takes_its_own():
     assert resolve_inputs(make_ldae(), None, [False]) == ((10,), (False,))
     assert resolve_inputs(make_vit(), None, [False]) == ((None,), (False,))
+
+
+@pytest.mark.parametrize('kind', [VisionTransformer, MoCoV3ViT])
+@pytest.mark.parametrize('out_type', ['cls_token', 'avg_featmap', 'featmap', 'raw'])
+def test_the_class_token_is_the_one_that_the_encoder_gives(kind, out_type, images):
+    options = dict(out_indices=[0, 1, 2]) if kind is VisionTransformer else {}
+    vit = make_vit(kind, out_type='cls_token', **options)
+    expected = torch.stack(vit(images), dim=1)  # normed after the last block, as a linear layer is trained on it
+    with changed(vit, out_type=out_type):
+        assert poolings_of(vit) == ('mean', 'cls')
+        torch.testing.assert_close(block_features(vit, images, [-1], 'cls')[:, 0], expected[:, -1])
+        if kind is VisionTransformer:
+            torch.testing.assert_close(block_features(vit, images, [1, 2, 3], 'cls'), expected)
+
+
+def test_an_ldae_has_patches_only_and_mae_a_class_token(images):
+    assert poolings_of(make_ldae()) == ('mean',)
+    with pytest.raises(ConfigError, match='pooling=cls: LDAEViT has mean only'):
+        block_features(make_ldae(), images, [1], 'cls')
+    mae = make_vit(MAEViT)
+    torch.testing.assert_close(block_features(mae, images, None, 'cls')[:, 0], mae(images, mask=None)[-1][:, 0])

@@ -273,3 +273,22 @@ def test_a_network_of_one_vector_an_image_has_no_tokens(data, net, tmp_path):
     with pytest.raises(ConfigError, match='no patch tokens'):
         cache_features(net, loader(data), None, tmp_path, tokens=True)
     assert not list(tmp_path.iterdir())
+
+
+class TokenNet(nn.Module):
+    """Gives a class token and three patches."""
+
+    num_prefix_tokens = has_class_token = 1
+
+    def forward(self, images):
+        return images.flatten(1).unflatten(1, (4, 9))
+
+
+def test_each_pooling_has_a_cache_of_its_own(data, tmp_path):
+    caches = {name: cache_features(TokenNet(), loader(data), None, tmp_path, pooling=name) for name in ('mean', 'cls')}
+    tokens = data.images.flatten(1).unflatten(1, (4, 9))
+    for name, expected in (('mean', tokens[:, 1:].mean(dim=1)), ('cls', tokens[:, 0])):
+        torch.testing.assert_close(caches[name].select(), expected, rtol=1e-3, atol=1e-3)
+        again = cache_features(TokenNet(), loader(data), None, tmp_path, pooling=name)
+        assert again.folder == caches[name].folder
+    assert caches['mean'].folder != caches['cls'].folder
