@@ -17,11 +17,14 @@ from torch import nn
 from ldae.config import load_config, set_data_root, walk_dicts
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS
+from ldae.evaluation.attentive_probe import AttentiveOptions
+from ldae.evaluation.corruptions import Corruption, Severity
+from ldae.evaluation.further import Further
 from ldae.evaluation.probe import FILES, ProbeScores, probe_encoder, write_probe
 from ldae.evaluation.protocol import PROTOCOL, Protocol
 from ldae.models.tokenizers.fit import fit_tokenizer
 from ldae.registry import DATASETS
-from ldae.utils import ConfigError, PositiveInt, Seed, checked, provenance
+from ldae.utils import ConfigError, NaturalInt, PositiveInt, Seed, checked, provenance
 from ldae.utils.collective import failing_together
 from ldae.utils.device import use_device
 from ldae.utils.ranges import Precision
@@ -55,6 +58,10 @@ def probe(
     device: str | torch.device = 'auto',
     precision: Precision | None = None,
     ema: bool = False,
+    attentive: Sequence[str | AttentiveOptions] = (),
+    neighbours: NaturalInt = 0,
+    corruptions: Sequence[Corruption] = (),
+    severities: Sequence[Severity] = (1, 2, 3, 4, 5),
 ) -> ProbeScores:
     """Score an encoder by k-NN and linear layers, after several blocks, at several time steps, on clean and noisy input.
 
@@ -67,12 +74,15 @@ def probe(
         data, data_root: Config whose images are used, and their folder, instead of the model's own and the config's.
         max_train_images, max_test_images: Of each class in proportion, and at least one; None takes all.
         work_dir, cache: Folders of table and pictures (None: ``work_dirs/probe/<run>_<checkpoint>``) and of features.
+        attentive, neighbours, corruptions, severities: Of the chosen features, as of :class:`ldae.evaluation.further.Further`.
         force: Replace a ``probe.json`` that exists. The others are as of :func:`ldae.evaluation.probe.probe_encoder`.
     """
     if checkpoint is None and config is None:
         raise ConfigError('name a checkpoint, or a model with --config, or both')
     if pretrained and checkpoint is not None:
         raise ConfigError('--pretrained downloads weights, which the checkpoint would replace: leave one of them out')
+    asked = dict(attentive=attentive, neighbours=neighbours, corruptions=corruptions, severities=severities)
+    further = Further(**asked)
     folder = Path(work_dir or default_work_dir(checkpoint, config) + ('_ema' if ema else ''))
     _check_output(folder, force)
     torch.manual_seed(seed)  # untrained weights are the same on all processes
@@ -81,7 +91,7 @@ def probe(
     images = encoder_images(images_config(model, data, data_root, scale), model)
     _fit_tokenizer(model, images)
     noisy, limits = [kind == 'noisy' for kind in inputs], (max_train_images, max_test_images)
-    options = dict(seed=seed, memory=memory, refresh=refresh, verify=verify, precision=precision)
+    options = dict(seed=seed, memory=memory, refresh=refresh, verify=verify, precision=precision, further=further)
     place = Path(cache or folder / 'features'), blocks, timesteps, noisy, k, protocol, limits
     scores = probe_encoder(model, images, *place, **options)
     if is_main_process():

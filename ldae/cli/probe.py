@@ -34,6 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--input', nargs='+', dest='inputs', choices=kinds, default=['clean'], help=about)
     add('--k', type=int, nargs='+', metavar='K', help='neighbours (10 20 100 200, as far as there are images)')
     shared.add_protocol_options(parser, *SCORING)
+    add_further(parser)
     shared.add_compute_options(parser, 'fp32')
     shared.add_import(parser)
     shared.add_ema(parser)
@@ -48,9 +49,27 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def add_further(parser: argparse.ArgumentParser) -> None:
+    """Options of :class:`ldae.evaluation.further.Further`."""
+    group = parser.add_argument_group('of the chosen features')
+    about = 'a learned query over patch tokens: aim, efficient, or both (aim)'
+    group.add_argument('--attentive', nargs='*', choices=['aim', 'efficient'], default=None, metavar='KIND', help=about)
+    about = 'draw N nearest training images of some test images'
+    group.add_argument('--neighbours', type=int, default=0, metavar='N', help=about)
+    about = "accuracy on corrupted test images: ImageNet-C's names, or all for its fifteen (extra robustness)"
+    group.add_argument('--corruptions', nargs='*', default=None, metavar='NAME', help=about)
+    severities = [1, 2, 3, 4, 5]
+    group.add_argument('--severities', type=int, nargs='+', default=severities, metavar='N', help='1 to 5 (all)')
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``ldae probe`` and ``tools/probe.py``."""
     args = parse_args(argv)
+    # Without a value each stands for its first.
+    args.attentive, args.corruptions = (
+        () if given is None else given or [default]
+        for given, default in ((args.attentive, 'aim'), (args.corruptions, 'all'))
+    )
     import inspect
 
     from mmengine.dist import is_main_process

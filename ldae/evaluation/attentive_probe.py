@@ -64,6 +64,10 @@ class AttentiveOptions:
         most = self.heads if self.kind == 'aim' else self.queries
         return next(count for count in range(min(most, width), 0, -1) if width % count == 0)
 
+    def shape_words(self) -> str:
+        """The number of queries, and of heads, in words."""
+        return f'one query of {self.heads} heads' if self.kind == 'aim' else f'{self.queries} queries'
+
     def as_dict(self) -> dict[str, Any]:
         """For a file of results."""
         return {f.name: getattr(self, f.name) for f in fields(AttentiveOptions)}

@@ -3,9 +3,9 @@
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from mmengine.dist import get_dist_info
@@ -37,12 +37,14 @@ class Setting:
 class ProbeResult:
     """Test accuracy in percent of the setting that did best on the held-out part of the training set.
 
-    ``at_edge`` names the options of that setting beyond whose value nothing was tried, though it is the best so far."""
+    ``at_edge`` names the options of that setting beyond whose value nothing was tried, though it is the best so far;
+    ``head`` is the linear layer, of kinds that keep it."""
 
     accuracy: float
     setting: Setting
     held_out_accuracy: dict[Setting, float]
     at_edge: tuple[str, ...] = ()
+    head: 'LinearHead | None' = field(default=None, compare=False, repr=False)
 
     @property
     def held_out(self) -> float | None:
@@ -58,6 +60,23 @@ class ProbeResult:
             'weight_decay': self.setting.weight_decay,
             'at_edge': list(self.at_edge),
         }
+
+
+class LinearHead(NamedTuple):
+    """A linear layer (K, C) and (K,) on standardised features, with their mean and scale (C,)."""
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    def predict(self, features: Features) -> Tensor:
+        """Labels (n,) of features (n, C)."""
+        step = max(1, min(4096, MAX_LOGITS // len(self.bias)))
+        parts = (features[start : start + step] for start in range(0, features.shape[0], step))
+        return torch.cat(
+            [F.linear((x.cpu() - self.mean) * self.scale, self.weight, self.bias).argmax(dim=1) for x in parts]
+        )
 
 
 @checked
@@ -177,9 +196,13 @@ class Chooser:
         test_stack = FeatureStack(test, stack.moments, self.device)
         rows = self._accuracies(heads, test_stack, torch.arange(len(self.test_y)), self.test_y)
         return [
-            ProbeResult(row[0], setting, scores, tuple(values_beyond(scores)))
-            for row, setting, scores in zip(rows, best, tried, strict=True)
+            ProbeResult(row[0], setting, scores, tuple(values_beyond(scores)), self._kept(heads, stack, i))
+            for i, (row, setting, scores) in enumerate(zip(rows, best, tried, strict=True))
         ]
+
+    def _kept(self, heads: Any, stack: FeatureStack, number: int) -> LinearHead | None:
+        """The chosen head of a set, where it is of use."""
+        return None
 
     def _choose(
         self, stack: FeatureStack, generator: torch.Generator
@@ -214,6 +237,10 @@ class Chooser:
 @dataclass(frozen=True, kw_only=True)
 class LinearProbe(Chooser, LinearOptions):
     """The labels and options, checked; :meth:`score` takes features."""
+
+    def _kept(self, heads: tuple[Tensor, Tensor], stack: FeatureStack, number: int) -> LinearHead:
+        parts = (heads[0][number, :, 0], heads[1][number, :, 0], *stack.moments[number])
+        return LinearHead(*(part.cpu() for part in parts))
 
     def groups(self, shapes: Mapping[Hashable, Sequence[int]]) -> Iterator[list[Hashable]]:
         """Keys of sets of one width that fit into memory together, or one alone."""

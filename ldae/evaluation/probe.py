@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ldae.config.reading import gives_bgr
 from ldae.utils import ConfigError
 from ldae.utils.device import autocast
 from ldae.utils.files import atomic_write_text
@@ -24,6 +26,7 @@ from ldae.visualization import accuracy_curves, save_figure
 
 from .cache import FeatureCache, FeatureSetting, cache_features
 from .features import check_pooling, num_blocks, resolve_blocks, resolve_inputs
+from .further import Chosen, Found, Further, look_further, mean_by_severity
 from .knn import check_classes
 from .probe_data import data_description, labelled_dataloaders, labels_of_dataset, preprocessor_of
 from .protocol import PROTOCOL, Protocol, Score, choose, score_sets
@@ -31,6 +34,7 @@ from .protocol import PROTOCOL, Protocol, Score, choose, score_sets
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+NOTHING_FURTHER = Further()
 RANGE = re.compile(r'(\d+)-(\d+)')
 #: Of k-NN, where none are asked for.
 NEIGHBOURS = (10, 20, 100, 200)
@@ -72,7 +76,7 @@ class ProbeRow:
 class ProbeScores:
     """The result of a probe: ``rows``, one a set of features; the one ``chosen``, which is best on held-out training
     images, None where nothing was held out; the protocol; numbers of images and classes; seconds of the steps; the
-    files that were written."""
+    files that were written; and what else was asked of the chosen one (:class:`ldae.evaluation.further.Found`)."""
 
     rows: list[ProbeRow]
     chosen: ProbeRow | None
@@ -80,6 +84,7 @@ class ProbeScores:
     data: dict[str, int]
     seconds: dict[str, float]
     files: Sequence[Path] = ()
+    further: Found = Found()
 
 
 def probe_encoder(
@@ -97,6 +102,7 @@ def probe_encoder(
     refresh: bool = False,
     verify: bool = False,
     precision: str | None = None,
+    further: Further = NOTHING_FURTHER,
 ) -> ProbeScores:
     """Score the features after each block, at each time step, of each kind of input.
 
@@ -113,6 +119,7 @@ def probe_encoder(
         seed, memory: Of the linear layers, as of :func:`ldae.evaluation.score_sets`.
         refresh, verify: Compute features anew, or compare those that are there with their checksums.
         precision: Of the encoder's products, as of :func:`ldae.utils.device.autocast`.
+        further: What else is asked of the chosen features.
     """
     numbers = parse_blocks(blocks, num_blocks(model))
     timesteps = None if timesteps is None else sorted(set(timesteps))
@@ -124,25 +131,37 @@ def probe_encoder(
     images = len(loaders[0].dataset)
     k = k or [number for number in NEIGHBOURS if number <= images] or [images]
     protocol = protocol if protocol.k in k else protocol.replace(k=k[0])
-    settings = dict(blocks=numbers, timesteps=timesteps, noisy=noisy, refresh=refresh, verify=verify)
-    settings['pooling'] = protocol.pooling
-    preprocess, start = preprocessor_of(model, data), time.perf_counter()
-    device = next((param.device for param in model.parameters()), torch.device('cpu'))
-    with autocast(precision, device):
-        train, test = (
-            _cached(model, loader, preprocess, cache, desc=f'{split} features', **settings)
-            for split, loader in zip(('train', 'test'), loaders, strict=True)
+    settings = dict(blocks=numbers, timesteps=timesteps, noisy=noisy)
+    device, start = next((param.device for param in model.parameters()), torch.device('cpu')), time.perf_counter()
+    # Tokens of the one set of features that can be chosen come from the same pass.
+    steps, kinds = resolve_inputs(model, timesteps, noisy)
+    is_one = len(numbers) * len(steps) * len(kinds) == 1
+    if further and not is_one and protocol.solver == 'sgd' and len(protocol.lrs) * len(protocol.weight_decays) == 1:
+        raise ConfigError(
+            'nothing is held out to choose features by, of which more is asked: give several learning rates'
         )
+    options = dict(refresh=refresh, verify=verify, pooling=protocol.pooling)
+    cached = partial(_cached, model, preprocessor_of(model, data), cache, autocast(precision, device), **options)
+    with_tokens = bool(further.attentive) and is_one
+    train, test = (
+        cached(loader, desc=f'{split} features', tokens=with_tokens, **settings)
+        for split, loader in zip(('train', 'test'), loaders, strict=True)
+    )
     _check_classes(train.labels, test.labels, limits[1])
     seconds = dict(features=time.perf_counter() - start)
     options = dict(ks=sorted(set(k)), seed=seed, device=device, memory=memory, seconds=seconds)
     scores = score_sets(protocol, train, train.labels, test, test.labels, **options)
     rows = {setting: ProbeRow.of(setting, score) for setting, score in scores.items()}
     chosen = rows[choose(scores)] if all(score.held_out is not None for score in scores.values()) else None
+    best, found = choose(scores) if further else None, Found()
+    if further:
+        where = dict(seed=seed, device=device, memory=memory)
+        taken = best, scores[best], loaders, train, test, cached, gives_bgr(data), where
+        found = look_further(further, Chosen(protocol, *taken), seconds)
     counts = dict(train_images=train.num_images, test_images=test.num_images, classes=len(train.labels.unique()))
     seconds['pass_over_images'] = train.seconds + test.seconds
     seconds = {key: round(value, 1) for key, value in seconds.items()}
-    return ProbeScores(list(rows.values()), chosen, protocol, counts, seconds)
+    return ProbeScores(list(rows.values()), chosen, protocol, counts, seconds, further=found)
 
 
 def parse_blocks(words: Sequence[str | int], depth: int) -> list[int]:
@@ -176,10 +195,23 @@ def _check_classes(train_y: Tensor | None, test_y: Tensor | None, limit: int | N
         )
 
 
-def _cached(model: nn.Module, loader: DataLoader, preprocess: partial, cache: Path, **settings: Any) -> FeatureCache:
-    """Features of one split; what the model says of images that it can't take becomes one line."""
+def _cached(
+    model: nn.Module,
+    preprocess: partial,
+    cache: Path,
+    precision: AbstractContextManager,
+    loader: DataLoader,
+    described: Any = None,
+    **settings: Any,
+) -> FeatureCache:
+    """Features of some images, ``described`` where they aren't as the data set has them; what the model says of images that
+    it can't take becomes one line."""
+    data = data_description(loader)
     try:
-        return cache_features(model, loader, preprocess, cache, data=data_description(loader), **settings)
+        with precision:
+            return cache_features(
+                model, loader, preprocess, cache, data=[*data, described] if described else data, **settings
+            )
     except (RuntimeError, AssertionError) as error:
         if 'out of memory' in str(error):
             raise ConfigError('out of memory: lower the batch_size of the data loaders') from error
@@ -189,18 +221,23 @@ def _cached(model: nn.Module, loader: DataLoader, preprocess: partial, cache: Pa
 
 FILES = ('probe.json', 'probe.md', 'accuracy_over_timestep.png', 'accuracy_over_block.png')
 JSON_FILE, PAGE_FILE, TIMESTEP_FILE, BLOCK_FILE = FILES
+NEIGHBOURS_FILE, PICTURES = 'neighbours.json', ('neighbours.png', 'robustness.png')
+FILES = (*FILES, NEIGHBOURS_FILE, *PICTURES)
 
 
 def table_rows(scores: ProbeScores) -> list[list[str]]:
     """Cells, the header's first: what a row is of, what it scores, how its linear layer was trained."""
+    attentive = scores.further.attentive
     header = ['block', 't', 'input', *(f'{k}-NN' for k in scores.rows[0].knn), 'linear', 'held out']
-    rows = [[*header, 'setting', '']]
+    rows = [[*header, *(f'attentive ({kind})' for kind in attentive), 'setting', '']]
     for row in scores.rows:
         step = '-' if row.timestep is None else str(row.timestep)
         held_out = '-' if row.held_out is None else f'{row.held_out:.1f}'
         figures = [*(f'{value:.1f}' for value in (*row.knn.values(), row.linear)), held_out]
         setting = f'{"" if row.lr is None else f"lr {row.lr:g}, "}wd {row.weight_decay:g}'
         mark = 'chosen' if row is scores.chosen else ''
+        is_asked = row is scores.chosen or len(scores.rows) == 1
+        figures += [f'{result.accuracy:.1f}' if is_asked else '-' for result in attentive.values()]
         rows.append([str(row.block), step, row.input, *figures, setting, mark])
     return rows
 
@@ -218,7 +255,10 @@ def choice_line(scores: ProbeScores) -> str:
 
 def report(scores: ProbeScores) -> str:
     """For the terminal."""
-    return f'{text_table(table_rows(scores), left=0)}\n\n{choice_line(scores)}'
+    parts = [text_table(table_rows(scores), left=0), choice_line(scores)]
+    if scores.further.robustness:
+        parts.append(text_table(robustness_rows(scores.further.robustness)))
+    return '\n\n'.join(parts)
 
 
 def page(scores: ProbeScores, made_with: dict) -> str:
@@ -234,8 +274,41 @@ def page(scores: ProbeScores, made_with: dict) -> str:
         'whose learning rate and weight decay were chosen on held-out training images (its accuracy there: held out).',
         markdown_table(table_rows(scores), left=0),
         f'{choice_line(scores)}.',
+        *further_parts(scores.further),
     ]
     return '\n\n'.join(parts) + '\n'
+
+
+def further_parts(found: Found) -> list[str]:
+    """Parts of the page on what else was asked."""
+    parts = []
+    for kind, result in found.attentive.items():
+        options, setting = found.options[kind], result.setting
+        held_out = '' if result.held_out is None else f' by held-out training images ({result.held_out:.1f})'
+        parts.append(
+            f'Attentive probe {options}: {result.accuracy:.1f} by {options.shape_words()}; lr {setting.lr:g} and wd '
+            f'{setting.weight_decay:g} were chosen{held_out}.'
+        )
+    if found.neighbours:
+        parts.append('![Test images, and their nearest training images](neighbours.png)')
+    if found.robustness:
+        about = 'Top-1 accuracy in percent on corrupted test images, of k-NN and linear layer on clean training images:'
+        parts += [about, markdown_table(robustness_rows(found.robustness)), '![over severity](robustness.png)']
+    return parts
+
+
+def robustness_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Cells: linear and k-NN accuracy of each corruption by severity, and their means."""
+    means, severities = mean_by_severity(rows), sorted({row['severity'] for row in rows})
+    lines = {row['corruption']: {} for row in rows} | dict(mean=means)
+    for row in rows:
+        lines[row['corruption']][row['severity']] = row
+    header = [f'{name} {severity}' for name in ('linear', 'knn') for severity in severities]
+    cells = [
+        [title, *(f'{line[severity][name]:.1f}' for name in ('linear', 'knn') for severity in severities)]
+        for title, line in lines.items()
+    ]
+    return [['severity', *header], *cells]
 
 
 def write_probe(folder: Path, scores: ProbeScores, made_with: dict[str, Any]) -> list[Path]:
@@ -249,7 +322,12 @@ def write_probe(folder: Path, scores: ProbeScores, made_with: dict[str, Any]) ->
     if len({row.block for row in scores.rows}) > 1:
         written.append(save_figure(accuracy_over_block(scores.rows), folder / BLOCK_FILE))
     atomic_write_text(folder / PAGE_FILE, page(scores, made_with))
-    content = dict(made_with, results=[asdict(row) for row in scores.rows])
+    written += [save_figure(figure, folder / f'{name}.png') for name, figure in scores.further.pictures.items()]
+    content = dict(made_with, results=[asdict(row) for row in scores.rows], **scores.further.as_dict())
+    if scores.further.neighbours:
+        about = dict(metric='cosine', of=(scores.chosen or scores.rows[0]).place, images=scores.further.described)
+        atomic_write_text(folder / NEIGHBOURS_FILE, json.dumps(about, indent=1) + '\n')
+        written.append(folder / NEIGHBOURS_FILE)
     content['chosen'] = None if scores.chosen is None else asdict(scores.chosen)
     atomic_write_text(folder / JSON_FILE, json.dumps(content, indent=2) + '\n')
     return [folder / JSON_FILE, folder / PAGE_FILE, *written]

@@ -143,11 +143,15 @@ def score_knn(
     device: str | torch.device | None = None,
 ) -> dict[int, float]:
     """The k-NN half of :func:`score_sets`, of one set."""
-    train_x, test_x = _rounded(protocol, train_x), _rounded(protocol, test_x)
-    if protocol.standardised_knn:
-        train_x, test_x = standardise(train_x[:], test_x[:])
+    train_x, test_x = compared_features(protocol, train_x, test_x)
     options = dict(temperature=protocol.temperature, metric=protocol.metric, device=device)
     return knn_accuracies(train_x, train_y, test_x, test_y, tuple(ks) or (protocol.k,), **options)
+
+
+def compared_features(protocol: Protocol, train_x: Features, test_x: Features) -> tuple[Features, Features]:
+    """Features as k-NN sees them."""
+    train_x, test_x = _rounded(protocol, train_x), _rounded(protocol, test_x)
+    return standardise(train_x[:], test_x[:]) if protocol.standardised_knn else (train_x, test_x)
 
 
 def score_linear(

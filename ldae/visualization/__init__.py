@@ -15,6 +15,7 @@ from .figures import (
     loss_curve,
     noise_schedules,
     reconstruction_grid,
+    retrieval_grid,
     save_figure,
 )
 from .tiles import filters_to_uint8, tile

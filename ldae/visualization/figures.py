@@ -89,6 +89,19 @@ def image_rows(rows: Sequence[Tensor], captions: Sequence[str]) -> Figure:
     return figure
 
 
+def retrieval_grid(images: Sequence[Sequence[Tensor]], labels: Sequence[Sequence[str]]) -> Figure:
+    """Rows of images (C, H, W) in [0, 255], a query and what was found for it, below their labels: green ones are the
+    query's own."""
+    count, size = len(images[0]), images[0][0].shape
+    figure = new_figure(1.0 * count, 1.2 * len(images))
+    for row, names, panels in zip(images, labels, figure.subplots(len(images), count, squeeze=False), strict=True):
+        for i, (image, name, panel) in enumerate(zip(row, names, panels, strict=True)):
+            _show(panel, tile(image.expand(size[0], -1, -1)[None], 1))
+            color = 'black' if i == 0 else 'tab:green' if name == names[0] else 'tab:red'
+            panel.set_title(name if len(name) <= 14 else f'{name[:13]}…', fontsize=6, color=color, pad=2)
+    return figure
+
+
 def _show(axes, image: np.ndarray, title: str = '') -> None:
     axes.imshow(image, interpolation='nearest')
     axes.set_title(title, fontsize=8)
