@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -33,7 +34,7 @@ WEIGHTS = ('model.safetensors', 'pytorch_model.bin', 'model-*-of-*.safetensors',
 #: By which ImageNet's pixels are normalised, as the authors of MAE, MoCo v3 and DINO do; of 0 to 1.
 IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 #: Of a config of transformers: what would fetch code, or is of no use for features.
-NOT_FOLLOWED = ('quantization_config', 'attn_implementation', '_attn_implementation', 'torch_dtype', 'dtype')
+NOT_FOLLOWED = re.compile('quantization|_implementation$|^(?:torch_)?dtype$')
 NAMES = 'timm::NAME, transformers::NAME, mmpretrain::NAME, a folder in the format of timm or transformers, or a file of weights'
 
 
@@ -77,7 +78,8 @@ def get_encoder(
         encoder = _of_folder(folder if folder.is_dir() else _downloaded(name, pretrained), name)
     elif name.startswith(TIMM):
         network = get_model(model, checkpoint, device, pretrained=pretrained, **options)
-        encoder = Encoder(network, name, _pictures_of_timm(network, network.pretrained_cfg))
+        weights = str(checkpoint) if checkpoint is not None else f'those of {name}' if pretrained else None
+        encoder = Encoder(network, name, _pictures_of_timm(network, network.pretrained_cfg), weights)
     else:
         return get_model(model, checkpoint, device, pretrained=pretrained, **options)
     return to_device(encoder.eval(), device)
@@ -127,7 +129,7 @@ def _of_file(path: str | os.PathLike, options: Mapping[str, Any]) -> Encoder | N
         f'{path}: {about}; pixels are normalised by {"ImageNet" if channels == 3 else "a"} mean and deviation',
         'current',
     )
-    return Encoder(vit, about, pictures)
+    return Encoder(vit, about, pictures, str(path))
 
 
 def _of_folder(folder: Path, name: str) -> Encoder:
@@ -147,6 +149,8 @@ def _of_folder(folder: Path, name: str) -> Encoder:
         )
     for node in walk_dicts(config):
         check_size(node, str(path))
+        for key in [key for key in node if NOT_FOLLOWED.search(key)]:
+            del node[key]
     build = _of_timm_folder if config.get('architecture') else _of_transformers_folder
     encoder = build(folder, config)
     print_log(f'{name}: {encoder.about}, images of {" x ".join(map(str, encoder.input_size))}', 'current')
@@ -175,27 +179,31 @@ def _of_timm_folder(folder: Path, config: dict) -> Encoder:
     bad = [key for key in given if str(key).startswith(('pretrained', 'checkpoint', 'cache_dir', 'num_classes'))]
     if bad or not isinstance(given, dict):
         raise ConfigError(f'{where}: model_args may describe the network only, not {", ".join(bad) or given!r}')
+    state = {key.removeprefix('timm_model.'): value for key, value in _weights(folder).items()}
     try:
+        with torch.device('meta'):  # shapes are compared before memory is taken for them
+            own = timm.create_model(name, pretrained=False, num_classes=0, **given).state_dict()
+        state = {key: value for key, value in state.items() if key in own or not BESIDE.search(key)}
+        _check_exactly(own, state, folder)
         network = timm.create_model(name, pretrained=False, num_classes=0, **given)
-        pictures = _pictures_of_timm(network, config.get('pretrained_cfg') or {})
+        network.load_state_dict(state)
+        return Encoder(
+            network, f"timm's {name}", _pictures_of_timm(network, config.get('pretrained_cfg') or {}), str(folder)
+        )
+    except ConfigError:
+        raise
     except Exception as error:  # of whatever class builds it
         raise ConfigError(f'{where}: timm cannot build its {name} ({short(error)})') from error
-    own, state = network.state_dict(), _weights(folder)
-    state = {key.removeprefix('timm_model.'): value for key, value in state.items()}
-    state = {key: value for key, value in state.items() if key in own or not BESIDE.search(key)}
-    _load_exactly(network, state, folder)
-    return Encoder(network, f"timm's {name}", pictures)
 
 
-def _load_exactly(network: nn.Module, state: dict[str, Tensor], where: Path) -> None:
-    own = network.state_dict()
+def _check_exactly(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: Path) -> None:
+    """Raise ConfigError unless a folder holds all tensors of its model, and no others."""
     shapes = [key for key in own if key in state and state[key].shape != own[key].shape]
     report_keys(str(where), [key for key in own if key not in state], shapes, len(own))
     if unknown := [key for key in state if key not in own]:
         raise ConfigError(
             f'{where} holds {len(unknown)} tensors that its architecture lacks ({", ".join(unknown[:3])})'
         )
-    network.load_state_dict(state)
 
 
 def _pictures_of_timm(network: nn.Module, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,8 +241,7 @@ def _of_transformers_folder(folder: Path, config: dict) -> Encoder:
     transformers = import_extra('transformers', 'hf', f'{folder}, an encoder of transformers,')
     where, kind = folder / 'config.json', config['model_type']
     try:
-        settings = {key: value for key, value in config.items() if key not in NOT_FOLLOWED}
-        settings = transformers.CONFIG_MAPPING[kind].from_dict(settings)
+        settings = transformers.CONFIG_MAPPING[kind].from_dict(config)
         settings = getattr(settings, 'vision_config', settings)  # of a model of pictures and text
         network_class = transformers.MODEL_MAPPING[type(settings)]
     except Exception as error:  # of whatever class reads it
@@ -264,7 +271,7 @@ def _of_transformers_folder(folder: Path, config: dict) -> Encoder:
         raise ConfigError(
             f'{folder}: {kind} gives no features of images of {pictures["input_size"][1:]} pixels ({short(error)})'
         ) from error
-    return Encoder(backbone, f"transformers' {kind} ({network_class.__name__})", pictures)
+    return Encoder(backbone, f"transformers' {kind} ({network_class.__name__})", pictures, str(folder))
 
 
 @contextmanager
@@ -296,8 +303,6 @@ def _pictures_of_transformers(folder: Path, settings: Any) -> dict[str, Any]:
         mean, std = (says.get(f'image_{key}') or IMAGENET[key] for key in ('mean', 'std'))
         mean, std = (mean, std) if normalises else ((0.0,), (1.0,))
         mean, std = (tuple(map(float, values * channels if len(values) == 1 else values)) for values in (mean, std))
-        if len(mean) != channels or len(std) != channels or not all(std):
-            raise ValueError(f'a mean and deviation for each of {channels} channels, got {mean}, {std}')
         resample = Image.Resampling(says.get('resample', Image.Resampling.BICUBIC)).name.lower()
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f'{path} cannot be read: {short(error)}') from error

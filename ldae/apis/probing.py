@@ -102,10 +102,10 @@ def probe(
 
 def default_work_dir(checkpoint: str | Path | None, config: str | Path | Config | None) -> str:
     """``work_dirs/probe/<run>_<checkpoint>``, or the model's name."""
-    if checkpoint is not None:
+    if checkpoint is not None and '::' not in str(checkpoint):
         path = Path(checkpoint).absolute()
         return f'work_dirs/probe/{path.parent.name}_{path.stem}'
-    name = str(getattr(config, 'filename', config))
+    name = str(getattr(config, 'filename', checkpoint or config))
     return f'work_dirs/probe/{re.sub("[^A-Za-z0-9_.-]+", "_", name).removesuffix(".py")}'
 
 
@@ -159,6 +159,7 @@ def _made_with(model: nn.Module, scores: ProbeScores, seed: int, ema: bool, **na
     """The things that the figures depend on; ``named`` are ``config``, ``checkpoint`` and ``data``."""
     own = getattr(model, '_config', None)
     named['config'] = getattr(named['config'], 'filename', named['config']) or (own and own.filename) or None
+    named['checkpoint'] = getattr(model, 'weights', named['checkpoint'])
     named = {key: value and str(value) for key, value in named.items()}
     data = dict(scores.data, config=named.pop('data'))
     how = dict(protocol=scores.protocol.as_dict(), seed=seed, seconds=scores.seconds, processes=get_world_size())

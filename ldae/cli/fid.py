@@ -30,7 +30,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     network = parser.add_argument_group('features', 'Which network compares the images: one of the two.')
     about = 'pt_inception-2015-12-05-6726825d.pth: the distance is FID'
     network.add_argument('--inception', metavar='FILE', help=about)
-    about = 'a checkpoint that holds its config, timm::NAME, mmpretrain::NAME, or a config'
+    about = 'a checkpoint or folder, timm::, transformers:: or mmpretrain::NAME, or a config'
     network.add_argument('--features', metavar='MODEL', help=about)
     network.add_argument('--weights', metavar='FILE', help='of that model (what timm or mmpretrain downloads)')
     data = parser.add_argument_group('configs', 'Of a config that names the images.')

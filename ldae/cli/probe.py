@@ -18,10 +18,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'tools/probe.py work_dirs/vit-b_pca/epoch_400.pth --blocks 6-12 --timesteps 0 10 20 40 80 --input clean noisy',
     )
     add = parser.add_argument
-    add('checkpoint', nargs='?', help='of l-DAE, MAE or a classifier; without one, untrained weights')
-    about = 'a config, a name of ldae.list_models(), timm::NAME or mmpretrain::NAME (the config in the checkpoint)'
+    about = 'of l-DAE, MAE or a classifier, an official file of MAE, MoCo v3 or DINO, a folder of timm or transformers (untrained)'
+    add('checkpoint', nargs='?', metavar='CHECKPOINT', help=about)
+    about = 'a config, a name of ldae.list_models(), timm::, transformers:: or mmpretrain::NAME (the config in the checkpoint)'
     add('--config', '--model', metavar='MODEL', help=about)
-    add('--pretrained', action='store_true', help='download the weights that timm or mmpretrain has')
+    add('--pretrained', action='store_true', help='download the weights that this library has')
     add('--scale', metavar='NAME', help='bring the config to a scale, as tools/train.py does')
     shared.add_cfg_options(parser, 'override settings of the config')
     add('--data', metavar='CONFIG', help="config whose images are used (the model's own)")

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, PositiveInt, checked
+from ldae.utils import ConfigError, PositiveInt, check_range, checked
 
 #: Shares of red, green and blue in grey, as Pillow has them.
 LUMA = 0.299, 0.587, 0.114
+LARGEST_EDGE = 4096
 
 
 @MODELS.register_module()
@@ -72,13 +73,21 @@ class Encoder(nn.Module):
         about: What it is, in a few words.
         pictures: How a picture is prepared, in timm's words: ``input_size``, ``mean``, ``std`` (of 0 to 1),
             ``interpolation``, ``crop_pct`` and ``crop_mode``.
+        weights: Where its weights are from; None: it is untrained.
     """
 
-    def __init__(self, backbone: nn.Module, about: str, pictures: Mapping[str, Any]) -> None:
+    def __init__(
+        self, backbone: nn.Module, about: str, pictures: Mapping[str, Any], weights: str | None = None
+    ) -> None:
         super().__init__()
         self.backbone, self.about, self.pretrained_cfg, self._config = backbone, about, dict(pictures), None
-        self.input_size = tuple(pictures['input_size'][1:])
+        self.weights, self.input_size = weights, tuple(pictures['input_size'][1:])
+        for edge in self.input_size:
+            check_range(f'{about}: height or width of images', edge, 1, LARGEST_EDGE, kind=int)
+        channels = pictures['input_size'][0]
         mean, std = ([255 * value for value in pictures[name]] for name in ('mean', 'std'))
+        if len(mean) != channels or len(std) != channels or not all(std):
+            raise ConfigError(f'{about}: mean and deviation must be one of each of {channels} channels, and none 0')
         self.data_preprocessor = EncoderPreprocessor(mean, std, self.input_size, pictures['interpolation'])
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -108,6 +117,9 @@ class TransformersBackbone(nn.Module):
         with torch.no_grad():
             output = self(torch.zeros(1, getattr(config, 'num_channels', 3), *size))
         tokens = output if isinstance(output, Tensor) else output[-1]
+        # Of some it is the class token, as it is.
+        is_class = self.has_class_token and torch.equal(output[0], tokens[:, 0])
+        self.has_pooler = output is not tokens and not is_class
         self.num_prefix_tokens = 0
         if tokens.dim() == 3 and isinstance(patch, int):
             self.num_prefix_tokens = max(0, tokens.shape[1] - (size[0] // patch) * (size[1] // patch))
@@ -125,8 +137,7 @@ class TransformersBackbone(nn.Module):
         output = self.network(pixel_values=images, **options)
         pooled = getattr(output, 'pooler_output', None) if self.has_pooler else None
         tokens = output.last_hidden_state
-        self_pooled = pooled is not None and pooled.dim() == 2
-        return (pooled, tokens) if self_pooled else tokens
+        return tokens if pooled is None else (pooled.flatten(1), tokens)  # a convolutional one's is (B, C, 1, 1)
 
     def forward_head(self, output: Tensor | tuple[Tensor, Tensor], pre_logits: bool = True) -> Tensor:
         """The encoder's own pooled output, of what :meth:`forward` gives."""

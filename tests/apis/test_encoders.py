@@ -205,7 +205,10 @@ def test_a_folder_of_transformers_gives_its_features(number, pictures, tmp_path)
     assert_tokens_are(encoder, pictures, output.last_hidden_state, extra)
     first = features(encoder, pictures, blocks=[1])
     torch.testing.assert_close(first, layers[1][:, extra:].mean(dim=1), rtol=1e-5, atol=1e-5)
-    if name != 'classifier':
+    poolings = poolings_of(encoder)
+    assert ('cls' in poolings) == (extra > 0)
+    assert ('own' in poolings) == (name in ('vit', 'clip', 'siglip'))  # else there is none, or the class token
+    if 'own' in poolings:
         torch.testing.assert_close(features(encoder, pictures, 'own'), output.pooler_output, rtol=1e-5, atol=1e-5)
 
 
@@ -227,6 +230,7 @@ def test_mae_of_transformers_sees_all_patches_in_order(pictures, tmp_path):
     noise = torch.arange(16.0).expand(2, -1)
     tokens = model.vit(normalised(pictures), noise=noise).last_hidden_state.detach()
     assert_tokens_are(encoder, pictures, tokens)
+    assert poolings_of(encoder) == ('mean', 'cls')
 
 
 def timm_folder(folder, model_args, state, **more):
@@ -417,6 +421,7 @@ def test_a_file_that_is_cut_short_is_one_line(tmp_path):
         (dict(architecture='vit_tiny_patch16_224', model_args=dict(checkpoint_path='x.pth')), 'checkpoint_path'),
         (dict(architecture='vit_tiny_patch16_224', model_args=dict(embed_dim='x')), 'cannot build'),
         (dict(architecture='vit_tiny_patch16_224', model_args=[1]), 'model_args'),
+        (dict(architecture='vit_tiny_patch16_224', model_args=dict(img_size=1 << 23)), 'another shape|lacks'),
         (dict(architecture='vit_tiny_patch16_224'), 'lacks'),
     ],
 )
@@ -424,6 +429,20 @@ def test_a_folder_that_is_no_image_model_is_one_line(changes, message, tmp_path)
     with pytest.raises(ConfigError, match=message) as caught:
         get_encoder(hf_folder(tmp_path / 'model', **changes), device='cpu')
     assert '\n' not in str(caught.value)
+
+
+def test_numbers_of_a_folder_of_timm_are_checked(tmp_path):
+    args = dict(img_size=SIZE, patch_size=PATCH, embed_dim=64, depth=1, num_heads=1)
+    state = timm.create_model('vit_tiny_patch16_224', num_classes=0, **args).state_dict()
+    for number, (key, value) in enumerate([('mean', 'x'), ('std', [0.5]), ('std', [0, 0, 0]), ('input_size', [3])]):
+        timm_folder(tmp_path / str(number), args, state)
+        path = tmp_path / str(number) / 'config.json'
+        config = json.loads(path.read_text())
+        config['pretrained_cfg'][key] = value
+        path.write_text(json.dumps(config))
+        if key != 'input_size':  # the network knows its own
+            with pytest.raises(ConfigError, match='timm cannot build|one of each of 3 channels'):
+                get_encoder(path.parent, device='cpu')
 
 
 def test_a_folder_asks_for_no_kernels_of_others(tmp_path, pictures):
