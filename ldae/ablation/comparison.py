@@ -1,48 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
-"""l-DAE beside MAE, their untrained encoders, l-DAE's latents and pixels, in one table."""
+"""Methods of pre-training side by side: each with its untrained encoder, beside latents and pixels, in one table."""
 
-import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from ldae.apis import load_config_of
-from ldae.config import load_config, set_data_root
-from ldae.config.benchmarks import mae_like
-from ldae.utils import ConfigError
+from ldae.apis.encoders import get_encoder
+from ldae.config import load_config, set_data_root, walk_dicts
+from ldae.config.methods import METHODS, method_like, method_of
+from ldae.config.reading import LOADERS
+from ldae.evaluation.probe_data import labels_of_dataset
+from ldae.launch.auto import auto_scale, parse_duration
+from ldae.utils import ConfigError, check_range
 from ldae.utils.checkpoints import read_checkpoint
-from ldae.utils.files import atomic_write_text
-from ldae.utils.tables import markdown_table, text_table
-from ldae.visualization import accuracy_by_encoder, save_figure
 
-from .jobs import SCORING, Job, Pretraining, Quick, Scoring, plan
-from .report import METRICS, MeanScore, chosen, made_with, scored_by
+from .comparison_report import Entry, comparison_table, summarise_comparison, write_comparison
+from .jobs import POOLINGS, Job, Pretraining, Quick, Scoring, fingerprint, plan, relevant
 from .study import Outcome, Study, checked_seeds
+from .worker import labelled_images
 
-MAE_BASE = 'ldae::mae/vit-b_256_400e.py'
-#: The two, on the same images, for --scale.
-AT_SCALE = 'ldae::ldae/vit-b_pca_rrc.py', MAE_BASE
-LDAE_CONFIG, MAE_CONFIG = 'ldae::ldae/demo_fashion-mnist.py', 'ldae::mae/demo_fashion-mnist.py'
-#: What was chosen on held-out training images.
-CHOICES = ('timestep', 'block', 'lr', 'weight_decay', 'held_out', 'at_edge')
-#: Rows of the table: name, the pre-training it is scored on, what of it is scored, what it is.
-ENTRIES = {
-    'pixels': ('ldae', 'pixels', 'raw pixels, flattened (a reference)'),
-    'latents': ('ldae', 'latents', "l-DAE's latents, averaged over tokens"),
-    'ldae_untrained': ('ldae', 'untrained', 'l-DAE encoder, untrained'),
-    'ldae': ('ldae', 'trained', 'l-DAE encoder, pre-trained'),
-    'mae_untrained': ('mae', 'untrained', 'MAE encoder, untrained'),
-    'mae': ('mae', 'trained', 'MAE encoder, pre-trained'),
-}
+#: The reference, of whose size the other methods are: without and with ``--scale``.
+LDAE_CONFIG, AT_SCALE = 'ldae::ldae/demo_fashion-mnist.py', 'ldae::ldae/vit-b_pca_rrc.py'
+#: Used as it is, where the reference is the demo's.
+MAE_CONFIG = 'ldae::mae/demo_fashion-mnist.py'
+DEFAULTS = ('ldae', 'mae')
+#: Encoders of other libraries begin so.
+LIBRARIES = ('timm::', 'transformers::', 'mmpretrain::')
+#: Chosen on held-out training images: time step, block, pooling.
+SCORING = Scoring(poolings=POOLINGS)
+NAME = re.compile(r'[A-Za-z0-9][\w.-]*')
+RESERVED = ('pixels', 'latents', 'tokenizers')
+
+Source = str | Path | Config | Sequence[str | Path] | None
+
+
+@dataclass
+class Method:
+    """One method: a pre-training by ``cfg``, ``checkpoints`` of it, or a ``foreign`` encoder, scored on the images of ``cfg``."""
+
+    name: str
+    cfg: Config
+    checkpoints: Sequence[Path] | None = None
+    foreign: str | None = None
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """Names in the table, and what is scored."""
+        if self.foreign is not None:
+            return [(self.name, 'foreign')]
+        latents = 'latents' if self.name == 'ldae' else f'{self.name}_latents'
+        has_latents = self.cfg.model.get('tokenizer') is not None
+        return [(latents, 'latents')] * has_latents + [(f'{self.name}_untrained', 'untrained'), (self.name, 'trained')]
+
+    @property
+    def source(self) -> str:
+        """For the files of results."""
+        return self.foreign or str(self.cfg.filename or (self.checkpoints or ['of the size of the first'])[0])
 
 
 def compare(
-    ldae: str | Config | None = None,
-    mae: str | Config | None = None,
+    ldae: Source = None,
+    mae: Source = None,
     seeds: Sequence[int] = (0, 1, 2),
     work_dir: str | Path = 'work_dirs/compare',
     ldae_checkpoints: Sequence[Path] | None = None,
@@ -55,176 +80,289 @@ def compare(
     pixels: bool = True,
     quick: bool | Quick = False,
     command: str = 'ldae.compare',
+    methods: Mapping[str, Source] | None = None,
+    rates: Sequence[float] = (1.0,),
     **options: Any,
 ) -> Outcome:
-    """Pre-train l-DAE and MAE with several seeds, or take checkpoints, and score both encoders, the same untrained,
-    l-DAE's latents and the pixels; write ``results.jsonl``, ``comparison.json``, ``comparison.md`` and a picture. Returns
-    rows by name, as :func:`summarise_comparison` gives them; raises ConfigError for a config that can't be read, or
-    checkpoints that don't fit the seeds.
+    """Pre-train by several methods with several seeds, or take checkpoints, and score each encoder, the same untrained,
+    latents and pixels; write ``results.jsonl``, ``comparison.json``, ``comparison.md`` and pictures. Returns rows by name, as
+    :func:`summarise_comparison` gives them.
 
     Args:
-        ldae, mae: Pre-training configs: files, ``ldae::...``, or configs. None takes those that the checkpoints hold; without
-            checkpoints, the demo's, or with ``scale`` those of ViT-B and 400 epochs with random crops, and beside an l-DAE of one's own an MAE of its size (:func:`mae_like`).
-        work_dir: Runs go to ``<work_dir>/<ldae or mae>/seed<k>``.
-        ldae_checkpoints, mae_checkpoints: Trained by these configs before, one a seed.
+        methods: By name of one's own: a pre-training config (a file, ``ldae::...``, or a config); a checkpoint, or several, for
+            the first seeds; an encoder that was trained elsewhere, as :func:`ldae.get_encoder` takes it; or None for a
+            method of :data:`ldae.config.methods.METHODS`, of the size, on the images and by the schedule of the first
+            config among them, else of the demo's, with ``scale`` of ViT-B and 400 epochs. l-DAE and MAE by default.
+        ldae, mae, ldae_checkpoints, mae_checkpoints: The same of these two; checkpoints one a seed, trained by the config.
+        work_dir: Runs go to ``<work_dir>/<name>/seed<k>``.
         timesteps, pixels: Candidates for l-DAE's features, instead of the config's own; score the pixels too, once.
-        options: Of :class:`Study`; the others as of :func:`ldae.config.load_config` (for both configs) and :func:`ldae.ablate`.
+        rates: Factors of each pre-training's learning rate: of several, the one whose encoder does best on held-out training
+            images at the first seed is taken, method by method.
+        options: Of :class:`Study`; the others as of :func:`ldae.config.load_config` (for all configs) and :func:`ldae.ablate`.
+
+    Raises:
+        ConfigError: A config or checkpoint that can't be read or doesn't fit the seeds, or methods on different images.
     """
-    hashes: dict[str, set[str]] = defaultdict(set)
-    seeds, checkpoints = checked_seeds(seeds), dict(ldae=ldae_checkpoints, mae=mae_checkpoints)
-    for name, files in checkpoints.items():
-        check_one_a_seed(f'--{name}-checkpoints', files, seeds)
+    seeds = checked_seeds(seeds)
+    for rate in rates:
+        check_range('--rates', rate, 1e-6, 1e6)
     study = Study(Path(work_dir), str(scale or 'the configs') + ('-quick' if quick else ''), **options)
 
     def load(config: str | Path | Config) -> Config:
         is_loaded = isinstance(config, Config)
         return study.in_precision(deepcopy(config) if is_loaded else load_config(config, cfg_options, scale, data_root))
 
-    defaults = (LDAE_CONFIG, MAE_CONFIG) if scale is None else AT_SCALE
-    configs = choose_configs(ldae, mae, ldae_checkpoints, mae_checkpoints, load, data_root, cfg_options, defaults)
-    names = {key: str(cfg.filename or (checkpoints[key] or ["as the l-DAE's"])[0]) for key, cfg in configs.items()}
-    if timesteps:
-        configs['ldae'].timesteps = list(timesteps)
-
-    def make_jobs() -> list[Job]:
-        jobs = plan_comparison(configs, seeds, study.root, checkpoints, quick, scoring, pixels, study.watched, load)
-        for member in (member for job in jobs for member in job.members):
-            hashes[member.row].add(member.config)
-        return jobs
+    sources = named_sources(methods, ldae, mae, ldae_checkpoints, mae_checkpoints, seeds)
+    chosen = choose_methods(sources, load, AT_SCALE if scale else LDAE_CONFIG, data_root, cfg_options)
+    for method in chosen:
+        if timesteps and method.cfg.model.get('tokenizer'):
+            method.cfg.timesteps = list(timesteps)
+    check_same_images(chosen, scoring)
+    place = seeds, study.root, quick, scoring, pixels, study.watched, load
+    tried = choose_rates(chosen, rates, study, place)
 
     def report() -> dict[str, dict]:
-        rows = summarise_comparison([entry for entry in study.entries() if entry['seed'] in seeds], hashes)
-        if rows:
-            written = ', '.join(path.name for path in write_comparison(study.root, rows, command, names))
-            print(f'\n{comparison_table(rows)}\n\nWrote {written} to {study.root}', flush=True)
-        return rows
+        return _report(study, chosen, place, command, tried)
 
-    return study.run(make_jobs, report)
+    return study.run(lambda: plan_comparison(chosen, *place), report)
 
 
-def choose_configs(
-    ldae: str | Config | None,
-    mae: str | Config | None,
+def scale_for(
+    scale: str | None, budget: str | None, data_root: str | None, work_dir: str | Path, device: str = 'auto'
+) -> str | None:
+    """``--scale``, of which ``auto`` becomes a file in the folder of the runs; one that was chosen there before is taken."""
+    if scale != 'auto':
+        if budget is not None:
+            raise ConfigError('--budget belongs to --scale auto')
+        return scale
+    seconds = parse_duration(budget or '30m')
+    return str(auto_scale(AT_SCALE, seconds, data_root, work_dir, resume='auto', device=device))
+
+
+def _report(study: Study, methods: Sequence[Method], place: tuple, command: str, tried: dict) -> dict[str, dict]:
+    """Write what there is of the table, and say it."""
+    jobs, seeds, hashes = plan_comparison(methods, *place), place[0], defaultdict(set)
+    for member in (member for job in jobs for member in job.members):
+        hashes[member.row].add(member.config)
+    names = [Entry(*row, run.name) for run in runs_of(methods, place[4]) for row in run.rows]
+    rows = summarise_comparison([entry for entry in study.entries() if entry['seed'] in seeds], names, hashes)
+    if rows:
+        folders = {job.name: job.folder for job in jobs}
+        sources = {method.name: method.source for method in methods}
+        written = write_comparison(study.root, rows, command, sources, tried, folders)
+        listed = ', '.join(path.name for path in written)
+        print(f'\n{comparison_table(rows, tried)}\n\nWrote {listed} to {study.root}', flush=True)
+    return rows
+
+
+def named_sources(
+    methods: Mapping[str, Source] | None,
+    ldae: Source,
+    mae: Source,
     ldae_checkpoints: Sequence[Path] | None,
     mae_checkpoints: Sequence[Path] | None,
+    seeds: Sequence[int],
+) -> dict[str, tuple[Source, Sequence[Path] | None]]:
+    """Config and checkpoints by the name of a method."""
+    given = dict(ldae=(ldae, ldae_checkpoints), mae=(mae, mae_checkpoints))
+    for name, (_, files) in given.items():
+        if files and len(files) != len(seeds):
+            raise ConfigError(
+                f'--{name}-checkpoints: {len(files)} checkpoints for {len(seeds)} seeds: name one a seed, in the order of --seeds'
+            )
+    found = {}
+    for name, source in (methods if methods is not None else dict.fromkeys(DEFAULTS)).items():
+        if not NAME.fullmatch(name) or name in RESERVED or name.endswith(('_untrained', '_latents')):
+            raise ConfigError(
+                f'--method {name}: a method needs a name of letters and digits of its own, as NAME=CONFIG'
+            )
+        found[name] = (source, None)
+    for name, pair in given.items():
+        if any(pair):
+            if found.get(name, (None, None)) != (None, None):
+                raise ConfigError(f'{name} is named twice, by --method and by --{name} or --{name}-checkpoints')
+            found[name] = pair
+    for name, (source, files) in found.items():
+        several = [source] if isinstance(source, str | Path) else source
+        if several and not isinstance(several, Config) and files is None and all(map(_is_checkpoint, several)):
+            found[name] = (None, [str(one) for one in several])
+        elif isinstance(source, list | tuple):
+            raise ConfigError(
+                f'{name}: several configs, or a checkpoint that is not there: {", ".join(map(str, source))}'
+            )
+        for file in found[name][1] or ():
+            if not str(file).startswith(LIBRARIES) and not Path(file).is_dir():
+                read_checkpoint(file)
+        if len(found[name][1] or ()) > len(seeds):
+            raise ConfigError(f'{name}: {len(found[name][1])} checkpoints for {len(seeds)} seeds: name one a seed')
+    return found
+
+
+def _is_checkpoint(source: str | Path) -> bool:
+    """Whether a source is an encoder that was trained before, and not a config."""
+    path = Path(source)
+    if str(source).startswith(LIBRARIES):
+        return True
+    return path.suffix != '.py' and (path.exists() or path.suffix in ('.pth', '.pt', '.tar', '.safetensors', '.bin'))
+
+
+def choose_methods(
+    sources: Mapping[str, tuple[Source, Sequence[Path] | None]],
     load: Callable[[str | Path | Config], Config],
+    default: str = LDAE_CONFIG,
     data_root: str | None = None,
     cfg_options: dict | None = None,
-    defaults: tuple[str, str] = (LDAE_CONFIG, MAE_CONFIG),
-) -> dict[str, Config]:
-    """The configs of ``'ldae'`` and ``'mae'``, those that aren't given as :func:`compare` says; no MAE where none can be derived."""
+) -> list[Method]:
+    """The methods, those without a source of the size and on the images of the first that has a config, else of ``default``."""
 
-    def stored(checkpoint: Path) -> Config:
+    def stored(checkpoint: Path) -> Config | None:
+        content = read_checkpoint(checkpoint)
+        if not isinstance(content.get('meta'), dict) or 'cfg' not in content['meta']:
+            return None
         cfg = load_config_of(checkpoint)
         cfg.merge_from_dict(dict(cfg_options or {}))
         if data_root is not None:
             set_data_root(cfg, data_root)
         return load(cfg)
 
-    by_default = ldae is None and not ldae_checkpoints
-    configs = dict(ldae=load(ldae or defaults[0]) if ldae or by_default else stored(ldae_checkpoints[0]))
-    if mae or by_default and not mae_checkpoints:
-        configs['mae'] = load(mae or defaults[1])
-    elif mae_checkpoints:
-        configs['mae'] = stored(mae_checkpoints[0])
-    elif (derived := mae_like(configs['ldae'], load_config(MAE_BASE))) is not None:
-        configs['mae'] = load(derived)
-    else:
-        print('l-DAE is trained on latents, of which there is no MAE: name one with --mae')
-    return configs
+    found: dict[str, Method | None] = {}
+    for name, (source, files) in sources.items():
+        cfg = None
+        if source is not None:
+            cfg = load(source)
+        elif files and not str(files[0]).startswith(LIBRARIES) and Path(files[0]).is_file():
+            cfg = stored(files[0])
+        found[name] = cfg and Method(name, cfg, [Path(file) for file in files] if files else None)
+    reference = next((method.cfg for method in found.values() if method), None)
+    is_default = reference is None
+    if is_default:
+        reference = load(default)
+    for name, (_, files) in sources.items():
+        if found[name]:
+            continue
+        if files:
+            if len(files) > 1:
+                raise ConfigError(
+                    f'{name}: several encoders that were trained elsewhere: name each as a method of its own'
+                )
+            found[name] = Method(name, deepcopy(reference), foreign=str(files[0]))
+        else:
+            is_demo = is_default and default == LDAE_CONFIG
+            found[name] = _of_same_size(name, reference, load, is_demo)
+    return [method for method in found.values() if method]
+
+
+def _of_same_size(name: str, reference: Config, load: Callable, is_demo: bool) -> Method | None:
+    """A method of the toolbox like the reference; None, said, where there can be none."""
+    if name not in METHODS:
+        known = ', '.join(METHODS)
+        raise ConfigError(
+            f'--method {name}: not one of {known}; a method of your own is named as {name}=CONFIG_OR_CHECKPOINT'
+        )
+    if method_of(reference) == name:
+        return Method(name, reference)
+    if is_demo and name == 'mae':
+        return Method(name, load(MAE_CONFIG))
+    derived = method_like(name, reference, load_config(METHODS[name]))
+    if derived is None:
+        print(f'The reference is trained on latents, of which there is no {name}: name one with --method {name}=CONFIG')
+        return None
+    return Method(name, load(derived))
+
+
+def check_same_images(methods: Sequence[Method], scoring: Scoring) -> None:
+    """Raise :class:`ConfigError` unless all methods can be scored, and on the same images: before anything is trained."""
+    seen: dict[str, Any] = {}
+    first = None
+    for method in methods:
+        cfg = deepcopy(method.cfg)
+        key = fingerprint(relevant(_without_pipelines([cfg.get(name) for name in LOADERS])), method.foreign)
+        if key in seen:
+            continue
+        try:
+            if method.foreign is not None:
+                get_encoder(method.foreign, device='cpu', pretrained='::' in method.foreign)
+            loaders = labelled_images(cfg, scoring.as_dict())
+        except ConfigError as error:
+            raise ConfigError(f'{method.name}: {error}') from error
+        labels = [labels_of_dataset(loader.dataset) for loader in loaders]
+        seen[key] = [(len(loader.dataset), label) for loader, label in zip(loaders, labels, strict=True)]
+        first = first or (method.name, seen[key])
+        if not all(_same(*pair) for pair in zip(first[1], seen[key], strict=True)):
+            counts = [' and '.join(f'{count:,}' for count, _ in images) for images in (first[1], seen[key])]
+            raise ConfigError(
+                f'{method.name} would be scored on other images than {first[0]} ({counts[1]} training and test images, not '
+                f'{counts[0]}, or others of the classes): give all the same --data-root, or configs of the same data'
+            )
+
+
+def _same(one: tuple, other: tuple) -> bool:
+    (count, labels), (other_count, other_labels) = one, other
+    return count == other_count and (labels is None or other_labels is None or bool((labels == other_labels).all()))
+
+
+def _without_pipelines(loaders: list) -> list:
+    loaders = deepcopy([loader and loader.get('dataset') for loader in loaders])
+    for node in walk_dicts(loaders):
+        for key in ('pipeline', 'crop_scale', 'indices', 'views'):
+            node.pop(key, None)
+    return [dict(loader) if loader else None for loader in loaders]
+
+
+def choose_rates(
+    methods: Sequence[Method], rates: Sequence[float], study: Study, place: tuple
+) -> dict[str, dict[float, float]]:
+    """Multiply each config's learning rate by that of ``rates`` whose encoder does best on held-out training images at the
+    first seed; the accuracies there, by method and rate."""
+    seeds, root, quick, scoring, _, watched, load = place
+    trained = [method for method in methods if method.checkpoints is None and method.foreign is None]
+    if tuple(rates) == (1.0,) or not trained:
+        return {}
+    variants = {(method.name, rate): _at_rate(method.cfg, rate) for method in trained for rate in dict.fromkeys(rates)}
+
+    def jobs() -> list[Job]:
+        runs = [Pretraining(name, cfg, [(name, 'trained')]) for (name, _), cfg in variants.items()]
+        return plan(runs, seeds[:1], root, load, quick, scoring, watched)
+
+    study.run(jobs, lambda: None)
+    entries = {(entry['row'], entry['config']): entry for entry in study.entries() if entry['seed'] == seeds[0]}
+    tried: dict[str, dict[float, float]] = defaultdict(dict)
+    members = [member for job in jobs() for member in job.members]
+    for (name, rate), member in zip(variants, members, strict=True):
+        if (name, member.config) in entries:
+            tried[name][rate] = entries[name, member.config]['held_out']
+    for method in trained:
+        if tried[method.name]:  # else its failure is reported by the run to come
+            method.cfg = variants[method.name, max(tried[method.name], key=tried[method.name].get)]
+    return dict(tried)
+
+
+def _at_rate(cfg: Config, rate: float) -> Config:
+    cfg = deepcopy(cfg)
+    cfg.optim_wrapper.optimizer.lr *= rate
+    return cfg
 
 
 def plan_comparison(
-    configs: Mapping[str, Config],
+    methods: Sequence[Method],
     seeds: Sequence[int],
     root: Path,
-    checkpoints: Mapping[str, Sequence[Path] | None] | None = None,
     quick: bool | Quick = False,
     scoring: Scoring = SCORING,
     pixels: bool = True,
     watched: bool = False,
     load: Callable[[Path], Config] = load_config,
 ) -> list[Job]:
-    """One job a pre-training (``'ldae'`` and ``'mae'``) and seed, all of the first seed before the second; options as of
-    :func:`compare` and :func:`ldae.ablation.jobs.plan`."""
-    pretrainings = []
-    for name, cfg in configs.items():
-        rows = [(row, what) for row, (source, what, _) in ENTRIES.items() if source == name]
-        rows = [pair for pair in rows if pixels or pair[1] != 'pixels']
-        pretrainings.append(Pretraining(name, cfg, rows, (checkpoints or {}).get(name)))
-    return plan(pretrainings, seeds, root, load, quick, scoring, watched)
+    """One job a pre-training and seed, all of the first seed before the second; options as of :func:`compare` and
+    :func:`ldae.ablation.jobs.plan`."""
+    return plan(runs_of(methods, pixels), seeds, root, load, quick, scoring, watched)
 
 
-def check_one_a_seed(name: str, checkpoints: Sequence[Path] | None, seeds: Sequence[int]) -> None:
-    """Raise :class:`ConfigError` unless there is one readable checkpoint a seed, or none at all."""
-    if not checkpoints:
-        return
-    if len(checkpoints) != len(seeds):
-        raise ConfigError(
-            f'{name}: {len(checkpoints)} checkpoints for {len(seeds)} seeds: name one a seed, in the order of --seeds'
-        )
-    for path in checkpoints:
-        read_checkpoint(path)
-
-
-def summarise_comparison(entries: Sequence[dict], configs: Mapping[str, set[str]]) -> dict[str, dict]:
-    """By row of :data:`ENTRIES`: its ``label``, ``knn`` and ``linear`` as a :class:`MeanScore`, and its ``entries``
-    by seed, of those lines of the results file whose hashes are among the ``configs`` that each row has now."""
-    rows = {}
-    for name, (*_, label) in ENTRIES.items():
-        mine = {e['seed']: e for e in entries if e['row'] == name and e['config'] in configs.get(name, ())}
-        if mine:
-            mine = {seed: mine[seed] for seed in sorted(mine)}
-            scores = {metric: MeanScore.of([e[metric] for e in mine.values()]) for metric in METRICS}
-            rows[name] = dict(label=label, entries=mine, **scores)
-    return rows
-
-
-def write_comparison(folder: Path, rows: Mapping[str, dict], command: str, configs: Mapping[str, str]) -> list[Path]:
-    """``comparison.json``, ``comparison.md`` and ``comparison.png``."""
-    files = [folder / f'comparison.{suffix}' for suffix in ('json', 'md', 'png')]
-    entries = _all_entries(rows)
-    made = {key: entries[0][key] for key in ('protocol', 'versions', 'device', 'commit')}
-    encoders = {name: _row_as_json(row) for name, row in rows.items()}
-    content = dict(command=command, configs=dict(configs), **made, encoders=encoders)
-    atomic_write_text(files[0], json.dumps(content, indent=2) + '\n')
-    atomic_write_text(files[1], comparison_page(rows, command))
-    figure = accuracy_by_encoder({row['label']: (row['knn'], row['linear']) for row in rows.values()})
-    return [*files[:2], save_figure(figure, files[2])]
-
-
-def _row_as_json(row: dict) -> dict:
-    entries = row['entries']
-    content = dict(label=row['label'])
-    for metric in METRICS:
-        mean, std = row[metric]
-        content[metric] = dict(mean=round(mean, 2), std=None if std is None else round(std, 2))
-    content['seeds'] = {seed: {metric: e[metric] for metric in METRICS} for seed, e in entries.items()}
-    content['chosen'] = {seed: {key: e.get(key) for key in CHOICES} for seed, e in entries.items()}
-    newest = entries[max(entries)]
-    return content | {key: newest[key] for key in ('timestep', 'epochs') if newest.get(key) is not None}
-
-
-def _all_entries(rows: Mapping[str, dict]) -> list[dict]:
-    return [entry for row in rows.values() for entry in row['entries'].values()]
-
-
-def comparison_page(rows: Mapping[str, dict], command: str) -> str:
-    """The table as a page."""
-    what = 'Top-1 accuracy in percent on test images, of frozen, average-pooled features; mean ± standard deviation over seeds.'
-    made = made_with(_all_entries(rows), command)
-    return '\n\n'.join(['# l-DAE and MAE, compared', made, what, markdown_table(_table(rows))]) + '\n'
-
-
-def comparison_table(rows: Mapping[str, dict]) -> str:
-    """The table for the terminal."""
-    return text_table(_table(rows)) + f'\n\n{scored_by(_all_entries(rows))}'
-
-
-def _table(rows: Mapping[str, dict]) -> list[list[str]]:
-    header = ['top-1 accuracy, %', 'seeds', 't', f'{_all_entries(rows)[0]["protocol"]["k"]}-NN', 'linear']
-    cells = [
-        [row['label'], str(len(entries)), chosen(list(entries.values())), str(row['knn']), str(row['linear'])]
-        for row, entries in ((row, row['entries']) for row in rows.values())
-    ]
-    return [header, *cells]
+def runs_of(methods: Sequence[Method], pixels: bool = True) -> list[Pretraining]:
+    """The methods with the rows that each gives; the first that is trained on images gives the pixels."""
+    runs = [Pretraining(one.name, one.cfg, one.rows, one.checkpoints, one.foreign) for one in methods]
+    for i, run in enumerate(runs if pixels else ()):
+        if run.foreign is None and not str(run.cfg.train_dataloader.dataset.get('type')).endswith('LatentDataset'):
+            runs[i] = run._replace(rows=[('pixels', 'pixels'), *run.rows])
+            break
+    return runs

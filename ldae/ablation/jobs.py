@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from mmengine.config import Config
 
 from ldae.config import configs_root
+from ldae.evaluation.attentive_probe import Kind
 from ldae.evaluation.protocol import PROTOCOL, Protocol
 from ldae.utils import ConfigError
 from ldae.utils.files import atomic_write_text
-from ldae.utils.ranges import check_value
+from ldae.utils.ranges import Choice, check_value, checked
 
 from .generation import Sampling
 
@@ -29,8 +30,11 @@ TOKENIZER_FILE = re.compile(r'work_dirs/(?:.*/)?([^/]+)/tokenizer\.pth')
 CHECKPOINTS_A_RUN = 10
 #: Hooks that look at a run while it trains; its scores come at its end.
 WATCHERS = ('online_evaluation', 'online_knn', 'pictures', 'progress_bar')
-#: What of the config counts for encoders that no training changes: they are scored once, and not per seed.
-ONCE = {'pixels': ('train_dataloader', 'val_dataloader', 'test_dataloader', 'data_preprocessor')}
+#: What of the config counts for encoders that no training here changes: they are scored once, and not per seed.
+DATA = ('train_dataloader', 'val_dataloader', 'test_dataloader', 'data_preprocessor')
+ONCE = {'pixels': DATA, 'foreign': DATA}
+#: How an image's tokens become its features; rows of the paper's tables take the first.
+POOLINGS = ('mean', 'cls')
 
 
 class Quick(NamedTuple):
@@ -47,24 +51,31 @@ class Quick(NamedTuple):
 
 
 QUICK = Quick()
+#: Of encoders that were trained elsewhere: they have no time step.
+FOREIGN_TRANSFER = dict(timestep=None, timesteps=[None], transfer_noise=False)
 
 
+@checked
 @dataclass(frozen=True)
 class Scoring:
     """How all rows of a study are scored; part of a result's hash, and written into it.
 
     Args:
         blocks: The one that does best on held-out training images is taken, row by row; -1 is the last.
+        poolings: Likewise, of those that an encoder has: the mean of its patch tokens, or its class token.
         train_images, test_images: At most so many, sampled by class; None takes all.
         per_class: So many of each class all the same.
+        attentive: Attentive probes of these kinds too, of the patch tokens of what was chosen.
         sampling: Score samples of the trained models too.
     """
 
     protocol: Protocol = PROTOCOL
     blocks: tuple[int, ...] = (-1,)
+    poolings: tuple[Annotated[str, Choice(*POOLINGS)], ...] = POOLINGS[:1]
     train_images: int | None = None
     test_images: int | None = None
     per_class: int = 0
+    attentive: tuple[Kind, ...] = ()
     sampling: Sampling | None = None
 
     def quick(self, few: Quick) -> Scoring:
@@ -80,6 +91,10 @@ class Scoring:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         found = dict(vars(self), protocol=self.protocol.as_dict(), blocks=list(self.blocks))
+        # Hashes of results go on from when there were none of these.
+        for name, default in (('poolings', POOLINGS[:1]), ('attentive', ())):
+            value = found.pop(name)
+            found |= {name: list(value)} if value != default else {}
         sampling = found.pop('sampling')
         return found if sampling is None else dict(found, sampling=asdict(sampling))
 
@@ -88,12 +103,14 @@ SCORING = Scoring()
 
 
 class Pretraining(NamedTuple):
-    """One run a seed, and what is scored of it: ``'trained'``, ``'untrained'``, ``'latents'`` or ``'pixels'`` by row."""
+    """One run a seed, and what is scored of it: ``'trained'``, ``'untrained'``, ``'latents'``, ``'pixels'`` or ``'foreign'``
+    by row."""
 
     name: str  # of the folder
     cfg: Config
     rows: Sequence[tuple[str, str]]
-    checkpoints: Sequence[Path] | None = None  # trained before, one a seed
+    checkpoints: Sequence[Path] | None = None  # trained before, one a seed, as far as they go
+    foreign: str | None = None  # an encoder that was trained elsewhere, scored on the config's images
 
 
 @dataclass(frozen=True)
@@ -165,20 +182,25 @@ def plan(
     scoring = scoring if few is None else scoring.quick(few)
     jobs: dict[tuple[int, str], Job] = {}
     tokenizers: dict[str, Job] = {}
-    for name, cfg, rows, checkpoints in pretrainings:
-        shared = small_steps(deepcopy(cfg), few)
-        after = None if checkpoints else _tokenizer_job(shared, tokenizers, root, load, few, scoring)
-        transfer = pop_transfer(shared)
+    for name, cfg, rows, checkpoints, foreign in pretrainings:
+        is_given = bool(checkpoints or foreign)
+        shared = small_steps(deepcopy(cfg), None if is_given else few)
+        after = None if is_given else _tokenizer_job(shared, tokenizers, root, load, few, scoring)
+        transfer = pop_transfer(shared) if foreign is None else dict(FOREIGN_TRANSFER, foreign=foreign)
         for place, seed in enumerate(seeds):
-            checkpoint = checkpoints[place] if checkpoints else None
-            key = training_key(shared, after, checkpoint)
+            if is_given and place >= (1 if foreign else len(checkpoints)):
+                break
+            checkpoint = Path(foreign or checkpoints[place]) if is_given else None
+            key = training_key(shared, after, checkpoint) if foreign is None else content_key(foreign)
             if (seed, key) not in jobs:
                 folder, own = folder_of(root, name, seed, key), run_config(shared, seed, watched)
+                if folder in {job.folder for job in jobs.values()}:  # another config of this name, that hasn't begun
+                    folder = folder.with_name(f'seed{seed}-{key}')
                 job = Job(f'{name} seed {seed}', folder, key, seed, own, scoring, [], after, checkpoint, watched)
                 jobs[seed, key] = job
                 if checkpoint is not None:
                     folder.mkdir(parents=True, exist_ok=True)
-                    write_json(folder / DONE_FILE, dict(checkpoint=str(checkpoint.resolve()), seconds=0.0))
+                    write_json(folder / DONE_FILE, dict(checkpoint=foreign or str(checkpoint.resolve()), seconds=0.0))
             jobs[seed, key].members += [
                 Member(row, _hash_of(encoder, key, shared, transfer, scoring), transfer, encoder)
                 for row, encoder in rows
@@ -199,10 +221,18 @@ def training_key(cfg: Config, tokenizer: Job | None = None, checkpoint: Path | N
     return fingerprint(fingerprint(part), hashlib.sha256(checkpoint.read_bytes()).hexdigest())
 
 
+def content_key(foreign: str) -> str:
+    """The hash of an encoder that was trained elsewhere: of its name, or of its file or folder's content."""
+    path = Path(foreign)
+    files = [path] if path.is_file() else sorted(file for file in path.glob('*') if file.is_file())
+    return fingerprint([hashlib.sha256(file.read_bytes()).hexdigest() for file in files] or foreign)
+
+
 def _hash_of(encoder: str, key: str, cfg: Config, transfer: dict, scoring: Scoring) -> str:
     of_what = [key, transfer]
     if encoder in ONCE:
         of_what = [relevant({name: cfg.get(name) for name in ONCE[encoder]})]
+        of_what += [key] if encoder == 'foreign' else []
     return fingerprint(*of_what, scoring.as_dict(), encoder)
 
 

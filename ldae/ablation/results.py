@@ -13,6 +13,8 @@ PERCENT = Annotated[float, Range(0, 100)]
 #: What tables and pictures take of an entry.
 SCORE = dict(row=str, config=str, knn=PERCENT, linear=PERCENT, timestep=NaturalInt | None, block=int | None)
 SCORE |= dict(latent_dim=NaturalInt | None, tokenizer=str | None, at_edge=list[str] | None, versions=dict | None)
+ATTENTIVE = dict(accuracy=PERCENT, held_out=PERCENT | None)
+COST = dict(images=NaturalInt, gflop=Annotated[float, Range(0)])
 GENERATION = dict(name=str, sampler=str, steps=NaturalInt, samples=NaturalInt, reference=NaturalInt)
 GENERATION |= dict(frechet=Annotated[float, Range(-1e9, 1e30)])
 #: Errors of what isn't as it should be.
@@ -66,8 +68,11 @@ def _parse(line: str) -> dict | None:
 def _check_score(entry: dict, **more: Any) -> None:
     for name, hint in (SCORE | more).items():
         check_value(name, entry.get(name), hint)
-    if found := entry.get('generation'):
-        for name, hint in (dict(reason=str) if 'reason' in found else GENERATION).items():
+    generation = entry.get('generation') or {}
+    parts = [(generation, dict(reason=str) if 'reason' in generation else GENERATION), (entry.get('cost') or {}, COST)]
+    parts += [(one, ATTENTIVE) for one in (entry.get('attentive') or {}).values()]
+    for found, hints in parts:
+        for name, hint in hints.items() if found else ():
             check_value(name, found.get(name), hint)
 
 

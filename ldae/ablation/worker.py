@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ldae.apis import get_model
+from ldae.apis.encoders import encoder_images, get_encoder
 from ldae.config.packed import use_packed_data
-from ldae.evaluation import block_features, extract_features
-from ldae.evaluation.probe_data import labelled_dataloaders
+from ldae.evaluation import AttentiveOptions, attentive_probes, block_features, cache_features, extract_features
+from ldae.evaluation.features import poolings_of
+from ldae.evaluation.probe_data import labelled_dataloaders, preprocessor_of
 from ldae.evaluation.protocol import Protocol, choose, score_sets
 from ldae.launch import LaunchOptions, build_runner, prepare
 from ldae.utils import ConfigError, check_range
@@ -28,8 +31,9 @@ from ldae.utils.device import use_device
 from ldae.utils.error_lines import one_line, run_explained
 from ldae.utils.locks import claimed
 
+from .cost import training_cost
 from .generation import score_samples
-from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, SCORES_FILE, read_done, read_json, write_json
+from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, POOLINGS, SCORES_FILE, read_done, read_json, write_json
 
 Encode = Callable[[nn.Module, Tensor], Tensor]
 # While a Runner is built, its description of the machine fills the screen; and these lines say nothing.
@@ -96,6 +100,7 @@ class Candidate(NamedTuple):
 
     timestep: int | None
     block: int | None
+    pooling: str | None = POOLINGS[0]
 
 
 def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
@@ -104,24 +109,34 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
     cfg = Config.fromfile(folder / CONFIG_FILE)
     transfer, scoring, seed = member['transfer'], job['scoring'], job['seed']
     protocol = Protocol.of_dict(scoring['protocol'])
-    model = model_for_transfer(cfg, transfer, folder / done['checkpoint'])
-    candidates, encode = [Candidate(None, None)], REFERENCES.get(member['encoder'])
+    if transfer.get('foreign'):
+        model = get_encoder(transfer['foreign'], device=get_device(), pretrained='::' in transfer['foreign'])
+        cfg = encoder_images(cfg, model)
+    else:
+        model = model_for_transfer(cfg, transfer, folder / done['checkpoint'])
+    candidates, encode = [Candidate(None, None, None)], REFERENCES.get(member['encoder'])
     if encode is None:
-        encoder = model if member['encoder'] == 'trained' else untrained_twin(model, cfg, transfer, seed)
-        pairs = product(dict.fromkeys(transfer['timesteps']), dict.fromkeys(scoring['blocks']))
-        candidates = [Candidate(*pair) for pair in pairs]
+        encoder = model if member['encoder'] != 'untrained' else untrained_twin(model, cfg, transfer, seed)
+        poolings = [name for name in scoring.get('poolings', POOLINGS[:1]) if name in poolings_of(encoder)]
+        places = transfer['timesteps'], scoring['blocks'], poolings or POOLINGS[:1]
+        candidates = [Candidate(*place) for place in product(*map(dict.fromkeys, places))]
         encode = partial(encode_candidates, encoder=encoder, candidates=candidates)
-    (train, train_y), (test, test_y) = (extract(model, loader, encode) for loader in labelled_images(cfg, scoring))
+    loaders, preprocess = labelled_images(cfg, scoring), preprocessor_of(model, cfg)
+    (train, train_y), (test, test_y) = (extract(model, loader, encode, preprocess) for loader in loaders)
     if not torch.isfinite(train).all():
         raise ConfigError('the features are not finite: pre-training has diverged; lower its learning rate')
     sets = [dict(zip(candidates, x.chunk(len(candidates), dim=1), strict=True)) for x in (train, test)]
     scores = score_sets(protocol, sets[0], train_y, sets[1], test_y, seed=seed)
     best = choose(scores)
     tokenizer = getattr(model, 'tokenizer', None)  # MAE has none
-    generation = {}
-    if scoring.get('sampling') and member['encoder'] == 'trained':
-        found = score_samples(model, folder / CONFIG_FILE, dict(scoring['sampling']), seed)
-        generation = dict(generation=found)
+    more = {}
+    if scoring.get('attentive') and member['encoder'] not in REFERENCES and not transfer['transfer_noise']:
+        more['attentive'] = score_attentive(folder, encoder, loaders, preprocess, best, scoring['attentive'], seed)
+    if member['encoder'] == 'trained':
+        more['cost'] = training_cost(model, cfg)
+        if scoring.get('sampling'):
+            found = score_samples(model, folder / CONFIG_FILE, dict(scoring['sampling']), seed)
+            more['generation'] = found
     return dict(
         **scores[best].as_dict(),
         **best._asdict(),
@@ -132,7 +147,7 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
         epochs=cfg.train_cfg.get('max_epochs') if member['encoder'] == 'trained' else None,
         images=dict(train_images=len(train_y), test_images=len(test_y)),
         protocol=scoring['protocol'],
-        **generation,
+        **more,
     )
 
 
@@ -145,20 +160,43 @@ def labelled_images(cfg: Config, scoring: dict) -> list[DataLoader]:
     return labelled_dataloaders(cfg, limits, scoring['protocol']['k'], '--probe-k', scoring['per_class'])
 
 
-def extract(model: nn.Module, loader: DataLoader, encode: Encode) -> tuple[Tensor, Tensor]:
+def score_attentive(
+    folder: Path,
+    encoder: nn.Module,
+    loaders: Sequence[DataLoader],
+    preprocess: Callable,
+    place: Candidate,
+    kinds: Sequence[str],
+    seed: int,
+) -> dict[str, dict]:
+    """Attentive probes of the patch tokens of one candidate, which lie in the folder of the job meanwhile."""
+    steps = None if place.timestep is None else [place.timestep]
+    with TemporaryDirectory(dir=folder) as tokens:
+        caches = [
+            cache_features(encoder, loader, preprocess, Path(tokens, str(i)), [place.block], steps, tokens=True)
+            for i, loader in enumerate(loaders)
+        ]
+        (setting,) = caches[0].settings
+        options = [AttentiveOptions(kind=kind) for kind in kinds]
+        sets = [part for cache in caches for part in (cache.tokens(setting), cache.labels)]
+        found = attentive_probes(*sets, options, seed=seed)
+    return {kind: result.as_dict('accuracy') for kind, result in found.items()}
+
+
+def extract(model: nn.Module, loader: DataLoader, encode: Encode, preprocess: Callable) -> tuple[Tensor, Tensor]:
     """Features (n, C) of what ``encode(model, images)`` makes of images, and labels (n,)."""
-    preprocess = partial(model.data_preprocessor, training=False)
     return extract_features(partial(encode, model), loader, preprocess)
 
 
 def encode_candidates(model: nn.Module, images: Tensor, encoder: nn.Module, candidates: Sequence[Candidate]) -> Tensor:
-    """Average-pooled features of each candidate, side by side: (B, C, H, W) -> (B, candidates x embed_dims)."""
-    parts, blocks = [], list(dict.fromkeys(candidate.block for candidate in candidates))
-    for timestep in dict.fromkeys(candidate.timestep for candidate in candidates):
+    """Features of each candidate, side by side: (B, C, H, W) -> (B, candidates x embed_dims)."""
+    parts, (steps, blocks, poolings) = [], map(dict.fromkeys, zip(*candidates, strict=True))
+    for timestep in steps:
         if timestep is not None:
             check_range('timesteps', timestep, 0, encoder.backbone.num_timesteps - 1, kind=int)
             encoder.backbone.timestep = timestep
-        parts.append(block_features(encoder, images, blocks).flatten(1))
+        pooled = [block_features(encoder, images, list(blocks), pooling=pooling) for pooling in poolings]
+        parts.append(torch.stack(pooled, dim=2).flatten(1))  # in the order of the candidates
     return torch.cat(parts, dim=1)
 
 

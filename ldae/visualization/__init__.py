@@ -13,6 +13,7 @@ from .figures import (
     filter_grid,
     image_rows,
     loss_curve,
+    loss_over_steps,
     noise_schedules,
     reconstruction_grid,
     retrieval_grid,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,4 +160,16 @@ def loss_curve(losses: np.ndarray, last_step: int, points: int = 500) -> Figure:
     axes.plot(steps[window - 1 :], np.convolve(losses, np.full(window, 1 / window), 'valid'), color='tab:blue')
     axes.set(xlabel='step', ylabel='loss' if width == 1 else f'loss, means of {width} steps')
     axes.grid(linewidth=0.3)
+    return figure
+
+
+def loss_over_steps(curves: Mapping[str, Sequence[tuple[int, float]]], title: str = '') -> Figure:
+    """Logged losses, as points (step, loss) by the name of their curve."""
+    figure = new_figure(5, 3)
+    axes = figure.subplots()
+    for name, points in curves.items():
+        axes.plot(*zip(*points, strict=True), marker='.', label=name)
+    axes.set(xlabel='step', ylabel='loss', title=title)
+    axes.grid(linewidth=0.3)
+    axes.legend(fontsize=7)
     return figure

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which runs a comparison needs, and its table of made-up results."""
+"""Which runs a comparison needs, what it chooses, and its table of made-up results."""
 
 import json
 import statistics
@@ -10,13 +10,22 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from ldae.ablation import Study
 from ldae.ablation.comparison import (
-    ENTRIES,
-    check_one_a_seed,
-    choose_configs,
+    SCORING,
+    Method,
+    check_same_images,
+    choose_methods,
+    choose_rates,
+    named_sources,
+    plan_comparison,
+    scale_for,
+)
+from ldae.ablation.comparison_report import (
+    Entry,
     comparison_page,
     comparison_table,
-    plan_comparison,
+    losses_of,
     summarise_comparison,
     write_comparison,
 )
@@ -25,33 +34,48 @@ from ldae.config import load_config
 from ldae.evaluation.protocol import PROTOCOL
 from ldae.utils import ConfigError
 
-
-def load_configs() -> dict:
-    return {name: load_config(f'ldae::{name}/demo_fashion-mnist.py') for name in ('ldae', 'mae')}
+ROWS = [Entry('ldae_untrained', 'untrained', 'ldae'), Entry('ldae', 'trained', 'ldae'), Entry('mae', 'trained', 'mae')]
 
 
-def make_entry(row: str, seed: int, linear: float, config: str = 'now') -> dict:
+def load_methods(**checkpoints) -> list[Method]:
+    configs = {name: load_config(f'ldae::{name}/demo_fashion-mnist.py') for name in ('ldae', 'mae')}
+    return [Method(name, cfg, checkpoints.get(name)) for name, cfg in configs.items()]
+
+
+def make_entry(row: str, seed: int, linear: float, config: str = 'now', **more) -> dict:
     made_with = dict(protocol=PROTOCOL.as_dict(), versions=dict(torch='2'), device='a machine', commit='abc')
-    return dict(row=row, seed=seed, config=config, knn=linear - 5, linear=linear, timestep=9, epochs=2) | made_with
+    return (
+        dict(row=row, seed=seed, config=config, knn=linear - 5, linear=linear, timestep=9, epochs=2) | made_with | more
+    )
+
+
+def sources_of(methods=None, seeds=(0,), **given) -> dict:
+    given = dict.fromkeys(('ldae', 'mae', 'ldae_checkpoints', 'mae_checkpoints')) | given
+    return named_sources(methods, *given.values(), list(seeds))
+
+
+def read(config) -> Config:
+    return config if isinstance(config, Config) else load_config(config)
 
 
 def test_each_pretraining_is_run_once_a_seed_and_gives_all_its_rows(tmp_path):
-    jobs = plan_comparison(load_configs(), [0, 4], tmp_path)
+    jobs = plan_comparison(load_methods(), [0, 4], tmp_path)
     assert [job.name for job in jobs] == ['ldae seed 0', 'mae seed 0', 'ldae seed 4', 'mae seed 4']
     assert [job.cfg.randomness.seed for job in jobs] == [0, 0, 4, 4]
     rows = [[member.row for member in job.members] for job in jobs]
     assert rows[0] == ['pixels', *rows[2]] == ['pixels', 'latents', 'ldae_untrained', 'ldae']
     assert rows[1] == rows[3] == ['mae_untrained', 'mae']
     hashes = {member.config for job in jobs[:2] for member in job.members}
-    assert len(hashes) == len(ENTRIES)
+    assert len(hashes) == 6
     assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_takes_the_place_of_training(tmp_path):
     path = tmp_path / 'epoch_10.pth'
     torch.save(dict(state_dict={}), path)
-    plain = plan_comparison(load_configs(), [0], tmp_path / 'runs')
-    given = plan_comparison(load_configs(), [0], tmp_path / 'runs', dict(mae=[path]))
+    plain = plan_comparison(load_methods(), [0], tmp_path / 'runs')
+    given = plan_comparison(load_methods(mae=[path]), [0, 1], tmp_path / 'runs')
+    assert [job.name for job in given] == ['ldae seed 0', 'mae seed 0', 'ldae seed 1']  # there is one checkpoint
     assert read_json(given[1].folder / 'done.json')['checkpoint'] == str(path)
     assert given[1].key != plain[1].key
     assert given[0].key == plain[0].key
@@ -61,20 +85,44 @@ def test_there_must_be_a_readable_checkpoint_for_each_seed(tmp_path):
     path = tmp_path / 'a.pth'
     path.write_text('nothing')
     with pytest.raises(ConfigError, match='1 checkpoints for 2 seeds'):
-        check_one_a_seed('--mae-checkpoints', [path], [0, 1])
+        sources_of(seeds=(0, 1), mae_checkpoints=[path])
     with pytest.raises(ConfigError, match=r'a\.pth'):
-        check_one_a_seed('--mae-checkpoints', [path], [0])
-    check_one_a_seed('--mae-checkpoints', None, [0, 1])
+        sources_of(mae_checkpoints=[path])
+    with pytest.raises(ConfigError, match=r'a\.pth'):
+        sources_of(dict(mine=str(path)))
+
+
+@pytest.mark.parametrize(
+    ('methods', 'given', 'says'),
+    [
+        (dict(moco=None), {}, 'moco: not one of ldae, mae'),
+        ({'a b': 'x.py'}, {}, 'needs a name of letters'),
+        (dict(pixels=None), {}, 'of its own'),
+        (dict(mae='a.py'), dict(mae='b.py'), 'mae is named twice'),
+        (dict(mine=['a.py', 'b.py']), {}, 'several configs'),
+        (dict(mine='gone.pth'), {}, r'gone\.pth'),
+        (dict(mine='gone.py'), {}, r'gone\.py'),
+    ],
+)
+def test_a_method_that_cannot_be_is_one_line(methods, given, says):
+    with pytest.raises(ConfigError, match=says):
+        choose_methods(sources_of(methods, **given), read)
 
 
 def test_the_table_holds_mean_and_deviation_of_what_the_configs_give_now(tmp_path):
     values = [70.0, 72.0, 77.0]
-    entries = [make_entry('ldae', seed, value) for seed, value in enumerate(values)]
+    spent = dict(cost=dict(images=1000, gflop=2.0), seconds=dict(train=30.0, scoring=10.0), pooling='cls')
+    entries = [make_entry('ldae', seed, value, **spent) for seed, value in enumerate(values)]
     entries += [make_entry('ldae', 0, 1.0, config='old'), make_entry('mae', 0, 60.0)]
-    rows = summarise_comparison(entries, dict(ldae={'now'}, mae={'now'}))
+    rows = summarise_comparison(entries, ROWS, dict(ldae={'now'}, mae={'now'}))
     assert list(rows) == ['ldae', 'mae']
     linear = f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}'
-    assert f'| l-DAE encoder, pre-trained | 3 | 9 | 68.0 ± 3.6 | {linear} |' in comparison_page(rows, 'command')
+    page = comparison_page(rows, 'command')
+    assert (
+        f'| l-DAE encoder, pre-trained | 3 | 9 | 68.0 ± 3.6 | {linear} | class token | 1,000 | 2.0e+12 | 30 |' in page
+    )
+    assert 'Training took 90 s, scoring 30 s, 25% of both' in page
+    assert 'untrained twin' not in page
     assert linear in comparison_table(rows)
     files = write_comparison(tmp_path, rows, 'command', dict(ldae='a', mae='b'))
     assert all(path.stat().st_size for path in files)
@@ -84,44 +132,104 @@ def test_the_table_holds_mean_and_deviation_of_what_the_configs_give_now(tmp_pat
     assert found['mae']['linear'] == dict(mean=60.0, std=None)
 
 
+def test_a_method_that_learned_nothing_is_named_with_its_loss(tmp_path):
+    entries = [make_entry('ldae', seed, 70.0 + seed) for seed in (0, 1)]
+    entries += [make_entry('ldae_untrained', seed, 69.0 + seed, knn=50.0) for seed in (0, 1)]
+    rows = summarise_comparison(entries, ROWS, {row: {'now'} for row in ('ldae', 'ldae_untrained')})
+    scalars = tmp_path / 'run' / '2026' / 'vis_data' / 'scalars.json'
+    scalars.parent.mkdir(parents=True)
+    scalars.write_text('{"loss": 2.0, "step": 1}\n{"acc": 2.0, "step": 1}\n{"loss": 1.5, "step": 2}\n{"lo')
+    assert losses_of(tmp_path / 'run') == [(1, 2.0), (2, 1.5)]
+    files = write_comparison(tmp_path, rows, 'command', {}, runs={'ldae seed 1': tmp_path / 'run'})
+    assert (tmp_path / 'loss_ldae.png') in files
+    says = 'l-DAE does not beat its untrained twin: linear 70.5 ± 0.7 against 69.5 ± 0.7'
+    assert f'* {says}; its loss: ![loss](loss_ldae.png)' in (tmp_path / 'comparison.md').read_text()
+    assert says in comparison_table(rows)
+
+
 def test_pixels_are_scored_once_whatever_is_trained_or_not_at_all(tmp_path):
-    def pixels(configs, **options):
-        jobs = plan_comparison(configs, [3, 4], tmp_path, **options)
+    def pixels(methods, **options):
+        jobs = plan_comparison(methods, [3, 4], tmp_path, **options)
         return [member.config for job in jobs for member in job.members if member.row == 'pixels']
 
-    configs = load_configs()
-    (before,) = pixels(configs)
-    configs['ldae'].optim_wrapper.optimizer.lr = 1.0
-    assert pixels(configs) == [before]
-    configs['ldae'].data_preprocessor.std = [1.0]
-    assert pixels(configs) != [before]
-    assert pixels(configs, pixels=False) == []
+    methods = load_methods()
+    (before,) = pixels(methods)
+    methods[0].cfg.optim_wrapper.optimizer.lr = 1.0
+    assert pixels(methods) == [before]
+    methods[0].cfg.data_preprocessor.std = [1.0]
+    assert pixels(methods) != [before]
+    assert pixels(methods, pixels=False) == []
 
 
 def test_a_learned_tokenizer_is_trained_before_the_comparison(tmp_path):
     scale = 'fashion-mnist_subset'
     cfg = load_config('ldae::deconstruction/t2_patch-ae_d32.py', scale=scale)
     load = partial(load_config, scale=scale)
-    tokenizer, ldae = plan_comparison(dict(ldae=cfg), [0], tmp_path, load=load)
+    tokenizer, ldae = plan_comparison([Method('ldae', cfg)], [0], tmp_path, load=load)
     assert tokenizer.name.startswith('tokenizer patch-ae')
     assert ldae.after is tokenizer
 
 
 def test_configs_that_are_not_given_are_those_of_the_checkpoints_or_of_the_same_size(tmp_path):
-    def names(**options):
-        given = dict.fromkeys(('ldae', 'mae', 'ldae_checkpoints', 'mae_checkpoints')) | options
-        found = choose_configs(**given, load=lambda c: c if isinstance(c, Config) else load_config(c))
+    def names(methods=None, **given):
+        found = choose_methods(sources_of(methods, **given), read)
         return {
-            name: (cfg.filename and Path(cfg.filename).stem, cfg.model.backbone.arch) for name, cfg in found.items()
+            one.name: (one.cfg.filename and Path(one.cfg.filename).stem, one.cfg.model.backbone.arch) for one in found
         }
 
-    demo = ('demo_fashion-mnist', load_configs()['mae'].model.backbone.arch)
+    demo = ('demo_fashion-mnist', load_methods()[1].cfg.model.backbone.arch)
     assert names() == dict(ldae=demo, mae=demo)
     mine = load_config('ldae::ldae/fashion-mnist_pca.py')
     derived = names(ldae=mine)['mae']
     assert derived == (None, mine.model.backbone.arch)
+    assert names(dict(mine=mine, mae=None))['mae'] == derived
     path = tmp_path / 'epoch_1.pth'
     torch.save(dict(state_dict={}, meta=dict(cfg=mine.pretty_text)), path)
     assert names(ldae_checkpoints=[path]) == dict(ldae=derived, mae=derived)
+    assert names(dict(mine=str(path), mae=None)) == dict(mine=derived, mae=derived)
     mine.train_dataloader.dataset.type = 'ldae.LatentDataset'
     assert set(names(ldae=mine)) == {'ldae'}
+
+
+def test_methods_must_be_scored_on_the_same_images():
+    methods = load_methods()
+    check_same_images(methods, SCORING)
+    methods[1].cfg.test_dataloader.dataset.indices = 50
+    with pytest.raises(ConfigError, match='mae would be scored on other images than ldae'):
+        check_same_images(methods, SCORING)
+    methods[1].cfg.test_dataloader = None
+    with pytest.raises(ConfigError, match='mae: .*names no test images'):
+        check_same_images(methods, SCORING)
+
+
+def test_the_learning_rate_that_does_best_on_held_out_images_is_taken(tmp_path, monkeypatch):
+    held_out = {0.5: 61.0, 1.0: 63.0, 2.0: 62.0}
+    own = {one.name: one.cfg.optim_wrapper.optimizer.lr for one in load_methods()}
+    runs = []
+
+    def run(self, plan, report):
+        for job in plan():
+            runs.append((job.name, job.folder))
+            for member in job.members:
+                score = held_out[job.cfg.optim_wrapper.optimizer.lr / own[member.row]]
+                self.results.append(make_entry(member.row, job.seed, 50.0, member.config, held_out=score))
+
+    monkeypatch.setattr(Study, 'run', run)
+    methods = load_methods()
+    place = [5, 6], tmp_path, False, SCORING, True, False, load_config
+    tried = choose_rates(methods, [0.5, 1, 2], Study(tmp_path, 'a scale'), place)
+    assert len({folder for _, folder in runs}) == len(runs) == 6
+    assert {name for name, _ in runs} == {'ldae seed 5', 'mae seed 5'}
+    assert tried == {name: {0.5: 61.0, 1: 63.0, 2: 62.0} for name in ('ldae', 'mae')}
+    assert {one.name: one.cfg.optim_wrapper.optimizer.lr for one in methods} == own
+    held_out[2.0] = 70.0
+    choose_rates(methods, [0.5, 1, 2], Study(tmp_path / 'b', 'a scale'), (place[0], tmp_path / 'b', *place[2:]))
+    assert {one.name: one.cfg.optim_wrapper.optimizer.lr / own[one.name] for one in methods} == dict(ldae=2, mae=2)
+
+
+def test_a_budget_belongs_to_the_scale_that_is_chosen_by_it():
+    assert scale_for('cifar10', None, None, 'x') == 'cifar10'
+    with pytest.raises(ConfigError, match='belongs to --scale auto'):
+        scale_for('cifar10', '5m', None, 'x')
+    with pytest.raises(ConfigError, match='pass --data-root'):
+        scale_for('auto', '5m', None, 'x')

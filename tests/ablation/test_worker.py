@@ -6,13 +6,15 @@ from copy import deepcopy
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from mmengine.config import Config
 from PIL import Image
 
 from ldae.ablation import plan_jobs, worker
-from ldae.ablation.comparison import plan_comparison
+from ldae.ablation.comparison import Method, plan_comparison
 from ldae.ablation.jobs import QUICK, SCORING, Pretraining, plan, read_json
+from ldae.ablation.results import read_scores
 from ldae.apis import get_model
 from ldae.cli import run_tool
 from ldae.config import load_config
@@ -153,6 +155,26 @@ def test_the_time_step_is_the_one_that_does_best_on_held_out_training_images(job
         assert chosen[key] == alone[best][key]
 
 
+def test_labels_of_test_images_choose_nothing(job, monkeypatch):
+    read = worker.extract
+    before = entry_of(job, timesteps=[10, 900])
+    calls = []
+
+    def swapped(*args):
+        features, labels = read(*args)
+        calls.append(len(labels))
+        # The second pass of two is that over test images.
+        return (features, labels.roll(1)) if len(calls) == 2 else (features, labels)
+
+    monkeypatch.setattr(worker, 'extract', swapped)
+    after = entry_of(job, timesteps=[10, 900])
+    assert calls == [400, 200]
+    for key in ('timestep', 'block', 'pooling', 'lr', 'weight_decay', 'held_out', 'at_edge', 'candidates'):
+        assert after[key] == before[key]
+    assert after['linear'] != before['linear']
+    assert after['knn'] != before['knn']
+
+
 def test_a_time_step_that_the_encoder_does_not_know_is_one_line(job):
     with pytest.raises(ConfigError, match=r'timesteps=1000 is out of range'):
         entry_of(job, timesteps=[10, 1000])
@@ -162,9 +184,8 @@ def test_the_same_encoder_has_the_same_score_from_every_tool(job, tmp_path):
     row = next(row for row in list_rows() if row.name == 'a_t10_clean')
     checkpoint = job.folder / 'epoch_2.pth'
     expected = {key: entry_of(job)[key] for key in ('knn', 'linear', 'lr', 'weight_decay')}
-    (compared,) = plan_comparison(
-        dict(ldae=load(row.path)), [1], tmp_path / 'compare', dict(ldae=[checkpoint]), quick=True
-    )
+    method = Method('ldae', load(row.path), [checkpoint])
+    (compared,) = plan_comparison([method], [1], tmp_path / 'compare', quick=True)
     compared.members = [member for member in compared.members if member.row == 'ldae']
     compared.write()
     worker.main([str(compared.folder)])
@@ -200,12 +221,54 @@ def test_an_untrained_twin_takes_the_tokenizer_of_the_trained_run(tmp_path):
     model.tokenizer.fit([torch.randn(64, 1, 32, 32)])
     path = tmp_path / 'epoch_4.pth'
     torch.save(dict(state_dict=model.state_dict(), meta=dict(cfg=cfg.pretty_text)), path)
-    (job,) = plan_comparison(dict(ldae=cfg), [0], tmp_path, dict(ldae=[path]), quick=True)
+    (job,) = plan_comparison([Method('ldae', cfg, [path])], [0], tmp_path, quick=True)
     job.members = [member for member in job.members if member.row == 'ldae_untrained']
     job.write()
     worker.main([str(job.folder)])
     (entry,) = json.loads((job.folder / 'scores.json').read_text())
     assert (entry['tokenizer'], 'error' in entry) == ('PatchAETokenizer', False)
+
+
+def test_an_encoder_trained_elsewhere_is_scored_once_on_the_images_of_the_others(job, tmp_path):
+    path = tmp_path / 'vit.pth'
+    torch.manual_seed(0)
+    options = dict(img_size=32, patch_size=8, embed_dim=64, depth=1, num_heads=1, num_classes=0)
+    torch.save(timm.models.VisionTransformer(**options).state_dict(), path)
+    cfg = load_config('ldae::deconstruction/t3_5_original-image.py', scale='fashion-mnist_subset')
+    scoring = replace(SCORING, poolings=('mean', 'cls'), attentive=('aim',))
+    jobs = plan_comparison([Method('theirs', cfg, foreign=str(path))], [0, 1], tmp_path / 'runs', True, scoring)
+    assert [member.row for job in jobs for member in job.members] == ['theirs']
+    jobs[0].write()
+    worker.main([str(jobs[0].folder)])
+    (entry,) = json.loads((jobs[0].folder / 'scores.json').read_text())
+    assert 'error' not in entry
+    assert {one['pooling'] for one in entry['candidates']} == {'mean', 'cls'}
+    best = max(entry['candidates'], key=lambda one: one['held_out'])
+    assert (entry['pooling'], entry['held_out']) == (best['pooling'], best['held_out'])
+    assert (entry['timestep'], entry['tokenizer'], entry['epochs']) == (None, None, None)
+    assert 10 < entry['attentive']['aim']['accuracy'] <= 100
+    assert read_scores(jobs[0].folder / 'scores.json') == [entry]
+    assert sorted(path.name for path in jobs[0].folder.iterdir()) == [
+        'config.py',
+        'done.json',
+        'job.json',
+        'scores.json',
+    ]
+    # Another file of the same name is another encoder.
+    key = jobs[0].key
+    torch.save(timm.models.VisionTransformer(**options).state_dict(), path)
+    (job, *_) = plan_comparison([Method('theirs', cfg, foreign=str(path))], [0], tmp_path / 'runs', True, scoring)
+    assert job.key != key
+
+
+def test_the_cost_of_a_training_is_that_of_its_images_and_of_a_step(job):
+    cost = entry_of(job)['cost']
+    assert cost['images'] == 512 // 64 * 64 * 2  # of two epochs, without what fills no batch
+    # By hand: 16 tokens, 1 + 1 blocks of width 24, projections, attention of one head, twice as much in the backward pass.
+    tokens, width, hidden, patch = 16, 24, 24, 64
+    block = tokens * (4 * width**2 + 2 * width * hidden) + 2 * tokens**2 * width
+    assert cost['gflop'] > 3 * 2 * 2 * block / 1e9
+    assert cost['gflop'] < 3 * 2 * (2 * block + 40 * tokens * patch * width) / 1e9
 
 
 @pytest.fixture(scope='module')
