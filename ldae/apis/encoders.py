@@ -26,7 +26,8 @@ from ldae.utils.checkpoints import read_checkpoint, report_keys
 from ldae.utils.errors import nearest, short
 from ldae.utils.optional import import_extra
 
-from .models import TIMM, get_model, to_device
+from .models import MMPRETRAIN, TIMM, get_model, to_device
+from .preprocess import geometry_of
 
 TRANSFORMERS, LOCAL = 'transformers::', 'local-dir:'
 CHECKPOINTS = ('.pth', '.pt', '.tar', '.bin', '.safetensors')
@@ -81,7 +82,10 @@ def get_encoder(
         weights = str(checkpoint) if checkpoint is not None else f'those of {name}' if pretrained else None
         encoder = Encoder(network, name, _pictures_of_timm(network, network.pretrained_cfg), weights)
     else:
-        return get_model(model, checkpoint, device, pretrained=pretrained, **options)
+        encoder = get_model(model, checkpoint, device, pretrained=pretrained, **options)
+        if name.startswith(MMPRETRAIN):  # whose images are its own; on others it has its size, too
+            encoder.input_size = (geometry_of(encoder)[0],) * 2
+        return encoder
     return to_device(encoder.eval(), device)
 
 

@@ -18,7 +18,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'tools/probe.py work_dirs/vit-b_pca/epoch_400.pth --blocks 6-12 --timesteps 0 10 20 40 80 --input clean noisy',
     )
     add = parser.add_argument
-    about = 'of l-DAE, MAE or a classifier, an official file of MAE, MoCo v3 or DINO, a folder of timm or transformers (untrained)'
+    about = 'of l-DAE, MAE or a classifier, an official file of MAE, MoCo v3 or DINO, or a folder of timm or transformers; without one, untrained weights'
     add('checkpoint', nargs='?', metavar='CHECKPOINT', help=about)
     about = 'a config, a name of ldae.list_models(), timm::, transformers:: or mmpretrain::NAME (the config in the checkpoint)'
     add('--config', '--model', metavar='MODEL', help=about)

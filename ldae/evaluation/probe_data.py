@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from ldae import compat
 from ldae.config.reading import LOADERS, gives_bgr
 from ldae.datasets.low_shot import some_of_each_class, spread_over_classes
-from ldae.models.encoders import EncoderPreprocessor
+from ldae.models.encoders import EncoderPreprocessor, fitted
 from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError
 
@@ -178,18 +178,27 @@ def _all_images(loader: DataLoader) -> Dataset:
     return loader.dataset.dataset if isinstance(loader.dataset, Subset) else loader.dataset
 
 
-class TurnedChannels(nn.Module):
-    """A data preprocessor that is handed the channels of each image in reverse order: RGB for BGR, or BGR for RGB."""
+class AdaptedPreprocessor(nn.Module):
+    """A data preprocessor of images that differ from those of its model's training.
 
-    def __init__(self, preprocessor: nn.Module) -> None:
+    Args:
+        preprocessor: Is handed the adapted images.
+        turned: Reverse the order of their channels: RGB for BGR, or BGR for RGB.
+        size: Bring them to this height and width, and grey ones to the model's channels; None leaves both.
+    """
+
+    def __init__(self, preprocessor: nn.Module, turned: bool, size: tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.preprocessor = preprocessor
+        self.preprocessor, self.turned, self.size = preprocessor, turned, size
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """A batch of images (B, C, H, W), or a list of (C, H, W)."""
         inputs = data['inputs']
-        turned = inputs.flip(-3) if isinstance(inputs, Tensor) else [image.flip(-3) for image in inputs]
-        return self.preprocessor(dict(data, inputs=turned), training)
+        if self.turned:
+            inputs = inputs.flip(-3) if isinstance(inputs, Tensor) else [image.flip(-3) for image in inputs]
+        if self.size is not None:
+            inputs = fitted(inputs, len(getattr(self.preprocessor, 'mean', 'RGB')), self.size)
+        return self.preprocessor(dict(data, inputs=inputs), training)
 
 
 def preprocessor_of(model: nn.Module, data: Config) -> partial:
@@ -204,6 +213,9 @@ def preprocessor_of(model: nn.Module, data: Config) -> partial:
     else:
         own = getattr(model, '_config', None) or {}
         knows = any(own.get(name) for name in (*LOADERS, 'data_preprocessor'))
-        if is_bgr != (gives_bgr(own) if knows else is_bgr and not isinstance(preprocessor, EncoderPreprocessor)):
-            preprocessor = TurnedChannels(preprocessor)
+        fits = isinstance(preprocessor, EncoderPreprocessor)  # any size, in RGB
+        turned = is_bgr != (gives_bgr(own) if knows else is_bgr and not fits)
+        size = None if fits else getattr(model, 'input_size', None)
+        if turned or size:
+            preprocessor = AdaptedPreprocessor(preprocessor, turned, size)
     return partial(preprocessor, training=False)

@@ -43,26 +43,26 @@ class EncoderPreprocessor(BaseDataPreprocessor):
     def forward(self, data: dict, training: bool = False) -> dict:
         """A batch as the encoder takes it; nothing differs in training."""
         data = self.cast_data(data)
-        inputs = data['inputs']
-        inputs = (
-            self._fitted(inputs) if isinstance(inputs, Tensor) else torch.cat([self._fitted(x[None]) for x in inputs])
-        )
+        inputs = fitted(data['inputs'], len(self.mean), self.size, self.interpolation)
         return dict(data, inputs=(inputs - self.mean) / self.std)
 
-    def _fitted(self, images: Tensor) -> Tensor:
-        images, channels = images.float(), len(self.mean)
-        given = images.shape[1]
-        if given == 1:
-            images = images.expand(-1, channels, -1, -1)
-        elif given == 3 and channels == 1:
-            images = (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(dim=1, keepdim=True)
-        elif given != channels:
-            raise ConfigError(
-                f'images have {given} channels, the encoder takes {channels}: name other images with --data'
-            )
-        if tuple(images.shape[2:]) != self.size:
-            images = interpolate(images, self.size, mode=self.interpolation, antialias=True).clamp(0, 255)
-        return images
+
+def fitted(
+    images: Tensor | Sequence[Tensor], channels: int, size: tuple[int, int], interpolation: str = 'bicubic'
+) -> Tensor:
+    """Images (B, C, H, W), or a list of (C, H, W), of any size, grey or RGB -> float32 (B, channels, *size) of 0 to 255."""
+    if not isinstance(images, Tensor):
+        return torch.cat([fitted(image.unsqueeze(0), channels, size, interpolation) for image in images])
+    images, given = images.float(), images.shape[1]
+    if given == 1:
+        images = images.expand(-1, channels, -1, -1)
+    elif given == 3 and channels == 1:
+        images = (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(dim=1, keepdim=True)
+    elif given != channels:
+        raise ConfigError(f'images have {given} channels, the encoder takes {channels}: name other images with --data')
+    if tuple(images.shape[2:]) != size:
+        images = interpolate(images, size, mode=interpolation, antialias=True).clamp(0, 255)
+    return images
 
 
 class Encoder(nn.Module):

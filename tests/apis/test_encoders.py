@@ -298,6 +298,12 @@ def test_a_model_of_ones_own_sees_the_channels_of_its_training_on_other_data():
     from_memory = preprocessor_of(model, Config(MEMORY_DATA))(dict(inputs=red))['inputs']
     assert torch.equal(from_files, from_memory)
     assert from_files[0, 0].mean() > 2 > 0 > from_files[0, 1].mean()
+    at_its_size = get_encoder('mmpretrain::deit-tiny_4xb256_in1k', device='cpu')
+    whole = preprocessor_of(at_its_size, Config(MEMORY_DATA))(dict(inputs=red))['inputs']
+    assert whole.shape == (1, 3, 224, 224)
+    torch.testing.assert_close(whole[..., :8, :8], from_memory)
+    grey = preprocessor_of(at_its_size, Config(MEMORY_DATA))(dict(inputs=red[:, :1]))['inputs']
+    torch.testing.assert_close(grey.mean(dim=(0, 2, 3)), ((255 - MEAN) / STD).flatten())
 
 
 def test_pictures_grey_or_of_another_size_come_in_the_encoders_form():
