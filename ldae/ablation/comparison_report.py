@@ -24,6 +24,7 @@ LABELS = dict(
     trained='{} encoder, pre-trained',
     foreign='{}, trained elsewhere',
 )
+SHORT = dict(knn='k-NN', linear='linear')
 POOLING = dict(mean='patch mean', cls='class token')
 
 
@@ -189,7 +190,7 @@ def findings(rows: Mapping[str, dict], curves: Mapping[str, Path] | None = None)
     lines = []
     for name, metrics in unlearned(rows).items():
         row, twin = rows[name], rows[f'{name}_untrained']
-        shown = ', '.join(f'{metric} {row[metric]} against {twin[metric]}' for metric in metrics)
+        shown = ', '.join(f'{SHORT[metric]} {row[metric]} against {twin[metric]}' for metric in metrics)
         curve = (curves or {}).get(name)
         loss = f'; its loss: ![loss]({curve.name})' if curve else ''
         lines.append(f'{row["entry"].title} does not beat its untrained twin: {shown}{loss}')
