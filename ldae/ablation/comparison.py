@@ -232,6 +232,8 @@ def choose_methods(
             cfg = load(source)
         elif files and not str(files[0]).startswith(LIBRARIES) and Path(files[0]).is_file():
             cfg = stored(files[0])
+        if cfg is not None and not (cfg.get('model') or {}).get('backbone'):
+            raise ConfigError(f'{name}: {cfg.filename or files[0]} is not a pre-training: its model has no backbone')
         found[name] = cfg and Method(name, cfg, [Path(file) for file in files] if files else None)
     reference = next((method.cfg for method in found.values() if method), None)
     is_default = reference is None

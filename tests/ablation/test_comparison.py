@@ -100,6 +100,7 @@ def test_there_must_be_a_readable_checkpoint_for_each_seed(tmp_path):
         (dict(pixels=None), {}, 'of its own'),
         (dict(mae='a.py'), dict(mae='b.py'), 'mae is named twice'),
         (dict(mine=['a.py', 'b.py']), {}, 'several configs'),
+        (dict(mine='ldae::tokenizers/patch-ae_d32.py'), {}, 'mine: .*patch-ae_d32.py is not a pre-training'),
         (dict(mine='gone.pth'), {}, r'gone\.pth'),
         (dict(mine='gone.py'), {}, r'gone\.py'),
     ],
