@@ -60,6 +60,8 @@ COLLECTIONS = {
         'Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning',
         'https://arxiv.org/abs/2006.07733',
     ),
+    'simmim': ('SimMIM', 'SimMIM: A Simple Framework for Masked Image Modeling', 'https://arxiv.org/abs/2111.09886'),
+    'dino': ('DINO', 'Emerging Properties in Self-Supervised Vision Transformers', 'https://arxiv.org/abs/2104.14294'),
 }
 
 

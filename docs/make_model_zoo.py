@@ -49,6 +49,11 @@ SECTIONS = {
         'Recipes of ours for a ViT: those of the paper and mmpretrain are for ResNet-50.',
     ),
     'byol': ('BYOL: pre-training', 'Recipes of ours for a ViT: those of the paper and mmpretrain are for ResNet-50.'),
+    'simmim': ('SimMIM: pre-training', "Its authors' recipe for a plain ViT-B; the configs say what is ours."),
+    'dino': (
+        'DINO: pre-training',
+        "Its authors' recipe for a ViT-B, with the extra `dino`; the configs say what is ours.",
+    ),
     'benchmarks': (
         'Benchmarks of a pre-trained encoder',
         "By MAE's protocol as the l-DAE paper uses it, and, where the name ends in `_mmpretrain`, by mmpretrain's.",

@@ -42,8 +42,8 @@ FACTS = {
     'mocov3': Method('MoCo v3', 'MoCoV3', 'ldae::mocov3/vit-b_300e.py', 0.5, views=2, batch=4096),
     'simclr': Method('SimCLR', 'SimCLR', 'ldae::simclr/vit-b_300e.py', 0.5, views=2, batch=4096),
     'byol': Method('BYOL', 'BYOL', 'ldae::byol/vit-b_300e.py', 0.5, views=2),
-    # 'simmim': Method('SimMIM', 'SimMIM', 'ldae::simmim/vit-b_800e.py', 1.0, 'avg_featmap'),
-    # 'dino': Method('DINO', 'DINO', 'ldae::dino/vit-b_400e.py', 0.5, views=2),
+    'simmim': Method('SimMIM', 'SimMIM', 'ldae::simmim/vit-b_800e.py', 1.0, 'avg_featmap'),
+    'dino': Method('DINO', 'DINO', 'ldae::dino/vit-b_400e.py', 0.5, views=2),
 }
 #: Name -> the ViT-B pre-training config that a method starts from.
 METHODS = {name: facts.config for name, facts in FACTS.items()}

@@ -21,6 +21,8 @@ JOINT = [name for name in NAMES if FACTS[name].views > 1]
 
 
 def build(cfg) -> torch.nn.Module:
+    if method_of(cfg) == 'dino':
+        pytest.importorskip('lightly')
     init_default_scope('mmpretrain')
     return MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
 

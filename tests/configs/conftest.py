@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.runner import Runner
-from shrink import shrink, write_images
+from shrink import needs_extras, shrink, write_images
 
 from ldae.config import configs_root
 from ldae.launch import build_runner, prepare
@@ -22,6 +22,7 @@ def train(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Train:
     """``train('ldae/vit-b_pca.py', checkpoint=None) -> Runner`` after two shrunken steps."""
 
     def run(name: str, checkpoint: Path | None = None) -> Runner:
+        needs_extras(name)
         cfg = shrink(configs_root() / name, data_root, tmp_path_factory.mktemp('work'), checkpoint)
         runner = build_runner(prepare(cfg))
         runner.train()

@@ -4,6 +4,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from mmengine.config import Config
 from PIL import Image
 
@@ -20,6 +21,10 @@ _SIZES = {
     'MAEViT': dict(arch=ARCH, img_size=IMG_SIZE, patch_size=PATCH),
     'VisionTransformer': dict(arch=ARCH, img_size=IMG_SIZE, patch_size=PATCH),
     'MoCoV3ViT': dict(arch=ARCH, img_size=IMG_SIZE, patch_size=PATCH),
+    'ldae.SimMIMViT': dict(arch=ARCH, img_size=IMG_SIZE, patch_size=PATCH, mask_patch_size=2 * PATCH),
+    'ldae.SimMIMDecoder': dict(in_channels=32, patch_size=PATCH),
+    'SimMIMHead': dict(patch_size=PATCH),
+    'ldae.DINOProjection': dict(in_channels=32, hid_channels=64, out_channels=16, num_prototypes=64),
     'MAEPretrainDecoder': dict(
         num_patches=(IMG_SIZE // PATCH) ** 2,
         patch_size=PATCH,
@@ -33,6 +38,12 @@ _SIZES = {
     'LinearClsHead': dict(in_channels=32),
     'VisionTransformerClsHead': dict(in_channels=32),
 }
+
+
+def needs_extras(name: str) -> None:
+    """Skip the test of a config whose extra isn't installed."""
+    if name.startswith('dino'):
+        pytest.importorskip('lightly')
 
 
 def shrink(filename: Path, data_root: Path, work_dir: Path, checkpoint: Path | None = None) -> Config:

@@ -10,6 +10,7 @@ import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
+from shrink import needs_extras
 
 from ldae.config import configs_root, load_config
 
@@ -30,6 +31,7 @@ def docstring(name: str) -> str:
 
 
 def build_on_meta(name: str) -> torch.nn.Module:
+    needs_extras(name)
     cfg = load_config(ROOT / name)
     if cfg.model.get('tokenizer', {}).get('checkpoint'):
         cfg.model.tokenizer.checkpoint = None  # of a tokenizer that is trained first

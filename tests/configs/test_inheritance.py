@@ -16,7 +16,7 @@ from ldae.config import configs_root, load_config
 
 ROOT = configs_root()
 ABSENT = object()
-MATRIX = ('ldae', 'mae', 'mocov3', 'simclr', 'byol', 'benchmarks')
+MATRIX = ('ldae', 'mae', 'mocov3', 'simclr', 'byol', 'simmim', 'dino', 'benchmarks')
 # Parts of a config that a length of training decides.
 LENGTH = {'param_scheduler', 'train_cfg'}
 

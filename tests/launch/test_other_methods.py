@@ -2,6 +2,7 @@
 """Methods of pre-training from start to end: trained on data in memory and on folders, resumed, timed."""
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ldae.launch.auto import LADDER, Choice, look_at, seconds_per_image
 from ldae.launch.batch import needed
 
 DEMO = 'ldae::ldae/demo_fashion-mnist.py'
-NAMES = [name for name in METHODS if name not in ('ldae', 'mae')]
+NAMES = [name for name in METHODS if name not in ('ldae', 'mae') and (name != 'dino' or find_spec('lightly'))]
 
 
 def tiny(name: str, images: int = 64, **options):
