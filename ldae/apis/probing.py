@@ -84,7 +84,7 @@ def probe(
     asked = dict(attentive=attentive, neighbours=neighbours, corruptions=corruptions, severities=severities)
     further = Further(**asked)
     folder = Path(work_dir or default_work_dir(checkpoint, config) + ('_ema' if ema else ''))
-    _check_output(folder, force)
+    check_output(folder, force, FILES)
     torch.manual_seed(seed)  # untrained weights are the same on all processes
     options = dict(scale=scale, cfg_options=cfg_options, pretrained=pretrained, ema=ema)
     model = get_encoder(config, checkpoint, use_device(device), **options)
@@ -109,10 +109,10 @@ def default_work_dir(checkpoint: str | Path | None, config: str | Path | Config 
     return f'work_dirs/probe/{re.sub("[^A-Za-z0-9_.-]+", "_", name).removesuffix(".py")}'
 
 
-def _check_output(folder: Path, force: bool) -> None:
+def check_output(folder: Path, force: bool, files: Sequence[str]) -> None:
     """Nothing is overwritten unless that is asked for."""
     with failing_together():
-        existing = [name for name in FILES if (folder / name).exists()]
+        existing = [name for name in files if (folder / name).exists()]
         if existing and not force:
             raise ConfigError(f'{folder / existing[0]} exists: pass --force, or take another --work-dir')
     barrier()

@@ -18,6 +18,7 @@ TOOLS = {
     'print-config': 'print a config with all that it inherits',
     'ablate': "run rows of the paper's tables, probe and compare them",
     'probe': "score an encoder's blocks and time steps by k-NN and linear layers, from one pass",
+    'segment': "score an encoder's patches by linear segmentation of a folder of images and masks",
     'compare': 'l-DAE beside MAE, untrained encoders and pixels, over seeds, in one table',
     'pack-dataset': 'write the images of a folder at the size of training, to be read without decoding',
     'verify-dataset': 'list the images of a folder that cannot be read',

@@ -18,5 +18,6 @@ from .figures import (
     reconstruction_grid,
     retrieval_grid,
     save_figure,
+    segmentation_grid,
 )
 from .tiles import filters_to_uint8, tile

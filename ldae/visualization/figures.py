@@ -102,6 +102,27 @@ def retrieval_grid(images: Sequence[Sequence[Tensor]], labels: Sequence[Sequence
     return figure
 
 
+def segmentation_grid(columns: Sequence[tuple[Tensor, Tensor, Tensor]], classes: Sequence[str]) -> Figure:
+    """Images (C, H, W) in [0, 255] above their masks (H', W') and predicted masks, of the places of ``classes``; -1 is
+    white."""
+    from matplotlib import colormaps
+    from matplotlib.patches import Patch
+
+    colors = [colormaps['tab20'](i % 20) for i in range(len(classes))]
+    table = np.array([color[:3] for color in colors] + [(1.0, 1.0, 1.0)])  # the last for -1
+    figure = new_figure(1.4 * len(columns) + 1.2, 4.4)
+    panels = figure.subplots(3, len(columns), squeeze=False)
+    for column, (image, mask, predicted) in zip(panels.T, columns, strict=True):
+        _show(column[0], tile(image[None], 1))
+        for panel, one in zip(column[1:], (mask, predicted), strict=True):
+            _show(panel, table[one.numpy()])
+    for panel, title in zip(panels[:, 0], ('image', 'mask', 'prediction'), strict=True):
+        panel.set_title(title, fontsize=8)
+    shown = [Patch(color=color, label=name) for color, name in zip(colors, classes, strict=True)][:20]
+    figure.legend(handles=shown, loc='outside right upper', fontsize=6)
+    return figure
+
+
 def _show(axes, image: np.ndarray, title: str = '') -> None:
     axes.imshow(image, interpolation='nearest')
     axes.set_title(title, fontsize=8)
