@@ -129,10 +129,8 @@ def _of_file(path: str | os.PathLike, options: Mapping[str, Any]) -> Encoder | N
     size, channels = vit.patch_embed.img_size, vit.patch_embed.proj.in_channels
     pictures = dict(input_size=(channels, *size), interpolation='bicubic', crop_pct=0.875, crop_mode='center')
     pictures |= {key: values if channels == 3 else (0.5,) * channels for key, values in IMAGENET.items()}
-    print_log(
-        f'{path}: {about}; pixels are normalised by {"ImageNet" if channels == 3 else "a"} mean and deviation',
-        'current',
-    )
+    whose = "ImageNet's" if channels == 3 else 'a'
+    print_log(f'{path}: {about}; pixels are normalised by {whose} mean and deviation', 'current')
     return Encoder(vit, about, pictures, str(path))
 
 

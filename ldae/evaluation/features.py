@@ -43,24 +43,25 @@ def block_tokens(model: nn.Module, images: Tensor, block: int | None = None) -> 
 
 
 def block_features(
-    model: nn.Module, images: Tensor, blocks: Sequence[int] | None = None, pooling: str = 'mean'
+    model: nn.Module, images: Tensor, blocks: Sequence[int] | None = None, pooling: str | Sequence[str] = 'mean'
 ) -> Tensor:
-    """Features after each of ``blocks``, from one forward pass: (B, C, H, W) -> (B, L, embed_dims). Raises ConfigError
-    for a number out of range, a pooling that the encoder doesn't have, or blocks of different widths, which don't fit into
-    one tensor.
+    """Features after each of ``blocks``, from one forward pass: (B, C, H, W) -> (B, L, embed_dims), or for several
+    poolings (B, L, P, embed_dims). Raises ConfigError for a number out of range, a pooling that the encoder doesn't have,
+    or features of different widths, which don't fit into one tensor.
 
     Args:
         model: As :func:`pooled_features` takes it; of a convolutional network, blocks are its stages.
         blocks: Numbers from 1 to the depth, or negative ones from the end; None takes the last. The last block's features
             are those of :func:`pooled_features`: the encoder's final norm, if it has one, counts to it.
         pooling: One of :func:`poolings_of`: ``'mean'`` of the patch tokens, the class token (``'cls'``), or of the last block
-            the encoder's ``'own'`` pooled output.
+            the encoder's ``'own'`` pooled output; or a list of these.
     """
     features = features_of_blocks(model, images, resolve_blocks(num_blocks(model), blocks), pooling=pooling)
     widths = {rows.shape[1] for rows in features}
     if len(widths) > 1:
         raise ConfigError(f'blocks={blocks} have {sorted(widths)} channels: ask for one of them at a time')
-    return torch.stack(features, dim=1)
+    rows = torch.stack(features, dim=1)
+    return rows if isinstance(pooling, str) else rows.unflatten(1, (len(pooling), -1)).transpose(1, 2)
 
 
 def features_of_blocks(
@@ -68,27 +69,31 @@ def features_of_blocks(
     images: Tensor,
     blocks: Sequence[int],
     forward: Callable[[], Tensor | tuple[Tensor, ...]] | None = None,
-    pooling: str = 'mean',
+    pooling: str | Sequence[str] = 'mean',
     tokens: bool = False,
 ) -> list[Tensor]:
-    """As :func:`block_features`, for positive block numbers: one (B, C) a block, of whatever width; with ``tokens``
-    followed by the patch tokens (B, N, C) of each.
+    """As :func:`block_features`, for positive block numbers: one (B, C) a block, of whatever width, pooling by pooling;
+    with ``tokens`` followed by the patch tokens (B, N, C) of each block.
 
     ``forward`` runs the encoder another way than on clean images at its own time step."""
     backbone, depth = backbone_of(model), num_blocks(model)
-    check_pooling(model, pooling, blocks)
-    is_whole = tokens or pooling != 'mean'
+    poolings = [pooling] if isinstance(pooling, str) else list(pooling)
+    for name in poolings:
+        check_pooling(model, name, blocks)
+    is_whole = tokens or poolings != ['mean']
 
     def take(output: Tensor | Sequence) -> list[Tensor]:
-        return [_pool(output, backbone, pooling), *([_tokens(output, backbone)] if tokens else [])]
+        pooled = [_pool(output, backbone, name) for name in poolings]
+        return [*pooled, *([_tokens(output, backbone)] if tokens else [])]
 
     with _watched(backbone, [block for block in blocks if block != depth], take) as found, _raw(backbone, is_whole):
         output = _forward_unmasked(model, backbone, images) if forward is None else forward()
     if depth in blocks:
         found[depth] = take(output)
-        if is_whole and pooling == 'mean' and getattr(backbone, 'out_type', None) == 'avg_featmap':
-            found[depth][0] = backbone.ln2(found[depth][0])  # mmpretrain's backbones normalise the average
-    return [found[block][i] for i in range(1 + tokens) for block in blocks]
+        if is_whole and 'mean' in poolings and getattr(backbone, 'out_type', None) == 'avg_featmap':
+            place = poolings.index('mean')  # mmpretrain's backbones normalise the average
+            found[depth][place] = backbone.ln2(found[depth][place])
+    return [found[block][i] for i in range(len(poolings) + tokens) for block in blocks]
 
 
 def poolings_of(model: nn.Module) -> tuple[str, ...]:
@@ -97,10 +102,8 @@ def poolings_of(model: nn.Module) -> tuple[str, ...]:
     backbone = backbone_of(model)
     has_class = getattr(backbone, 'has_class_token', getattr(backbone, 'cls_token', None) is not None)
     has_own = getattr(backbone, 'has_pooler', hasattr(backbone, 'forward_head'))
-    if getattr(backbone, 'global_pool', None) == 'token' and isinstance(
-        getattr(backbone, 'fc_norm', None), nn.Identity
-    ):
-        has_own = False  # the class token, as it is
+    if isinstance(getattr(backbone, 'fc_norm', None), nn.Identity):  # of timm's ViTs
+        has_own &= backbone.global_pool not in ('token', 'avg', '')  # which are the others
     return ('mean', *(['cls'] if has_class else []), *(['own'] if has_own else []))
 
 

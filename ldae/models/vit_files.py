@@ -30,7 +30,7 @@ TORCHVISION = {
 #: What stands beside an encoder and isn't a part of it.
 BESIDE = re.compile(
     r'(?:^|[._])(?!fc_norm)(?:momentum(?:_encoder)?|student|teacher|ema|predictor|projector|decoder|head|heads|neck|fc|classifier|queue|'
-    r'pre_logits|mask_token|target_generator|data_preprocessor|loss|prototypes|target_encoder)(?:[._]|$)'
+    r'pre_logits|mask_token|masked_embed|target_generator|data_preprocessor|loss|prototypes|target_encoder)(?:[._]|$)'
 )
 LATER = re.compile(r'momentum|student|ema[._]')
 #: Heads of the widths that papers don't divide by 64.

@@ -17,6 +17,7 @@ from .errors import ConfigError
 
 #: torch's own switch, which a user sets for a file whose origin they trust.
 UNSAFE_VARIABLE = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
+STATES = ('model', 'teacher', 'target_encoder')
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
@@ -37,9 +38,9 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     if isinstance(content, dict) and isinstance(content.get('state_dict'), dict):
         _check_state(path, content['state_dict'])
         return content
-    # MAE's own checkpoints, and those of what followed it, have another name for it; of DINO's two networks, features
-    # are the teacher's.
-    for state in (content.get('model'), content.get('teacher'), content) if isinstance(content, dict) else ():
+    # MAE's own checkpoints, and those of what followed it, have another name for it; of the two networks of DINO and of
+    # I-JEPA, features are the average's.
+    for state in (*map(content.get, STATES), content) if isinstance(content, dict) else ():
         if isinstance(state, dict) and state and all(isinstance(value, Tensor) for value in state.values()):
             _check_state(path, state)
             return dict(state_dict=state)

@@ -96,13 +96,29 @@ def full_dino_file(vit):
     )
 
 
-@pytest.mark.parametrize('make', [mae_file, moco_file, dino_file, full_dino_file])
+def ibot_file(vit):
+    return dict(teacher=full_dino_file(vit)['teacher'] | {'backbone.masked_embed': torch.zeros(1, WIDTH)})
+
+
+@pytest.mark.parametrize('make', [mae_file, moco_file, dino_file, full_dino_file, ibot_file])
 def test_official_files_give_what_their_own_network_gives(make, pictures, tmp_path):
     vit = timm_vit()
     torch.save(make(vit), tmp_path / 'official.pth.tar')
     encoder = get_encoder(tmp_path / 'official.pth.tar', device='cpu')
     assert_tokens_are(encoder, pictures, vit.forward_features(normalised(pictures)).detach())
     assert poolings_of(encoder) == ('mean', 'cls')
+
+
+def test_i_jepa_has_patches_only(pictures, tmp_path):
+    vit = timm_vit(class_token=False, global_pool='avg', fc_norm=False)
+    states = {
+        name: {f'module.{k}': v + i for k, v in dino_file(vit).items()}
+        for i, name in enumerate(('target_encoder', 'encoder'))
+    }
+    torch.save(dict(states, predictor={}, opt={}, epoch=1), tmp_path / 'IN1K-vit.h.14-300e.pth.tar')
+    encoder = get_encoder(tmp_path / 'IN1K-vit.h.14-300e.pth.tar', device='cpu')
+    assert_tokens_are(encoder, pictures, vit.forward_features(normalised(pictures)).detach(), 0)
+    assert poolings_of(encoder) == ('mean',)
 
 
 def test_a_fine_tuned_mae_has_its_own_pooling(pictures, tmp_path):

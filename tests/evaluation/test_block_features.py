@@ -189,6 +189,17 @@ def test_the_class_token_is_the_one_that_the_encoder_gives(kind, out_type, image
             torch.testing.assert_close(block_features(vit, images, [1, 2, 3], 'cls'), expected)
 
 
+@pytest.mark.parametrize('out_type', ['cls_token', 'avg_featmap', 'raw'])
+def test_several_poolings_come_from_one_pass(out_type, images):
+    vit = make_vit(out_type=out_type)
+    passes = []
+    vit.register_forward_hook(lambda *_: passes.append(1))
+    both = block_features(vit, images, [1, 3], ['mean', 'cls'])
+    assert (both.shape, len(passes)) == ((4, 2, 2, 24), 1)
+    for number, pooling in enumerate(['mean', 'cls']):
+        torch.testing.assert_close(both[:, :, number], block_features(vit, images, [1, 3], pooling))
+
+
 def test_an_ldae_has_patches_only_and_mae_a_class_token(images):
     assert poolings_of(make_ldae()) == ('mean',)
     with pytest.raises(ConfigError, match='pooling=cls: LDAEViT has mean only'):
