@@ -22,6 +22,7 @@ from ldae.evaluation.cache import CachedFeatures, FeatureSetting, cache_features
 from ldae.evaluation.dense_probe import DENSE, DenseOptions, DenseResult, dense_probe, predict_mask
 from ldae.evaluation.features import num_blocks, resolve_blocks, resolve_inputs
 from ldae.evaluation.probe_data import preprocessor_of
+from ldae.models.tokenizers.fit import fit_tokenizer
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, Seed, checked, provenance
 from ldae.utils.device import autocast, use_device
 from ldae.utils.files import atomic_write_text
@@ -35,6 +36,7 @@ from .probing import check_output, default_work_dir
 
 FILES = ('segmentation.json', 'segmentation.md', 'segmentation.png')
 SHOWN = 6  # test images in the picture
+FITTED = 1000  # training images, for the tokenizer of an untrained l-DAE
 KEPT_MASKS = 2**28  # bytes of training masks that stay in memory
 
 
@@ -158,13 +160,14 @@ def segment(
     torch.manual_seed(seed)
     start = time.perf_counter()
     model = get_encoder(config, checkpoint, use_device(device), cfg_options=cfg_options, pretrained=pretrained, ema=ema)
-    if getattr(getattr(model, 'tokenizer', None), 'is_fitted', True) is False:
-        raise ConfigError('the tokenizer of an untrained l-DAE must be fitted first: name a checkpoint')
     setting, (size, channels) = _setting(model, block, timestep), _input_of(model)
     limits = (('train', max_train_images), ('val', max_test_images))
     sets = [MaskFolder(data_root, split, size, channels, ignore, classes, limit) for split, limit in limits]
     values = tuple(sets[0].values)
     sets[1].check_values(values)
+    tokenizer = getattr(model, 'tokenizer', None)
+    if getattr(tokenizer, 'needs_fit', False) and not tokenizer.is_fitted:  # of an untrained l-DAE
+        fit_tokenizer(tokenizer, sets[0], model.data_preprocessor, num_images=FITTED, seed=seed)
     place = next((param.device for param in model.parameters()), torch.device('cpu'))
     with autocast(precision, place):
         train, test = (_tokens(one, model, setting, folder / 'features', batch_size, num_workers) for one in sets)

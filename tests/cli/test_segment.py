@@ -98,3 +98,11 @@ def test_what_exists_is_kept_without_force_and_what_is_missing_is_said(segmented
     assert 'pass --force' in capsys.readouterr().err
     assert run_tool('segment', [str(small_checkpoint)]) == 2
     assert '--data-root' in capsys.readouterr().err
+
+
+def test_the_tokenizer_of_an_untrained_ldae_is_fitted_to_the_training_images(shapes, tmp_path):
+    options = ['--config', 'ldae::ldae/demo_fashion-mnist.py', '--data-root', str(shapes), '--epochs', '1']
+    assert run_tool('segment', [*options, '--work-dir', str(tmp_path)]) == 0
+    content = json.loads((tmp_path / 'segmentation.json').read_text())
+    assert content['checkpoint'] is None
+    assert content['miou'] > 0

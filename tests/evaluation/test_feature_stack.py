@@ -52,3 +52,17 @@ def test_no_more_rows_are_read_at_once_than_fit(features, monkeypatch):
     # Runs from all over the data set meet in a batch, though the rows of a run lie side by side.
     spread = [part.max() - part.min() for part, _, _ in batches]
     assert min(spread) > 300
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+def test_tokens_are_standardised_over_images_and_places(dtype, monkeypatch):
+    monkeypatch.setattr('ldae.evaluation.feature_stack.BLOCK', 30)
+    tokens = (5 + 3 * torch.randn(50, 7, 4, generator=torch.Generator().manual_seed(0))).to(dtype)
+    mean, scale = mean_and_scale(tokens)
+    rows = tokens.double().flatten(0, 1)
+    assert mean.dtype == scale.dtype == torch.float32
+    torch.testing.assert_close(mean.double(), rows.mean(dim=0))
+    torch.testing.assert_close(scale.double(), 1 / rows.std(dim=0, correction=0))
+    stack = FeatureStack([tokens])
+    assert stack.width == 4
+    torch.testing.assert_close(stack.rows(slice(3))[0], (tokens[:3].float() - mean) * scale)
