@@ -195,8 +195,8 @@ def encode_candidates(model: nn.Module, images: Tensor, encoder: nn.Module, cand
         if timestep is not None:
             check_range('timesteps', timestep, 0, encoder.backbone.num_timesteps - 1, kind=int)
             encoder.backbone.timestep = timestep
-        pooled = [block_features(encoder, images, list(blocks), pooling=pooling) for pooling in poolings]
-        parts.append(torch.stack(pooled, dim=2).flatten(1))  # in the order of the candidates
+        # (B, L, P, C), flat in the order of the candidates.
+        parts.append(block_features(encoder, images, list(blocks), pooling=list(poolings)).flatten(1))
     return torch.cat(parts, dim=1)
 
 
