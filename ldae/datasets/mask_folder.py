@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ldae.utils import ConfigError
+from ldae.utils.errors import short
 
 from .listing import list_images
 from .load_image import check_image, decode, read_file
@@ -104,12 +105,14 @@ class MaskFolder(Dataset):
     def _read(self, number: int) -> np.ndarray:
         path = str(self.folders[1] / self.files[number][1])
         data, _ = check_image(read_file(path), path)
-        with Image.open(io.BytesIO(data), formats=['PNG']) as image:
-            if image.mode not in ('P', 'L', '1', 'I;16', 'I'):
-                raise ConfigError(
-                    f'{path} has colours ({image.mode}): a mask holds class numbers, grey or with a palette'
-                )
-            mask = np.asarray(image).astype(np.int32)
+        try:
+            with Image.open(io.BytesIO(data), formats=['PNG']) as image:
+                mode, mask = image.mode, np.asarray(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ConfigError(f'{path} cannot be read as a PNG ({short(error)})') from error
+        if mask.ndim != 2:
+            raise ConfigError(f'{path} has colours ({mode}): a mask holds class numbers, grey or with a palette')
+        mask = mask.astype(np.int32)
         stray = [v for v in np.unique(mask).tolist() if v != self.ignore and v >= (self.num_classes or np.inf)]
         if stray:
             raise ConfigError(f'{path} has value {stray[0]}, but there are {self.num_classes} classes, from 0')

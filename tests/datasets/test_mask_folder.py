@@ -73,6 +73,10 @@ def test_a_limit_takes_the_same_images_each_time(root):
     assert len(one) == 2
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
 def save(array, path):
     Image.fromarray(array).save(path)
 
@@ -89,6 +93,11 @@ def save(array, path):
             'more than 1000 values',
         ),
         (lambda r: (r / 'masks/train/1.png').write_bytes(b'no picture'), r'1\.png is not a readable image'),
+        (
+            lambda r: save(np.zeros((24, 32), np.uint8), r / 'm.jpg') or (r / 'm.jpg').replace(r / 'masks/train/1.png'),
+            r'1\.png cannot be read as a PNG',
+        ),
+        (lambda r: cut(r / 'masks/train/1.png'), r'1\.png (cannot be read as a PNG|is truncated|is damaged)'),
         (lambda r: (r / 'masks/train').rename(r / 'masks/training'), 'masks/train is not a folder'),
         (lambda r: save(np.zeros((4, 4), np.uint8), r / 'images/train/1.png'), 'several files of one name'),
     ],
