@@ -77,7 +77,8 @@ class FeatureStack:
     def rows(self, numbers: Tensor | slice) -> Tensor:
         """Rows (G, R, C), or (G, R, N, C), of each set."""
         pairs = zip(self.sets, self.moments, strict=True)
-        return torch.stack([((one[numbers] - mean) * scale).to(self.device) for one, (mean, scale) in pairs])
+        rows = [(one[numbers] - mean).mul_(scale).to(self.device) for one, (mean, scale) in pairs]
+        return rows[0][None] if len(rows) == 1 else torch.stack(rows)  # which would copy a single one
 
     def blocks(self, numbers: Tensor, size: int = BLOCK) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows by number, in pieces: the numbers (R,) and the rows (G, R, C)."""
