@@ -39,7 +39,7 @@ class Method(NamedTuple):
 FACTS = {
     'ldae': Method('l-DAE', 'LDAE', 'ldae::ldae/vit-b_pca_rrc.py', pooling='avg_featmap'),
     'mae': Method('MAE', 'MAE', 'ldae::mae/vit-b_256_400e.py', 1.5),
-    'mocov3': Method('MoCo v3', 'MoCoV3', 'ldae::mocov3/vit-b_300e.py', 0.5, views=2, batch=4096),
+    'mocov3': Method('MoCo v3', 'MoCoV3', 'ldae::mocov3/vit-b_300e.py', 1.5, views=2, batch=4096),
     'simclr': Method('SimCLR', 'SimCLR', 'ldae::simclr/vit-b_300e.py', 0.5, views=2, batch=4096),
     'byol': Method('BYOL', 'BYOL', 'ldae::byol/vit-b_300e.py', 0.5, views=2),
     'simmim': Method('SimMIM', 'SimMIM', 'ldae::simmim/vit-b_800e.py', 1.0, 'avg_featmap'),

@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from ldae.apis.models import get_model, load_config_of
 from ldae.config import load_config, set_data_root
 from ldae.config.benchmarks import crop_packed_images, fit_encoder, fit_schedule, is_folder, named_after, set_classes
+from ldae.config.methods import METHODS, method_of
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS
 from ldae.config.scale import find_scale, is_benchmark, read_scale, set_epochs, shipped_scales
@@ -38,11 +39,8 @@ KNN = 'knn'
 RESULT_FILE, TOKENIZER_FILE = 'benchmark.json', 'tokenizer.pth'
 TOP1 = 'accuracy/top1'
 CHECKPOINT = 'model.backbone.init_cfg.checkpoint'
-METHODS = {'ldae.LDAE': 'ldae', 'LDAE': 'ldae', 'MAE': 'mae'}
 SIZES = {(768, 12): 'b', (1024, 12): 'half-l', (1024, 24): 'l'}
 NAMES = {'b': 'b', 'base': 'b', 'half-large': 'half-l', 'half-l': 'half-l', 'l': 'l', 'large': 'l'}
-#: Benchmarks that are fitted to a size without benchmarks of its own.
-MODELS_TO_FIT = dict(ldae='ldae_vit-b', mae='mae_vit-b_256')
 
 
 def benchmark(
@@ -62,7 +60,7 @@ def benchmark(
 
     Args:
         config: A file, or one of :data:`KINDS`: the config that fits the checkpoint and the data. ``'knn'`` trains nothing.
-        checkpoint: Of a pre-training of l-DAE or MAE.
+        checkpoint: Of a pre-training by any method.
         scale: None takes the scale that the checkpoint was trained at.
         force: Replace the result of an earlier run.
         epochs: Instead of the config's, at least 2.
@@ -158,11 +156,12 @@ def benchmark_config(
     if pretrained is not None and pretrained.get('scale') not in shipped_scales():
         pretrained.pop('scale', None)  # a scale of one's own has left all that counts in the config
     if kind in KINDS:
-        method, preset = pretrained.get('model', {}).get('type'), matching(pretrained)
-        if method not in METHODS:
-            what = f'a {method}, which is not a pre-training of l-DAE or MAE'
+        method, preset = method_of(pretrained), matching(pretrained)
+        if method is None:
+            what = f'a {pretrained.get("model", {}).get("type")}, which is not a pre-training of {", ".join(METHODS)}'
             raise ConfigError(f'{checkpoint} holds {what}: name a checkpoint of one')
-        name = f'ldae::benchmarks/{preset or MODELS_TO_FIT[METHODS[method]]}_{kind}.py'
+        # Without benchmarks of its size, that of another is fitted.
+        name = f'ldae::benchmarks/{preset or ("mae_vit-b_256" if method == "mae" else f"{method}_vit-b")}_{kind}.py'
     full = load_config(name)
     if not is_benchmark(full):
         raise ConfigError(
@@ -172,9 +171,8 @@ def benchmark_config(
     if not any(key.startswith('backbone.') for key in content['state_dict']):
         raise ConfigError(f'{checkpoint} has no encoder (backbone.*): name a checkpoint of pre-training')
     if pretrained is not None:
-        old = pretrained.get('model', {}).get('type')
-        wanted = 'ldae' if full.model.backbone.type.endswith('LDAEViT') else 'mae'
-        if METHODS.get(old, wanted) != wanted:
+        old, method = pretrained.get('model', {}).get('type'), method_of(pretrained)
+        if method and (method == 'ldae') != full.model.backbone.type.endswith('LDAEViT'):
             raise ConfigError(f'{name} does not fit {checkpoint}, which holds {old}: take {_suggestion(pretrained)}')
         if scale is None and 'scale' not in full and (preset or kind not in KINDS):
             scale = pretrained.get('scale')
@@ -208,14 +206,14 @@ def matching(pretrained: Config) -> str | None:
     None where there are none."""
     model = pretrained.get('model', {})
     backbone = model.get('backbone') or {}
-    method = METHODS.get(model.get('type'))
+    method = method_of(pretrained)
     size = _size(backbone.get('arch'), pretrained)
-    if method is None or size is None:
+    if method is None or size is None or size == 'half-l' and method not in ('ldae', 'mae'):
         return None
     at_256 = method == 'mae' and (size == 'half-l' or backbone.get('img_size', 224) == 256)
     part = model.get('tokenizer') or backbone
     geometry = part.get('img_size', 224), part.get('patch_size', 16)
-    if 'scale' not in pretrained and geometry != (224 if method == 'mae' and not at_256 else 256, 16):
+    if 'scale' not in pretrained and geometry != (256 if method == 'ldae' or at_256 else 224, 16):
         return None
     return f'{method}_vit-{size}{"_256" if at_256 else ""}'
 
@@ -235,5 +233,5 @@ def _suggestion(cfg: Config) -> str:
     """The benchmarks of a pre-training config, by name."""
     name = matching(cfg)
     if name is None:
-        return ' or '.join(KINDS) if cfg.get('model', {}).get('type') in METHODS else 'one of configs/benchmarks'
+        return ' or '.join(KINDS) if method_of(cfg) else 'one of configs/benchmarks'
     return ' or '.join(f'configs/benchmarks/{name}_{kind}.py' for kind in KINDS[:2])

@@ -35,4 +35,5 @@ def train(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Train:
 def checkpoints(train: Train) -> dict[str, Path]:
     """Checkpoints of shrunken pre-training by method, for the benchmarks to start from."""
     pretrained = dict(ldae='ldae/vit-b_pca.py', mae='mae/vit-b_300e.py')
+    pretrained |= dict(mocov3='mocov3/vit-b_300e.py', simmim='simmim/vit-b_800e.py')
     return {method: Path(train(name).work_dir) / 'epoch_1.pth' for method, name in pretrained.items()}

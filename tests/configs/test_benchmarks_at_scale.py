@@ -17,10 +17,12 @@ from ldae.utils import ConfigError
 KINDS = [
     *('ldae_vit-b_linear', 'ldae_vit-b_finetune', 'ldae_vit-b_linear_1pct', 'ldae_vit-b_finetune_mmpretrain'),
     *('mae_vit-b_linear', 'mae_vit-half-l_256_finetune', 'mae_vit-b_linear_mmpretrain'),
+    *('mocov3_vit-b_linear', 'mocov3_vit-b_finetune', 'simmim_vit-b_linear', 'simmim_vit-b_finetune'),
 ]
 TRAINED = [
     *('ldae_vit-b_linear', 'ldae_vit-half-l_linear_1pct', 'ldae_vit-l_finetune'),
     *('mae_vit-b_linear', 'mae_vit-half-l_256_linear_10pct', 'mae_vit-l_256_finetune'),
+    *('mocov3_vit-b_linear', 'mocov3_vit-l_finetune', 'simmim_vit-b_linear_1pct', 'dino_vit-l_finetune'),
 ]
 SCALES = ('fashion-mnist_subset', 'fashion-mnist', 'cifar10', 'image-folder')
 SUBSET = SCALES[0]

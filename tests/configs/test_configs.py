@@ -98,7 +98,8 @@ def test_pre_training_takes_two_steps(name, train):
 
 @pytest.mark.parametrize('name', BENCHMARKS)
 def test_benchmark_takes_two_steps_from_a_pre_trained_checkpoint(name, train, checkpoints):
-    runner = train(name, checkpoints['ldae' if '/ldae_' in name else 'mae'])
+    method = name.removeprefix('benchmarks/').partition('_')[0]
+    runner = train(name, checkpoints.get(method, checkpoints['mocov3']))
     check_two_steps(runner)
     assert 'val/accuracy/top1' in runner.message_hub.log_scalars
 

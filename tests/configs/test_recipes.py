@@ -181,7 +181,8 @@ def test_fine_tuning_has_the_numbers_of_the_papers_table(name):
     assert wrapper.paramwise_cfg.layer_decay_rate == (0.65 if 'vit-l' in name else 0.85)
     assert cfg.train_cfg.max_epochs == 100
     assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 1024
-    assert (cfg.model.backbone.out_type, cfg.model.backbone.drop_path_rate) == ('avg_featmap', 0.1)
+    pooling = 'avg_featmap' if name.startswith(('ldae', 'mae', 'simmim')) else 'cls_token'
+    assert (cfg.model.backbone.out_type, cfg.model.backbone.drop_path_rate) == (pooling, 0.1)
     assert cfg.model.train_cfg.augments == [dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]
     assert (cfg.model.head.loss.type, cfg.model.head.loss.label_smooth_val) == ('LabelSmoothLoss', 0.1)
     augment = steps_of(cfg, 'train')['RandAugment']

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Linear probe of a SimCLR ViT-B at 224 px, by MAE's protocol: class token, on 10% of the labelled images of each class.
+
+Run:       tools/dist_train.sh configs/benchmarks/simclr_vit-b_linear_10pct.py 8 \\
+               --cfg-options model.backbone.init_cfg.checkpoint=CKPT
+Batch:     8 processes x 128 images = 1024; lr = 0.1 x 1024 / 256 = 0.4, 90 epochs
+Paper:     no figure for this row
+Ours:      not yet measured
+"""
+
+_base_ = './mocov3_vit-b_linear_10pct.py'
