@@ -14,7 +14,9 @@ from ldae.visualization import (
     filter_grid,
     loss_curve,
     noise_schedules,
+    retrieval_grid,
     save_figure,
+    segmentation_grid,
 )
 
 
@@ -78,3 +80,21 @@ def test_the_loss_is_drawn_over_its_steps(count, points, label):
     assert drawn.get_ydata()[-1] == pytest.approx(losses[-(count // points) :].mean())
     assert mean.get_ydata()[-1] == pytest.approx(drawn.get_ydata()[-math.ceil(points / 10) :].mean())
     assert label in axes.get_ylabel()
+
+
+def test_neighbours_are_rows_below_their_labels():
+    images = [[torch.zeros(1, 8, 8), torch.full((1, 8, 8), 255.0), torch.zeros(1, 8, 8)] for _ in range(2)]
+    figure = retrieval_grid(images, [['cat', 'cat', 'a dog of a long name'], ['dog', 'cat', 'dog']])
+    titles = [(axes.get_title(), axes.title.get_color()) for axes in figure.axes]
+    assert titles[:3] == [('cat', 'black'), ('cat', 'tab:green'), ('a dog of a lo…', 'tab:red')]
+    assert titles[4:] == [('cat', 'tab:red'), ('dog', 'tab:green')]
+    assert min(figure_to_array(figure).shape[:2]) > 100
+
+
+def test_masks_have_the_colours_of_their_classes_and_ignored_pixels_none():
+    mask = torch.tensor([[0, 1], [-1, 2]])
+    figure = segmentation_grid([(torch.zeros(3, 8, 8), mask, mask.clamp(min=0))] * 2, ['a', 'b', 'c'])
+    shown = figure.axes[2].images[0].get_array()
+    assert shown[1, 0].tolist() == [1, 1, 1]
+    assert len({tuple(pixel) for pixel in shown.reshape(-1, 3).tolist()}) == 4
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ['a', 'b', 'c']
