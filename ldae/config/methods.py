@@ -20,10 +20,11 @@ class Method(NamedTuple):
         title: Its name, as papers write it.
         model: Its ``model.type``, without a scope.
         config: The ViT-B pre-training that others start from.
-        rate: Its learning rate at the same batch and size, of the l-DAE's: for MAE as in the papers' recipes; for the others
-            the best of a grid on held-out training images at the scale of the demo (docs/methods.md).
+        rate: Its learning rate at the same batch and size, of the l-DAE's: for MAE as in the papers' recipes; of MoCo v3,
+            SimCLR and BYOL the best of three on held-out training images at a small scale; of the others a guess (docs/methods.md).
         pooling: Of the benchmarks: the class token, or the mean of the patch tokens.
         views: Views of an image that are encoded in a step.
+        more_views: Whether there may be more of them.
         batch: Of the recipe, where images are contrasted with the others of their batch, of which more is better.
     """
 
@@ -34,6 +35,7 @@ class Method(NamedTuple):
     pooling: str = 'cls_token'
     views: int = 1
     batch: int | None = None
+    more_views: bool = False
 
 
 FACTS = {
@@ -43,7 +45,7 @@ FACTS = {
     'simclr': Method('SimCLR', 'SimCLR', 'ldae::simclr/vit-b_300e.py', 0.5, views=2, batch=4096),
     'byol': Method('BYOL', 'BYOL', 'ldae::byol/vit-b_300e.py', 0.5, views=2),
     'simmim': Method('SimMIM', 'SimMIM', 'ldae::simmim/vit-b_800e.py', 1.0, 'avg_featmap'),
-    'dino': Method('DINO', 'DINO', 'ldae::dino/vit-b_400e.py', 0.5, views=2),
+    'dino': Method('DINO', 'DINO', 'ldae::dino/vit-b_400e.py', 0.5, views=2, more_views=True),
 }
 #: Name -> the ViT-B pre-training config that a method starts from.
 METHODS = {name: facts.config for name, facts in FACTS.items()}

@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 from ldae.utils import Choice, ConfigError, PositiveInt, Range, checked
 
 from .data import scale_pipelines
+from .methods import arch_of, geometry_of, method_of, size_method
 from .reading import image_size, walk_dicts
 from .scale import set_epochs
 
@@ -39,7 +40,7 @@ def fit_recipe(
             square root (Adam's rule; the linear one would make it vanish for batches far below the recipe's).
         lr: As it is, whatever the batch.
         img_size: Height and width in pixels, of pre-training: of the model and of all that is read for it.
-        model: Of the encoder; the decoder follows.
+        model: Of the encoder; decoders and projection heads follow.
         processes: Which share a step.
     """
     if epochs is not None:
@@ -69,7 +70,11 @@ def fit_recipe(
     if model is not None:
         _need(cfg, '--model', cfg.model.get('backbone', {}).get('arch'))
         arch = MODELS[model]
-        cfg.model.backbone.arch = arch if isinstance(arch, str) else ConfigDict(arch)
+        if method_of(cfg) in (None, 'ldae'):
+            cfg.model.backbone.arch = arch if isinstance(arch, str) else ConfigDict(arch)
+        else:  # heads, too, know its width
+            _, sizes = arch_of(dict(type='ldae.LDAEViT', arch=arch))
+            size_method(cfg, ConfigDict(sizes), *geometry_of(cfg))
 
 
 def _need(cfg: Config, option: str, value: object) -> None:

@@ -93,6 +93,8 @@ class FastPackInputs(transforms.PackInputs):
     @staticmethod
     def format_input(input_: Any) -> Any:
         """uint8 (3, H, W) of uint8 (H, W, 3); the rest is mmpretrain's."""
+        if isinstance(input_, list):  # of views
+            return [FastPackInputs.format_input(view) for view in input_]
         if not (isinstance(input_, np.ndarray) and input_.dtype == np.uint8 and input_.shape[2:] == (3,)):
             return transforms.PackInputs.format_input(input_)
         planes = np.empty((3, *input_.shape[:2]), np.uint8)
@@ -108,7 +110,14 @@ def with_faster_steps(pipeline: Iterable[Mapping], by_torch: bool = False) -> li
     there is one that gives the same pixels, or all of them by torch."""
     kinds = {name: f'ldae.Fast{name}' for name in SLOW} if by_torch else {SLOW[1]: f'ldae.Pillow{SLOW[1]}'}
     kinds['PackInputs'] = 'ldae.FastPackInputs'
-    return [dict(step, type=kinds.get(step['type'], step['type'])) if _is_slow(step) else step for step in pipeline]
+    return [_faster(step, kinds) for step in pipeline]
+
+
+def _faster(step: Mapping, kinds: Mapping[str, str]) -> Mapping:
+    if isinstance(step, Mapping) and step.get('type') == 'MultiView':
+        views = [[_faster(inner, kinds) for inner in steps] for steps in step['transforms']]
+        return dict(step, transforms=views)
+    return dict(step, type=kinds.get(step['type'], step['type'])) if _is_slow(step) else step
 
 
 def _is_slow(step: Mapping) -> bool:

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from mmpretrain.models import BaseSelfSupervisor, ImageClassifier, MAEViT
+from mmpretrain.models import BaseSelfSupervisor, ImageClassifier, MAEViT, MoCoV3ViT
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ldae.evaluation import pooled_features
-from ldae.models import LDAEViT
+from ldae.models import LDAEViT, SimMIMViT
 from ldae.models.layers import AffinePatchMap
 from ldae.models.tokenizers import BaseTokenizer, PixelTokenizer
 from ldae.utils import ConfigError, check_range
@@ -20,6 +20,9 @@ from ldae.utils.models import changed
 
 #: A model of another library as a function: images (B, C, H, W) -> tokens (B, L, C) and features (B, C).
 Features = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+#: Backbones that are a ViT, or become one.
+EXPORTED = (LDAEViT, MAEViT, MoCoV3ViT, SimMIMViT, VisionTransformer)
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,9 @@ def encoder_of(model: nn.Module, where: str = 'the model') -> VisionTransformer:
             f'{where} holds a {type(model).__name__}, which has no encoder: name a checkpoint of pre-training, probing or '
             'fine-tuning'
         )
-    if type(backbone) not in (LDAEViT, MAEViT, VisionTransformer):
-        raise ConfigError(
-            f'{where} has the backbone {type(backbone).__name__}: only LDAEViT, MAEViT and VisionTransformer are exported'
-        )
+    if type(backbone) not in EXPORTED:
+        names = ', '.join(kind.__name__ for kind in EXPORTED)
+        raise ConfigError(f'{where} has the backbone {type(backbone).__name__}: only {names} are exported')
     if reason := _obstacle(model, backbone):
         raise ConfigError(f'{where} cannot be a plain ViT: {reason}')
     return backbone
@@ -119,7 +121,7 @@ def plain_vit(
     or an option is out of range.
 
     Args:
-        model: l-DAE, MAE, or a classifier on the encoder of one, on the CPU. Its ``backbone.timestep`` is set to
+        model: Of any method of pre-training, or a classifier on the encoder of one, on the CPU. Its ``backbone.timestep`` is set to
             ``timestep``, so that it gives the features that the result must give.
         img_size: Height and width in pixels; None keeps the model's. The position embedding is interpolated, as the model
             itself does at run time.
@@ -169,7 +171,7 @@ def _set_timestep(backbone: VisionTransformer, timestep: int | None, where: str)
 def _merged_state(model: nn.Module, backbone: VisionTransformer, side: int) -> dict[str, Tensor]:
     """The parameters of a plain ViT for ``side`` x ``side`` patches."""
     state = {key: value.detach().clone() for key, value in backbone.state_dict().items()}
-    state = {key: value for key, value in state.items() if not key.startswith(('tokenizer.', 'noiser.'))}
+    state = {key: value for key, value in state.items() if not key.startswith(('tokenizer.', 'noiser.', 'mask_token'))}
     layout = backbone.patch_resolution, (side, side), backbone.interpolate_mode, backbone.num_extra_tokens
     state['pos_embed'] = resize_pos_embed(state['pos_embed'], *layout)
     if not isinstance(backbone, LDAEViT):

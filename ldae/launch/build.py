@@ -42,7 +42,7 @@ from ldae.utils.models import unwrapped
 from ldae.utils.signals import end_workers
 
 from .batch import check_memory, check_size
-from .dry_run import dry_run, explain_errors
+from .dry_run import check_views, dry_run, explain_errors
 
 RUN_NUMBERS = itertools.count(1)
 #: Norms over a batch that a Runner leaves, or makes of SyncBatchNorm, for vectors.
@@ -147,6 +147,8 @@ def _build_train_data(runner: Runner) -> None:
     options = dict(seed=runner.seed, diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
     cfg = runner._train_dataloader
     loader = runner._train_dataloader = runner.build_dataloader(cfg, **options)
+    if (views := getattr(loader.dataset, 'views', None)) is not None:  # of images in memory
+        check_views(runner.cfg, len(views) or 1)
     images, batch = len(loader.dataset) // runner.world_size, loader.batch_size
     if batch and 0 < images < batch:
         loader = runner._train_dataloader = runner.build_dataloader(

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ldae.compat import as_list
 from ldae.config import walk_dicts
 from ldae.config.components import typed_nodes
+from ldae.config.methods import FACTS, method_of
 from ldae.config.reading import LOADERS
 from ldae.datasets.load_image import BadImageError, reads_files
 from ldae.engine.speed.sharding import FullyShardedModel, check_optimizer
@@ -125,9 +126,24 @@ def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
         for i, transform in enumerate(transforms[1:], 1):
             with explain_errors(f'{where}[{i}] ({steps[i].type})'):
                 sample = transform(sample)
-        for image in as_list(sample.get('inputs')) if isinstance(sample, Mapping) else ():
+        images = as_list(sample.get('inputs')) if isinstance(sample, Mapping) else []
+        if loader == 'train_dataloader' and images:
+            check_views(cfg, len(images))
+        for image in images:
             if isinstance(image, Tensor):
                 yield image
+
+
+def check_views(cfg: Config, count: int) -> None:
+    """Raise ConfigError where a method compares views of an image and the data give one image, or the other way round."""
+    facts = FACTS.get(method_of(cfg))
+    if facts is None or count == facts.views or facts.more_views and count > facts.views:
+        return
+    more = ' or more' if facts.more_views else ''
+    raise ConfigError(
+        f'train_dataloader: views of an image must be {facts.views}{more} for {facts.title}, not {count}: see MultiView in its '
+        'pipeline, or views of data in memory'
+    )
 
 
 def _made_up_sample(reader: Callable[[dict], dict], options: Mapping) -> dict:

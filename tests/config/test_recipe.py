@@ -2,11 +2,16 @@
 import math
 
 import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmengine.registry import init_default_scope
 
 from ldae.config import load_config
+from ldae.config.methods import FACTS, METHODS
 from ldae.config.reading import output_size
 from ldae.config.recipe import fit_recipe
 from ldae.launch import LaunchOptions, prepare
+from ldae.registry import MODELS
 from ldae.utils import ConfigError
 
 PRETRAINING = ['ldae::ldae/vit-b_pca.py', 'ldae::mae/vit-b_400e.py']
@@ -71,6 +76,23 @@ def test_a_model_is_named_as_deit_names_it():
     assert (cfg.model.backbone.arch.embed_dims, cfg.model.backbone.arch.num_layers) == (384, 12)
     fit_recipe(cfg, model='large')
     assert cfg.model.backbone.arch == 'large'
+
+
+@pytest.mark.parametrize('name', [name for name in METHODS if name != 'ldae'])
+def test_every_method_takes_another_recipe(name):
+    if name == 'dino':
+        pytest.importorskip('lightly')
+    cfg = load_config(METHODS[name])
+    fit_recipe(cfg, epochs=30, batch_size=64, img_size=96, model='small')
+    assert (cfg.train_cfg.max_epochs, cfg.auto_scale_lr.base_batch_size) == (30, 64)
+    assert output_size(cfg.train_dataloader.dataset.pipeline) == 96
+    init_default_scope('mmpretrain')
+    model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+    assert model.backbone.embed_dims == 384
+    images = torch.zeros(2, 3, 96, 96)
+    inputs = images if FACTS[name].views == 1 else [images, images]
+    MessageHub.get_current_instance().update_info('max_iters', 10)
+    assert torch.isfinite(model.loss(inputs, None)['loss'])
 
 
 @pytest.mark.parametrize(

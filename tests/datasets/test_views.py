@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Views of whole batches against torchvision's functions of one image."""
 
+import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Compose
+from mmengine.registry import init_default_scope
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from ldae.datasets import IDXDataset
+from ldae.datasets.resize import with_faster_steps
 from ldae.datasets.views import (
     View,
     gaussian_blur,
@@ -17,6 +21,7 @@ from ldae.datasets.views import (
     scale_saturation,
     turn_hue,
 )
+from ldae.registry import TRANSFORMS
 from ldae.utils import ConfigError
 from ldae.utils.rng import Draws
 
@@ -124,3 +129,17 @@ def test_a_data_set_gives_a_list_of_views_that_its_order_decides():
 def test_bad_views_are_said_in_one_line(options, message):
     with pytest.raises(ConfigError, match=message):
         IDXDataset(split='test', indices=64, **options)
+
+
+def test_faster_steps_stand_within_views_too():
+    init_default_scope('mmpretrain')
+    crop = dict(type='RandomResizedCrop', scale=8, backend='pillow')
+    pipeline = [dict(type='MultiView', num_views=2, transforms=[[crop]]), dict(type='PackInputs')]
+    image = np.random.default_rng(0).integers(0, 256, (12, 14, 3), dtype=np.uint8)
+    found = []
+    for steps in (pipeline, with_faster_steps(pipeline)):
+        np.random.seed(0)
+        transform = Compose([TRANSFORMS.build(step) for step in steps])
+        found.append(transform(dict(img=image, img_shape=(12, 14)))['inputs'])
+    assert with_faster_steps(pipeline)[0]['transforms'][0][0]['type'] == 'ldae.PillowRandomResizedCrop'
+    assert all(torch.equal(*views) for views in zip(*found, strict=True))

@@ -20,6 +20,20 @@ TOKENIZERS = {
 }
 LDAE_VIT = dict(type='ldae.LDAEViT', arch=ARCH, img_size=16, patch_size=4, out_type='avg_featmap')
 VIT = dict(type='VisionTransformer', arch=ARCH, img_size=16, patch_size=4)
+OTHERS = [
+    dict(
+        type='SimCLR',
+        backbone=dict(VIT, type='MoCoV3ViT'),
+        neck=dict(type='NonLinearNeck', in_channels=32, hid_channels=8, out_channels=8, with_avg_pool=False),
+        head=dict(type='ContrastiveHead', loss=dict(type='CrossEntropyLoss')),
+    ),
+    dict(
+        type='ldae.SimMIM',
+        backbone=dict(VIT, type='ldae.SimMIMViT', mask_patch_size=8, out_type='featmap'),
+        neck=dict(type='ldae.SimMIMDecoder', in_channels=32, patch_size=4),
+        head=dict(type='SimMIMHead', patch_size=4, loss=dict(type='PixelReconstructionLoss', criterion='L1')),
+    ),
+]
 
 
 def assert_timm_agrees(model, vit):
@@ -56,6 +70,7 @@ def test_the_time_step_asked_for_is_merged(timestep, built):
         ldae_config(backbone=dict(conditioned=False), tokenizer=dict(PCA, in_channels=1)),
         ldae_config(backbone=dict(final_norm=True)),
         mae_config(),
+        *({'model': other} for other in OTHERS),
         classifier_config(LDAE_VIT),
         classifier_config(dict(LDAE_VIT, conditioned=False, pool_norm=True)),
         classifier_config(dict(LDAE_VIT, tokenizer=dict(TOKENIZERS['pca'], img_size=16, patch_size=4))),
@@ -63,7 +78,20 @@ def test_the_time_step_asked_for_is_merged(timestep, built):
         classifier_config(dict(VIT, out_type='avg_featmap', final_norm=False)),
         classifier_config(dict(VIT, out_type='cls_token')),
     ],
-    ids=['class-conditional', 'grey', 'norm', 'mae', 'probe', 'fine-tuned', 'front', 'early', 'mae-tuned', 'cls-token'],
+    ids=[
+        'class-conditional',
+        'grey',
+        'norm',
+        'mae',
+        'simclr',
+        'simmim',
+        'probe',
+        'fine-tuned',
+        'front',
+        'early',
+        'mae-tuned',
+        'cls-token',
+    ],
 )
 @pytest.mark.parametrize('img_size', [16, 32])
 def test_other_encoders_agree_at_their_own_and_at_another_size(config, img_size, built):

@@ -15,6 +15,7 @@ from ldae.config.methods import FACTS, METHODS, method_like
 from ldae.launch import LaunchOptions, build_runner, prepare, train
 from ldae.launch.auto import LADDER, Choice, look_at, seconds_per_image
 from ldae.launch.batch import needed
+from ldae.utils import ConfigError
 
 DEMO = 'ldae::ldae/demo_fashion-mnist.py'
 NAMES = [name for name in METHODS if name not in ('ldae', 'mae') and (name != 'dino' or find_spec('lightly'))]
@@ -71,6 +72,21 @@ def test_a_small_batch_of_a_contrastive_method_is_said(tmp_path):
     full = load_config(METHODS['mocov3'])
     full.train_dataloader.batch_size = 4096
     assert 'small_batch' not in prepare(full, LaunchOptions(work_dir=tmp_path))
+
+
+@pytest.mark.parametrize(('name', 'views'), [('mocov3', []), ('simclr', [{}] * 3), ('simmim', [{}] * 2)])
+def test_other_numbers_of_views_are_one_line(name, views, tmp_path):
+    cfg = tiny(name)
+    cfg.train_dataloader.dataset.update(views=views, crop_scale=None)
+    with pytest.raises(ConfigError, match=f'must be [12] for {FACTS[name].title}, not {len(views) or 1}'):
+        build_runner(prepare(cfg, LaunchOptions(work_dir=tmp_path)))
+
+
+def test_a_pipeline_without_views_is_one_line(images, tmp_path):
+    cfg = load_config(METHODS['byol'], data_root=str(images))
+    cfg.train_dataloader.dataset.pipeline.pop(1)
+    with pytest.raises(ConfigError, match='must be 2 for BYOL, not 1'):
+        build_runner(prepare(cfg, LaunchOptions(work_dir=tmp_path)))
 
 
 @pytest.mark.parametrize('name', [name for name in NAMES if FACTS[name].views == 2])
