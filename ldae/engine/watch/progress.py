@@ -11,7 +11,9 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.logging import MMLogger
+from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner
+from torch import nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -196,6 +198,12 @@ class BriefRunner(Runner):
             if level > logging.DEBUG:
                 handler.addFilter(lambda record: not record.getMessage().startswith(ROUTINE))
         return logger
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """As mmengine's; without a GPU, where torch has no SyncBatchNorm, each process normalises by its own images."""
+        if self.distributed and get_device() != 'cuda':
+            model = revert_sync_batchnorm(model)
+        return super().wrap_model(model_wrapper_cfg, model)
 
     def resume(self, filename: str, *args, **kwargs) -> None:
         try:

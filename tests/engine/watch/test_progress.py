@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
 
 from ldae.engine.watch import progress
 from ldae.engine.watch.deferred_logging import DeferredIterTimerHook, ReducedRuntimeInfoHook
-from ldae.engine.watch.progress import FirstStepsHook, ProgressBarHook, describe_pace
+from ldae.engine.watch.progress import BriefRunner, FirstStepsHook, ProgressBarHook, describe_pace
 from ldae.utils import ConfigError
 
 LOADER = dict(
@@ -125,3 +128,13 @@ def test_the_pace_of_a_run_is_said_and_advice_given_where_it_is_long():
     assert all(option in shorter for option in ('--scale auto --budget', '--epochs', '--fast'))
     assert 'pack-dataset' in reading
     assert len(describe_pace(10, 0.5, 32, 0.9)) == 1
+
+
+def test_processes_without_a_gpu_normalise_by_their_own_images(monkeypatch):
+    monkeypatch.setattr(Runner, 'wrap_model', lambda runner, cfg, model: model)
+    runner, model = BriefRunner.__new__(BriefRunner), nn.Sequential(nn.Linear(2, 2), nn.SyncBatchNorm(2))
+    runner._distributed = True
+    found = runner.wrap_model(None, model)
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in found.modules())
+    images = torch.randn(8, 2)
+    torch.testing.assert_close(found(images).mean(0), torch.zeros(2), atol=1e-6, rtol=0)
