@@ -87,7 +87,7 @@ def accuracy_against_distance(
     """Linear accuracy over the distance of samples, (distance, accuracy) by row; the paper's, if any, in a panel of its own."""
     from matplotlib.ticker import LogLocator
 
-    figure = new_figure(4.5 * (1 + bool(papers)), 3.6)
+    figure = new_figure(4.5 * (1 + bool(papers)), max(3.6, ROW_HEIGHT / 2 * len(ours)))
     panels = [(ours, f'ours: {scale}', name)] + ([(papers, "the paper's: ImageNet", 'FID-50K')] if papers else [])
     for axes, (points, title, xlabel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for row, point in points.items():
