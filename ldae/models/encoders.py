@@ -2,7 +2,7 @@
 """Encoders that other libraries trained, with the images that they take."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from mmengine.model import BaseDataPreprocessor
@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, PositiveInt, check_range, checked
+from ldae.utils import ConfigError, PositiveInt, Range, checked
+from ldae.utils.ranges import check_value
 
 #: Shares of red, green and blue in grey, as Pillow has them.
 LUMA = 0.299, 0.587, 0.114
-LARGEST_EDGE = 4096
+#: Height or width of an encoder's images.
+Edge = Annotated[int, Range(1, 4096)]
 
 
 @MODELS.register_module()
@@ -83,7 +85,7 @@ class Encoder(nn.Module):
         self.backbone, self.about, self.pretrained_cfg, self._config = backbone, about, dict(pictures), None
         self.weights, self.input_size = weights, tuple(pictures['input_size'][1:])
         for edge in self.input_size:
-            check_range(f'{about}: height or width of images', edge, 1, LARGEST_EDGE, kind=int)
+            check_value(f'{about}: height or width of images', edge, Edge)
         channels = pictures['input_size'][0]
         mean, std = ([255 * value for value in pictures[name]] for name in ('mean', 'std'))
         if len(mean) != channels or len(std) != channels or not all(std):
