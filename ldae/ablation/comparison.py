@@ -22,7 +22,7 @@ from ldae.utils import ConfigError, check_range
 from ldae.utils.checkpoints import read_checkpoint
 
 from .comparison_report import Entry, comparison_table, summarise_comparison, write_comparison
-from .jobs import POOLINGS, Job, Pretraining, Quick, Scoring, fingerprint, plan, relevant
+from .jobs import POOLINGS, QUICK, Job, Pretraining, Quick, Scoring, fingerprint, plan, relevant
 from .study import Outcome, Study, checked_seeds
 from .worker import labelled_images
 
@@ -113,11 +113,14 @@ def compare(
         return study.in_precision(deepcopy(config) if is_loaded else load_config(config, cfg_options, scale, data_root))
 
     sources = named_sources(methods, ldae, mae, ldae_checkpoints, mae_checkpoints, seeds)
+    for name, (source, files) in sources.items():
+        if isinstance(source, Config):  # options are for these, too
+            sources[name] = load_config(deepcopy(source), cfg_options, scale, data_root), files
     chosen = choose_methods(sources, load, AT_SCALE if scale else LDAE_CONFIG, data_root, cfg_options)
     for method in chosen:
         if timesteps and method.cfg.model.get('tokenizer'):
             method.cfg.timesteps = list(timesteps)
-    check_same_images(chosen, scoring)
+    check_same_images(chosen, scoring.quick(QUICK if quick is True else quick) if quick else scoring)
     place = seeds, study.root, quick, scoring, pixels, study.watched, load
     tried = choose_rates(chosen, rates, study, place)
 
@@ -322,20 +325,21 @@ def choose_rates(
         return {}
     variants = {(method.name, rate): _at_rate(method.cfg, rate) for method in trained for rate in dict.fromkeys(rates)}
 
-    def jobs() -> list[Job]:
-        runs = [Pretraining(name, cfg, [(name, 'trained')]) for (name, _), cfg in variants.items()]
+    def jobs(of: Mapping[tuple, Config] = variants) -> list[Job]:
+        runs = [Pretraining(name, cfg, [(name, 'trained')]) for (name, _), cfg in of.items()]
         return plan(runs, seeds[:1], root, load, quick, scoring, watched)
 
     study.run(jobs, lambda: None)
     entries = {(entry['row'], entry['config']): entry for entry in study.entries() if entry['seed'] == seeds[0]}
     tried: dict[str, dict[float, float]] = defaultdict(dict)
-    members = [member for job in jobs() for member in job.members]
-    for (name, rate), member in zip(variants, members, strict=True):
+    for (name, rate), cfg in variants.items():
+        # Planned alone: two methods may have the same config, and then share a job.
+        (member,) = (member for job in jobs({(name, rate): cfg}) for member in job.members)
         if (name, member.config) in entries:
             tried[name][rate] = entries[name, member.config]['held_out']
     for method in trained:
-        if tried[method.name]:  # else its failure is reported by the run to come
-            method.cfg = variants[method.name, max(tried[method.name], key=tried[method.name].get)]
+        found = tried[method.name]  # nothing: the run to come fails as these did, and says so
+        method.cfg = variants[method.name, max(found, key=found.get) if found else rates[0]]
     return dict(tried)
 
 

@@ -59,6 +59,8 @@ class Study:
         self.device, self.precision = device, precision
         self._found = use_device(device)
         choose_precision(precision or 'auto', self._found)
+        self.failures: list[Failure] = []
+        self._renewed: set[Path] = set()
         self.results = ResultsFile(root / 'results.jsonl')
 
     def in_precision(self, cfg: Config) -> Config:
@@ -68,14 +70,17 @@ class Study:
         return cfg
 
     def run(self, plan: Callable[[], list[Job]], report: Callable[[], Any]) -> Outcome:
-        """Run what isn't done of the jobs that ``plan`` makes, and report its rows, also after an interrupt."""
+        """Run what isn't done of the jobs that ``plan`` makes, and report its rows, also after an interrupt; what failed in
+        earlier calls counts too."""
         with claimed(self.root) as lock:
             jobs = self.prepared(plan)
             folders, total = {job.name: job.folder for job in jobs}, num_members(jobs)
             if self.force:
                 for job in jobs:
-                    if job.checkpoint is None:  # else nothing of it is ours
+                    # Of one with a checkpoint nothing is ours.
+                    if job.checkpoint is None and job.folder not in self._renewed:
                         shutil.rmtree(job.folder, ignore_errors=True)
+                        self._renewed.add(job.folder)
             else:
                 jobs = self._without_done(jobs)
             try:
@@ -87,7 +92,8 @@ class Study:
                 rows = report()
         for name, reason, log in failures:
             print(f'FAILED {name}: {reason} ({log})', flush=True)
-        return Outcome(rows, failures, folders)
+        self.failures = list(dict.fromkeys(self.failures + failures))
+        return Outcome(rows, self.failures, folders)
 
     def entries(self) -> list[dict]:
         """Results of this layout; that others are there is said."""

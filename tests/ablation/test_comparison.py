@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from ldae.ablation import Study
+from ldae.ablation import Study, comparison
 from ldae.ablation.comparison import (
     SCORING,
     Method,
@@ -29,7 +29,8 @@ from ldae.ablation.comparison_report import (
     summarise_comparison,
     write_comparison,
 )
-from ldae.ablation.jobs import read_json
+from ldae.ablation.jobs import QUICK, read_json
+from ldae.ablation.scheduler import Failure
 from ldae.config import load_config
 from ldae.evaluation.protocol import PROTOCOL
 from ldae.utils import ConfigError
@@ -226,6 +227,48 @@ def test_the_learning_rate_that_does_best_on_held_out_images_is_taken(tmp_path, 
     held_out[2.0] = 70.0
     choose_rates(methods, [0.5, 1, 2], Study(tmp_path / 'b', 'a scale'), (place[0], tmp_path / 'b', *place[2:]))
     assert {one.name: one.cfg.optim_wrapper.optimizer.lr / own[one.name] for one in methods} == dict(ldae=2, mae=2)
+
+    twins, tried = [Method(name, load_config('ldae::mae/demo_fashion-mnist.py')) for name in ('one', 'two')], []
+    own |= dict(one=own['mae'], two=own['mae'])
+    for rates in ([2, 0.5, 1], [3]):  # of the last nothing comes
+        if rates == [3]:
+            monkeypatch.setattr(Study, 'run', lambda *_: None)
+        folder = tmp_path / str(rates[0])
+        tried.append(choose_rates(twins, rates, Study(folder, 'a scale'), (place[0], folder, *place[2:])))
+    assert tried[0] == {name: {2: 70.0, 0.5: 61.0, 1: 63.0} for name in ('one', 'two')}
+    assert not any(tried[1].values())
+    assert [one.cfg.optim_wrapper.optimizer.lr for one in twins] == [own['mae'] * 2 * 3] * 2
+
+
+def test_forced_runs_are_run_anew_once_and_earlier_failures_count(tmp_path, monkeypatch):
+    failure, found = Failure('mae seed 0', 'diverged', tmp_path / 'log.txt'), []
+
+    def run_jobs(self, jobs, *_) -> list[Failure]:
+        found.append([path.name for job in jobs for path in job.folder.glob('*')])
+        for job in jobs:
+            job.folder.mkdir(parents=True, exist_ok=True)
+            (job.folder / 'new').touch()
+        return [failure] if len(found) == 1 else []
+
+    monkeypatch.setattr(Study, '_run_jobs', run_jobs)
+    study = Study(tmp_path, 'a scale', force=True)
+    (tmp_path / 'mae/seed0').mkdir(parents=True)
+    (tmp_path / 'mae/seed0/old').touch()
+    outcomes = [study.run(lambda: plan_comparison(load_methods()[1:], [0], tmp_path), dict) for _ in range(2)]
+    assert found == [[], ['new']]
+    assert [outcome.failures for outcome in outcomes] == [[failure]] * 2
+
+
+def test_options_are_for_configs_from_python_too(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(comparison, 'check_same_images', lambda methods, scoring: seen.append((methods, scoring)))
+    monkeypatch.setattr(Study, 'run', lambda *_: None)
+    cfg = load_config('ldae::mae/demo_fashion-mnist.py')
+    options = {'train_cfg.max_epochs': 3}
+    comparison.compare(methods=dict(mine=cfg), work_dir=tmp_path, cfg_options=options, quick=True)
+    ((method,), scoring), *_ = seen
+    assert (method.cfg.train_cfg.max_epochs, cfg.train_cfg.max_epochs == 3) == (3, False)
+    assert scoring.protocol.k == QUICK.protocol.k  # as its runs will be scored
 
 
 def test_a_budget_belongs_to_the_scale_that_is_chosen_by_it():
