@@ -4,6 +4,7 @@
 from copy import deepcopy
 
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,6 +26,9 @@ def training_cost(model: nn.Module, cfg: Config) -> dict[str, float]:
     """
     loader = dict(deepcopy(cfg.train_dataloader), batch_size=COUNTED, num_workers=0, persistent_workers=False)
     model = deepcopy(model).train()
+    hub = MessageHub.get_current_instance()
+    if hub.get_info('max_iters') is None:  # momentum encoders ask how far training is; none has run in this process
+        hub.update_info('max_iters', 1)
     with preserved_rng():
         counted = labelled_dataloader(loader, None)
         batch = model.data_preprocessor(next(iter(counted)), True)
