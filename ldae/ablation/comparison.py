@@ -14,8 +14,9 @@ from mmengine.config import Config
 from ldae.apis import load_config_of
 from ldae.apis.encoders import get_encoder
 from ldae.config import load_config, set_data_root, walk_dicts
-from ldae.config.methods import METHODS, method_like, method_of
+from ldae.config.methods import METHODS, arch_of, method_like, method_of
 from ldae.config.reading import LOADERS
+from ldae.evaluation.features import resolve_blocks
 from ldae.evaluation.probe_data import labels_of_dataset
 from ldae.launch.auto import auto_scale, parse_duration
 from ldae.utils import ConfigError, check_range
@@ -285,6 +286,7 @@ def check_same_images(methods: Sequence[Method], scoring: Scoring) -> None:
         if key in seen:
             continue
         try:
+            check_places(method, scoring)
             if method.foreign is not None:
                 get_encoder(method.foreign, device='cpu', pretrained='::' in method.foreign)
             loaders = labelled_images(cfg, scoring.as_dict())
@@ -299,6 +301,16 @@ def check_same_images(methods: Sequence[Method], scoring: Scoring) -> None:
                 f'{method.name} would be scored on other images than {first[0]} ({counts[1]} training and test images, not '
                 f'{counts[0]}, or others of the classes): give all the same --data-root, or configs of the same data'
             )
+
+
+def check_places(method: Method, scoring: Scoring) -> None:
+    """Raise :class:`ConfigError` for blocks or time steps that a method of the toolbox doesn't have."""
+    if method.foreign is not None or method_of(method.cfg) is None:
+        return
+    backbone = method.cfg.model.backbone
+    resolve_blocks(arch_of(backbone)[1]['num_layers'], scoring.blocks)
+    for timestep in method.cfg.get('timesteps') or ():
+        check_range('--timesteps', timestep, 0, backbone.get('num_timesteps', 1000) - 1, kind=int)
 
 
 def _same(one: tuple, other: tuple) -> bool:

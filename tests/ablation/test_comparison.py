@@ -3,6 +3,7 @@
 
 import json
 import statistics
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -196,6 +197,12 @@ def test_configs_that_are_not_given_are_those_of_the_checkpoints_or_of_the_same_
 def test_methods_must_be_scored_on_the_same_images():
     methods = load_methods()
     check_same_images(methods, SCORING)
+    with pytest.raises(ConfigError, match='ldae: blocks: 9 is not one'):
+        check_same_images(methods, replace(SCORING, blocks=(-1, 9)))
+    methods[0].cfg.timesteps = [300, 1000]
+    with pytest.raises(ConfigError, match='ldae: --timesteps=1000 is out of range'):
+        check_same_images(methods, SCORING)
+    methods[0].cfg.pop('timesteps')
     methods[1].cfg.test_dataloader.dataset.indices = 50
     with pytest.raises(ConfigError, match='mae would be scored on other images than ldae'):
         check_same_images(methods, SCORING)

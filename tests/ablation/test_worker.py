@@ -9,10 +9,12 @@ import pytest
 import timm
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from PIL import Image
 
 from ldae.ablation import plan_jobs, worker
 from ldae.ablation.comparison import Method, plan_comparison
+from ldae.ablation.cost import training_cost
 from ldae.ablation.jobs import QUICK, SCORING, Pretraining, plan, read_json
 from ldae.ablation.results import read_scores
 from ldae.apis import get_model
@@ -269,6 +271,17 @@ def test_the_cost_of_a_training_is_that_of_its_images_and_of_a_step(job):
     block = tokens * (4 * width**2 + 2 * width * hidden) + 2 * tokens**2 * width
     assert cost['gflop'] > 3 * 2 * 2 * block / 1e9
     assert cost['gflop'] < 3 * 2 * (2 * block + 40 * tokens * patch * width) / 1e9
+
+
+def test_the_cost_of_a_momentum_encoder_needs_no_training_before(monkeypatch):
+    cfg = load_config('ldae::mocov3/vit-b_300e.py', scale='fashion-mnist_subset')
+    cfg.model.backbone.arch = TINY
+    cfg.model.neck.in_channels = TINY['embed_dims']
+    hub = MessageHub.get_current_instance()
+    monkeypatch.setattr(hub, '_runtime_info', type(hub._runtime_info)())
+    model = get_model(cfg)
+    model.momentum_encoder.steps += 1  # the first one only copies
+    assert training_cost(model, cfg)['gflop'] > 0
 
 
 @pytest.fixture(scope='module')
