@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from ldae.apis import load_config_of
 from ldae.apis.encoders import get_encoder
-from ldae.config import load_config, set_data_root, walk_dicts
+from ldae.config import configs_root, load_config, set_data_root, walk_dicts
 from ldae.config.methods import METHODS, arch_of, method_like, method_of
 from ldae.config.reading import LOADERS
 from ldae.evaluation.features import resolve_blocks
@@ -63,7 +63,10 @@ class Method:
     @property
     def source(self) -> str:
         """For the files of results."""
-        return self.foreign or str(self.cfg.filename or (self.checkpoints or ['of the size of the first'])[0])
+        if self.foreign is not None or self.cfg.filename is None:
+            return self.foreign or str((self.checkpoints or ['of the size of the first'])[0])
+        path = Path(self.cfg.filename)
+        return f'ldae::{path.relative_to(root)}' if path.is_relative_to(root := configs_root()) else str(path)
 
 
 def compare(

@@ -194,6 +194,15 @@ def test_configs_that_are_not_given_are_those_of_the_checkpoints_or_of_the_same_
     assert set(names(ldae=mine)) == {'ldae'}
 
 
+def test_results_name_a_config_of_ours_as_the_command_does(tmp_path):
+    found = choose_methods(sources_of(dict(ldae=None, mine='ldae::mae/demo_fashion-mnist.py')), read)
+    names = {method.name: method.source for method in found}
+    assert names == dict(ldae='of the size of the first', mine='ldae::mae/demo_fashion-mnist.py')
+    own = tmp_path / 'own.py'
+    own.write_text("_base_ = 'ldae::mae/demo_fashion-mnist.py'\n")
+    assert choose_methods(sources_of(dict(mine=str(own))), read)[0].source == str(own)
+
+
 def test_methods_must_be_scored_on_the_same_images():
     methods = load_methods()
     check_same_images(methods, SCORING)
