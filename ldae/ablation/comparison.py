@@ -351,7 +351,7 @@ def choose_rates(
         # Planned alone: two methods may have the same config, and then share a job.
         (member,) = (member for job in jobs({(name, rate): cfg}) for member in job.members)
         if (name, member.config) in entries:
-            tried[name][rate] = entries[name, member.config]['held_out']
+            tried[name][rate] = entries[name, member.config].get('held_out') or 0.0  # None: nothing was held out
     for method in trained:
         found = tried[method.name]  # nothing: the run to come fails as these did, and says so
         method.cfg = variants[method.name, max(found, key=found.get) if found else rates[0]]

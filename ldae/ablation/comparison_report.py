@@ -78,8 +78,8 @@ def write_comparison(
     """
     files = [folder / f'comparison.{suffix}' for suffix in ('json', 'md', 'png')]
     entries, tried = _all_entries(rows), tried or {}
-    made = {key: entries[0][key] for key in ('protocol', 'versions', 'device', 'commit')}
-    encoders = {name: _row_as_json(row) for name, row in rows.items()}
+    made = {key: entries[0].get(key) for key in ('protocol', 'versions', 'device', 'commit')}
+    encoders = {name: row_as_json(row) for name, row in rows.items()}
     content = dict(command=command, configs=dict(configs), **made, rates=dict(tried), encoders=encoders)
     atomic_write_text(files[0], json.dumps(content, indent=2) + '\n')
     curves = {}
@@ -93,7 +93,8 @@ def write_comparison(
     return [*files[:2], save_figure(figure, files[2]), *curves.values()]
 
 
-def _row_as_json(row: dict) -> dict:
+def row_as_json(row: dict) -> dict[str, Any]:
+    """A row of ``comparison.json``."""
     entries = row['entries']
     content = dict(label=row['label'])
     for metric in METRICS:
@@ -151,12 +152,12 @@ def _table(rows: Mapping[str, dict]) -> list[list[str]]:
 def attentive(entries: Sequence[dict], kind: str) -> str:
     """Mean and deviation of an attentive probe, where all seeds have one."""
     found = [(entry.get('attentive') or {}).get(kind) for entry in entries]
-    return '-' if None in found else str(MeanScore.of([one['accuracy'] for one in found]))
+    return '-' if not all(found) else str(MeanScore.of([one['accuracy'] for one in found]))
 
 
 def _pooling(entries: Sequence[dict]) -> str:
     found = {entry.get('pooling') for entry in entries} - {None}
-    return ', '.join(POOLING[name] for name in sorted(found, reverse=True)) or '-'
+    return ', '.join(POOLING.get(name, name) for name in sorted(found, reverse=True)) or '-'
 
 
 def _cost(entries: Sequence[dict]) -> list[str]:
@@ -164,7 +165,7 @@ def _cost(entries: Sequence[dict]) -> list[str]:
     cost = entries[-1].get('cost')
     if not cost:
         return ['-'] * 3
-    seconds = [entry['seconds']['train'] for entry in entries]
+    seconds = [(entry.get('seconds') or {}).get('train') for entry in entries]
     spent = f'{statistics.mean(seconds):.0f}' if all(seconds) else '-'  # a checkpoint doesn't say
     return [f'{cost["images"]:,.0f}', f'{1e9 * cost["images"] * cost["gflop"]:.1e}', spent]
 

@@ -13,6 +13,8 @@ PERCENT = Annotated[float, Range(0, 100)]
 #: What tables and pictures take of an entry.
 SCORE = dict(row=str, config=str, knn=PERCENT, linear=PERCENT, timestep=NaturalInt | None, block=int | None)
 SCORE |= dict(latent_dim=NaturalInt | None, tokenizer=str | None, at_edge=list[str] | None, versions=dict | None)
+SCORE |= dict(pooling=str | None, held_out=PERCENT | None, seconds=dict | None, cost=dict | None, attentive=dict | None)
+SECONDS = dict(train=Annotated[float, Range(0)], scoring=Annotated[float, Range(0)])
 ATTENTIVE = dict(accuracy=PERCENT, held_out=PERCENT | None)
 COST = dict(images=NaturalInt, gflop=Annotated[float, Range(0)])
 GENERATION = dict(name=str, sampler=str, steps=NaturalInt, samples=NaturalInt, reference=NaturalInt)
@@ -70,6 +72,7 @@ def _check_score(entry: dict, **more: Any) -> None:
         check_value(name, entry.get(name), hint)
     generation = entry.get('generation') or {}
     parts = [(generation, dict(reason=str) if 'reason' in generation else GENERATION), (entry.get('cost') or {}, COST)]
+    parts.append((entry.get('seconds') or {}, SECONDS))
     parts += [(one, ATTENTIVE) for one in (entry.get('attentive') or {}).values()]
     for found, hints in parts:
         for name, hint in hints.items() if found else ():

@@ -22,7 +22,7 @@ import torch
 from test_hostile_data import TINY, VALUES, leaves, write_store
 
 import ldae
-from ldae.ablation.comparison import summarise_comparison
+from ldae.ablation.comparison_report import Entry, comparison_page, row_as_json, summarise_comparison
 from ldae.ablation.jobs import folder_of, read_done
 from ldae.ablation.report import dimension_curves, summarise, table_page
 from ldae.ablation.results import ResultsFile, read_scores
@@ -305,6 +305,8 @@ ENTRY |= dict(
 ENTRY |= dict(
     generation=dict(name='Fréchet distance', frechet=3.5, sampler='ddim', steps=50, samples=64, reference=128)
 )
+ENTRY |= dict(pooling='cls', held_out=48.0, cost=dict(images=64, gflop=0.5), seconds=dict(train=2.5, scoring=0.5))
+ENTRY |= dict(attentive=dict(aim=dict(accuracy=51.0, held_out=50.0)))
 
 
 def read_results() -> None:
@@ -313,7 +315,11 @@ def read_results() -> None:
     if summaries:
         table_page(summaries, 'tiny', 'ldae ablate')
         dimension_curves(summaries)
-    summarise_comparison(entries, dict(ldae={'c'}))
+    methods = [Entry('a', 'untrained', 'a'), Entry('b', 'trained', 'b')]
+    rows = summarise_comparison(entries, methods, dict(a={'c'}, b={'c'}))
+    if rows:
+        comparison_page(rows, 'ldae compare')
+        json.dumps([row_as_json(row) for row in rows.values()])
 
 
 JOB_ENTRY = dict(name='a', key='k', seed=0, watched=False, device='cpu', precision=None)
