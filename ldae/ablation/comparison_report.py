@@ -215,9 +215,9 @@ def rate_lines(tried: Mapping[str, Mapping[float, float]], rows: Mapping[str, di
 
 def shares(rows: Mapping[str, dict]) -> list[str]:
     """A line about the time that the scores took, beside that of the trainings."""
-    scoring = sum(entry['seconds']['scoring'] for entry in _all_entries(rows) if entry.get('seconds'))
+    scoring = sum((entry.get('seconds') or {}).get('scoring') or 0.0 for entry in _all_entries(rows))
     trained = [row['entries'].values() for row in rows.values() if row['entry'].kind == 'trained']
-    training = sum(entry['seconds']['train'] for entries in trained for entry in entries if entry.get('seconds'))
+    training = sum((e.get('seconds') or {}).get('train') or 0.0 for entries in trained for e in entries)
     if not training:
         return []
     return [f'Training took {training:.0f} s, scoring {scoring:.0f} s, {scoring / (training + scoring):.0%} of both']

@@ -14,7 +14,7 @@ PERCENT = Annotated[float, Range(0, 100)]
 SCORE = dict(row=str, config=str, knn=PERCENT, linear=PERCENT, timestep=NaturalInt | None, block=int | None)
 SCORE |= dict(latent_dim=NaturalInt | None, tokenizer=str | None, at_edge=list[str] | None, versions=dict | None)
 SCORE |= dict(pooling=str | None, held_out=PERCENT | None, seconds=dict | None, cost=dict | None, attentive=dict | None)
-SECONDS = dict(train=Annotated[float, Range(0)], scoring=Annotated[float, Range(0)])
+SECONDS = dict.fromkeys(('train', 'scoring'), Annotated[float, Range(0)] | None)
 ATTENTIVE = dict(accuracy=PERCENT, held_out=PERCENT | None)
 COST = dict(images=NaturalInt, gflop=Annotated[float, Range(0)])
 GENERATION = dict(name=str, sampler=str, steps=NaturalInt, samples=NaturalInt, reference=NaturalInt)
