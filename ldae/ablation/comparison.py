@@ -11,11 +11,12 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ldae.apis import load_config_of
-from ldae.apis.encoders import get_encoder
+from ldae.apis.encoders import CHECKPOINTS, TRANSFORMERS
+from ldae.apis.models import MMPRETRAIN, TIMM
 from ldae.config import configs_root, load_config, set_data_root, walk_dicts
 from ldae.config.methods import METHODS, arch_of, method_like, method_of
 from ldae.config.reading import LOADERS
+from ldae.config.stored import read_stored_config
 from ldae.evaluation.features import resolve_blocks
 from ldae.evaluation.probe_data import labels_of_dataset
 from ldae.launch.auto import auto_scale, parse_duration
@@ -25,7 +26,7 @@ from ldae.utils.checkpoints import read_checkpoint
 from .comparison_report import Entry, comparison_table, summarise_comparison, write_comparison
 from .jobs import POOLINGS, QUICK, Job, Pretraining, Quick, Scoring, fingerprint, plan, relevant
 from .study import Outcome, Study, checked_seeds
-from .worker import labelled_images
+from .worker import foreign_encoder, labelled_images
 
 #: The reference, of whose size the other methods are: without and with ``--scale``.
 LDAE_CONFIG, AT_SCALE = 'ldae::ldae/demo_fashion-mnist.py', 'ldae::ldae/vit-b_pca_rrc.py'
@@ -33,7 +34,7 @@ LDAE_CONFIG, AT_SCALE = 'ldae::ldae/demo_fashion-mnist.py', 'ldae::ldae/vit-b_pc
 MAE_CONFIG = 'ldae::mae/demo_fashion-mnist.py'
 DEFAULTS = ('ldae', 'mae')
 #: Encoders of other libraries begin so.
-LIBRARIES = ('timm::', 'transformers::', 'mmpretrain::')
+LIBRARIES = (TIMM, TRANSFORMERS, MMPRETRAIN)
 #: Chosen on held-out training images: time step, block, pooling.
 SCORING = Scoring(poolings=POOLINGS)
 NAME = re.compile(r'[A-Za-z0-9][\w.-]*')
@@ -127,11 +128,26 @@ def compare(
     check_same_images(chosen, scoring.quick(QUICK if quick is True else quick) if quick else scoring)
     place = seeds, study.root, quick, scoring, pixels, study.watched, load
     tried = choose_rates(chosen, rates, study, place)
+    hashes: dict[str, set[str]] = defaultdict(set)
+    folders: dict[str, Path] = {}
+
+    def make_jobs() -> list[Job]:
+        jobs = plan_comparison(chosen, *place)
+        folders.update({job.name: job.folder for job in jobs})
+        for member in (member for job in jobs for member in job.members):
+            hashes[member.row].add(member.config)
+        return jobs
 
     def report() -> dict[str, dict]:
-        return _report(study, chosen, place, command, tried)
+        names = [Entry(*row, run.name) for run in runs_of(chosen, pixels) for row in run.rows]
+        rows = summarise_comparison([entry for entry in study.entries() if entry['seed'] in seeds], names, hashes)
+        if rows:
+            sources = {method.name: method.source for method in chosen}
+            written = ', '.join(p.name for p in write_comparison(study.root, rows, command, sources, tried, folders))
+            print(f'\n{comparison_table(rows, tried)}\n\nWrote {written} to {study.root}', flush=True)
+        return rows
 
-    return study.run(lambda: plan_comparison(chosen, *place), report)
+    return study.run(make_jobs, report)
 
 
 def scale_for(
@@ -144,22 +160,6 @@ def scale_for(
         return scale
     seconds = parse_duration(budget or '30m')
     return str(auto_scale(AT_SCALE, seconds, data_root, work_dir, resume='auto', device=device))
-
-
-def _report(study: Study, methods: Sequence[Method], place: tuple, command: str, tried: dict) -> dict[str, dict]:
-    """Write what there is of the table, and say it."""
-    jobs, seeds, hashes = plan_comparison(methods, *place), place[0], defaultdict(set)
-    for member in (member for job in jobs for member in job.members):
-        hashes[member.row].add(member.config)
-    names = [Entry(*row, run.name) for run in runs_of(methods, place[4]) for row in run.rows]
-    rows = summarise_comparison([entry for entry in study.entries() if entry['seed'] in seeds], names, hashes)
-    if rows:
-        folders = {job.name: job.folder for job in jobs}
-        sources = {method.name: method.source for method in methods}
-        written = write_comparison(study.root, rows, command, sources, tried, folders)
-        listed = ', '.join(path.name for path in written)
-        print(f'\n{comparison_table(rows, tried)}\n\nWrote {listed} to {study.root}', flush=True)
-    return rows
 
 
 def named_sources(
@@ -210,7 +210,7 @@ def _is_checkpoint(source: str | Path) -> bool:
     path = Path(source)
     if str(source).startswith(LIBRARIES):
         return True
-    return path.suffix != '.py' and (path.exists() or path.suffix in ('.pth', '.pt', '.tar', '.safetensors', '.bin'))
+    return path.suffix != '.py' and (path.exists() or path.suffix in CHECKPOINTS)
 
 
 def choose_methods(
@@ -223,10 +223,10 @@ def choose_methods(
     """The methods, those without a source of the size and on the images of the first that has a config, else of ``default``."""
 
     def stored(checkpoint: Path) -> Config | None:
-        content = read_checkpoint(checkpoint)
-        if not isinstance(content.get('meta'), dict) or 'cfg' not in content['meta']:
+        meta = read_checkpoint(checkpoint).get('meta')
+        if not isinstance(meta, dict) or 'cfg' not in meta:
             return None
-        cfg = load_config_of(checkpoint)
+        cfg = read_stored_config(meta['cfg'], checkpoint)
         cfg.merge_from_dict(dict(cfg_options or {}))
         if data_root is not None:
             set_data_root(cfg, data_root)
@@ -291,7 +291,7 @@ def check_same_images(methods: Sequence[Method], scoring: Scoring) -> None:
         try:
             check_places(method, scoring)
             if method.foreign is not None:
-                get_encoder(method.foreign, device='cpu', pretrained='::' in method.foreign)
+                foreign_encoder(method.foreign, 'cpu')
             loaders = labelled_images(cfg, scoring.as_dict())
         except ConfigError as error:
             raise ConfigError(f'{method.name}: {error}') from error

@@ -110,7 +110,7 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
     transfer, scoring, seed = member['transfer'], job['scoring'], job['seed']
     protocol = Protocol.of_dict(scoring['protocol'])
     if transfer.get('foreign'):
-        model = get_encoder(transfer['foreign'], device=get_device(), pretrained='::' in transfer['foreign'])
+        model = foreign_encoder(transfer['foreign'], get_device())
         cfg = encoder_images(cfg, model)
     else:
         model = model_for_transfer(cfg, transfer, folder / done['checkpoint'])
@@ -149,6 +149,11 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
         protocol=scoring['protocol'],
         **more,
     )
+
+
+def foreign_encoder(name: str, device: str) -> nn.Module:
+    """An encoder that was trained elsewhere; the weights of a name of another library are downloaded, unless they were before."""
+    return get_encoder(name, device=device, pretrained='::' in name)
 
 
 def labelled_images(cfg: Config, scoring: dict) -> list[DataLoader]:

@@ -22,7 +22,7 @@ from ldae.config.stored import check_size
 from ldae.models.encoders import Encoder, TransformersBackbone
 from ldae.models.vit_files import BESIDE, vit_of_state
 from ldae.utils import ConfigError
-from ldae.utils.checkpoints import read_checkpoint, report_keys
+from ldae.utils.checkpoints import compare_keys, read_checkpoint, report_keys
 from ldae.utils.errors import nearest, short
 from ldae.utils.optional import import_extra
 
@@ -200,8 +200,7 @@ def _of_timm_folder(folder: Path, config: dict) -> Encoder:
 
 def _check_exactly(own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: Path) -> None:
     """Raise ConfigError unless a folder holds all tensors of its model, and no others."""
-    shapes = [key for key in own if key in state and state[key].shape != own[key].shape]
-    report_keys(str(where), [key for key in own if key not in state], shapes, len(own))
+    compare_keys(str(where), own, state)
     if unknown := [key for key in state if key not in own]:
         raise ConfigError(
             f'{where} holds {len(unknown)} tensors that its architecture lacks ({", ".join(unknown[:3])})'

@@ -18,7 +18,7 @@ from ldae.config.reading import list_configs, walk_dicts
 from ldae.config.stored import ADVICE, read_stored_config
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
-from ldae.utils.checkpoints import averaged_weights, hint_of_names, read_checkpoint, report_keys
+from ldae.utils.checkpoints import averaged_weights, compare_keys, hint_of_names, read_checkpoint
 from ldae.utils.device import find_device
 from ldae.utils.errors import nearest, short
 
@@ -175,13 +175,7 @@ def _load(model: nn.Module, content: dict | None, checkpoint: str | os.PathLike 
 
     loaded = {key.removeprefix('module.'): value for key, value in content['state_dict'].items()}
     own = model.state_dict()
-    report_keys(
-        str(checkpoint),
-        missing=[key for key in own if key not in loaded],
-        mismatched=[key for key in own if key in loaded and loaded[key].shape != own[key].shape],
-        total=len(own),
-        found=loaded,
-    )
+    compare_keys(str(checkpoint), own, loaded, found=loaded)
     unknown = [key for key in loaded if key not in own]
     if unknown:
         raise ConfigError(

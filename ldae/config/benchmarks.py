@@ -16,7 +16,7 @@ from ldae.registry import DATASETS
 from ldae.utils.errors import ConfigError
 
 from .data import as_read, replace_data, scale_pipelines
-from .methods import arch_of, geometry_of, method_like
+from .methods import arch_of, geometry_of
 from .reading import LOADERS, pipeline_of
 from .scale import is_linear
 
@@ -165,8 +165,3 @@ def named_after(cfg: Config, name: str, work_dir: str) -> Config:
     """The config under a name of its own, under which its run keeps it."""
     cfg.setdefault('work_dir', work_dir)
     return Config(cfg._cfg_dict.to_dict(), cfg_text=f'# {name}', filename=str(Path(name).with_suffix('.py')))
-
-
-def mae_like(cfg: Config, base: Config) -> Config | None:
-    """:func:`ldae.config.methods.method_like` for MAE."""
-    return method_like('mae', cfg, base)

@@ -9,7 +9,7 @@ from math import isqrt
 from torch import Tensor, nn
 
 from ldae.utils import ConfigError
-from ldae.utils.checkpoints import report_keys
+from ldae.utils.checkpoints import compare_keys
 
 # mmpretrain's names and timm's.
 INNER = {'.ln': '.norm', '.ffn.layers.0.0.': '.mlp.fc1.', '.ffn.layers.1.': '.mlp.fc2.'}
@@ -101,8 +101,7 @@ def vit_of_state(
         raise ConfigError(
             f'{where} holds {len(unknown)} tensors that no known ViT has ({", ".join(unknown[:3])}): {KNOWN}'
         )
-    shapes = [key for key in own if key in part and part[key].shape != own[key].shape]
-    report_keys(str(where), [key for key in own if key not in part], shapes, len(own))
+    compare_keys(str(where), own, part)
     vit.load_state_dict(part)
     return vit, _about(options, library, prefix, beside)
 

@@ -6,7 +6,7 @@ import os
 import pickle
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +169,16 @@ def report_keys(what: str, missing: list[str], mismatched: list[str], total: int
                 f"{what} {problem} {len(keys)} of the model's {total} tensors ({', '.join(keys[:3])}...)"
                 f'{hint_of_names(found) or ": use the config that it was made with"}'
             )
+
+
+def compare_keys(
+    what: str,
+    own: Mapping[str, Tensor],
+    loaded: Mapping[str, Tensor],
+    found: Iterable[str] = (),
+    optional: tuple[str, ...] = (),
+) -> None:
+    """:func:`report_keys` of a state dict beside a model's own, of which keys that end so, ``optional``, may be missing."""
+    missing = [key for key in own if key not in loaded and not key.endswith(optional)]
+    mismatched = [key for key in own if key in loaded and loaded[key].shape != own[key].shape]
+    report_keys(what, missing, mismatched, len(own), found)

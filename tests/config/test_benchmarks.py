@@ -9,7 +9,8 @@ import pytest
 from mmengine.config import Config
 
 from ldae.config import load_config
-from ldae.config.benchmarks import fit_encoder, fit_schedule, mae_like, set_classes
+from ldae.config.benchmarks import fit_encoder, fit_schedule, set_classes
+from ldae.config.methods import method_like
 from ldae.config.scale import set_epochs
 from ldae.utils import ConfigError
 
@@ -139,10 +140,10 @@ MAE = 'ldae::mae/vit-b_256_400e.py'
 
 def test_an_mae_of_the_same_size_is_the_one_that_the_demo_and_the_papers_have():
     demo, other = load_config('ldae::ldae/demo_fashion-mnist.py'), load_config('ldae::mae/demo_fashion-mnist.py')
-    found = mae_like(demo, load_config(MAE))
+    found = method_like('mae', demo, load_config(MAE))
     assert found.model.to_dict() == other.model.to_dict()
     assert found.train_dataloader == demo.train_dataloader
-    large = mae_like(load_config('ldae::ldae/vit-l_pca.py'), load_config(MAE)).model
+    large = method_like('mae', load_config('ldae::ldae/vit-l_pca.py'), load_config(MAE)).model
     wanted = load_config('ldae::mae/vit-l_256_1600e.py').model
     wanted.backbone.update(
         arch=dict(embed_dims=1024, num_layers=24, num_heads=16, feedforward_channels=4096),
@@ -154,7 +155,7 @@ def test_an_mae_of_the_same_size_is_the_one_that_the_demo_and_the_papers_have():
 
 def test_an_mae_of_the_same_size_trains_by_the_same_schedule():
     cfg = load_config('ldae::ldae/vit-b_pca.py')
-    found = mae_like(cfg, load_config(MAE))
+    found = method_like('mae', cfg, load_config(MAE))
     assert found.optim_wrapper.optimizer.lr == pytest.approx(1.5e-4 * 2048 / 256)  # MAE's rate at this batch
     assert found.optim_wrapper.optimizer.weight_decay == 0.05
     assert (found.train_cfg, found.auto_scale_lr) == (cfg.train_cfg, cfg.auto_scale_lr)
@@ -165,4 +166,4 @@ def test_an_mae_of_the_same_size_trains_by_the_same_schedule():
 def test_there_is_no_mae_of_latents():
     cfg = load_config('ldae::ldae/vit-b_pca.py')
     cfg.train_dataloader.dataset = dict(type='ldae.LatentDataset')
-    assert mae_like(cfg, load_config(MAE)) is None
+    assert method_like('mae', cfg, load_config(MAE)) is None

@@ -11,7 +11,7 @@ from torch import nn
 from ldae.engine.hook import LDAEHook
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError
-from ldae.utils.checkpoints import check_archive, hint_of_names, read_checkpoint, report_keys
+from ldae.utils.checkpoints import check_archive, compare_keys, hint_of_names, read_checkpoint, report_keys
 from ldae.utils.models import unwrapped
 
 #: Norms that transfer adds after pooling; no pre-training checkpoint has them.
@@ -34,12 +34,7 @@ class CheckLoadedHook(LDAEHook):
         model = unwrapped(runner.model)
         state, own = checkpoint.get('state_dict', checkpoint), model.state_dict()
         loaded = {key.removeprefix('module.'): value for key, value in state.items()}
-        report_keys(
-            'the checkpoint',
-            missing=[key for key in own if key not in loaded and not key.endswith('num_batches_tracked')],
-            mismatched=[key for key in own if key in loaded and loaded[key].shape != own[key].shape],
-            total=len(own),
-        )
+        compare_keys('the checkpoint', own, loaded, optional=('num_batches_tracked',))
 
 
 def _pretrained(module: nn.Module) -> list[dict]:
