@@ -19,7 +19,7 @@ from ldae.config.reading import LOADERS
 from ldae.config.stored import read_stored_config
 from ldae.evaluation.features import resolve_blocks
 from ldae.evaluation.probe_data import labels_of_dataset
-from ldae.launch.auto import auto_scale, parse_duration
+from ldae.launch.auto import auto_scale, look_at, parse_duration
 from ldae.utils import ConfigError, check_range
 from ldae.utils.checkpoints import read_checkpoint
 
@@ -159,6 +159,10 @@ def scale_for(
             raise ConfigError('--budget belongs to --scale auto')
         return scale
     seconds = parse_duration(budget or '30m')
+    if data_root is not None and not look_at(data_root).classes:  # known before anything is timed
+        raise ConfigError(
+            f'{data_root} has no classes, by which encoders are scored: sort its images into train/<class>/'
+        )
     return str(auto_scale(AT_SCALE, seconds, data_root, work_dir, resume='auto', device=device))
 
 
@@ -241,6 +245,11 @@ def choose_methods(
             cfg = stored(files[0])
         if cfg is not None and not (cfg.get('model') or {}).get('backbone'):
             raise ConfigError(f'{name}: {cfg.filename or files[0]} is not a pre-training: its model has no backbone')
+        if cfg is not None and name in METHODS and method_of(cfg) not in (name, None):
+            raise ConfigError(
+                f'--method {name}: {cfg.filename or files[0]} is a pre-training by {method_of(cfg)}: give it that name, or one '
+                'of your own'
+            )
         found[name] = cfg and Method(name, cfg, [Path(file) for file in files] if files else None)
     reference = next((method.cfg for method in found.values() if method), None)
     is_default = reference is None
@@ -341,7 +350,7 @@ def choose_rates(
     variants = {(method.name, rate): _at_rate(method.cfg, rate) for method in trained for rate in dict.fromkeys(rates)}
 
     def jobs(of: Mapping[tuple, Config] = variants) -> list[Job]:
-        runs = [Pretraining(name, cfg, [(name, 'trained')]) for (name, _), cfg in of.items()]
+        runs = [Pretraining(name, cfg, [(name, 'trained')], note=f' x {rate:g}') for (name, rate), cfg in of.items()]
         return plan(runs, seeds[:1], root, load, quick, scoring, watched)
 
     study.run(jobs, lambda: None)

@@ -111,6 +111,7 @@ class Pretraining(NamedTuple):
     rows: Sequence[tuple[str, str]]
     checkpoints: Sequence[Path] | None = None  # trained before, one a seed, as far as they go
     foreign: str | None = None  # an encoder that was trained elsewhere, scored on the config's images
+    note: str = ''  # said beside the name, of several of one name
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def plan(
     scoring = scoring if few is None else scoring.quick(few)
     jobs: dict[tuple[int, str], Job] = {}
     tokenizers: dict[str, Job] = {}
-    for name, cfg, rows, checkpoints, foreign in pretrainings:
+    for name, cfg, rows, checkpoints, foreign, note in pretrainings:
         is_given = bool(checkpoints or foreign)
         shared = small_steps(deepcopy(cfg), None if is_given else few)
         after = None if is_given else _tokenizer_job(shared, tokenizers, root, load, few, scoring)
@@ -196,7 +197,7 @@ def plan(
                 folder, own = folder_of(root, name, seed, key), run_config(shared, seed, watched)
                 if folder in {job.folder for job in jobs.values()}:  # another config of this name, that hasn't begun
                     folder = folder.with_name(f'seed{seed}-{key}')
-                job = Job(f'{name} seed {seed}', folder, key, seed, own, scoring, [], after, checkpoint, watched)
+                job = Job(f'{name}{note} seed {seed}', folder, key, seed, own, scoring, [], after, checkpoint, watched)
                 jobs[seed, key] = job
                 if checkpoint is not None:
                     folder.mkdir(parents=True, exist_ok=True)

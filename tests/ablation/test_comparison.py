@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 
 from ldae.ablation import Study, comparison
 from ldae.ablation.comparison import (
@@ -34,6 +35,7 @@ from ldae.ablation.jobs import QUICK, read_json
 from ldae.ablation.scheduler import Failure
 from ldae.config import load_config
 from ldae.evaluation.protocol import PROTOCOL
+from ldae.launch.auto import LEAST_IMAGES
 from ldae.utils import ConfigError
 
 ROWS = [Entry('ldae_untrained', 'untrained', 'ldae'), Entry('ldae', 'trained', 'ldae'), Entry('mae', 'trained', 'mae')]
@@ -237,7 +239,7 @@ def test_the_learning_rate_that_does_best_on_held_out_images_is_taken(tmp_path, 
     place = [5, 6], tmp_path, False, SCORING, True, False, load_config
     tried = choose_rates(methods, [0.5, 1, 2], Study(tmp_path, 'a scale'), place)
     assert len({folder for _, folder in runs}) == len(runs) == 6
-    assert {name for name, _ in runs} == {'ldae seed 5', 'mae seed 5'}
+    assert {name for name, _ in runs} == {f'{name} x {rate} seed 5' for name in ('ldae', 'mae') for rate in (0.5, 1, 2)}
     assert tried == {name: {0.5: 61.0, 1: 63.0, 2: 62.0} for name in ('ldae', 'mae')}
     assert {one.name: one.cfg.optim_wrapper.optimizer.lr for one in methods} == own
     held_out[2.0] = 70.0
@@ -293,3 +295,15 @@ def test_a_budget_belongs_to_the_scale_that_is_chosen_by_it():
         scale_for('cifar10', '5m', None, 'x')
     with pytest.raises(ConfigError, match='pass --data-root'):
         scale_for('auto', '5m', None, 'x')
+
+
+def test_images_without_classes_are_refused_before_anything_is_timed(tmp_path):
+    for i in range(LEAST_IMAGES):
+        Image.new('RGB', (8, 8), (i % 256, 0, 0)).save(tmp_path / f'{i}.png')
+    with pytest.raises(ConfigError, match='has no classes, by which encoders are scored'):
+        scale_for('auto', '5m', str(tmp_path), 'x')
+
+
+def test_a_method_does_not_carry_the_name_of_another():
+    with pytest.raises(ConfigError, match='--method ldae: .*demo_fashion-mnist.py is a pre-training by mae'):
+        choose_methods(sources_of(dict(ldae='ldae::mae/demo_fashion-mnist.py')), read)
