@@ -14,6 +14,7 @@ from ldae.compat import copy_images_without_waiting
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, PositiveInt, Share, check_range, checked
 from ldae.utils.models import to_pixels
+from ldae.utils.row_streams import uniform
 
 from .noisers import NoisySample
 
@@ -139,7 +140,7 @@ class LDAE(BaseSelfSupervisor):
                 'with_label=True in the training data set'
             )
         labels = torch.cat([sample.gt_label for sample in data_samples]).to(self.noiser.gamma.device, non_blocking=True)
-        chance = self.noiser.draw(lambda b: torch.rand(b, device=labels.device), len(labels))
+        chance = uniform(self.noiser.streams(len(labels), labels.device), 1)[:, 0]
         return torch.where(chance < self.label_drop_prob, self.num_classes, labels)
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:

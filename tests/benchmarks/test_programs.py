@@ -13,6 +13,7 @@ FOLDER = Path(__file__).parents[2] / 'benchmarks'
 TINY = {
     'frechet.py': '--features test_resnet --images 8 16 --size 32 --batch-size 4 --runs 1',
     'health.py': '--size tiny --img-size 32 --batch-size 2 --num-images 4 --steps 1',
+    'host_at_scale.py': '--processes 1 2 --images 1000 --batch-size 8 --rounds 1',
     'input.py': '--images 6 --height 40 --width 50 --size 32 --batch-size 4 --runs 1',
     'knn.py': '--train 300 --test 100 --width 8 --k 5 20 --runs 1',
     'latent_cache.py': '--size tiny --batch-size 2 --images 4 --rounds 1',
@@ -29,6 +30,7 @@ TINY = {
 }
 PEERS = 'float32 products|plain loop of timm layers|training time|bare product|feature pass|a step of MAE'
 PEERS += "|encoding images|mmpretrain's pipeline"
+PEERS += '|one stream for all rows'
 PEERS += "|torch's own loader|features alone"
 PEERS += '|together|the smallest network|bare loop|bare copy|processes that do not talk'
 

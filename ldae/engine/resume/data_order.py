@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 import torch
-from mmengine.dataset import InfiniteSampler
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_dist_info, get_rank
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, DataLoader, Sampler
@@ -13,6 +13,9 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 from ldae.engine.hook import Batch, LDAEHook
 from ldae.registry import HOOKS
 from ldae.utils.rng import Draws, seed_everything, seed_of
+
+#: Indices that become Python's integers at a time.
+CHUNK = 4096
 
 
 class DataOrder(Sampler):
@@ -51,6 +54,8 @@ class DataOrder(Sampler):
             return
         if self.is_infinite:
             indices = infinite_from(self.sampler, self.start)
+        elif type(self.sampler) is DefaultSampler:
+            indices = default_from(self.sampler, self.start)
         else:
             indices = islice(self.sampler, self.start, None)
         while batch := list(islice(indices, self.batch_size)):
@@ -103,6 +108,16 @@ def order_of(loader: DataLoader) -> DataOrder | None:
     """The order that :func:`install_order` has given a loader."""
     order = getattr(loader, 'batch_sampler', None)
     return order if isinstance(order, DataOrder) else None
+
+
+def default_from(sampler: DefaultSampler, start: int) -> Iterator[int]:
+    """mmengine's DefaultSampler after its first ``start`` indices, without a Python list of all images on every process."""
+    size, generator = len(sampler.dataset), torch.Generator().manual_seed(sampler.seed + sampler.epoch)
+    order = torch.randperm(size, generator=generator) if sampler.shuffle else torch.arange(size)
+    places = torch.arange(sampler.rank, max(sampler.rank, sampler.total_size), sampler.world_size)[start:]
+    order = order[places % size]  # the last round begins anew
+    for part in order.split(CHUNK):
+        yield from part.tolist()
 
 
 def infinite_from(sampler: InfiniteSampler, start: int) -> Iterator[int]:

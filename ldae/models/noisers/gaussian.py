@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Additive Gaussian noise on latent tokens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,12 +11,10 @@ from torch import Tensor
 
 from ldae.registry import MODELS, NOISE_SCHEDULES
 from ldae.utils import PositiveInt, check_choice, checked
+from ldae.utils.row_streams import GOLDEN_RATIO, integers, row_streams, standard_normal
 from ldae.utils.signatures import check_arguments
 
 from .schedules import Weighting, loss_weight
-
-#: 2^64 over the golden ratio, as a signed number: its multiples modulo 2^64 are spread evenly.
-GOLDEN_RATIO = 0x9E3779B97F4A7C15 - 2**64
 
 
 class NoisySample(NamedTuple):
@@ -41,9 +39,9 @@ class GaussianNoiser(BaseModule):
         num_timesteps: T, at least 1.
         weighting: Loss weight lambda_t, ``'uniform'``, ``'signal_share'`` or ``'snr'``; the model fills in the one that
             belongs to the head's target.
-        rank_invariant: Draw the noise of the global batch on every rank and keep this rank's share, so that a run on
-            W processes sees the same noise as one process with the same global batch. Costs W times the random
-            numbers; False draws each rank's own and needs ranks of different seeds.
+        rank_invariant: Draw for the places that this rank's images have in the global batch, so that a run on W
+            processes sees the same noise as one process with the same global batch; ranks need the same seed. False
+            draws for places in the rank's own batch, and needs ranks of different seeds.
     """
 
     @checked
@@ -73,11 +71,10 @@ class GaussianNoiser(BaseModule):
         self, z0: Tensor, t: Tensor | None = None, generator: torch.Generator | None = None, noise: Tensor | None = None
     ) -> NoisySample:
         """z0 (B, N, d); t (B,) integers and noise (B, N, d), each drawn where it is None -> :class:`NoisySample`."""
-        options = dict(generator=generator, device=z0.device)
         if t is None:
-            t = self.draw(lambda b: torch.randint(self.num_timesteps, (b,), **options), len(z0))
+            t = integers(self.streams(len(z0), z0.device, generator), self.num_timesteps)
         if noise is None:
-            noise = self.draw(lambda b: torch.randn(b, *z0.shape[1:], **options), len(z0))
+            noise = standard_normal(self.streams(len(z0), z0.device, generator), z0.shape[1:])
         gamma, sigma, weight = self.levels(t)
         return NoisySample(z0, gamma * z0 + sigma * noise, noise, t, gamma, sigma, weight)
 
@@ -91,23 +88,25 @@ class GaussianNoiser(BaseModule):
         t = torch.full((len(z0),), timestep, device=z0.device)
         return self(z0, t, noise=noise_of_images(content_seeds(images), z0)).z_t
 
-    def draw(self, sampler: Callable[[int], Tensor], batch_size: int) -> Tensor:
-        """This rank's rows of what ``sampler(size of the global batch)`` gives, interleaved as mmengine's sampler deals
-        out samples; (batch_size, ...)."""
-        world = dist.get_world_size() if self.rank_invariant and self.training else 1
-        values = sampler(batch_size * world)
-        return values[dist.get_rank() :: world] if world > 1 else values
+    def streams(self, batch_size: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+        """New streams of random numbers (batch_size,), one an image, of a key that the generator draws. On any number of
+        processes, the images of the global batch, interleaved as mmengine's sampler deals them out, have the same."""
+        key = torch.randint(2**63 - 1, (), generator=generator, device=device)
+        rows = torch.arange(batch_size, device=device)
+        if self.rank_invariant and self.training:
+            rows = rows * dist.get_world_size() + dist.get_rank()
+        return row_streams(key, rows)
 
 
-def noise_of_images(seeds: Sequence[int], like: Tensor) -> Tensor:
+def noise_of_images(seeds: Sequence[int] | Tensor, like: Tensor) -> Tensor:
     """Standard normal noise shaped and placed as ``like`` (B, N, d), that of an image given by its seed: the same in
-    any batch, on any device and on any number of processes."""
-    rows = [torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
-    return torch.stack(rows).to(like)
+    any batch and on any number of processes, and to rounding on any device."""
+    seeds = torch.as_tensor(seeds, device=like.device)
+    return standard_normal(row_streams(torch.zeros_like(seeds[0]), seeds), like.shape[1:]).to(like)
 
 
-def content_seeds(images: Tensor) -> list[int]:
-    """A seed of 63 bits for each of float images (B, ...): a sum of their bits with weights, in exact integers."""
+def content_seeds(images: Tensor) -> Tensor:
+    """A seed (B,) for each of float images (B, ...): a sum of their bits with weights, in exact integers."""
     bits = images.detach().float().flatten(1).contiguous().view(torch.int32).long()
     weights = torch.arange(1, bits.shape[1] + 1, device=bits.device) * GOLDEN_RATIO | 1
-    return ((bits * weights).sum(dim=1) & (2**63 - 1)).tolist()
+    return (bits * weights).sum(dim=1)

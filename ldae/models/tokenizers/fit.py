@@ -70,7 +70,7 @@ def fit_tokenizer(
     # Images of a batch that is drawn for as a whole would depend on who else is in it.
     size = 1 if getattr(dataset, 'crop_scale', None) is not None else batch_size
     rank, world, before_training = dist.get_rank(), dist.get_world_size(), -1
-    mine = sample_indices(len(dataset), num_images, seed)[rank::world]
+    mine = sample_indices(len(dataset), num_images, seed)[rank::world].tolist()
     # What an image's augmentation draws follows from its place in the whole sample.
     starts = range(0, len(mine), size)
     order = [Draws(mine[i : i + size], seed, before_training, i * world + rank, world) for i in starts]
@@ -94,14 +94,14 @@ def _fit(tokenizer: BaseTokenizer, batches: Iterator[Tensor], data_preprocessor:
         tokenizer.fit(batches)
 
 
-def sample_indices(size: int, num_images: int | None, seed: int) -> list[int]:
+def sample_indices(size: int, num_images: int | None, seed: int) -> Tensor:
     """Indices of a random sample without replacement, the same on every rank."""
     world = dist.get_world_size()
     count = size if num_images is None else min(size, num_images)
     if count < world:
         message = f'{count} images are fewer than the {world} processes: use fewer processes or more images'
         raise ConfigError(message)
-    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count].tolist()
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count]
 
 
 def collate(batch: list | dict) -> dict:

@@ -8,7 +8,8 @@ import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import DataLoader, Dataset
 
-from ldae.engine.resume.data_order import DataOrder, infinite_from, install_order
+from ldae.engine.resume import data_order
+from ldae.engine.resume.data_order import DataOrder, default_from, infinite_from, install_order
 
 
 class Drawing(Dataset):
@@ -117,3 +118,17 @@ def test_the_endless_sampler_of_mmengine_from_any_place(monkeypatch, shuffle, wo
         for start in (0, 1, 6, 7, 30):
             found = islice(infinite_from(InfiniteSampler(data, shuffle, seed=3), start), 60 - start)
             assert list(found) == expected[start:]
+
+
+@pytest.mark.parametrize('shuffle', [True, False])
+@pytest.mark.parametrize('round_up', [True, False])
+@pytest.mark.parametrize('world', [1, 3, 16])
+def test_the_sampler_of_mmengine_from_any_place(monkeypatch, shuffle, round_up, world):
+    monkeypatch.setattr(data_order, 'CHUNK', 3)
+    for rank in range(min(world, 7)):
+        ranks(monkeypatch, rank, world)
+        sampler = DefaultSampler(Drawing(7), shuffle, seed=3, round_up=round_up)
+        sampler.set_epoch(2)
+        expected = list(sampler)
+        for start in (0, 1, len(expected)):
+            assert list(default_from(sampler, start)) == expected[start:]

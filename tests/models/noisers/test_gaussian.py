@@ -4,6 +4,7 @@ import torch
 
 from ldae.models import GaussianNoiser
 from ldae.utils import ConfigError
+from ldae.utils.row_streams import integers, row_streams, standard_normal
 
 SCHEDULES = ['ddpm_linear', 'linear_gamma_sq', 'linear_sigma', 'single_level']
 
@@ -61,6 +62,31 @@ def test_ranks_draw_disjoint_shares_of_the_global_batch(monkeypatch):
         part = noiser(whole[rank::2])
         assert torch.equal(part.t, expected.t[rank::2])
         assert torch.equal(part.z_t, expected.z_t[rank::2])
+
+
+def test_a_rank_among_a_million_draws_its_own_rows_only(monkeypatch):
+    noiser, z0 = GaussianNoiser(), torch.zeros(4, 196, 16)
+    monkeypatch.setattr('mmengine.dist.get_world_size', lambda: 2**20)  # 13 TB of noise in all
+    monkeypatch.setattr('mmengine.dist.get_rank', lambda: 77)
+    torch.manual_seed(0)
+    sample = noiser(z0)
+    torch.manual_seed(0)
+    for drawn, make in (
+        (sample.t, lambda s: integers(s, 1000)),
+        (sample.noise, lambda s: standard_normal(s, (196, 16))),
+    ):
+        rows = 77 + 2**20 * torch.arange(4)
+        assert torch.equal(drawn, make(row_streams(torch.randint(2**63 - 1, ()), rows)))
+
+
+def test_ranks_that_are_not_to_agree_draw_for_their_own_batch(monkeypatch):
+    noiser, z0 = GaussianNoiser(rank_invariant=False), torch.zeros(4, 2, 2)
+    torch.manual_seed(0)
+    alone = noiser(z0)
+    monkeypatch.setattr('mmengine.dist.get_world_size', lambda: 2)
+    monkeypatch.setattr('mmengine.dist.get_rank', lambda: 1)
+    torch.manual_seed(0)
+    assert torch.equal(noiser(z0).noise, alone.noise)
 
 
 def test_schedule_options_go_through_a_dict():
