@@ -11,7 +11,7 @@ import ldae
 PACKAGE = Path(ldae.__file__).parent
 # From the roof to the ground: a room imports itself and those after it.
 ORDER = (
-    *('__main__', 'cli', 'page', 'report', 'ablation', 'launch', 'export', 'engine', 'generation', 'apis'),
+    *('__main__', 'cli', 'page', 'reports', 'ablation', 'launch', 'export', 'engine', 'generation', 'apis'),
     *('evaluation', 'models', 'config', 'datasets', 'visualization', 'utils', 'registry', 'compat', 'version'),
 )
 LOOSE = {'__init__', '__main__', 'registry', 'version', 'compat'}

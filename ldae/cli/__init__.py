@@ -26,6 +26,7 @@ TOOLS = {
     'reproduce': 'repeat a training step that was skipped, and say where it went wrong',
     'sample': 'sample images from a pre-trained l-DAE',
     'denoise': 'draw images, noisy and denoised by an l-DAE at chosen noise levels',
+    'report': 'write a page on runs: options, curves, tables, pictures, what is missing',
     'fid': 'score samples against images: Fréchet distance (FID), KID, precision and recall',
     'demo': 'pre-train, probe and draw on the Fashion-MNIST subset that ships with ldae',
 }

@@ -26,7 +26,7 @@ from .reading import LOADERS
 OTHER_SETTINGS = (
     'default_scope', 'auto_scale_lr', 'custom_imports', 'runner_type', 'launcher', 'model_wrapper_cfg', 'sync_bn', 'compile',
     'find_unused_parameters', 'strategy', 'activation_checkpointing', 'efficient_conv_bn_eval', 'tta_model', 'tta_pipeline',
-    'batch_arithmetic', 'small_batch', 'chosen_precision', 'fewer_workers', 'scale', 'vis_backends', 'data_root',
+    'batch_arithmetic', 'small_batch', 'chosen_precision', 'fewer_workers', 'made_with', 'scale', 'vis_backends', 'data_root',
 )  # fmt: skip
 LOG_LEVELS = ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET')
 SIMILAR = 0.88  # how like a setting a name must be to be a mistake: a Python config has variables of any name

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.model.utils import _BatchNormXd
 from mmengine.registry import RUNNERS
@@ -35,7 +36,7 @@ from ldae.engine.resume.loops import resumable
 from ldae.engine.resume.safe_checkpoint import latest_checkpoint
 from ldae.engine.speed.sharding import FullyShardedModel, prepare_sharding
 from ldae.evaluation.probe_data import num_classes
-from ldae.utils import ConfigError
+from ldae.utils import ConfigError, provenance
 from ldae.utils.checkpoints import check_archive
 from ldae.utils.files import atomic_save
 from ldae.utils.models import unwrapped
@@ -66,6 +67,8 @@ def build_runner(cfg: Config) -> Runner:
     compat.merge_equal_param_groups()
     if cfg.get('launcher', 'none') != 'none':
         _start_processes(cfg)
+    cfg.made_with = dict(device=provenance.device(), processes=get_world_size(), commit=provenance.commit())
+    cfg.made_with.update(provenance.versions())  # reports read it from the config that the run leaves
     with explain_errors('the config', only_builders=True):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else BriefRunner.from_cfg(cfg)
     prepare_sharding(runner)

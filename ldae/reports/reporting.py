@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A report on runs: one page that holds all it shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from ldae.utils import ConfigError
+from ldae.utils.files import atomic_write_text
+
+from .document import document, section
+from .runs import RunFiles, find_runs
+
+
+class Run(RunFiles):
+    """The folder of a training, a study, a comparison, a probe, samples; shows itself in a notebook. Attributes ``options``,
+    ``changes``, ``facts``, ``log``, ``entries`` and ``notes`` are read when they are asked for. Raises ConfigError for a
+    folder that isn't there or holds no run.
+
+    Args:
+        path: The folder; ``kind``: what to take it for, by default what it looks like.
+    """
+
+    def __init__(self, path: str | Path, kind: str | None = None) -> None:
+        super().__init__(Path(path), kind or find_runs([path])[0].kind)
+
+    def _repr_html_(self) -> str:
+        return section(self)
+
+
+def report(
+    folders: Iterable[str | Path] | str | Path, out: str | Path = 'report.html', refresh: int | None = None
+) -> list[Run]:
+    """Write a page on all runs in some folders and below: what was run, on what, curves, tables, pictures, what is missing.
+
+    The page is a single file that asks for nothing. What runs leave is read as data; nothing in it is run.
+
+    Args:
+        folders: Work dirs of trainings, studies, comparisons, probes, samples, or folders of them.
+        out: File to write, whole or not at all.
+        refresh: Seconds after which an open page loads itself anew; None never does.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ConfigError: A folder that isn't there, or no run in any.
+    """
+    folders = [folders] if isinstance(folders, str | Path) else list(folders)
+    runs = find_runs(folders, Run)
+    title = 'Report on ' + ', '.join(Path(folder).resolve().name for folder in folders)
+    try:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(Path(out), document(title, runs, refresh))
+    except OSError as error:
+        raise ConfigError(f'{out} cannot be written ({error.strerror}): name another file with --out') from error
+    return runs
+
+
+def watch(folders: Iterable[str | Path], out: str | Path, seconds: int) -> None:
+    """Write the page anew every so many seconds, until it is interrupted."""
+    while True:
+        report(folders, out, seconds)
+        time.sleep(seconds)

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files that runs leave in their folders, read as data: nothing in them is run, and what is broken is said."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ldae.ablation.results import ResultsFile
+from ldae.config import configs_root
+from ldae.config.reading import read_config
+from ldae.config.stored import parse_config
+from ldae.utils import ConfigError
+
+#: What a folder is, by a file in it; the first that is there counts.
+KINDS = {
+    'comparison': 'comparison.json',
+    'study': 'results.jsonl',
+    'probe': 'probe.json',
+    'benchmark': 'benchmark.json',
+    'segmentation': 'segmentation.json',
+    'samples': 'sampling.json',
+}
+#: Pages that tools write beside their results.
+PAGES = ('comparison.md', 'table.md', 'probe.md', 'segmentation.md')
+#: Folders that hold no runs of their own.
+SKIPPED = ('vis_data', 'vis_image', 'features', 'non_finite', 'samples')
+DEEPEST, MOST_RUNS, LARGEST = 4, 500, 1 << 26
+#: Not options of a run, but words about it.
+ABOUT = ('batch_arithmetic', 'chosen_precision', 'small_batch', 'fewer_workers', 'made_with', 'work_dir', 'launcher')
+STALE = 600  # seconds without a line in the log
+
+
+@dataclass
+class RunFiles:
+    """The folder of a training, a study, a probe or the like.
+
+    Attributes:
+        kind: 'training', or one of :data:`KINDS`.
+        notes: What is missing, broken or stale, a line each.
+    """
+
+    path: Path
+    kind: str
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The last two parts of the path."""
+        return '/'.join(self.path.resolve().parts[-2:])
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """The config by which it was trained, flat: ``{'model.backbone.arch': ...}``; nothing where there is none."""
+        file = self.config_file
+        if file is None:
+            return {}
+        try:
+            return dict(flat(parse_config(_text(file))))
+        except (OSError, ValueError, SyntaxError, RecursionError, MemoryError, TypeError) as error:
+            self.notes.append(f'{file.name} cannot be read as data ({" ".join(str(error).split())[:120]})')
+            return {}
+
+    @cached_property
+    def config_file(self) -> Path | None:
+        """The newest config that was written into the folder."""
+        found = [*self.path.glob('*.py'), *self.path.glob('*/vis_data/config.py')]
+        found = [file for file in found if file.is_file() and file.name != 'auto_scale.py']
+        return max(found, key=lambda file: (file.parent == self.path, file.stat().st_mtime), default=None)
+
+    @cached_property
+    def changes(self) -> dict[str, tuple[Any, Any]]:
+        """Options that differ from the config of ldae that the run's is called after: (that one's, its own)."""
+        file = self.config_file
+        bases = [] if file is None else sorted(configs_root().glob(f'*/{file.stem}.py'))
+        if len(bases) != 1:
+            return {}
+        base = dict(flat(read_config(bases[0]).to_dict()))
+        return {
+            key: (base.get(key), self.options.get(key))
+            for key in sorted({*base, *self.options})
+            if not key.startswith(ABOUT) and _plain(base.get(key)) != _plain(self.options.get(key))
+        }
+
+    @cached_property
+    def log(self) -> list[dict[str, float]]:
+        """Finite numbers that were logged, by step, in all parts of the run."""
+        found: dict[int, dict[str, float]] = {}
+        for file in sorted(self.path.glob('*/vis_data/scalars.json')):
+            for line in _text(file).splitlines():
+                try:
+                    entry = json.loads(line)
+                    step = int(entry['step'])
+                    numbers = {k: float(v) for k, v in entry.items() if isinstance(v, int | float) and math.isfinite(v)}
+                except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+                    continue  # cut short
+                found.setdefault(step, {}).update(numbers)
+        return [found[step] for step in sorted(found)]
+
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """Logged numbers, as points (step, value) by name."""
+        names = dict.fromkeys(name for entry in self.log for name in entry if name not in ('step', 'iter', 'epoch'))
+        return {name: [(int(e['step']), e[name]) for e in self.log if name in e] for name in names}
+
+    @cached_property
+    def facts(self) -> dict[str, str]:
+        """Machine, versions and settings, how far it came, and what it cost."""
+        facts = {'folder': str(self.path)}
+        if self.kind == 'training':
+            facts |= self._of_training()
+        elif self.kind not in ('study', 'comparison'):
+            content = _read_json(self.path / KINDS[self.kind], self.notes)
+            facts |= {key: shown(value) for key, value in flat(content) if not key.startswith(('protocol.', 'results'))}
+        else:
+            facts |= _made_with(self.entries)
+        return facts
+
+    def _of_training(self) -> dict[str, str]:
+        made = {
+            key.removeprefix('made_with.'): value for key, value in self.options.items() if key.startswith('made_with.')
+        }
+        facts = {key: shown(value) for key, value in made.items()}
+        words = {'batch_arithmetic': 'batch', 'chosen_precision': 'precision'}
+        facts |= {word: str(self.options[key]) for key, word in words.items() if key in self.options}
+        last, total = (self.log or [{}])[-1], self.options.get('train_cfg.max_epochs')
+        # Validations are logged with the step alone.
+        epochs = max((entry['epoch'] for entry in self.log if 'epoch' in entry), default=None)
+        if epochs is not None:
+            facts['reached'] = f'epoch {epochs:g}' + (f' of {total}' if total else '') + f', step {last["step"]:,.0f}'
+            batch = re.search(r'= (\d+)', str(self.options.get('batch_arithmetic', '')))
+            if batch:
+                facts['images seen'] = f'{int(last["step"]) * int(batch[1]):,}'
+            facts['hours'] = f'{self._seconds() / 3600:.2f}'
+        if not self.log:
+            self.notes.append('nothing was logged: it has not begun, or stopped before the first line')
+        elif total and epochs < total and time.time() - self._last_change() > STALE:
+            self.notes.append(f'stopped at epoch {epochs:g} of {total}: the same command with --resume goes on')
+        if not any(self.path.glob('*.pth')):
+            self.notes.append('no checkpoint here')
+        return facts
+
+    def _seconds(self) -> float:
+        """Of training: the logged time of a step, for the steps since the line before."""
+        spent, before = 0.0, 0.0
+        for entry in self.log:
+            if 'time' in entry:
+                spent += entry['time'] * (entry['step'] - before)
+                before = entry['step']
+        return spent
+
+    def _last_change(self) -> float:
+        return max((file.stat().st_mtime for file in self.path.glob('*/vis_data/scalars.json')), default=0.0)
+
+    @cached_property
+    def entries(self) -> list[dict]:
+        """Of a study: its results, a row and a seed each."""
+        file = self.path / KINDS['study']
+        found, lines = ResultsFile(file).read(), sum(map(bool, map(str.strip, _text(file).splitlines())))
+        if lines > len(found):
+            self.notes.append(f'{lines - len(found)} lines of {file.name} are not results, and left out')
+        return found
+
+    @property
+    def page(self) -> str:
+        """The Markdown page that a tool has written of it; '' if there is none."""
+        found = [self.path / name for name in PAGES if (self.path / name).is_file()]
+        if found and self.kind in ('study', 'comparison'):
+            results = self.path / KINDS['study']
+            if results.is_file() and results.stat().st_mtime > found[0].stat().st_mtime + 1:
+                self.notes.append(f'{found[0].name} is older than {results.name}: the tool writes it anew when it ends')
+        return _text(found[0]) if found else ''
+
+    @property
+    def pictures(self) -> list[Path]:
+        """PNG files of the folder and of the newest part of a training, newest last."""
+        found = [*self.path.glob('*.png'), *self.path.glob('*/vis_data/vis_image/*.png')]
+        return sorted((f for f in found if f.is_file() and not f.is_symlink()), key=lambda f: f.stat().st_mtime)
+
+
+def find_runs(folders: Iterable[str | Path], of: type[RunFiles] = RunFiles) -> list[RunFiles]:
+    """All runs in some folders and below, each an ``of``. Raises ConfigError for a folder that isn't there, or if there is none in any."""
+    folders = [Path(folder) for folder in folders]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f'{folder} is not a folder: name the work dir of a run, or of several')
+    found = list({run.path.resolve(): run for folder in folders for run in _runs_below(folder, 0, of)}.values())
+    if not found:
+        names = ', '.join(map(str, folders))
+        raise ConfigError(
+            f'{names}: no run is there: neither a log (*/vis_data), nor {", ".join(sorted(KINDS.values()))}'
+        )
+    return found[:MOST_RUNS]
+
+
+def _runs_below(folder: Path, depth: int, of: type[RunFiles]) -> Iterator[RunFiles]:
+    kind = next((kind for kind, name in KINDS.items() if (folder / name).is_file()), None)
+    is_training = any(folder.glob('*/vis_data')) or (folder / 'last_checkpoint').is_file()
+    if is_training and kind != 'benchmark':
+        yield of(folder, 'training')
+    if kind is not None:
+        yield of(folder, kind)
+    if depth < DEEPEST:
+        for child in sorted(folder.iterdir()):
+            if (
+                child.is_dir()
+                and not child.is_symlink()
+                and child.name not in SKIPPED
+                and not child.name.startswith('.')
+            ):
+                yield from _runs_below(child, depth + 1, of)
+
+
+def flat(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of all that isn't a dict in nested dicts and lists of dicts."""
+    items: Iterable = ()
+    if isinstance(node, Mapping):
+        items = node.items()
+    elif isinstance(node, list | tuple) and any(isinstance(item, Mapping) for item in node):
+        items = enumerate(node)
+    if not items:
+        if prefix:
+            yield prefix, node
+        return
+    for key, value in items:
+        yield from flat(value, f'{prefix}.{key}' if prefix else str(key))
+
+
+def shown(value: Any) -> str:
+    """A value in few characters."""
+    text = f'{value:.6g}' if isinstance(value, float) else str(value)
+    return text if len(text) <= 160 else f'{text[:157]}...'
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _made_with(entries: Sequence[dict]) -> dict[str, str]:
+    """Machine, commit and versions of some results."""
+    facts = {}
+    for key in ('device', 'commit', 'scale'):
+        facts[key] = ', '.join(sorted({str(entry[key]) for entry in entries if entry.get(key)}))
+    versions = {f'{name} {value}' for entry in entries for name, value in (entry.get('versions') or {}).items()}
+    return {key: value for key, value in (facts | {'versions': ', '.join(sorted(versions))}).items() if value}
+
+
+def _text(file: Path) -> str:
+    """The content of a file of bounded size; '' if it isn't there."""
+    if not file.is_file() or file.stat().st_size > LARGEST:
+        return ''
+    return file.read_text(errors='replace')
+
+
+def _read_json(file: Path, notes: list[str]) -> dict:
+    try:
+        content = json.loads(_text(file))
+    except (ValueError, RecursionError) as error:
+        notes.append(f'{file.name} is damaged: {error}')
+        return {}
+    return content if isinstance(content, dict) else {}
