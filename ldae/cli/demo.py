@@ -3,6 +3,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from .options import add_compute_options, make_parser, sigterm_interrupts
 
@@ -28,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``ldae demo`` and ``tools/demo.py``."""
     args = parse_args(argv)
     from ldae.ablation import demo
+    from ldae.reports import report
 
     with sigterm_interrupts():
         demo(args.work_dir, args.epochs, args.seed, args.quick, args.device, args.precision)
+        page = Path(args.work_dir, 'report.html').resolve()
+        report(args.work_dir, page)
+    print(f'All of it on one page: {page.as_uri()}', flush=True)

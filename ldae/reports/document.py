@@ -7,15 +7,19 @@ import base64
 import hashlib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ldae.ablation.jobs import JOB_FILE, SCORES_FILE
+from ldae.ablation.report import METRICS
+from ldae.ablation.results import read_scores
 from ldae.config.rows import list_rows
 
-from .runs import RunFiles, shown
+from .runs import STUDIES, RunFiles, shown
 
 MOST_PICTURES, LARGEST_PICTURE, MOST_POINTS, MOST_CURVES = 12, 4 << 20, 400, 40
 #: Columns of the results of a study, with where they stand in an entry.
@@ -24,6 +28,11 @@ COLUMNS = {
     'epochs': 'epochs', 'GFLOP an image': 'cost.gflop', 'images seen': 'cost.images', 'seconds': 'seconds.train',
     'Fréchet distance': 'generation.frechet',
 }  # fmt: skip
+#: Options of a training that its weights depend on.
+OPTIONS = re.compile(r'(model|data_preprocessor|optim_wrapper|param_scheduler|train_cfg|train_dataloader|randomness)\.')
+FACTS, SCORES, MOST_COLUMNS = ('reached', 'hours', 'images seen'), ('k-NN', 'linear'), 40
+#: Curves of one quantity at several time steps share a chart.
+OF_TIMESTEP = re.compile(r'(.+)_t(\d+)')
 Cells = Sequence[Sequence[str]]
 
 
@@ -33,12 +42,9 @@ def document(title: str, runs: Sequence[RunFiles], refresh: int | None = None) -
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rules = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     reload = f'<meta http-equiv="refresh" content="{refresh}">' if refresh else ''
-    names = ''.join(
-        f'<li><a href="#run{i}">{escape(run.name)}</a> {escape(run.kind)}</li>' for i, run in enumerate(runs)
-    )
-    body = ''.join(
-        f'<section id="run{i}">{section(run)}</section>' for i, run in enumerate(runs) if not _is_part(run, runs)
-    )
+    own = {i: run for i, run in enumerate(runs) if not _is_part(run, runs)}
+    names = ''.join(f'<li><a href="#run{i}">{escape(run.name)}</a> {escape(run.kind)}</li>' for i, run in own.items())
+    body = ''.join(f'<section id="run{i}">{section(run)}</section>' for i, run in own.items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{rules}">{reload}'
@@ -55,7 +61,7 @@ def _is_part(run: RunFiles, runs: Sequence[RunFiles]) -> bool:
 
 def study_of(run: RunFiles, study: RunFiles) -> bool:
     """Whether a training lies in the folder of a study."""
-    return study.kind in ('study', 'comparison') and run.path.resolve().is_relative_to(study.path.resolve())
+    return study.kind in STUDIES and run.path.resolve().is_relative_to(study.path.resolve())
 
 
 def section(run: RunFiles) -> str:
@@ -67,7 +73,7 @@ def section(run: RunFiles) -> str:
             f'<details><summary>{len(run.changes)} options differ from {escape(run.config_file.stem)} as ldae has it'
         )
         parts.append(f'</summary>{table(rows)}</details>')
-    if run.kind in ('study', 'comparison'):
+    if run.kind in STUDIES:
         parts.append(results(run))
     if page := run.page:
         parts += markdown(page)
@@ -91,22 +97,32 @@ def table(rows: Cells, scatter: bool = False) -> str:
 
 
 def overview(runs: Sequence[RunFiles]) -> str:
-    """All trainings side by side: how far they came, and the options in which they differ."""
+    """All trainings side by side: how far they came, their scores, and the options in which they differ."""
     trained = [run for run in runs if run.kind == 'training']
     if len(trained) < 2:
         return ''
-    options = [{key: shown(value) for key, value in run.options.items()} for run in trained]
-    keys = dict.fromkeys(key for each in options for key in each if not key.startswith(('made_with', 'work_dir')))
+    options = [{key: shown(value) for key, value in run.options.items() if OPTIONS.match(key)} for run in trained]
+    keys = dict.fromkeys(key for each in options for key in each)
     differing = [key for key in keys if len({each.get(key, '-') for each in options}) > 1]
-    header = ['run', 'reached', 'hours', 'images seen', 'loss', *differing]
-    rows = []
-    for run, own in zip(trained, options, strict=True):
-        loss = next((entry['loss'] for entry in reversed(run.log) if 'loss' in entry), None)
-        facts = [run.facts.get(key, '-') for key in ('reached', 'hours', 'images seen')]
-        rows.append(
-            [run.name, *facts, '-' if loss is None else f'{loss:.4f}', *(own.get(key, '-') for key in differing)]
-        )
-    return f'<h2>Trainings, and the options in which they differ</h2>{table([header, *rows], scatter=True)}'
+    rows = [
+        ['run', *FACTS, 'loss', *SCORES, *differing[:MOST_COLUMNS]],
+        *(
+            [*_numbers(run), *(own.get(key, '-') for key in differing[:MOST_COLUMNS])]
+            for run, own in zip(trained, options, strict=True)
+        ),
+    ]
+    scored = [i for i in range(len(rows[0])) if i < 5 or any(row[i] != '-' for row in rows[1:])]
+    left = len(differing) - MOST_COLUMNS
+    more = f'<p>{left} more options differ.</p>' if left > 0 else ''
+    title = f'<h2>{len(trained)} trainings, and the options in which they differ</h2>'
+    return title + table([[row[i] for i in scored] for row in rows], scatter=True) + more
+
+
+def _numbers(run: RunFiles) -> list[str]:
+    loss = next((entry['loss'] for entry in reversed(run.log) if 'loss' in entry), None)
+    scores = next((s for s in read_scores(run.path / SCORES_FILE) if s['row'] == run.path.parent.name), {})
+    facts = [run.facts.get(key, '-') for key in FACTS]
+    return [run.name, *facts, _number(loss), *(_number(scores.get(metric)) for metric in METRICS)]
 
 
 def results(run: RunFiles) -> str:
@@ -140,14 +156,23 @@ def _number(value: float | None) -> str:
 
 
 def charts(run: RunFiles) -> str:
-    """Curves of a training, or the losses of all trainings of a study."""
+    """Curves of a training, or the losses of all trainings of a study; what was logged once is a table."""
+    groups: dict[str, dict[str, list]] = defaultdict(dict)
+    once = [['logged once', 'value']]
     if run.kind == 'training':
-        groups = {name: {run.name: points} for name, points in run.curves().items() if name not in ('data_time',)}
-    else:
-        parts = [RunFiles(file.parent, 'training') for file in sorted(run.path.glob('*/seed*/job.json'))][:MOST_CURVES]
-        losses = {part.name: part.curves().get('loss') for part in parts}
-        groups = {'loss': {name: points for name, points in losses.items() if points}}
-    return ''.join(chart(name, series) for name, series in groups.items() if series)
+        for name, points in run.curves().items():
+            if len(points) < 2:
+                once.append([name, _number(points[0][1])])
+                continue
+            of_timestep = OF_TIMESTEP.fullmatch(name)
+            groups[of_timestep[1] if of_timestep else name][f't = {of_timestep[2]}' if of_timestep else name] = points
+    elif run.kind in STUDIES:
+        for file in sorted(run.path.glob(f'*/seed*/{JOB_FILE}'))[:MOST_CURVES]:
+            part = RunFiles(file.parent, 'training')
+            if points := part.curves().get('loss'):
+                groups['loss'][part.name] = points
+    drawn = ''.join(chart(name, series) for name, series in groups.items())
+    return drawn + (table(once) if len(once) > 1 else '')
 
 
 def chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:

@@ -21,7 +21,7 @@ function element(name, parent, text, kind) {
 
 // Round values that cover a range, in steps of 1, 2 or 5.
 function ticks(low, high) {
-  const rough = (high - low || 1) / 4, power = 10 ** Math.floor(Math.log10(rough));
+  const rough = (high - low || 1) / 5, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map(k => k * power).find(k => k >= rough);
   const found = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) found.push(i * step);
@@ -129,8 +129,9 @@ function scatter(table) {
   const figure = document.createElement('figure');
   figure.className = 'chart';
   table.parentNode.after(figure);
-  const choices = ['x: ', 'y: '].map((text, axis) => {
-    const label = element('label', figure, text), choice = element('select', label);
+  const box = element('div', figure);
+  const choices = ['x: ', ' y: '].map((text, axis) => {
+    const label = element('label', box, text), choice = element('select', label);
     for (const i of numeric) element('option', choice, names[i]).value = i;
     choice.value = numeric[Math.min(axis, numeric.length - 1)];
     choice.addEventListener('change', update);

@@ -28,6 +28,7 @@ KINDS = {
     'segmentation': 'segmentation.json',
     'samples': 'sampling.json',
 }
+STUDIES = ('study', 'comparison')
 #: Pages that tools write beside their results.
 PAGES = ('comparison.md', 'table.md', 'probe.md', 'segmentation.md')
 #: Folders that hold no runs of their own.
@@ -115,7 +116,7 @@ class RunFiles:
         facts = {'folder': str(self.path)}
         if self.kind == 'training':
             facts |= self._of_training()
-        elif self.kind not in ('study', 'comparison'):
+        elif self.kind not in STUDIES:
             content = _read_json(self.path / KINDS[self.kind], self.notes)
             facts |= {key: shown(value) for key, value in flat(content) if not key.startswith(('protocol.', 'results'))}
         else:
@@ -171,7 +172,7 @@ class RunFiles:
     def page(self) -> str:
         """The Markdown page that a tool has written of it; '' if there is none."""
         found = [self.path / name for name in PAGES if (self.path / name).is_file()]
-        if found and self.kind in ('study', 'comparison'):
+        if found and self.kind in STUDIES:
             results = self.path / KINDS['study']
             if results.is_file() and results.stat().st_mtime > found[0].stat().st_mtime + 1:
                 self.notes.append(f'{found[0].name} is older than {results.name}: the tool writes it anew when it ends')
@@ -190,7 +191,9 @@ def find_runs(folders: Iterable[str | Path], of: type[RunFiles] = RunFiles) -> l
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f'{folder} is not a folder: name the work dir of a run, or of several')
-    found = list({run.path.resolve(): run for folder in folders for run in _runs_below(folder, 0, of)}.values())
+    found = list(
+        {(run.path.resolve(), run.kind): run for folder in folders for run in _runs_below(folder, 0, of)}.values()
+    )
     if not found:
         names = ', '.join(map(str, folders))
         raise ConfigError(

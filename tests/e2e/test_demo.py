@@ -95,3 +95,11 @@ def test_epochs_stretch_the_schedule(epochs):
 def test_bad_options_are_one_clear_line(arguments):
     with pytest.raises(ConfigError, match=f'{arguments[0]}={arguments[1]}'):
         main(arguments)
+
+
+def test_a_page_shows_all_of_it(quick_demo):
+    work_dir, output = quick_demo
+    page = (work_dir / 'report.html').read_text()
+    assert (work_dir / 'report.html').resolve().as_uri() in output
+    assert page.count('data:image/png;base64,') >= 3
+    assert '2 trainings, and the options in which they differ' in page

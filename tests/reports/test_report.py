@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a report finds in the folders of runs, also where they are broken, foreign or hostile, and what its page asks for."""
+
+import json
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ldae
+from ldae.cli import report as tool
+from ldae.evaluation.protocol import PROTOCOL
+from ldae.reports import reporting
+from ldae.reports.document import markdown, table
+from ldae.utils import ConfigError
+
+HOSTILE = '<script>alert(1)</script>"\'&'
+CHROMIUM = shutil.which('chromium')
+
+
+class Reader(HTMLParser):
+    """Tags, their attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags, self.texts, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ('meta', 'img', 'link', 'br'):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ('script', 'style'):
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return '\n'.join(self.texts)
+
+
+def make_training(folder: Path, losses=(3.0, 2.0, 1.0), epochs: int = 3, name: str = 'vit-b_pca', **options) -> Path:
+    data = folder / '20260101_000000/vis_data'
+    data.mkdir(parents=True)
+    lines = [
+        json.dumps(dict(step=10 * i, epoch=i, iter=10 * i, loss=loss, time=0.5, lr=0.1))
+        for i, loss in enumerate(losses, 1)
+    ]
+    (data / 'scalars.json').write_text('\n'.join(lines) + '\n')
+    cfg = dict(model=dict(type='ldae.LDAE'), train_cfg=dict(max_epochs=epochs)) | options
+    cfg |= dict(batch_arithmetic='batch 1 x 8 x 1 = 8 of 8', made_with=dict(device='a device', commit='abc'))
+    (folder / f'{name}.py').write_text(''.join(f'{key} = {value!r}\n' for key, value in cfg.items()))
+    (folder / 'epoch_3.pth').touch()
+    return folder
+
+
+def make_study(folder: Path, *entries: dict) -> Path:
+    folder.mkdir(parents=True)
+    base = dict(seed=0, config='c', knn=50.0, linear=60.5, protocol=PROTOCOL.as_dict(), device='a device')
+    lines = [json.dumps(base | entry) for entry in entries]
+    (folder / 'results.jsonl').write_text('\n'.join(lines) + '\n')
+    return folder
+
+
+def page_of(*folders: Path, **options) -> Reader:
+    out = folders[0].parent / 'report.html'
+    ldae.report(folders, out, **options)
+    return Reader(out.read_text())
+
+
+def test_a_training_tells_how_far_it_came_and_by_which_options(tmp_path):
+    run = ldae.Run(make_training(tmp_path / 'one', train_cfg=dict(max_epochs=3)))
+    assert (run.kind, run.name, run.notes) == ('training', f'{tmp_path.name}/one', [])
+    assert run.curves()['loss'] == [(10, 3.0), (20, 2.0), (30, 1.0)]
+    expected = {
+        'reached': 'epoch 3 of 3, step 30',
+        'images seen': '240',
+        'hours': f'{30 * 0.5 / 3600:.2f}',
+        'device': 'a device',
+    }
+    assert expected.items() <= run.facts.items()
+    assert run.changes['train_cfg.max_epochs'] == (400, 3)
+    assert not any(key.startswith(('made_with', 'batch_arithmetic')) for key in run.changes)
+    assert 'a device' in Reader(run._repr_html_()).text
+
+
+def test_options_in_which_runs_differ_stand_side_by_side(tmp_path):
+    make_training(tmp_path / 'a', model=dict(type='ldae.LDAE', weight=1))
+    make_training(tmp_path / 'b', model=dict(type='ldae.LDAE', weight=2), losses=(3.0, 0.25))
+    page = page_of(tmp_path)
+    head = [text for text in page.texts if text.startswith(('model.', 'train_cfg.'))]
+    assert head[0] == 'model.weight'
+    assert {'0.25', '1', '2'} <= set(page.texts)
+    assert 'model.type' not in page.texts
+
+
+def test_results_of_a_study_stand_beside_the_papers_and_its_trainings_are_its_own(tmp_path):
+    study = make_study(tmp_path / 'study', dict(row='t2_pca_d32', timestep=10), dict(row='mine', linear=70.25))
+    run = make_training(study / 't2_pca_d32/seed0', name='config')
+    (run / 'job.json').write_text('{}')
+    (run / 'scores.json').write_text(json.dumps([dict(row='t2_pca_d32', config='c', knn=50.0, linear=60.5)]))
+    make_training(tmp_path / 'other')
+    page = page_of(tmp_path)
+    assert {'mine', '70.25', '65.1', "the paper's linear, ImageNet"} <= set(page.texts)
+    sections = [attributes['id'] for tag, attributes in page.tags if tag == 'section']
+    links = [attributes['href'] for tag, attributes in page.tags if tag == 'a']
+    assert len(sections) == 2
+    assert links == [f'#{name}' for name in sections]
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'says'),
+    [
+        (lambda run: next(run.glob('*.py')).write_text('import os\nos.system("x")\n'), 'cannot be read as data'),
+        (lambda run: next(run.glob('*.py')).write_text('a = [' * 5000), 'cannot be read as data'),
+        (lambda run: next(run.glob('*.pth')).unlink(), 'no checkpoint here'),
+        (
+            lambda run: next(run.rglob('scalars.json')).write_text('{"step": "x"}\nnull\n[1]\n{"loss"'),
+            'nothing was logged',
+        ),
+        (lambda run: next(run.rglob('scalars.json')).write_bytes(b'\xff\xfe\n{"step": 1e400}\n'), 'nothing was logged'),
+    ],
+)
+def test_a_broken_run_is_shown_with_what_is_missing(tmp_path, spoil, says):
+    run = make_training(tmp_path / 'run')
+    spoil(run)
+    assert says in page_of(run).text
+
+
+def test_a_run_that_stopped_and_results_that_are_not_are_said(tmp_path):
+    run = make_training(tmp_path / 'run', epochs=10)
+    os.utime(next(run.rglob('scalars.json')), (0, 0))
+    study = make_study(tmp_path / 'study', dict(row='a'), dict(row='b', knn=1e9), dict(row=5))
+    (study / 'table.md').write_text('# A table\n')
+    os.utime(study / 'table.md', (0, 0))
+    (tmp_path / 'probe').mkdir()
+    (tmp_path / 'probe/probe.json').write_text('{')
+    text = page_of(tmp_path).text
+    assert 'stopped at epoch 3 of 10' in text
+    assert '2 lines of results.jsonl are not results' in text
+    assert 'table.md is older than results.jsonl' in text
+    assert 'probe.json is damaged' in text
+
+
+def test_a_folder_can_put_text_and_pictures_on_the_page_only(tmp_path):
+    folder = tmp_path / 'x<b>y'
+    run = make_training(folder, model={'type': HOSTILE, HOSTILE: HOSTILE}, name='m<i>')
+    make_study(folder / 'study', dict(row=HOSTILE, device=HOSTILE))
+    (folder / 'study/table.md').write_text(
+        f'# {HOSTILE}\n\n| a |\n|---|\n| {HOSTILE} |\n\n* `{HOSTILE}` [x](javascript:1) ![y](http://z)\n'
+    )
+    (run / 'probe.json').write_text(json.dumps({HOSTILE: HOSTILE, 'a': [HOSTILE]}))
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(run / 'p"onerror=.png')
+    (run / 'elsewhere.png').symlink_to('/etc/passwd')
+    page = page_of(tmp_path)
+    assert page.text.count('alert(1)') > 5
+    scripts = [attributes for tag, attributes in page.tags if tag == 'script']
+    assert sum('type' not in attributes for attributes in scripts) == 1  # our own
+    assert {tag for tag, _ in page.tags}.isdisjoint(('iframe', 'object', 'embed', 'form', 'link', 'i', 'base', 'svg'))
+    for tag, attributes in page.tags:
+        assert not any(name.startswith('on') for name in attributes)
+        assert attributes.get('src', 'data:image/png;base64,').startswith('data:image/png;base64,')
+        assert tag != 'a' or re.fullmatch('#run\\d+', attributes['href'])
+    assert sum(tag == 'img' for tag, _ in page.tags) == 2  # of the training, and of the probe in its folder
+    (rules,) = (a['content'] for _, a in page.tags if a.get('http-equiv') == 'Content-Security-Policy')
+    assert rules.startswith("default-src 'none'; img-src data:;")
+
+
+def test_pages_of_ldae_are_shown_as_they_read():
+    text = '# A **title**\n\nTwo\nlines, `x < 1`.\n\n| a | b |\n|---|---:|\n| `c` | 1 |\n\n* one\n* two\n'
+    assert list(markdown(text)) == [
+        '<h3>A <b>title</b></h3>',
+        '<p>Two lines, <code>x &lt; 1</code>.</p>',
+        table([['a', 'b'], ['c', '1']]),
+        '<ul><li>one</li><li>two</li></ul>',
+    ]
+
+
+@pytest.mark.parametrize('make', [lambda folder: None, Path.mkdir, Path.touch])
+def test_a_folder_without_runs_is_one_line(tmp_path, make):
+    folder = tmp_path / 'folder'
+    make(folder)
+    with pytest.raises(ConfigError, match='is not a folder: name the work dir|no run is there'):
+        ldae.report([folder], tmp_path / 'report.html')
+    assert not (tmp_path / 'report.html').exists()
+
+
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
+    run = make_training(tmp_path / 'run')
+    (tmp_path / 'file').touch()
+    with pytest.raises(ConfigError, match='cannot be written'):
+        ldae.report([run], tmp_path / 'file/report.html')
+
+
+def test_the_tool_writes_the_page_and_watches(tmp_path, monkeypatch, capsys):
+    make_training(tmp_path / 'run')
+    monkeypatch.chdir(tmp_path)
+    tool.main(['run'])
+    assert capsys.readouterr().out == f'Wrote report.html: {tmp_path.name}/run (training)\n'
+    assert 'http-equiv="refresh"' not in Path('report.html').read_text()
+
+    def interrupted(seconds: float) -> None:
+        assert seconds == 20
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reporting.time, 'sleep', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tool.main(['run', '--watch', '20'])
+    assert '<meta http-equiv="refresh" content="20">' in Path('report.html').read_text()
+    with pytest.raises(ConfigError, match='--watch=0 is out of range'):
+        tool.main(['run', '--watch', '0'])
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason='no chromium here')
+def test_a_browser_draws_sorts_and_asks_for_nothing(tmp_path):
+    sync_api = pytest.importorskip('playwright.sync_api')
+    make_training(tmp_path / 'a', model=dict(type='ldae.LDAE', weight=10))
+    make_training(tmp_path / 'b', model=dict(type='ldae.LDAE', weight=9), losses=(3.0, 0.25))
+    make_training(tmp_path / 'c', model=dict(type='ldae.LDAE', weight=100), losses=(3.0, 2.5, 2.0, 1.5))
+    ldae.report([tmp_path], tmp_path / 'report.html')
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
+        for scheme, width in (('light', 1200), ('dark', 400)):
+            page, errors, requests = browser.new_context(color_scheme=scheme).new_page(), [], []
+            page.set_viewport_size(dict(width=width, height=800))
+            page.on('console', lambda message, errors=errors: errors.append(message.text))
+            page.on('pageerror', lambda error, errors=errors: errors.append(str(error)))
+            page.on('request', lambda request, requests=requests: requests.append(request.url))
+            page.goto(f'file://{tmp_path}/report.html')
+            assert errors == []
+            assert [url for url in requests if not url.startswith(('data:', 'file:'))] == []
+            assert page.evaluate('document.documentElement.scrollWidth') <= width
+            assert page.locator('.chart svg').count() >= 4
+            page.get_by_text('model.weight', exact=True).first.click()
+            names = page.locator('table.scatter tbody tr td:first-child').all_text_contents()
+            assert [name[-1] for name in names] == ['b', 'a', 'c']
+            page.locator('.chart select').first.select_option(label='model.weight')
+            assert 'over model.weight' in page.locator('.chart svg').first.text_content()
+            page.locator('.chart svg').last.hover()
+            assert ':' in page.locator('.chart svg text').last.text_content()
+        browser.close()
