@@ -192,6 +192,8 @@ def _timm_model(name: str, content: dict | None, checkpoint: str | os.PathLike |
         model = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except RuntimeError as error:
         raise ConfigError(f'timm has no model {name!r}{nearest(name.partition(".")[0], timm.list_models())}') from error
+    except OSError as error:
+        raise ConfigError(f'{TIMM}{name}: its weights cannot be downloaded ({short(error)})') from error
     if content is not None:
         heads = (model.pretrained_cfg or {}).get('classifier') or 'head'
         heads = (heads,) if isinstance(heads, str) else tuple(heads)
@@ -211,4 +213,6 @@ def _mmpretrain_model(name: str, pretrained: bool) -> nn.Module:
             model = mmpretrain.get_model(name, pretrained=pretrained)
     except ValueError as error:
         raise ConfigError(f'mmpretrain has no model {name!r}{nearest(name, mmpretrain.list_models())}') from error
+    except OSError as error:
+        raise ConfigError(f'{MMPRETRAIN}{name}: its weights cannot be downloaded ({short(error)})') from error
     return model

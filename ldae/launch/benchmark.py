@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
+from torch import Tensor, nn
 
 from ldae.apis.models import get_model, load_config_of
 from ldae.config import load_config, set_data_root
@@ -18,7 +19,7 @@ from ldae.config.methods import METHODS, method_of
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS
 from ldae.config.scale import find_scale, is_benchmark, read_scale, set_epochs, shipped_scales
-from ldae.evaluation import PROTOCOL, extract_features, pooled_features
+from ldae.evaluation import PROTOCOL, block_features, extract_features
 from ldae.evaluation.probe_data import labelled_dataloaders, num_classes, preprocessor_of
 from ldae.evaluation.protocol import score_knn
 from ldae.registry import DATASETS
@@ -100,19 +101,24 @@ def _write_average(checkpoint: Path) -> str:
 
 
 def _knn(cfg: Config, checkpoint: str, launch: LaunchOptions, force: bool) -> dict:
-    """The protocol's k-NN on the images of a linear probe, whole and not at random."""
+    """The protocol's k-NN on the images and by the pooling of a linear probe, whole and not at random."""
     path = _result_file(launch.work_dir or f'work_dirs/{Path(checkpoint).absolute().parent.name}_{KNN}', force)
-    model, protocol = get_model(checkpoint=checkpoint, device=launch.device), PROTOCOL
+    model = get_model(checkpoint=checkpoint, device=launch.device)
+    protocol = PROTOCOL.replace(pooling='cls' if cfg.model.backbone.get('out_type') == 'cls_token' else 'mean')
     use_packed_data(cfg)
     loaders = labelled_dataloaders(cfg, (None, None), 1)
     protocol = protocol.replace(k=min(protocol.k, len(loaders[0].dataset)))
-    encode, prepared = partial(pooled_features, model), preprocessor_of(model, cfg)
+    encode, prepared = partial(_last_block, model, protocol.pooling), preprocessor_of(model, cfg)
     with autocast(launch.precision, next(model.parameters()).device):
         (train_x, train_y), (test_x, test_y) = (extract_features(encode, loader, prepared) for loader in loaders)
     accuracy = score_knn(protocol, train_x, train_y, test_x, test_y)[protocol.k]
     result = dict(top1=accuracy, best_top1=accuracy, epochs=0, config=f'{protocol.k}-NN', checkpoint=checkpoint)
     result |= dict(classes=len(train_y.unique()), images=[len(train_y), len(test_y)], protocol=protocol.as_dict())
     return _write(result, path)
+
+
+def _last_block(model: nn.Module, pooling: str, images: Tensor) -> Tensor:
+    return block_features(model, images, [-1], pooling)[:, 0]
 
 
 def _result_file(work_dir: str, force: bool) -> Path:

@@ -234,7 +234,9 @@ def test_a_checkpoint_of_any_size_is_scored_on_its_own_folder(kind, method, tiny
     found = result(tmp_path / 'work')
     assert (found['classes'], found['epochs']) == (2, 0 if kind == 'knn' else 2)
     assert found['config'] == ('16-NN' if kind == 'knn' else kind)
-    if kind != 'knn':
+    if kind == 'knn':
+        assert found['protocol']['pooling'] == dict(ldae='mean', mae='cls')[method]  # of its linear probe
+    else:
         cfg = Config.fromfile(tmp_path / 'work' / f'{kind}.py')
         assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == 2
         assert cfg.train_dataloader.batch_size == 4
