@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ldae.apis.encoders import CHECKPOINTS, TRANSFORMERS
-from ldae.apis.models import MMPRETRAIN, TIMM
+from ldae.apis.models import MMPRETRAIN, TIMM, get_model
 from ldae.config import configs_root, load_config, set_data_root, walk_dicts
 from ldae.config.methods import METHODS, arch_of, method_like, method_of
 from ldae.config.reading import LOADERS
@@ -133,8 +133,8 @@ def compare(
 
     def make_jobs() -> list[Job]:
         jobs = plan_comparison(chosen, *place)
-        folders.update({job.name: job.folder for job in jobs})
-        for member in (member for job in jobs for member in job.members):
+        for job, member in ((one, member) for one in jobs for member in one.members):
+            folders[f'{member.row} seed {job.seed}'] = job.folder  # of methods with one config, too
             hashes[member.row].add(member.config)
         return jobs
 
@@ -243,8 +243,12 @@ def choose_methods(
             cfg = load(source)
         elif files and not str(files[0]).startswith(LIBRARIES) and Path(files[0]).is_file():
             cfg = stored(files[0])
-        if cfg is not None and not (cfg.get('model') or {}).get('backbone'):
-            raise ConfigError(f'{name}: {cfg.filename or files[0]} is not a pre-training: its model has no backbone')
+        model = {} if cfg is None else cfg.get('model') or {}
+        is_classifier = not files and str(model.get('type')).endswith('Classifier')
+        if cfg is not None and (not model.get('backbone') or is_classifier):
+            raise ConfigError(
+                f'{name}: {cfg.filename or files[0]} is not a pre-training: its model is a {model.get("type")}'
+            )
         if cfg is not None and name in METHODS and method_of(cfg) not in (name, None):
             raise ConfigError(
                 f'--method {name}: {cfg.filename or files[0]} is a pre-training by {method_of(cfg)}: give it that name, or one '
@@ -295,9 +299,11 @@ def check_same_images(methods: Sequence[Method], scoring: Scoring) -> None:
     for method in methods:
         cfg = deepcopy(method.cfg)
         key = fingerprint(relevant(_without_pipelines([cfg.get(name) for name in LOADERS])), method.foreign)
-        if key in seen:
+        if key in seen and not method.checkpoints:
             continue
         try:
+            for checkpoint in method.checkpoints or ():  # whether it fits
+                get_model(method.cfg, checkpoint, 'cpu')
             check_places(method, scoring)
             if method.foreign is not None:
                 foreign_encoder(method.foreign, 'cpu')
@@ -340,9 +346,9 @@ def _without_pipelines(loaders: list) -> list:
 
 def choose_rates(
     methods: Sequence[Method], rates: Sequence[float], study: Study, place: tuple
-) -> dict[str, dict[float, float]]:
+) -> dict[str, dict[float, float | None]]:
     """Multiply each config's learning rate by that of ``rates`` whose encoder does best on held-out training images at the
-    first seed; the accuracies there, by method and rate."""
+    first seed; the accuracies there, by method and rate, None where training failed."""
     seeds, root, quick, scoring, _, watched, load = place
     trained = [method for method in methods if method.checkpoints is None and method.foreign is None]
     if tuple(rates) == (1.0,) or not trained:
@@ -355,14 +361,15 @@ def choose_rates(
 
     study.run(jobs, lambda: None)
     entries = {(entry['row'], entry['config']): entry for entry in study.entries() if entry['seed'] == seeds[0]}
-    tried: dict[str, dict[float, float]] = defaultdict(dict)
+    tried: dict[str, dict[float, float | None]] = defaultdict(dict)
     for (name, rate), cfg in variants.items():
         # Planned alone: two methods may have the same config, and then share a job.
         (member,) = (member for job in jobs({(name, rate): cfg}) for member in job.members)
-        if (name, member.config) in entries:
-            tried[name][rate] = entries[name, member.config].get('held_out') or 0.0  # None: nothing was held out
+        entry = entries.get((name, member.config))
+        tried[name][rate] = entry and (entry.get('held_out') or 0.0)  # None of one that failed
     for method in trained:
-        found = tried[method.name]  # nothing: the run to come fails as these did, and says so
+        found = {rate: score for rate, score in tried[method.name].items() if score is not None}
+        # Nothing: the run to come fails as these did, and says so.
         method.cfg = variants[method.name, max(found, key=found.get) if found else rates[0]]
     return dict(tried)
 

@@ -66,15 +66,15 @@ def write_comparison(
     rows: Mapping[str, dict],
     command: str,
     configs: Mapping[str, str],
-    tried: Mapping[str, Mapping[float, float]] | None = None,
+    tried: Mapping[str, Mapping[float, float | None]] | None = None,
     runs: Mapping[str, Path] | None = None,
 ) -> list[Path]:
     """``comparison.json``, ``comparison.md`` and ``comparison.png``; of a method that learned nothing, ``loss_<name>.png``.
 
     Args:
         configs: Where each method comes from.
-        tried: Held-out accuracies by method and factor of its learning rate.
-        runs: Folders by the name of a job, ``mae seed 0``.
+        tried: Held-out accuracies by method and factor of its learning rate; None where training failed.
+        runs: Folders by method and seed, ``mae seed 0``.
     """
     files = [folder / f'comparison.{suffix}' for suffix in ('json', 'md', 'png')]
     entries, tried = _all_entries(rows), tried or {}
@@ -115,7 +115,7 @@ def _all_entries(rows: Mapping[str, dict]) -> list[dict]:
 def comparison_page(
     rows: Mapping[str, dict],
     command: str,
-    tried: Mapping[str, Mapping[float, float]] | None = None,
+    tried: Mapping[str, Mapping[float, float | None]] | None = None,
     curves: Mapping[str, Path] | None = None,
 ) -> str:
     """The table as a page, with what it says and what it doesn't."""
@@ -131,7 +131,7 @@ def comparison_page(
     return '\n\n'.join([*parts, found] if found else parts) + '\n'
 
 
-def comparison_table(rows: Mapping[str, dict], tried: Mapping[str, Mapping[float, float]] | None = None) -> str:
+def comparison_table(rows: Mapping[str, dict], tried: Mapping[str, Mapping[float, float | None]] | None = None) -> str:
     """The table for the terminal."""
     lines = [scored_by(_all_entries(rows)), *rate_lines(tried or {}, rows), *findings(rows), *shares(rows)]
     return '\n'.join([text_table(_table(rows)) + '\n', *lines])
@@ -198,14 +198,17 @@ def findings(rows: Mapping[str, dict], curves: Mapping[str, Path] | None = None)
     return lines
 
 
-def rate_lines(tried: Mapping[str, Mapping[float, float]], rows: Mapping[str, dict]) -> list[str]:
+def rate_lines(tried: Mapping[str, Mapping[float, float | None]], rows: Mapping[str, dict]) -> list[str]:
     """A line for each method whose learning rate was chosen."""
     lines = []
     for name, found in tried.items():
         title = TITLES.get(name, name)
-        if found:
-            best = max(found, key=found.get)
-            shown = ', '.join(f'x {rate:g}: {value:.1f}' for rate, value in sorted(found.items()))
+        if len(found) == 1:
+            lines.append(f'{title}: learning rate x {next(iter(found)):g}; no other was tried')
+        elif any(value is not None for value in found.values()):
+            best = max(found, key=lambda rate: -1.0 if found[rate] is None else found[rate])
+            scores = {rate: 'failed' if value is None else f'{value:.1f}' for rate, value in sorted(found.items())}
+            shown = ', '.join(f'x {rate:g}: {score}' for rate, score in scores.items())
             edge = '; the best is at the edge of what was tried' if best in (min(found), max(found)) else ''
             lines.append(
                 f'{title}: learning rate x {best:g}, by held-out training images of the first seed ({shown}){edge}'

@@ -4,6 +4,7 @@
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
@@ -26,6 +27,7 @@ from ldae.evaluation.features import poolings_of
 from ldae.evaluation.probe_data import labelled_dataloaders, preprocessor_of
 from ldae.evaluation.protocol import Protocol, choose, score_sets
 from ldae.launch import LaunchOptions, build_runner, prepare
+from ldae.models.tokenizers.base import load_tokenizer, load_tokenizer_state
 from ldae.utils import ConfigError, check_range
 from ldae.utils.device import use_device
 from ldae.utils.error_lines import one_line, run_explained
@@ -52,7 +54,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if job['members']:
         # What is missing is said before training.
         labelled_images(Config.fromfile(folder / CONFIG_FILE), job['scoring'])
-    done = read_done(folder) or train(folder, job['watched'], device=job['device'], precision=job['precision'])
+    try:
+        done = read_done(folder) or train(folder, job['watched'], device=job['device'], precision=job['precision'])
+    except Exception as error:
+        if all(member['encoder'] == 'trained' for member in job['members']):
+            raise
+        traceback.print_exc()  # the rows that no training changes are scored all the same
+        done = dict(checkpoint=None, seconds=None, error=line_of(error))
     if job['members']:
         scores = [score_member(folder, job, member, done) for member in job['members']]
         write_json(folder / SCORES_FILE, scores)
@@ -89,10 +97,14 @@ def score_member(folder: Path, job: dict, member: dict, done: dict) -> dict:
     try:
         entry |= score(folder, job, member, done)
     except Exception as error:  # whatever it is, the other rows go on
-        line = one_line(error) or f'{type(error).__name__}: {error}'.splitlines()[0]
-        return dict(entry, error=line)
+        return dict(entry, error=line_of(error))
     seconds = dict(train=done['seconds'], scoring=round(time.perf_counter() - start, 1))
     return dict(entry, seconds=seconds)
+
+
+def line_of(error: Exception) -> str:
+    """Whatever it is, in one line."""
+    return one_line(error) or f'{type(error).__name__}: {error}'.splitlines()[0]
 
 
 class Candidate(NamedTuple):
@@ -107,13 +119,17 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
     """k-NN and linear accuracy, in percent of the test images, of those features that do best on held-out training images;
     and what they were taken of."""
     cfg = Config.fromfile(folder / CONFIG_FILE)
+    if 'error' in done and member['encoder'] == 'trained':
+        raise ConfigError(done['error'])
     transfer, scoring, seed = member['transfer'], job['scoring'], job['seed']
     protocol = Protocol.of_dict(scoring['protocol'])
     if transfer.get('foreign'):
         model = foreign_encoder(transfer['foreign'], get_device())
         cfg = encoder_images(cfg, model)
     else:
-        model = model_for_transfer(cfg, transfer, folder / done['checkpoint'])
+        model = (
+            at_start(cfg, folder) if 'error' in done else model_for_transfer(cfg, transfer, folder / done['checkpoint'])
+        )
     candidates, encode = [Candidate(None, None, None)], REFERENCES.get(member['encoder'])
     if encode is None:
         encoder = model if member['encoder'] != 'untrained' else untrained_twin(model, cfg, transfer, seed)
@@ -219,6 +235,14 @@ def untrained_twin(model: nn.Module, cfg: Config, transfer: dict, seed: int) -> 
     if hasattr(model, 'tokenizer'):
         untrained.tokenizer.load_state_dict(model.tokenizer.state_dict())
     return untrained
+
+
+def at_start(cfg: Config, folder: Path) -> nn.Module:
+    """The model as a training that has failed began: with the tokenizer that it was given, or has fitted."""
+    model = get_model(cfg, device=get_device())
+    for path in folder.glob('tokenizer_*.pth'):
+        load_tokenizer(model.tokenizer, load_tokenizer_state(path), path)
+    return model
 
 
 def model_for_transfer(cfg: Config, transfer: dict, checkpoint: Path | None = None) -> nn.Module:

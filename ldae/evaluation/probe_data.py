@@ -33,7 +33,9 @@ def probe_dataloaders(cfg: Config) -> tuple[dict, dict]:
     held_out = cfg.get('val_dataloader') or cfg.get('test_dataloader')
     for split, loader in (('training', cfg.get('train_dataloader')), ('test', held_out)):
         if not loader:
-            raise ConfigError(f'{cfg.filename or "the config"} names no {split} images: name data that do (--data)')
+            raise ConfigError(
+                f'{cfg.filename or "the config"} names no {split} images: name data that do (--data of ldae probe, or --scale)'
+            )
     test = dict(held_out)
     test['dataset'] = dict(test['dataset'], with_label=True)
     dataset = dict(cfg.train_dataloader['dataset'], with_label=True)

@@ -105,6 +105,7 @@ def test_there_must_be_a_readable_checkpoint_for_each_seed(tmp_path):
         (dict(mae='a.py'), dict(mae='b.py'), 'mae is named twice'),
         (dict(mine=['a.py', 'b.py']), {}, 'several configs'),
         (dict(mine='ldae::tokenizers/patch-ae_d32.py'), {}, 'mine: .*patch-ae_d32.py is not a pre-training'),
+        (dict(mine='ldae::benchmarks/mae_vit-b_linear.py'), {}, 'mine: .* is not a pre-training: its model is a Im'),
         (dict(mine='gone.pth'), {}, r'gone\.pth'),
         (dict(mine='gone.py'), {}, r'gone\.py'),
     ],
@@ -205,6 +206,38 @@ def test_results_name_a_config_of_ours_as_the_command_does(tmp_path):
     assert choose_methods(sources_of(dict(mine=str(own))), read)[0].source == str(own)
 
 
+def test_a_checkpoint_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path):
+    methods = load_methods(mae=[tmp_path / 'mine.pth'])
+    torch.save(dict(state_dict={'backbone.pos_embed': torch.ones(1, 2, 3)}), tmp_path / 'mine.pth')
+    with pytest.raises(ConfigError, match=r'mae: .*mine\.pth'):
+        check_same_images(methods, SCORING)
+
+
+def test_of_methods_with_one_config_each_has_its_loss(tmp_path, monkeypatch):
+    def written(folder, rows, command, configs, tried, folders):
+        assert {name: folders[f'{name} seed 0'] for name in 'ab'} == dict.fromkeys('ab', tmp_path / 'a/seed0')
+        return []
+
+    def run_jobs(self, jobs, *_):
+        for job in jobs:
+            for member in job.members:
+                self.results.append(make_entry(member.row, job.seed, 50.0, member.config))
+        return []
+
+    monkeypatch.setattr(Study, '_run_jobs', run_jobs)
+    monkeypatch.setattr(comparison, 'write_comparison', written)
+    sources = dict.fromkeys('ab', 'ldae::mae/demo_fashion-mnist.py')
+    assert len(comparison.compare(methods=sources, seeds=[0], work_dir=tmp_path).rows) == 5
+
+
+def test_a_single_rate_is_not_said_to_be_chosen():
+    rows = summarise_comparison([make_entry('mae', 0, 70.0)], ROWS, dict(mae={'now'}))
+    assert 'MAE: learning rate x 0.5; no other was tried' in comparison_table(rows, dict(mae={0.5: 60.0}))
+    says = 'x 1, by held-out training images of the first seed (x 0.5: 60.0, x 1: 61.0, x 2: failed)'
+    assert f'{says}\n' in comparison_table(rows, dict(mae={1: 61.0, 2: None, 0.5: 60.0})) + '\n'
+    assert 'learning rate' not in comparison_table(rows, dict(mae={1: None, 2: None}))
+
+
 def test_methods_must_be_scored_on_the_same_images():
     methods = load_methods()
     check_same_images(methods, SCORING)
@@ -254,7 +287,7 @@ def test_the_learning_rate_that_does_best_on_held_out_images_is_taken(tmp_path, 
         folder = tmp_path / str(rates[0])
         tried.append(choose_rates(twins, rates, Study(folder, 'a scale'), (place[0], folder, *place[2:])))
     assert tried[0] == {name: {2: 70.0, 0.5: 61.0, 1: 63.0} for name in ('one', 'two')}
-    assert not any(tried[1].values())
+    assert tried[1] == {name: {3: None} for name in ('one', 'two')}
     assert [one.cfg.optim_wrapper.optimizer.lr for one in twins] == [own['mae'] * 2 * 3] * 2
 
 

@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from PIL import Image
 
@@ -124,6 +125,37 @@ def test_a_row_that_cannot_be_scored_is_explained_and_takes_none_along(job, monk
     good, bad = json.loads((job.folder / 'scores.json').read_text())
     assert good['knn'] > 10
     assert 'pre-training has diverged' in bad['error']
+
+
+def test_rows_that_need_no_training_are_scored_where_it_fails(tmp_path, monkeypatch):
+    method = Method('ldae', load('ldae::ldae/vit-b_pca_rrc.py'))
+    (job,) = plan_comparison([method], [1], tmp_path, quick=True)
+    job.write()
+    run = worker.build_runner
+
+    def failing(cfg):
+        runner = run(cfg)
+        runner.register_hook(FailingHook())
+        return runner
+
+    monkeypatch.setattr(worker, 'build_runner', failing)
+    worker.main([str(job.folder)])
+    *scored, (row, _, error) = [
+        tuple(score.values())[:3] for score in json.loads((job.folder / 'scores.json').read_text())
+    ]
+    assert [one[0] for one in scored] == ['pixels', 'latents', 'ldae_untrained']
+    assert (row, error) == ('ldae', 'the loss is not finite')
+    assert all(score.get('error') or score['knn'] > 10 for score in read_scores(job.folder / 'scores.json'))
+    assert not (job.folder / 'done.json').exists()
+    job.members = job.members[-1:]
+    job.write()
+    with pytest.raises(ConfigError, match='the loss is not finite'):
+        worker.main([str(job.folder)])
+
+
+class FailingHook(Hook):
+    def after_train_iter(self, *_, **__):
+        raise ConfigError('the loss is not finite')
 
 
 def test_training_images_are_probed_without_augmentation():
