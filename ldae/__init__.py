@@ -13,7 +13,7 @@ _OWNERS = {
     'ldae.apis': ('FeatureExtractor', 'get_encoder', 'get_model', 'list_models', 'load_config_of', 'probe', 'segment'),
     'ldae.generation': ('denoise', 'frechet_distance', 'sample'),
     'ldae.launch': ('benchmark', 'evaluate', 'train'),
-    'ldae.reports': ('Run', 'report'),
+    'ldae.reports': ('Run', 'figures', 'report'),
 }
 __all__ = ['__version__', *sorted(name for names in _OWNERS.values() for name in names)]
 __getattr__, __dir__ = lazy_names(__name__, _OWNERS)

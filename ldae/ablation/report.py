@@ -8,15 +8,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations, groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ldae.config.rows import TABLES, Row
+from ldae.config.rows import TABLES, Row, list_rows
 from ldae.evaluation.protocol import Protocol
 from ldae.utils.files import atomic_write_text
 from ldae.utils.tables import markdown_table, text_table
-from ldae.visualization import accuracy_against_distance, accuracy_by_row, accuracy_over_dimension, save_figure
+from ldae.visualization import accuracy_against_distance, accuracy_by_row, accuracy_over_dimension, road, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METRICS = ('knn', 'linear')
+#: The steps of the paper's trajectory, in its order.
+ROAD = (
+    *('t1_1_dit-baseline', 't1_2_no-class-conditioning', 't1_3_no-perceptual', 't1_4_no-adversarial'),
+    *('t1_5_linear-schedule', 't2_patch-vae_d16', 't2_patch-ae_d16', 't2_pca_d32', 't3_1_predict-clean'),
+    *('t3_2_no-input-scaling', 't3_3_image-input', 't3_4_image-output', 't3_5_original-image'),
+)
 #: The paper's claim: a low-dimensional latent instead of pixels.
 CENTRAL_PAIR = ('t2_pca_d32', 'f5_pixel_256')
 AGREES = "in the paper's order by more than both standard deviations together"
@@ -107,19 +116,41 @@ def write_report(
     """Write ``table.md``, ``accuracy.png``, where tokenizers of several sizes were run ``dimension.png``, and where samples were
     scored ``generation.png``; ``missing`` rows are in the table with the reason."""
     atomic_write_text(folder / 'table.md', table_page(summaries, scale, command, missing))
+    drawn = {'accuracy': draw_rows, 'dimension': draw_dimension, 'generation': draw_distance}
+    figures = {name: draw(summaries, scale) for name, draw in drawn.items()}
+    return [folder / 'table.md', *(save_figure(one, folder / f'{name}.png') for name, one in figures.items() if one)]
+
+
+def draw_rows(summaries: Sequence[Summary], scale: str) -> Figure:
+    """Linear accuracy of all rows, beside the paper's."""
     scores = {summary.row.name: summary.linear for summary in summaries}
-    figure = accuracy_by_row(scores, [summary.row.paper_linear for summary in summaries], scale)
-    written = [folder / 'table.md', save_figure(figure, folder / 'accuracy.png')]
+    return accuracy_by_row(scores, [summary.row.paper_linear for summary in summaries], scale)
+
+
+def draw_dimension(summaries: Sequence[Summary], scale: str) -> Figure | None:
+    """Linear accuracy over the latent dimension, beside the paper's, where tokenizers of several sizes were run."""
     curves = dimension_curves(summaries)
-    if curves:
-        written.append(save_figure(accuracy_over_dimension(curves, scale), folder / 'dimension.png'))
+    return accuracy_over_dimension(curves, scale, paper_curves()) if curves else None
+
+
+def draw_distance(summaries: Sequence[Summary], scale: str) -> Figure | None:
+    """Linear accuracy against the Fréchet distance of samples, beside the paper's, where those of several rows were scored."""
     sampled = [summary for summary in summaries if summary.distance is not None]
-    if len(sampled) > 1:
-        ours = {s.row.name: (s.distance.mean, s.linear.mean) for s in sampled}
-        papers = {s.row.name: (s.row.paper_fid, s.row.paper_linear) for s in sampled if s.row.paper_fid is not None}
-        figure = accuracy_against_distance(ours, papers, _distance_name(sampled), scale)
-        written.append(save_figure(figure, folder / 'generation.png'))
-    return written
+    if len(sampled) < 2:
+        return None
+    ours = {s.row.name: (s.distance.mean, s.linear.mean) for s in sampled}
+    papers = {s.row.name: (s.row.paper_fid, s.row.paper_linear) for s in sampled if s.row.paper_fid is not None}
+    return accuracy_against_distance(ours, papers, _distance_name(sampled), scale)
+
+
+def draw_road(summaries: Sequence[Summary], scale: str) -> Figure | None:
+    """The whole road of the paper, from the diffusion transformer to the l-DAE, of which some steps were run."""
+    found = {summary.row.name: summary.linear for summary in summaries}
+    rows = {row.name: row for row in list_rows()}
+    steps = [rows[name] for name in ROAD]
+    if not found.keys() & set(ROAD):
+        return None
+    return road({row.label: (found.get(row.name, (None, None)), row.paper_linear) for row in steps}, scale)
 
 
 def table_page(summaries: Sequence[Summary], scale: str, command: str, missing: Mapping[Row, str] | None = None) -> str:
@@ -275,3 +306,13 @@ def dimension_curves(summaries: Sequence[Summary]) -> dict[str, list[tuple[int, 
         if summary.row.table in ('table2', 'figure5') and name and dim:
             curves.setdefault(name.removesuffix('Tokenizer'), {})[dim] = summary.linear
     return {name: sorted(points.items()) for name, points in curves.items() if len(points) > 1}
+
+
+def paper_curves() -> dict[str, list[tuple[int, MeanScore]]]:
+    """The same of the paper's Table 2: at its d, which a small scale doesn't have."""
+    curves: dict[str, list[tuple[int, MeanScore]]] = {}
+    for row in list_rows('table2'):
+        kind, _, dim = row.name.removeprefix('t2_').rpartition('_d')
+        name = {'pca': 'PatchPCA'}.get(kind) or kind.title().replace('-', '').replace('ae', 'AE')
+        curves.setdefault(name, []).append((int(dim), MeanScore(row.paper_linear, None)))
+    return curves

@@ -20,7 +20,7 @@ COST = dict(images=NaturalInt, gflop=Annotated[float, Range(0)])
 GENERATION = dict(name=str, sampler=str, steps=NaturalInt, samples=NaturalInt, reference=NaturalInt)
 GENERATION |= dict(frechet=Annotated[float, Range(-1e9, 1e30)])
 #: Errors of what isn't as it should be.
-WRONG = (ValueError, TypeError, AttributeError, RecursionError)
+WRONG = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
 
 
 class ResultsFile:

@@ -27,6 +27,7 @@ TOOLS = {
     'sample': 'sample images from a pre-trained l-DAE',
     'denoise': 'draw images, noisy and denoised by an l-DAE at chosen noise levels',
     'report': 'write a page on runs: options, curves, tables, pictures, what is missing',
+    'figures': 'draw figures of runs and of any pictures, as in the paper',
     'fid': 'score samples against images: Fréchet distance (FID), KID, precision and recall',
     'demo': 'pre-train, probe and draw on the Fashion-MNIST subset that ships with ldae',
 }

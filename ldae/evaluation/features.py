@@ -227,7 +227,7 @@ def _pool(output: Tensor | Sequence, backbone: nn.Module, pooling: str = 'mean')
     if output.dim() == 4:
         return output.mean(dim=(1, 2) if _is_channels_last(backbone) else (2, 3))
     if output.dim() == 3:
-        return output[:, _num_extra_tokens(backbone) :].mean(dim=1)
+        return output[:, num_extra_tokens(backbone) :].mean(dim=1)
     return output
 
 
@@ -238,7 +238,7 @@ def _tokens(output: Tensor | Sequence, backbone: nn.Module) -> Tensor:
         return output.flatten(1, 2) if _is_channels_last(backbone) else output.flatten(2).transpose(1, 2)
     if output.dim() == 2:
         raise ConfigError(f'{type(backbone).__name__} gives one vector an image: it has no patch tokens')
-    return output[:, _num_extra_tokens(backbone) :]
+    return output[:, num_extra_tokens(backbone) :]
 
 
 def _last(output: Tensor | Sequence) -> Tensor:
@@ -268,7 +268,7 @@ def _forward_unmasked(model: nn.Module, backbone: nn.Module, images: Tensor) -> 
         return getattr(backbone, 'forward_features', backbone)(images)
 
 
-def _num_extra_tokens(backbone: nn.Module) -> int:
+def num_extra_tokens(backbone: nn.Module) -> int:
     return getattr(backbone, 'num_extra_tokens', getattr(backbone, 'num_prefix_tokens', 0))
 
 

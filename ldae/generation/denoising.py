@@ -123,12 +123,12 @@ def denoising_figure(
 ) -> 'Figure':
     """A figure of ``limit`` images, of files of different folders as far as there are: clean, then noisy and denoised at each of ``timesteps``."""
     model = check_denoiser(model, timesteps)
-    inputs = _prepared(model, islice(read_images(some_of(images, limit)), limit))
+    inputs = prepared_images(model, islice(read_images(some_of(images, limit)), limit))
     with evaluating(model), autocast(precision, inputs.device):
         return draw_denoising(model, inputs, timesteps, seed, steps, sampler)
 
 
-def _prepared(model: LDAE, images: Iterable[np.ndarray]) -> Tensor:
+def prepared_images(model: LDAE, images: Iterable[np.ndarray]) -> Tensor:
     """Pictures as the model takes them (B, C, H, W), to be drawn."""
     preprocess = Preprocess(model)
     inputs = preprocess.batch([preprocess.transform(image) for image in images])
@@ -175,7 +175,7 @@ def interpolation_figure(
         raise ConfigError(
             f'an interpolation goes from one image to another: give two, not {"more" if pair[2:] else len(pair)}'
         )
-    inputs = _prepared(model, pair)
+    inputs = prepared_images(model, pair)
     with evaluating(model), autocast(precision, inputs.device):
         rows = [model.to_pixels(interpolate(model, inputs, t, num, steps, sampler, seed)) for t in timesteps]
     captions = [f't = {t},  $\\sigma$ = {float(model.noiser.sigma[t]):.2f}' for t in timesteps]

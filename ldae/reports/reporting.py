@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ldae.utils import ConfigError
 from ldae.utils.files import atomic_write_text
 
 from .document import document, section
+from .figures import figures
 from .runs import RunFiles, find_runs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Run(RunFiles):
@@ -25,6 +30,10 @@ class Run(RunFiles):
 
     def __init__(self, path: str | Path, kind: str | None = None) -> None:
         super().__init__(Path(path), kind or find_runs([path])[0].kind)
+
+    def figures(self, names: Sequence[str] | None = None, images: Any = None, **options: Any) -> dict[str, Figure]:
+        """Its figures, as of :func:`ldae.figures`."""
+        return figures(self.path, names, images, **options)
 
     def _repr_html_(self) -> str:
         return section(self)

@@ -5,19 +5,22 @@ from .accuracies import (
     accuracy_by_row,
     accuracy_curves,
     accuracy_over_dimension,
+    road,
 )
+from .curves import embedding, explained_variance, loss_curve, loss_over_steps, noise_schedules
 from .figures import (
+    GREY,
+    PALETTE,
+    add_caption,
     denoising_grid,
-    explained_variance,
     figure_to_array,
     filter_grid,
+    filter_grids,
+    image_columns,
     image_rows,
-    loss_curve,
-    loss_over_steps,
-    noise_schedules,
     reconstruction_grid,
     retrieval_grid,
     save_figure,
     segmentation_grid,
 )
-from .tiles import filters_to_uint8, tile
+from .tiles import filters_to_uint8, heat, tile

@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .figures import new_figure
+from .figures import GREY, PALETTE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ROW_HEIGHT = 0.22  # inches
+MARKERS = 'osD^vP*X'
 #: Mean and standard deviation; None where there is nothing to take them of.
 Spread = tuple[float | None, float | None]
 
@@ -22,14 +25,14 @@ Spread = tuple[float | None, float | None]
 def accuracy_by_row(ours: Mapping[str, Spread], papers: Sequence[float | None], scale: str) -> Figure:
     """Linear accuracy of each row with its spread; beside it, in a panel of its own, the paper's figures on ImageNet."""
     panels = {f'ours: {scale}': list(ours.values()), "the paper's: ImageNet": [(v, None) for v in papers]}
-    return _panels(list(ours), panels, ['linear probe, top-1 (%)'] * 2, ['tab:blue', 'tab:grey'], ROW_HEIGHT)
+    return _panels(list(ours), panels, ['linear probe, top-1 (%)'] * 2, [PALETTE[0], GREY], ROW_HEIGHT)
 
 
 def accuracy_by_encoder(rows: Mapping[str, tuple[Spread, Spread]]) -> Figure:
     """k-NN and linear accuracy of each kind of features, by label, with the spread over seeds."""
     panels = dict(zip(('k-NN', 'linear probe'), map(list, zip(*rows.values(), strict=True)), strict=True))
     xlabels = [f'{name}, top-1 (%)' for name in panels]
-    return _panels(list(rows), panels, xlabels, ['tab:orange', 'tab:blue'], 1.5 * ROW_HEIGHT)
+    return _panels(list(rows), panels, xlabels, [PALETTE[4], PALETTE[0]], 1.5 * ROW_HEIGHT)
 
 
 def _panels(
@@ -63,21 +66,54 @@ def _draw_points(axes: Axes, points: Sequence[Spread], color: str) -> None:
     axes.margins(x=0.1)
 
 
-def accuracy_over_dimension(curves: Mapping[str, Sequence[tuple[int, Spread]]], scale: str) -> Figure:
-    """Linear accuracy over the latent dimension d per token, a curve a tokenizer (the paper's Figures 3 and 5)."""
-    figure = new_figure(5, 3.5)
-    axes = figure.subplots()
-    for name, points in curves.items():
-        dims = [dim for dim, _ in points]
-        means, spread = [mean for _, (mean, _) in points], [deviation or 0.0 for _, (_, deviation) in points]
-        axes.errorbar(dims, means, spread, marker='o', markersize=4, capsize=2, label=name)
-    ticks = sorted({dim for points in curves.values() for dim, _ in points})
-    axes.set_xscale('log', base=2)
-    axes.set_xticks(ticks, map(str, ticks))
-    axes.minorticks_off()
-    axes.set(xlabel='latent dimension d per token', ylabel='linear probe, top-1 (%)')
-    axes.set_title(f'{scale}: mean and spread over seeds', fontsize=9)
-    axes.legend(fontsize=8)
+def accuracy_over_dimension(
+    curves: Mapping[str, Sequence[tuple[int, Spread]]],
+    scale: str,
+    papers: Mapping[str, Sequence[tuple[int, Spread]]] | None = None,
+) -> Figure:
+    """Linear accuracy over the latent dimension d per token, a curve a tokenizer (the paper's Figures 3 and 5); the paper's, if
+    any, in a panel of its own."""
+    panels = {f'{scale}: mean and spread over seeds': curves} | ({"the paper's: ImageNet": papers} if papers else {})
+    figure = new_figure(1 + 4 * len(panels), 3.5)
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    for axes, (title, shown) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for name, points in shown.items():
+            dims = [dim for dim, _ in points]
+            means, spread = [mean for _, (mean, _) in points], [deviation or 0.0 for _, (_, deviation) in points]
+            style = dict(
+                marker=MARKERS[names.index(name) % len(MARKERS)], color=PALETTE[names.index(name) % len(PALETTE)]
+            )
+            axes.errorbar(dims, means, spread, markersize=4, capsize=2, label=name, **style)
+        ticks = sorted({dim for points in shown.values() for dim, _ in points})
+        axes.set_xscale('log', base=2)
+        axes.set_xticks(ticks, map(str, ticks))
+        axes.minorticks_off()
+        axes.set(xlabel='latent dimension d per token', ylabel='linear probe, top-1 (%)')
+        axes.set_title(title, fontsize=9)
+        axes.legend(fontsize=8)
+    return figure
+
+
+def road(rows: Mapping[str, tuple[Spread, float | None]], scale: str) -> Figure:
+    """Bars of linear accuracy, step by step from the diffusion transformer to the l-DAE: ours with their spread over seeds beside
+    the paper's, by the label of a step; of a step that wasn't run there is no bar."""
+    figure = new_figure(9, 1.2 + 0.26 * len(rows))
+    panels = figure.subplots(1, 2, sharey=True)
+    ours, papers = zip(*rows.values(), strict=True)
+    series = [ours, [(value, None) for value in papers]]
+    titles = [f'ours: {scale}', "the paper's: ImageNet"]
+    for axes, title, points, style in zip(
+        panels, titles, series, (dict(color=PALETTE[5]), dict(color='white', edgecolor=GREY, hatch='///')), strict=True
+    ):
+        means = [0.0 if mean is None else mean for mean, _ in points]
+        axes.barh(range(len(points)), means, xerr=[deviation or 0.0 for _, deviation in points], **style)
+        for i, (mean, deviation) in enumerate(points):
+            text = 'not run' if mean is None else f'{mean:.1f}'
+            axes.text((mean or 0.0) + (deviation or 0.0) + 1, i, text, va='center', fontsize=7)
+        axes.set_title(title, fontsize=9)
+        axes.set(xlabel='linear probe, top-1 (%)', xlim=(0, 1.15 * max([*means, 1.0])))
+    panels[0].set_yticks(range(len(rows)), list(rows), fontsize=7)
+    panels[0].invert_yaxis()
     return figure
 
 
@@ -88,10 +124,13 @@ def accuracy_against_distance(
     from matplotlib.ticker import LogLocator
 
     figure = new_figure(4.5 * (1 + bool(papers)), max(3.6, ROW_HEIGHT / 2 * len(ours)))
-    panels = [(ours, f'ours: {scale}', name)] + ([(papers, "the paper's: ImageNet", 'FID-50K')] if papers else [])
-    for axes, (points, title, xlabel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    panels = [(ours, f'ours: {scale}', name, PALETTE[0])]
+    panels += [(papers, "the paper's: ImageNet", 'FID-50K', GREY)] if papers else []
+    for axes, (points, title, xlabel, color) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+    ):
         for row, point in points.items():
-            axes.plot(*point, 'o', markersize=4)
+            axes.plot(*point, 'o', markersize=4, color=color)
             axes.annotate(row, point, (3, 3), textcoords='offset points', fontsize=5)
         axes.set_title(title, fontsize=9)
         axes.set(xlabel=f'{xlabel} (lower is better)', ylabel='linear probe, top-1 (%)', xscale='log')
@@ -108,17 +147,23 @@ def accuracy_curves(
     xlabel: str,
     title: str = '',
     dashed: Collection[str] = (),
+    unit: str = ', top-1 (%)',
 ) -> Figure:
     """Panels by the name of what is measured, each with points (x, accuracy in percent) by the name of their curve,
     some of which are dashed."""
     figure = new_figure(4 * len(panels), 3.2)
     axes_of = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (name, curves) in zip(axes_of, panels.items(), strict=True):
-        for label in sorted(curves):
+        for label, marker in zip(sorted(curves, key=_numbers_in_order), cycle(MARKERS), strict=False):
             style = '--' if label in dashed else '-'
-            axes.plot(*zip(*curves[label], strict=True), style, marker='o', ms=4, label=label)
-        axes.set(xlabel=xlabel, ylabel=f'{name}, top-1 (%)')
-        axes.set_xticks(sorted({x for points in curves.values() for x, _ in points}))
+            axes.plot(*zip(*curves[label], strict=True), style, marker=marker, ms=4, label=label)
+        axes.set(xlabel=xlabel, ylabel=f'{name}{unit}')
+        if len(ticks := sorted({x for points in curves.values() for x, _ in points})) <= 12:
+            axes.set_xticks(ticks)
         axes.set_title(title, fontsize=9)
     axes_of[0].legend(fontsize=7)
     return figure
+
+
+def _numbers_in_order(label: str) -> list[tuple[int, str]]:
+    return [(int(part), '') if part.isdigit() else (0, part) for part in re.split(r'(\d+)', label)]

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures, as matplotlib figures of their own (no pyplot, no global state, no display needed)."""
+"""Figures of pictures, as matplotlib figures of their own (no pyplot, no global state, no display needed)."""
 
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,24 +13,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldae.registry import NOISE_SCHEDULES
-from ldae.utils import ConfigError, check_choice
+from ldae.utils import ConfigError
 from ldae.utils.files import whole_file
 
 from .tiles import filters_to_uint8, tile
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
+#: Of Okabe and Ito, which the colour-blind can tell apart: blue, vermilion, green, purple, orange, sky blue, black, yellow.
+PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#F0E442')
+GREY = '#999999'  # of what is the paper's
+
+
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches."""
+    """An empty figure of so many inches, whose curves have the colours of :data:`PALETTE`."""
     # matplotlib takes a while to import, and most runs draw nothing.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=150, layout='constrained')
+    class Coloured(Figure):
+        def add_subplot(self, *args, **kwargs) -> Axes:
+            axes = super().add_subplot(*args, **kwargs)
+            axes.set_prop_cycle(color=PALETTE)
+            return axes
+
+    figure = Coloured(figsize=(width, height), dpi=150, layout='constrained')
     FigureCanvasAgg(figure)
+    return figure
+
+
+def add_caption(figure: Figure, text: str) -> Figure:
+    """The figure with a caption below it, for which it becomes higher."""
+    lines = textwrap.wrap(text, max(30, int(17 * figure.get_figwidth())))
+    figure.set_figheight(figure.get_figheight() + 0.13 * len(lines))
+    figure.supxlabel('\n'.join(lines), fontsize=6.5, color='#444444')
     return figure
 
 
@@ -97,7 +117,7 @@ def retrieval_grid(images: Sequence[Sequence[Tensor]], labels: Sequence[Sequence
     for row, names, panels in zip(images, labels, figure.subplots(len(images), count, squeeze=False), strict=True):
         for i, (image, name, panel) in enumerate(zip(row, names, panels, strict=True)):
             _show(panel, tile(image.expand(size[0], -1, -1)[None], 1))
-            color = 'black' if i == 0 else 'tab:green' if name == names[0] else 'tab:red'
+            color = 'black' if i == 0 else PALETTE[2] if name == names[0] else PALETTE[1]
             panel.set_title(name if len(name) <= 14 else f'{name[:13]}…', fontsize=6, color=color, pad=2)
     return figure
 
@@ -131,66 +151,27 @@ def _show(axes, image: np.ndarray, title: str = '') -> None:
 
 def filter_grid(basis: Tensor, patch_size: int, in_channels: int, title: str = '') -> Figure:
     """The tokenizer's filters: rows of V (d, C * p * p) as patches, the most important first (the paper's Figure 4)."""
-    filters = filters_to_uint8(basis, patch_size, in_channels)
-    num_columns = min(8, len(filters))
-    num_rows = -(-len(filters) // num_columns)
-    figure = new_figure(0.9 * num_columns, 0.9 * num_rows + 0.3)
-    _show(figure.subplots(), tile(filters, num_columns), title)
+    return filter_grids({title: basis}, patch_size, in_channels)
+
+
+def filter_grids(bases: Mapping[str, Tensor], patch_size: int, in_channels: int) -> Figure:
+    """The filters of several tokenizers side by side, by their names."""
+    grids = [filters_to_uint8(basis, patch_size, in_channels) for basis in bases.values()]
+    columns = min(8 if len(grids) == 1 else 4, max(map(len, grids)))
+    rows = -(-max(map(len, grids)) // columns)
+    size = 0.9 if len(grids) == 1 else 0.5
+    figure = new_figure(size * columns * len(grids) + 0.2 * len(grids), size * rows + 0.5)
+    for axes, name, filters in zip(figure.subplots(1, len(grids), squeeze=False)[0], bases, grids, strict=True):
+        _show(axes, tile(filters, columns), name)
+        axes.set_anchor('N')
     return figure
 
 
-def noise_schedules(names: Sequence[str] = ('ddpm_linear', 'linear_gamma_sq', 'linear_sigma')) -> Figure:
-    """Signal gamma_t^2 and noise sigma_t over the time step, for registered schedules."""
-    NOISE_SCHEDULES.import_from_location()
-    for name in names:
-        check_choice('noise_schedules: names', name, NOISE_SCHEDULES.module_dict)
-    figure = new_figure(8, 3)
-    signal, noise = figure.subplots(1, 2)
-    for name in names:
-        gamma, sigma = NOISE_SCHEDULES.get(name)()
-        signal.plot(gamma**2, label=name)
-        noise.plot(sigma, label=name)
-    signal.set(xlabel='t', ylabel=r'$\gamma_t^2$')
-    noise.set(xlabel='t', ylabel=r'$\sigma_t$')
-    signal.legend(fontsize=8)
-    return figure
-
-
-def explained_variance(ratio: Tensor, latent_dim: int | None = None) -> Figure:
-    """Share of the patches' variance that the first d components hold, over d; ``latent_dim`` is marked."""
-    total = np.cumsum(np.asarray(ratio.detach().cpu()))
-    figure = new_figure(4, 3)
-    axes = figure.subplots()
-    axes.plot(np.arange(1, len(total) + 1), 100 * total)
-    axes.set(xlabel='latent dimension d', ylabel='explained variance (%)')
-    if latent_dim is not None:
-        axes.axvline(latent_dim, color='grey', linewidth=0.8)
-        axes.set_title(f'd = {latent_dim}: {100 * total[latent_dim - 1]:.1f}%', fontsize=9)
-    return figure
-
-
-def loss_curve(losses: np.ndarray, last_step: int, points: int = 500) -> Figure:
-    """The loss of the steps up to ``last_step``, over a mean of a tenth of them; of more than ``points`` steps, means of several."""
-    width = -(-len(losses) // points)
-    losses = losses[len(losses) % width :].reshape(-1, width).mean(1)
-    steps = last_step - width * np.arange(len(losses))[::-1]
-    window = -(-len(losses) // 10)
-    figure = new_figure(5, 3)
-    axes = figure.subplots()
-    axes.plot(steps, losses, color='tab:blue', alpha=0.3, marker='.' if len(losses) < 30 else '')
-    axes.plot(steps[window - 1 :], np.convolve(losses, np.full(window, 1 / window), 'valid'), color='tab:blue')
-    axes.set(xlabel='step', ylabel='loss' if width == 1 else f'loss, means of {width} steps')
-    axes.grid(linewidth=0.3)
-    return figure
-
-
-def loss_over_steps(curves: Mapping[str, Sequence[tuple[int, float]]], title: str = '') -> Figure:
-    """Logged losses, as points (step, loss) by the name of their curve."""
-    figure = new_figure(5, 3)
-    axes = figure.subplots()
-    for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), marker='.', label=name)
-    axes.set(xlabel='step', ylabel='loss', title=title)
-    axes.grid(linewidth=0.3)
-    axes.legend(fontsize=7)
+def image_columns(columns: Mapping[str, Tensor], width: float = 1.1) -> Figure:
+    """Columns of images (n, C, H, W) in [0, 255], each below its name: a row is one image."""
+    count, _, height, edge = next(iter(columns.values())).shape
+    lines = 1 + max(name.count('\n') for name in columns)
+    figure = new_figure(width * len(columns), 0.15 + 0.15 * lines + width * count * height / edge)
+    for axes, (name, images) in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns.items(), strict=True):
+        _show(axes, tile(images, 1), name)
     return figure

@@ -4,6 +4,7 @@
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ldae.utils import ConfigError
 
@@ -30,3 +31,13 @@ def filters_to_uint8(basis: Tensor, patch_size: int, in_channels: int) -> Tensor
     filters = basis.detach().cpu().float().reshape(-1, in_channels, patch_size, patch_size)
     peak = filters.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
     return 127.5 * (1 + filters / peak)
+
+
+def heat(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (n, h, w) as images (n, 3, H, W) in [0, 255]: each from dark blue, its least, to yellow, its most (cividis)."""
+    from matplotlib import colormaps
+
+    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    shares = ((maps - low) / (high - low).clamp(min=1e-12)).unsqueeze(1)
+    colours = colormaps['cividis'](interpolate(shares.float(), size).squeeze(1).numpy())[..., :3]
+    return 255 * torch.from_numpy(colours).permute(0, 3, 1, 2)

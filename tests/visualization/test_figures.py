@@ -8,6 +8,7 @@ from PIL import Image
 
 from ldae.utils import ConfigError
 from ldae.visualization import (
+    PALETTE,
     denoising_grid,
     explained_variance,
     figure_to_array,
@@ -43,12 +44,29 @@ def test_filter_grid_has_one_tile_a_row_of_the_basis():
     assert figure.axes[0].images[0].get_array().shape == (5, 23, 3)  # 2 rows, 8 columns
 
 
-def test_noise_schedules_draws_a_line_a_schedule():
-    signal, noise = noise_schedules().axes
-    assert len(signal.lines) == len(noise.lines) == 3
-    ddpm, linear, _ = (line.get_ydata() for line in signal.lines)
-    np.testing.assert_allclose(np.diff(linear), np.diff(linear)[0], rtol=1e-6)
-    assert ddpm[500] < linear[500]
+def test_curves_of_schedules_are_their_tables():
+    names = ['ddpm_linear', 'linear_gamma_sq', 'linear_sigma', 'single_level']
+    signal, noise, ratio = noise_schedules(names).axes
+    assert [text.get_text() for text in signal.get_legend().get_texts()] == names
+    t = np.arange(1000)
+    # By hand: Ho et al. (2020), section 4, and the paper's two linear schedules.
+    ddpm = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    sigma = np.sqrt(2) * t / 999
+    expected = [
+        (ddpm, 1 - ddpm),
+        (1 - (t + 1) / 1000, (t + 1) / 1000),
+        (np.ones(1000), sigma**2),
+        (np.ones(1000), np.full(1000, 1 / 3)),
+    ]
+    for i, (gamma_sq, sigma_sq) in enumerate(expected):
+        lines = [axes.lines[i] for axes in (signal, noise, ratio)]
+        for line, values in zip(lines[:2], (gamma_sq, np.sqrt(sigma_sq)), strict=True):
+            np.testing.assert_array_equal(line.get_xdata(), t)
+            np.testing.assert_allclose(line.get_ydata(), values, rtol=1e-9, atol=1e-12)
+        drawn = lines[2].get_ydata()
+        shown = (gamma_sq > 0) & (sigma_sq > 0)
+        np.testing.assert_allclose(drawn[shown], (gamma_sq / np.where(shown, sigma_sq, 1))[shown], rtol=1e-9)
+        assert np.isnan(drawn[~shown]).all()
 
 
 def test_an_unknown_schedule_is_one_clear_line():
@@ -86,8 +104,8 @@ def test_neighbours_are_rows_below_their_labels():
     images = [[torch.zeros(1, 8, 8), torch.full((1, 8, 8), 255.0), torch.zeros(1, 8, 8)] for _ in range(2)]
     figure = retrieval_grid(images, [['cat', 'cat', 'a dog of a long name'], ['dog', 'cat', 'dog']])
     titles = [(axes.get_title(), axes.title.get_color()) for axes in figure.axes]
-    assert titles[:3] == [('cat', 'black'), ('cat', 'tab:green'), ('a dog of a lo…', 'tab:red')]
-    assert titles[4:] == [('cat', 'tab:red'), ('dog', 'tab:green')]
+    assert titles[:3] == [('cat', 'black'), ('cat', PALETTE[2]), ('a dog of a lo…', PALETTE[1])]
+    assert titles[4:] == [('cat', PALETTE[1]), ('dog', PALETTE[2])]
     assert min(figure_to_array(figure).shape[:2]) > 100
 
 

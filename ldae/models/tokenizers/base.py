@@ -154,6 +154,14 @@ def load_tokenizer_state(
     """State dict of a file written by :func:`save_tokenizer`. Raises ConfigError, with a ``remedy``, the command
     that makes such a file, if it is missing or holds another ``kind``, the class name of the tokenizer; None takes
     any."""
+    found, state = read_tokenizer(path, remedy)
+    if kind not in (None, found):
+        raise ConfigError(f'{path} holds a {found}, the config asks for a {kind}: make one with {remedy}')
+    return state
+
+
+def read_tokenizer(path: str | os.PathLike, remedy: str = 'tools/fit_pca.py') -> tuple[str, dict[str, Tensor]]:
+    """Class name and state dict in a file written by :func:`save_tokenizer`."""
     if not Path(path).is_file():
         raise ConfigError(f'tokenizer file {path} does not exist: make it with {remedy}')
     check_archive(path)
@@ -164,9 +172,7 @@ def load_tokenizer_state(
             raise TypeError
     except Exception as error:
         raise ConfigError(f'{path} is not a tokenizer file ({type(error).__name__}): make one with {remedy}') from error
-    if kind not in (None, found):
-        raise ConfigError(f'{path} holds a {found}, the config asks for a {kind}: make one with {remedy}')
-    return state
+    return found, state
 
 
 def load_tokenizer(tokenizer: BaseTokenizer, state: Mapping[str, Tensor], path: str | os.PathLike) -> None:

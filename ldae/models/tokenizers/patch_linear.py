@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokenizers that are linear per patch."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Annotated, NamedTuple
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ldae.models.layers import AffinePatchMap, patch_view, patchify, unpatchify
+from ldae.registry import MODELS
 from ldae.utils import Choice, ConfigError, checked
 from ldae.utils.device import full_precision
 
-from .base import BaseTokenizer, load_tokenizer, load_tokenizer_state
+from .base import BaseTokenizer, load_tokenizer, load_tokenizer_state, read_tokenizer
 from .streaming_covariance import PixelCovariance, StreamingCovariance
 
 LATENT_NORMS = ('global', 'whiten', 'none')
@@ -181,3 +183,24 @@ class PatchLinearTokenizer(BaseTokenizer):
     @property
     def _remedy(self) -> str:
         return 'fit a new one'
+
+
+def open_tokenizer(path: str, img_size: int = 256) -> PatchLinearTokenizer:
+    """The tokenizer in a file, for images of at most ``img_size``: its geometry follows from its tensors, since 3 p^2 numbers are
+    a patch of colours, and p^2 a grey one. Raises ConfigError if the file holds none that is linear per patch."""
+    kind, state = read_tokenizer(path)
+    components, norm = state.get('components'), state.get('norm_id')
+    is_linear = issubclass(MODELS.get(f'ldae.{kind}') or object, PatchLinearTokenizer)
+    if not is_linear or components is None or components.dim() != 2 or norm is None or norm.numel() != 1:
+        raise ConfigError(f'{path} holds a {kind[:40]}, which is not linear per patch: name the checkpoint of a model')
+    latent_dim, dim = components.shape
+    channels = 1 if math.isqrt(dim) ** 2 == dim else 3
+    patch_size = math.isqrt(dim // channels)
+    if channels * patch_size**2 != dim or int(norm) not in range(len(LATENT_NORMS)):
+        raise ConfigError(f'{path}: rows of {dim} numbers are no patches of grey or coloured pixels')
+    more = dict(full_basis=True) if 'full_basis' in state else {}
+    size = max(1, img_size // patch_size) * patch_size
+    cfg = dict(type=f'ldae.{kind}', img_size=size, patch_size=patch_size, in_channels=channels, latent_dim=latent_dim)
+    tokenizer = MODELS.build(dict(cfg, latent_norm=LATENT_NORMS[int(norm)], **more))
+    load_tokenizer(tokenizer, state, path)
+    return tokenizer

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files and pictures that figures are drawn from."""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ldae.ablation.report import METRICS, Summary, summarise
+from ldae.ablation.results import PERCENT, WRONG
+from ldae.apis.encoders import TRANSFORMERS, get_encoder
+from ldae.apis.images import read_images, some_of
+from ldae.apis.models import MMPRETRAIN, TIMM
+from ldae.apis.probing import images_config
+from ldae.config.reading import gives_bgr
+from ldae.config.rows import list_rows
+from ldae.datasets.low_shot import spread_over_classes
+from ldae.evaluation.further import describe_image, shown_image
+from ldae.evaluation.probe import JSON_FILE, ProbeRow
+from ldae.evaluation.probe_data import labelled_dataloader, labels_of_dataset, probe_dataloaders
+from ldae.generation.denoising import check_denoiser, prepared_images
+from ldae.models import LDAE
+from ldae.models.tokenizers import BaseTokenizer, PatchPCATokenizer, open_tokenizer
+from ldae.models.tokenizers.base import read_tokenizer
+from ldae.utils import ConfigError
+from ldae.utils.errors import short
+from ldae.utils.ranges import NaturalInt, check_value
+from ldae.visualization.accuracies import Spread
+
+from .runs import RunFiles
+
+LIBRARIES = (TIMM, TRANSFORMERS, MMPRETRAIN)
+RESULTS, COMPARISON, LOGS = 'results.jsonl', 'comparison.json', '*/vis_data/scalars.json'
+KNOWN = (JSON_FILE, RESULTS, COMPARISON, LOGS, 'config.json', '*.pth', '*/seed*/*.pth')
+#: Mean and deviation of pixels in the configs, by channels: a tokenizer's file doesn't say by which its images were normalised.
+PIXELS = {1: ((72.94,), (90.02,)), 3: ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))}
+#: Of which run of an ablation or comparison an encoder is taken: the first that is there.
+PREFERRED = ('t3_5_original-image', 'ldae', 't2_pca_d32', '*')
+#: Of images for a tokenizer that doesn't say: height and width, at most.
+EDGE = 256
+
+
+class Tokens(NamedTuple):
+    """A tokenizer, images (B, C, H, W) as it takes them, and mean and deviation of their pixels."""
+
+    tokenizer: BaseTokenizer
+    images: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """Normalised images -> pixels in [0, 255]."""
+        return (images * self.std + self.mean).clamp(0, 255)
+
+
+class Source:
+    """Files and pictures to draw from. Each part is read when it is first asked for, and raises ConfigError where there is none.
+
+    Args:
+        runs: Work dirs of trainings, ablations, comparisons, probes or the demo; checkpoints, files of tokenizers, exported
+            folders, names of other libraries' encoders, models.
+        images: The user's pictures, as :class:`ldae.FeatureExtractor` takes them; None takes test images of the run.
+        count: Most pictures in a figure, but for those that show many.
+        device, pretrained: As of :func:`ldae.get_encoder`.
+    """
+
+    def __init__(
+        self, runs: Sequence[Any] = (), images: Any = None, count: int = 4, device: Any = None, pretrained: bool = False
+    ) -> None:
+        self.runs = [run if isinstance(run, nn.Module) else _place(str(run)) for run in runs]
+        self.folders = [run for run in self.runs if isinstance(run, Path) and run.is_dir()]
+        self.files = [run for run in self.runs if isinstance(run, Path) and run.is_file()]
+        is_generator = isinstance(images, Iterable) and not hasattr(images, '__len__')
+        self.given = list(images) if is_generator else images
+        self.count, self.device, self.pretrained = count, device, pretrained
+
+    def lacks(self, what: str) -> ConfigError:
+        """The error of a part that isn't there."""
+        return ConfigError(f'{what} in {", ".join(map(_name, self.runs))}' if self.runs else f'{what}: name a run')
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The encoder, within what it was pre-trained by if a checkpoint holds that."""
+        for run in self.runs:
+            found = run if not isinstance(run, Path) else _checkpoint(run)
+            if found is not None:
+                return found if isinstance(found, nn.Module) else get_encoder(found, None, self.device, self.pretrained)
+        raise self.lacks('no checkpoint')
+
+    @cached_property
+    def denoiser(self) -> LDAE:
+        """The model, which must be an l-DAE."""
+        return check_denoiser(self.model, [])
+
+    def pictures(self, count: int | None = None) -> tuple[list[np.ndarray], list[str]]:
+        """At most ``count`` pictures, uint8 BGR (H, W, 3), of different classes as far as there are; and the names of those:
+        of the folders of files, or what the run's data set says."""
+        count = count or self.count
+        if self.given is not None:
+            some = some_of(self.given, count)
+            found = list(islice(read_images(some), count))
+            is_files = isinstance(some, list) and all(isinstance(one, Path) for one in some)
+            return found, [one.parent.name for one in some] if is_files else [''] * len(found)
+        data, is_bgr = self._own_images
+        labels = labels_of_dataset(data.dataset)
+        labels = torch.zeros(len(data.dataset)) if labels is None else labels
+        numbers = spread_over_classes(labels, count)
+        about = [describe_image(data.dataset, number, labels) for number in numbers]
+        shown = [shown_image(data, number, is_bgr).expand(3, -1, -1) for number in numbers]
+        names = [str(one.get('class', one['label'])) for one in about]
+        return [np.ascontiguousarray(one.permute(1, 2, 0).numpy()[..., ::-1]) for one in shown], names
+
+    @cached_property
+    def _own_images(self) -> tuple[DataLoader, bool]:
+        """Test images of the run, and whether they are BGR."""
+        try:
+            cfg = images_config(self.model, None, None, None)
+            return labelled_dataloader(probe_dataloaders(cfg)[1], None), gives_bgr(cfg)
+        except (ConfigError, OSError, KeyError) as error:
+            raise ConfigError(f'no pictures ({short(error)}): name some with --image') from error
+
+    @cached_property
+    def images(self) -> Tensor:
+        """Pictures as the model takes them (B, C, H, W)."""
+        return prepared_images(self.model, self.pictures()[0])
+
+    @cached_property
+    def tokenizers(self) -> list[BaseTokenizer]:
+        """That of the model, those in files that are named, and of an ablation those that were trained at the same d; where
+        nothing but pictures is named, a PCA of them."""
+        if not self.runs:
+            if self.given is None:
+                raise ConfigError('no tokenizer: name a run, or pictures to fit a PCA to')
+            own = PatchPCATokenizer(EDGE, 16, 3, 32)
+            own.fit([self._fitted(own).images])
+            return [own]
+        found = [open_tokenizer(file, EDGE) for file in self.files if _is_tokenizer(file)]
+        if any(not isinstance(run, Path) or _checkpoint(run) for run in self.runs):
+            own = getattr(self.model, 'tokenizer', None)
+            found = [own, *found] if isinstance(own, BaseTokenizer) else found
+        trained = [file for folder in self.folders for file in sorted(folder.glob('tokenizers/patch-*/tokenizer.pth'))]
+        others = map(partial(open_tokenizer, img_size=EDGE), trained)
+        found += [other for other in others if not found or other.geometry[1:] == found[0].geometry[1:]]
+        if not found:
+            raise self.lacks('no tokenizer')
+        return found
+
+    @cached_property
+    def tokens(self) -> list[Tokens]:
+        """The tokenizers with pictures as each takes them."""
+        return [
+            self._of_model() if one is getattr(self.__dict__.get('model'), 'tokenizer', None) else self._fitted(one)
+            for one in self.tokenizers
+        ]
+
+    def _of_model(self) -> Tokens:
+        pixels = self.model.data_preprocessor
+        return Tokens(self.model.tokenizer, self.images, pixels.mean, pixels.std)
+
+    def _fitted(self, tokenizer: BaseTokenizer) -> Tokens:
+        """A tokenizer of a file, which says nothing of pictures: resized, cropped, normalised as in the configs."""
+        channels, size = tokenizer.geometry.in_channels, (tokenizer.geometry.img_size,) * 2
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in PIXELS[channels])
+        pictures = (
+            Image.fromarray(picture[..., ::-1]).convert('L' if channels == 1 else 'RGB')
+            for picture in self.pictures()[0]
+        )
+        pixels = np.stack([np.asarray(ImageOps.fit(one, size)).reshape(*size, channels) for one in pictures])
+        return Tokens(tokenizer, (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - mean) / std, mean, std)
+
+    @cached_property
+    def log(self) -> dict[str, list[tuple[int, float]]]:
+        """The curves of a training."""
+        beside = [found.parent for run in self.runs if isinstance(run, Path) and (found := _checkpoint(run))]
+        for folder in (*self.folders, *beside):
+            if curves := RunFiles(folder, 'training').curves():
+                return curves
+        raise self.lacks('no log of a training')
+
+    @cached_property
+    def probe(self) -> list[ProbeRow]:
+        """The rows of ``probe.json``."""
+        file = self._file(JSON_FILE)
+        try:
+            rows = json.loads(file.read_text())['results']
+            rows = [
+                ProbeRow(**dict(row, knn={int(k): float(value) for k, value in row['knn'].items()})) for row in rows
+            ]
+            for row in rows:
+                for name, hint in dict(block=int, timestep=NaturalInt | None, input=str, linear=PERCENT).items():
+                    check_value(name, getattr(row, name), hint)
+            return rows
+        except WRONG as error:
+            raise ConfigError(f'{file} is not a result of ldae probe ({short(error)})') from error
+
+    @cached_property
+    def summaries(self) -> list[Summary]:
+        """The rows of the paper's tables that an ablation has run."""
+        found = summarise(list_rows(), self._entries)
+        if not found:
+            raise self.lacks("no row of the paper's tables")
+        return found
+
+    @cached_property
+    def scale(self) -> str:
+        """That of an ablation."""
+        return str(self._entries[-1].get('scale'))
+
+    @cached_property
+    def _entries(self) -> list[dict]:
+        return [entry for entry in RunFiles(self._file(RESULTS).parent, 'study').entries if 'protocol' in entry]
+
+    @cached_property
+    def comparison(self) -> dict[str, tuple[Spread, Spread]]:
+        """k-NN and linear accuracy of the encoders of a comparison, by label."""
+        file = self._file(COMPARISON)
+        try:
+            rows = json.loads(file.read_text())['encoders'].values()
+            found = {row['label']: tuple((row[m]['mean'], row[m]['std']) for m in METRICS) for row in rows}
+            for place, value in ((label, v) for label, scores in found.items() for score in scores for v in score):
+                check_value(place, value, PERCENT | None)
+            return found
+        except WRONG as error:
+            raise ConfigError(f'{file} is not a result of ldae compare ({short(error)})') from error
+
+    def _file(self, name: str) -> Path:
+        for folder in self.folders:
+            if (folder / name).is_file():
+                return folder / name
+        raise self.lacks(f'no {name}')
+
+
+def kind_of(tokenizer: BaseTokenizer) -> str:
+    """``PCA``, ``VAE``, ``DCT``."""
+    return type(tokenizer).__name__.removesuffix('Tokenizer').removeprefix('Patch')
+
+
+def _place(run: str) -> Path | str:
+    """A file or folder that is there, and holds something; or the name of another library's encoder."""
+    if run.startswith(LIBRARIES):
+        return run
+    path = Path(run).expanduser()
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise ConfigError(f'{run} does not exist: name a work dir, a checkpoint, or a file of a tokenizer')
+    for folder in (
+        path,
+        *sorted(below for below in path.iterdir() if below.is_dir()),
+    ):  # an ablation is named by its scale
+        if any(True for pattern in KNOWN for _ in folder.glob(pattern)):
+            return folder
+    raise ConfigError(
+        f'{run} holds nothing that figures are drawn from: neither a checkpoint nor results of a training, a probe, an '
+        'ablation or a comparison'
+    )
+
+
+def _is_tokenizer(file: Path) -> bool:
+    try:
+        return bool(read_tokenizer(file))
+    except ConfigError:
+        return False
+
+
+def _checkpoint(run: Path) -> Path | None:
+    """The newest checkpoint of a training; of an ablation or comparison, that of one of its runs."""
+    if run.is_file():
+        return None if _is_tokenizer(run) else run
+    if (run / 'config.json').is_file():
+        return run
+    for pattern in ('*.pth', *(f'{name}/seed*/*.pth' for name in PREFERRED)):
+        files = [
+            file
+            for file in run.glob(pattern)
+            if not file.name.startswith('tokenizer') and file.parent.parent.name != 'tokenizers'
+        ]
+        if files:
+            return max(files, key=lambda file: (file.stat().st_mtime, file.name))
+    return None
+
+
+def _name(run: Any) -> str:
+    return type(run).__name__ if isinstance(run, nn.Module) else str(run)
