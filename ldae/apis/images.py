@@ -14,6 +14,8 @@ from torch import Tensor
 from ldae.datasets.listing import list_images, tell
 from ldae.datasets.load_image import MAX_ASPECT, MAX_PIXELS, SUFFIXES, decode, read_file
 from ldae.datasets.low_shot import spread_over_classes
+from ldae.datasets.roots import is_source
+from ldae.datasets.sources import open_source
 from ldae.utils import ConfigError
 
 ARRAYS = 'uint8, uint16 (scaled to 8 bits), or floats in [0, 1]'
@@ -28,7 +30,7 @@ def read_images(images: Any) -> Iterator[np.ndarray]:
     picture at all, or one that can't be read, with its place.
 
     Args:
-        images: A file, a folder (its files at any depth, sorted), a PIL image, a numpy array (H, W, C) or tensor
+        images: A file, a folder (its files at any depth, sorted), ``wds::``, ``hf::`` or ``csv::`` data, a PIL image, a numpy array (H, W, C) or tensor
             (C, H, W), a batch of those, or any iterable of these, which may be mixed. Channels are RGB; grey is
             repeated, transparency is dropped, an EXIF orientation is obeyed.
     """
@@ -72,6 +74,8 @@ def _flat(images: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _files(path: Path) -> list[Path]:
+    if is_source(str(path)):
+        return [Path(name) for name in open_source(str(path), 'train', False).paths]
     if not path.is_dir():
         return [path]
     listing = list_images(path)

@@ -95,7 +95,8 @@ def probe(
     place = Path(cache or folder / 'features'), blocks, timesteps, noisy, k, protocol, limits
     scores = probe_encoder(model, images, *place, **options)
     if is_main_process():
-        made_with = _made_with(model, scores, seed, ema, config=config, checkpoint=checkpoint, data=data)
+        root = images.train_dataloader.dataset.get('data_root')
+        made_with = _made_with(model, scores, seed, ema, config=config, checkpoint=checkpoint, data=data, root=root)
         scores = replace(scores, files=write_probe(folder, scores, made_with))
     return scores
 
@@ -156,12 +157,12 @@ def _fit_tokenizer(model: nn.Module, data: Config) -> None:
 
 
 def _made_with(model: nn.Module, scores: ProbeScores, seed: int, ema: bool, **named: Any) -> dict[str, Any]:
-    """The things that the figures depend on; ``named`` are ``config``, ``checkpoint`` and ``data``."""
+    """The things that the figures depend on; ``named`` are ``config``, ``checkpoint``, ``data`` and ``root``."""
     own = getattr(model, '_config', None)
     named['config'] = getattr(named['config'], 'filename', named['config']) or (own and own.filename) or None
     named['checkpoint'] = getattr(model, 'weights', named['checkpoint'])
     named = {key: value and str(value) for key, value in named.items()}
-    data = dict(scores.data, config=named.pop('data'))
+    data = dict(scores.data, config=named.pop('data'), root=named.pop('root'))
     how = dict(protocol=scores.protocol.as_dict(), seed=seed, seconds=scores.seconds, processes=get_world_size())
     where = dict(versions=provenance.versions(), commit=provenance.commit(), device=provenance.device())
     return dict(model=getattr(model, 'about', type(model).__name__), **named, data=data, **how, **where, ema=ema)

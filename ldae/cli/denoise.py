@@ -21,7 +21,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add('checkpoint', help='of the pre-training of an l-DAE')
-    add('images', nargs='+', metavar='IMAGE', help='files, or folders of them')
+    add('images', nargs='+', metavar='IMAGE', help='files, folders of them, or wds::, hf:: or csv:: data')
     add('--t', nargs='+', type=int, default=[100, 300, 600], metavar='T', help='time steps (100 300 600)')
     add('--out', required=True, metavar='FILE', help=f'picture to write ({", ".join(SUFFIXES)})')
     add('--config', metavar='FILE', help="the checkpoint's config (the one that it holds)")

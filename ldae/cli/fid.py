@@ -16,7 +16,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(
         'fid',
         'Fréchet distance of images to others; beside it kernel distance, precision, recall and Inception score. SAMPLES and\n'
-        'DATA are each a folder of images, an .npz of images (arr_0) or of statistics, or a config, CONFIG:train or CONFIG:val.\n'
+        'DATA are each a folder of images, wds::, hf:: or csv:: data, an .npz of images (arr_0) or of statistics, or a config,'
+        ' CONFIG:train or CONFIG:val.\n'
         'The distance is called FID only if the file of Inception made the features.',
         'tools/fid.py samples/images --reference vit-b_pca:train --data-root data/imagenet --inception inception.pth',
     )

@@ -61,9 +61,13 @@ def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, type=pair, metavar='KEY=VALUE', help=text)
 
 
+#: What a ``data_root`` may be.
+DATA = 'folder of the data, or wds::SHARDS, hf::TABLE or csv::LIST (docs/data.md)'
+
+
 def add_data_root(parser: argparse.ArgumentParser, whose: str) -> None:
     """``--data-root``."""
-    parser.add_argument('--data-root', metavar='DIR', help=f"folder of the data, instead of the {whose}'s data_root")
+    parser.add_argument('--data-root', metavar='DIR', help=f"{DATA}, instead of the {whose}'s data_root")
 
 
 def add_compute_options(parser: argparse.ArgumentParser, default: str = "the config's", amp: bool = False) -> None:

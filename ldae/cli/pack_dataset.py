@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ldae.utils import ConfigError
 
-from .options import add_folder_options, make_parser
+from .options import DATA, add_folder_options, make_parser
 
 if TYPE_CHECKING:
     from ldae.datasets import ImageFolder
@@ -26,7 +26,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'tools/pack_dataset.py data/imagenet --out data/imagenet-256',
     )
     add = parser.add_argument
-    add('data_root', nargs='?', help="the folder that a config's data_root names")
+    add('data_root', nargs='?', help=DATA)
     add('--out', required=True, metavar='DIR', help='folder of the shards; gets DIR/SPLIT')
     add_folder_options(parser)
     add('--no-label', action='store_true', help='images at any depth, labels are not read')
@@ -47,11 +47,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def open_folder(args: argparse.Namespace) -> 'ImageFolder':
     """The images to pack."""
     from ldae.datasets import ImageFolder
+    from ldae.datasets.roots import is_source
 
     if args.data_root is None:
         raise ConfigError('which folder? `ldae pack-dataset FOLDER --out DIR`')
     labelled = not args.no_label and args.split != 'test'
-    if Path(args.out).expanduser().resolve().is_relative_to(Path(args.data_root).expanduser().resolve()):
+    if not is_source(args.data_root) and Path(args.out).expanduser().resolve().is_relative_to(
+        Path(args.data_root).expanduser().resolve()
+    ):
         raise ConfigError(f'--out {args.out} lies in the folder of the images: name another one')
     return ImageFolder(args.data_root, args.split, args.ann_file, with_label=labelled, max_bad=args.max_bad)
 

@@ -21,7 +21,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--config', '--model', metavar='MODEL', help=about)
     add('--pretrained', action='store_true', help='download the weights that timm or mmpretrain has')
     shared.add_cfg_options(parser, 'override settings of the config')
-    shared.add_data_root(parser, 'folder of images and masks')
+    add('--data-root', metavar='DIR', help='folder of images/ and masks/, each with train/ and val/')
     add('--ignore', type=int, default=255, metavar='N', help='value of pixels that do not count (255)')
     add('--classes', type=int, metavar='N', help='values lie below N (what the training masks have)')
     for split in ('train', 'test'):

@@ -10,7 +10,7 @@ from pathlib import Path
 from ldae.utils import ConfigError
 from ldae.utils.files import atomic_write_text
 
-from .options import add_folder_options, make_parser
+from .options import DATA, add_folder_options, make_parser
 
 FOUND_BAD = 1
 
@@ -23,7 +23,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'tools/verify_dataset.py data/imagenet --split train --write-ann data/imagenet/meta/train.txt',
     )
     add = parser.add_argument
-    add('data_root', help="the folder that a config's data_root names")
+    add('data_root', help=DATA)
     add_folder_options(parser)
     add('--max-pixels', type=int, metavar='N', help='call larger images bad (as ldae.LoadImage)')
     about = 'also list images of which parts are damaged, which training reads all the same'
@@ -48,8 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``ldae verify-dataset`` and ``tools/verify_dataset.py``."""
     args = parse_args(argv)
     check_outputs(args)
+    from ldae.datasets.roots import is_source
     from ldae.datasets.verify import annotation_lines, verify_folder
 
+    if args.write_ann and is_source(args.data_root):
+        raise ConfigError(f'--write-ann lists files of a folder, and {args.data_root} is not one: take --out')
     place = args.data_root, args.split, args.ann_file
     limit = {} if args.max_pixels is None else dict(max_pixels=args.max_pixels)
     found = verify_folder(*place, num_workers=args.workers, strict=args.strict, progress=True, **limit)

@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from ldae.datasets.in_memory import InMemoryDataset
 from ldae.datasets.load_image import reads_files
 from ldae.datasets.packed import PACKED, find_packed
+from ldae.datasets.roots import is_source
 from ldae.datasets.store import read_manifest
 from ldae.registry import DATASETS
 from ldae.utils.errors import ConfigError
@@ -73,7 +74,9 @@ def _fit_data(cfg: Config, pretrained: Config, size: int, channels: int, data_ro
     loaders = {name: pretrained.get(name) or {} for name in LOADERS}
     train = loaders['train_dataloader'].get('dataset') or {}
     normalisation = {key: value for key, value in (pretrained.get('data_preprocessor') or {}).items() if key != 'type'}
-    is_folder_root = data_root is not None and any((Path(data_root) / name).is_dir() for name in ('train', 'meta'))
+    is_folder_root = is_source(data_root) or (
+        data_root is not None and any((Path(data_root) / name).is_dir() for name in ('train', 'meta'))
+    )
     kind = DATASETS.get(str(train.get('type')))
     in_memory = inspect.isclass(kind) and issubclass(kind, InMemoryDataset)
     if in_memory and is_folder_root:  # files are read as BGR

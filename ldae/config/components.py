@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 import ldae.registry  # noqa: F401  (its registries are children of the root from here on)
+from ldae.datasets.roots import is_source, parse_root
 from ldae.utils.errors import ConfigError
 from ldae.utils.signatures import check_arguments, is_ours
 
@@ -145,10 +146,19 @@ def nearest_type(registry: Registry, name: str) -> str:
 
 
 def check_data_roots(cfg: Config) -> None:
-    """Local folders named by ``data_root`` must exist, unless the data set may download them."""
+    """Local folders named by ``data_root`` must exist, unless the data set may download them; what isn't a folder, only data
+    sets of files read."""
     for name in LOADERS:
         for node in walk_dicts(cfg.get(name)):
             root = node.get('data_root')
+            if is_source(root) or '::' in str(root) and not Path(root).is_dir():
+                kind = parse_root(root).kind
+                if str(node.get('type')).rpartition('.')[2] != 'ImageFolder':
+                    raise ConfigError(
+                        f'{kind}:: is read by ldae.ImageFolder, and {name} has {node.get("type")}, which reads its own files: take'
+                        ' a config or --scale of image files (as --scale image-folder)'
+                    )
+                continue
             if not root or '://' in str(root) or node.get('download'):
                 continue
             path = Path(root).expanduser()

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any folder of images, with classes or without."""
 
-import codecs
 import os
 import re
 from collections import Counter, defaultdict
@@ -21,7 +20,10 @@ from .listing import Listing, is_hidden, list_images, listing_backend, tell
 from .load_image import REASONS, SUFFIXES, BadImageError, LoadImage, is_remote
 from .low_shot import Fraction, Split, part_of_each_class
 from .resize import with_faster_steps
+from .roots import decoded, is_source, parse_root
+from .sources import name_in_source, open_source
 
+OTHERS = 'what begins with wds::, hf:: or csv:: (docs/data.md)'
 MAX_BAD = dict(train=0.01)  # elsewhere none: a score over other images than those asked for is another score
 
 
@@ -48,7 +50,7 @@ class ImageFolder(ImageNet):
     ``max_bad`` of the images can't be read.
 
     Args:
-        data_root: The folder.
+        data_root: The folder; or tar shards, a table or a list of files, ``wds::``, ``hf::`` or ``csv::`` (docs/data.md).
         split: 'train' or 'val' ('test' has no labels, as in ImageNet).
         ann_file: Annotation file, relative to ``data_root``.
         with_label: Whether samples carry ``gt_label``.
@@ -64,6 +66,8 @@ class ImageFolder(ImageNet):
         **kwargs: As in ImageNet (``pipeline``, ``indices``, ...).
     """
 
+    #: What else decides about the images than options, where these may stay the same when the images don't.
+    identity: tuple[str, ...] = ()
     METAINFO = dict()  # no fixed classes: they are read from the folder
     IMG_EXTENSIONS = SUFFIXES
 
@@ -89,12 +93,18 @@ class ImageFolder(ImageNet):
         if fraction is not None and not with_label:
             raise ConfigError('ImageFolder.fraction is a part of each class: it needs with_label=True')
         root = Path(data_root).expanduser()
-        local = not is_remote(data_root)
-        if not local:
+        local = not is_remote(data_root) and not is_source(data_root)
+        if is_source(data_root):
+            parse_root(data_root)
+            if ann_file:
+                raise ConfigError(f'{data_root} says by itself which images there are: leave ann_file={ann_file!r} out')
+        elif not local:
             listing_backend(data_root)
         else:
             if not root.is_dir():
-                raise ConfigError(f'data_root={data_root!r} is not a folder: pass --data-root with a folder of images')
+                raise ConfigError(
+                    f'data_root={data_root!r} is not a folder: pass --data-root with a folder of images, or {OTHERS}'
+                )
             if ann_file and not (root / ann_file).is_file():
                 raise ConfigError(f'ann_file={ann_file!r} is not a file in {root}')
             data_root = str(root)
@@ -127,7 +137,7 @@ class ImageFolder(ImageNet):
                 )
             tables = [*Path(self.data_root).glob('*.csv')] if self.with_label and not is_remote(self.data_root) else []
             if tables:
-                hint = f'; {tables[0].name} is not read: sort them by it, as docs/get_started.md#labels-in-a-table does'
+                hint = f'; for the labels of {tables[0].name} name the table: --data-root csv::{tables[0]}'
             layout = 'one folder a class' if self.with_label else 'at any depth'
             raise ConfigError(
                 f'{self.img_prefix} holds no images ({layout}; {", ".join(sorted(self.extensions))}){hint}'
@@ -176,16 +186,27 @@ class ImageFolder(ImageNet):
 
     def load_data_list(self) -> list[dict]:
         """Image paths and labels, as ImageNet's; annotation files may have labels that aren't wanted."""
+        if is_source(self.data_root):
+            return self._of_source()
         if not self.ann_file:
             return super().load_data_list()
-        data = fileio.get(self.ann_file)
-        # UTF-8, or UTF-16 that says so; other bytes stand for themselves, as in names of files.
-        coding = 'utf-16' if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else 'utf-8-sig'
-        text = data.decode(coding, errors='replace' if coding == 'utf-16' else 'surrogateescape')
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = [line.strip() for line in decoded(fileio.get(self.ann_file)).splitlines() if line.strip()]
         if not lines:
             raise ConfigError(f'{self.ann_file} is empty: it must list one image a line')
         return [self._parse_line(line, number) for number, line in enumerate(lines, 1)]
+
+    def _of_source(self) -> list[dict]:
+        split = self.split if self.held_out is None else 'train'
+        # What is held out of each class depends on labels, also where samples carry none.
+        if_any = None if self.held_out is not None else False
+        found = open_source(self.data_root, split, True if self.with_label else if_any)
+        if self.with_label and found.classes and self.CLASSES is None:
+            self._metainfo['classes'] = found.classes
+        self.identity = found.identity
+        self._groups = found.labels or [0] * len(found.paths)
+        if not self.with_label:
+            return [dict(img_path=path) for path in found.paths]
+        return [dict(img_path=path, gt_label=label) for path, label in zip(found.paths, found.labels, strict=True)]
 
     def _parse_line(self, line: str, number: int) -> dict:
         name, _, label = line.rpartition(' ')
@@ -216,9 +237,10 @@ class ImageFolder(ImageNet):
     def _without_held_out(self, data_list: list[dict]) -> list[dict]:
         """The images of this split: of each class, those whose names have the least hashes are held out."""
         classes = defaultdict(list)
-        for info in data_list:
-            folder, _, name = info['img_path'].removeprefix(f'{self.img_prefix}/').rpartition('/')
-            classes[folder.partition('/')[0]].append((sha256(os.fsencode(name)).digest(), info['img_path']))
+        for number, info in enumerate(data_list):
+            folder, _, name = self.name_of(info['img_path']).rpartition('/')
+            group = self._groups[number] if is_source(self.data_root) else folder.partition('/')[0]
+            classes[group].append((sha256(os.fsencode(name)).digest(), info['img_path']))
         if all(len(names) == 1 for names in classes.values()):  # nothing can be held out of any
             classes = {'': [names[0] for names in classes.values()]}
         held_out = set()
@@ -226,6 +248,17 @@ class ImageFolder(ImageNet):
             count = max(1, round(self.held_out * len(names))) if len(names) > 1 and self.held_out else 0
             held_out.update(path for _, path in sorted(names)[:count])
         return [info for info in data_list if (info['img_path'] in held_out) == (self.split != 'train')]
+
+    def name_of(self, path: str) -> str:
+        """An image's path relative to the folder, or its name in what isn't one."""
+        if is_source(self.data_root):
+            return name_in_source(path)
+        return os.path.normpath(path.removeprefix(f'{self.img_prefix}/'))
+
+    @property
+    def img_prefix(self) -> str:
+        """Where the images lie."""
+        return self.data_root if is_source(self.data_root) else super().img_prefix
 
     def full_init(self) -> None:
         """Also make room for what is found out about images, in memory that workers started later share."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import wraps
 
 import cv2
+import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine import fileio
@@ -24,6 +25,9 @@ except ImportError:  # the extra `fast`
 
 from ldae.registry import TRANSFORMS
 from ldae.utils import ConfigError, PositiveInt, checked
+
+from .hf_rows import read_row
+from .tar_shards import read_member
 
 # What may be wrong with a file; a reason's position in this list is what a data set keeps of it, in one byte.
 REASONS = (
@@ -39,6 +43,8 @@ _suffixes = Image.registered_extensions()
 FORMATS = tuple(kind for kind in FORMATS if kind in Image.OPEN)
 #: How their files' names end, as far as this Pillow is built with them; an MPO is a JPEG with others after it.
 SUFFIXES = tuple(sorted(suffix for suffix, kind in _suffixes.items() if kind in (*FORMATS, 'MPO')))
+#: What reads an image of a kind of data that isn't a folder, by how its address begins.
+CONTAINERS = dict(wds=read_member, hf=read_row)
 MAX_PIXELS = 89_478_485  # from here on Pillow warns of a decompression bomb
 MAX_BYTES = 1 << 30  # a sparse file says that it has any number
 # Chunks of a PNG or segments of a JPEG that hold no pixels: Pillow takes seconds for a million.
@@ -87,6 +93,9 @@ def is_remote(path: str) -> bool:
 
 def read_file(path: str, backend_args: dict | None = None) -> bytes:
     """The bytes of a file; raise :class:`BadImageError` if it isn't one or can't be read."""
+    if (kind := path.partition('::')[0]) in CONTAINERS:
+        with _explained(path):
+            return CONTAINERS[kind](path)
     if is_remote(path) or backend_args:
         return fileio.get(path, backend_args=backend_args)
     with _explained(path):
@@ -168,14 +177,21 @@ def _check_first(original: Callable) -> Callable:
     @wraps(original)
     def transform(self: LoadImageFromFile, results: dict) -> dict | None:
         path = results['img_path']
-        if not (is_remote(path) or self.backend_args or self.file_client_args):
+        is_contained = path.partition('::')[0] in CONTAINERS
+        if is_contained or not (is_remote(path) or self.backend_args or self.file_client_args):
             try:
-                check_image(read_file(path), path)
+                data, _ = check_image(read_file(path), path)
             except BadImageError:
                 if self.ignore_empty:
                     return None
                 raise
-        return original(self, results)
+        if not is_contained:
+            return original(self, results)
+        image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
+        if image is None:
+            raise bad_image(path, _unread(data))
+        image = image.astype(np.float32) if self.to_float32 else image
+        return dict(results, img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
 
     return transform
 

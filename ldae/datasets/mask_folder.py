@@ -19,6 +19,7 @@ from ldae.utils.errors import short
 
 from .listing import list_images
 from .load_image import check_image, decode, read_file
+from .roots import is_source
 
 #: More values than that are not classes: a mask that was resized smoothly, or saved as a photograph, has them.
 MAX_CLASSES = 1000
@@ -51,6 +52,10 @@ class MaskFolder(Dataset):
         num_classes: int | None = None,
         limit: int | None = None,
     ) -> None:
+        if is_source(root):
+            raise ConfigError(
+                f'{root}: masks are read from folders, images/<split> and masks/<split>: name one of these'
+            )
         self.folders = [Path(root) / kind / split for kind in ('images', 'masks')]
         self.size, self.channels, self.ignore, self.num_classes = tuple(size), channels, ignore, num_classes
         self.files = _pairs(*self.folders)

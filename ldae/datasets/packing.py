@@ -71,7 +71,7 @@ class PackOptions:
 
 def _entry(dataset: ImageFolder, index: int) -> tuple[str, int | None]:
     info = dataset.get_data_info(index)
-    return os.path.relpath(info['img_path'], dataset.img_prefix), info.get('gt_label')
+    return dataset.name_of(info['img_path']), info.get('gt_label')
 
 
 def pack(
@@ -106,7 +106,7 @@ def pack(
                 f'{dataset.img_prefix}: {describe_bad(skipped, len(dataset))}, first {min(skipped)}: more than'
                 f' max_bad={dataset.max_bad:g}; run it again with a higher --max-bad, which packs nothing twice'
             )
-        classes = list(getattr(dataset, 'folder_to_idx', None) or ()) if settings['with_label'] else []
+        classes = list(dataset.CLASSES or ()) if settings['with_label'] else []
         return write_manifest(folder, PACKED, settings, shards, classes=classes)
 
 

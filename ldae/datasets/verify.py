@@ -19,6 +19,7 @@ from ldae.utils import ConfigError, PositiveInt, checked
 from .image_folder import ImageFolder, describe_bad
 from .listing import list_images
 from .load_image import MAX_PIXELS, BadImageError, decode, read_file
+from .roots import is_source
 
 CHUNK = 32  # images a task
 # Reasons of this module's own, beside load_image's: what libjpeg says while it makes up the missing pixels.
@@ -101,7 +102,7 @@ def verify_folder(data_root: str, split: str = 'train', ann_file: str = '', **op
     paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
     bad = verify_files(paths, **options)
     listed = set(paths)
-    others = list_images(dataset.img_prefix, dataset.extensions).not_files
+    others = [] if is_source(data_root) else list_images(dataset.img_prefix, dataset.extensions).not_files
     passed_over = [Verdict(path, reason, listed=False) for path, reason in others if path not in listed]
     return Verification(dataset, bad, passed_over, unlabelled)
 

@@ -173,7 +173,7 @@ def data_description(loader: DataLoader) -> list:
     dataset = _all_images(loader)
     where = [str(getattr(dataset, name, None)) for name in ('data_root', 'split', 'data_prefix', 'ann_file')]
     pipeline = repr(getattr(dataset, 'pipeline', None))
-    return [type(dataset).__name__, *where, len(loader.dataset), pipeline]
+    return [type(dataset).__name__, *where, len(loader.dataset), pipeline, *getattr(dataset, 'identity', ())]
 
 
 def _all_images(loader: DataLoader) -> Dataset:

@@ -31,6 +31,8 @@ from ldae.config.reading import gives_bgr, pipeline_of
 from ldae.datasets.listing import list_images, tell
 from ldae.datasets.load_image import MAX_PIXELS, reads_files
 from ldae.datasets.packed import packed_pipeline
+from ldae.datasets.roots import is_source, parse_root
+from ldae.datasets.sources import open_source
 from ldae.evaluation.probe_data import labelled_dataloader
 from ldae.registry import DATASETS, TRANSFORMS
 from ldae.utils import ConfigError
@@ -118,7 +120,7 @@ def open_images(source: Any, workers: int = 2, **options: Any) -> ImageSet | Sta
     """The images or statistics that ``source`` names.
 
     Args:
-        source: A folder of images; an ``.npz`` file of images (``arr_0``, uint8, (n, H, W, C) or (n, H, W)) or of statistics;
+        source: A folder of images, or ``wds::``, ``hf::`` or ``csv::`` data; an ``.npz`` file of images (``arr_0``, uint8, (n, H, W, C) or (n, H, W)) or of statistics;
             a config, or a checkpoint that holds one, with ``:train`` or ``:val`` after it; an array, tensor or list of images.
         workers: Threads that decode files.
         **options: ``scale``, ``cfg_options`` and ``data_root`` of a config.
@@ -134,6 +136,11 @@ def open_images(source: Any, workers: int = 2, **options: Any) -> ImageSet | Sta
         return _folder(path / IMAGES if written_by_us else path, workers)
     if path.suffix == '.npz':
         return _npz(path)
+    if is_source(source):
+        found = open_source(source, 'train', False)
+        return ImageSet(
+            source, f'{parse_root(source).kind}::', len(found.paths), _decoded(found.paths, workers), found.identity
+        )
     name, _, split = str(source).rpartition(':')
     name, split = (name, split) if split in SPLITS else (str(source), 'train')
     if name.endswith('.pth'):
@@ -156,6 +163,13 @@ def _folder(folder: Path, workers: int) -> ImageSet:
         tell(told)
     files = [folder / name for name in listing.files]
     kinds = sorted({file.suffix.lower().lstrip('.').replace('jpg', 'jpeg').upper() for file in files})
+    stats = ((file, status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()])
+    made_from = hashlib.sha256(repr([(str(file.absolute()), *rest) for file, *rest in stats]).encode()).hexdigest()
+    return ImageSet(str(folder), f'{", ".join(kinds)} files', len(files), _decoded(files, workers), made_from)
+
+
+def _decoded(files: Sequence[str | Path], workers: int) -> Callable[[Sequence[int]], Iterator[np.ndarray]]:
+    """A function that gives those of some numbers, decoded by threads."""
 
     def stream(numbers: Sequence[int]) -> Iterator[np.ndarray]:
         waiting: deque = deque()
@@ -166,9 +180,7 @@ def _folder(folder: Path, workers: int) -> ImageSet:
                     yield waiting.popleft().result()
             yield from (future.result() for future in waiting)
 
-    stats = ((file, status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()])
-    made_from = hashlib.sha256(repr([(str(file.absolute()), *rest) for file, *rest in stats]).encode()).hexdigest()
-    return ImageSet(str(folder), f'{", ".join(kinds)} files', len(files), stream, made_from)
+    return stream
 
 
 def _npz(path: Path) -> ImageSet | Statistics:
@@ -260,7 +272,13 @@ def images_of_config(name: str, cfg: Config, split: str) -> ImageSet:
                 array = image.permute(1, 2, 0).numpy()
                 yield array[..., ::-1] if bgr else array
 
-    return ImageSet(name, _in_words(node), len(built), stream, [dataset, bgr, str(getattr(built, 'data_root', None))])
+    return ImageSet(
+        name,
+        _in_words(node),
+        len(built),
+        stream,
+        [dataset, bgr, str(getattr(built, 'data_root', None)), *getattr(built, 'identity', ())],
+    )
 
 
 def _in_words(dataset: dict) -> str:

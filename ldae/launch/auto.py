@@ -2,8 +2,8 @@
 """``--scale auto``: sizes of image, patch and network, batch and epochs that fit a folder of images, this machine and a budget
 of time, written as a scale of the user's own."""
 
+import io
 import os
-import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +25,9 @@ from PIL import Image
 from ldae.compat import as_list
 from ldae.config import load_config
 from ldae.datasets import ImageFolder
+from ldae.datasets.load_image import read_file
+from ldae.datasets.roots import absolute_root, is_source, name_of_root
+from ldae.datasets.sources import open_source
 from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError
 from ldae.utils.device import use_device
@@ -132,7 +135,7 @@ def auto_scale(
     Args:
         config: What is going to be trained.
         budget: Seconds that the training may take on this machine.
-        data_root: The folder: ``train/`` and ``val/``, or images or classes of them without these.
+        data_root: The folder, or what :class:`ldae.ImageFolder` takes in its place: ``train/`` and ``val/``, or images or classes of them without these.
         options: Others of :class:`LaunchOptions`; with ``resume``, a file that is there is taken.
     """
     path = Path(work_dir) / FILENAME
@@ -170,15 +173,27 @@ def look_at(data_root: str | None) -> Survey:
         raise ConfigError('--scale auto chooses for a folder of images: pass --data-root FOLDER')
     root = Path(data_root).expanduser()
     init_default_scope('mmpretrain')
-    dataset = ImageFolder(str(root), 'train', with_label=False)
-    files = [Path(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))]
+    dataset = ImageFolder(str(data_root), 'train', with_label=False)
+    files = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
     if len(files) < LEAST_IMAGES:
         raise ConfigError(f'{root} has {len(files)} training images: at least {LEAST_IMAGES} are needed')
-    has_val = (root / 'val').is_dir() or (root / 'meta' / 'val.txt').is_file()
-    classes, notes = _classes(root, dataset, files)
+    if is_source(data_root):
+        classes, has_val, notes = *_of_source(data_root), []
+    else:
+        has_val = (root / 'val').is_dir() or (root / 'meta' / 'val.txt').is_file()
+        classes, notes = _classes(root, dataset, list(map(Path, files)))
     sides, modes = _headers(files)
     is_grey = all(mode in GREY for mode in modes)
-    return Survey(str(root), len(files), round(median(sides)), classes, has_val, is_grey, tuple(notes))
+    return Survey(str(data_root), len(files), round(median(sides)), classes, has_val, is_grey, tuple(notes))
+
+
+def _of_source(data_root: str) -> tuple[int, bool]:
+    """How many classes there are, 0 for none, and whether there are images for validation."""
+    try:
+        has_val = bool(open_source(data_root, 'val', False).paths)
+    except ConfigError:
+        has_val = False
+    return len(set(open_source(data_root, 'train', None).labels or ())), has_val
 
 
 def _classes(root: Path, dataset: ImageFolder, files: list[Path]) -> tuple[int, list[str]]:
@@ -200,7 +215,7 @@ def _classes(root: Path, dataset: ImageFolder, files: list[Path]) -> tuple[int, 
         raise ConfigError(f'all images of {root} lie in folders of {inner}, its classes: pass --data-root {inner}')
     if len(counts) == 1 or '' in counts:
         tables = sorted(path for suffix in ('*.csv', '*.tsv') for path in root.glob(suffix))
-        return 0, [_about_table(tables[0])] if tables else []
+        return 0, [f'{path} is not read: for its labels, pass --data-root csv::{path}' for path in tables[:1]]
     notes, single = [], sum(count == 1 for count in counts.values())
     if single:
         notes.append(f'{single} of {len(counts)} classes have one image: none is left of them to validate or score on')
@@ -210,24 +225,12 @@ def _classes(root: Path, dataset: ImageFolder, files: list[Path]) -> tuple[int, 
     return len(counts), notes
 
 
-def _about_table(table: Path) -> str:
-    """How to sort images by a table of labels: nothing here reads one."""
-    target = table.parent.absolute().with_name(f'{table.parent.absolute().name}_by_class')
-    separator = "','" if table.suffix == '.csv' else "$'\\t'"
-    places = [shlex.quote(str(path)) for path in (table.parent, table.name, target)]
-    command = (
-        'cd {0} && tail -n +2 {1} | while IFS={3} read -r file label rest; do mkdir -p {2}/"$label" && '
-        'ln "$file" {2}/"$label"/; done'
-    ).format(*places, separator)
-    return f'{table} is not read. Where its lines are file, label, this makes {target} to score on: ({command})'
-
-
-def _headers(files: list[Path], most: int = 200) -> tuple[list[int], list[str]]:
+def _headers(files: list[str], most: int = 200) -> tuple[list[int], list[str]]:
     """Shorter sides and modes of some of the images."""
     sides, modes = [], []
     for file in files[:: -(-len(files) // most)]:
         try:
-            with Image.open(file) as image:
+            with Image.open(io.BytesIO(read_file(file))) as image:
                 sides.append(min(image.size))
                 modes.append(image.mode)
         except Exception:  # whatever is in the file: training counts bad images and names them
@@ -402,10 +405,8 @@ def scale_text(survey: Survey, choice: Choice) -> str:
     options |= dict(min_edge=2 * choice.img_size) if survey.side >= 4 * choice.img_size else {}
     arch = 'embed_dims={0}, num_layers={1}, num_heads={2}, feedforward_channels={3}'
     archs = (arch.format(rung.width, depth, rung.heads, 4 * rung.width) for depth in (rung.depth, 2 * rung.depth))
-    root, steps = Path(survey.data_root), choice.epochs * max(1, survey.trained // choice.batch_size)
-    facts = dict(
-        name=root.name, data_root=str(root.absolute()), survey=survey, choice=choice, time=shown(choice.seconds)
-    )
+    root, steps = absolute_root(survey.data_root), choice.epochs * max(1, survey.trained // choice.batch_size)
+    facts = dict(name=name_of_root(root), data_root=root, survey=survey, choice=choice, time=shown(choice.seconds))
     latents = dict(values=values, cells=cells, downsample=downsample)
     latents['dims'] = ', '.join(f'{paper}: {ours}' for paper, ours in dims.items())
     latents['map_dims'] = ', '.join(f'{paper}: {-(-ours // cells) * cells}' for paper, ours in dims.items())

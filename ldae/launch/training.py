@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ldae.apis import FeatureExtractor
 from ldae.config import load_config
 from ldae.config.recipe import fit_recipe
+from ldae.datasets.roots import name_of_root
 from ldae.engine.resume.safe_checkpoint import latest_checkpoint
 from ldae.export.plain_vit import plain_vit
 from ldae.export.timm_format import build
@@ -133,7 +134,9 @@ def train(
     if budget is not None and scale != 'auto':
         raise ConfigError('--budget belongs to --scale auto')
     if scale == 'auto':
-        options['work_dir'] = options.get('work_dir') or f'work_dirs/{Path(options.get("data_root") or "").name}'
+        options['work_dir'] = (
+            options.get('work_dir') or f'work_dirs/{name_of_root(str(options.get("data_root") or ""))}'
+        )
         seconds = budget if isinstance(budget, int | float) else parse_duration(budget or '30m')
         scale = auto_scale(config, seconds, **options)
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config, cfg_options, scale)

@@ -146,7 +146,8 @@ def free_port() -> int:
 @pytest.fixture(scope='session')
 def server() -> Iterator[subprocess.Popen]:
     program = [sys.executable, str(Path(__file__).with_name('run_server.py'))]
-    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore')
+    path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+    env = dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore')
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True) as process:
         yield process
         process.stdin.close()

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes that fit a folder, with times that are given instead of taken."""
 
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -182,17 +181,18 @@ def test_classes_of_one_image_are_said_and_something_is_held_out_all_the_same(tm
     assert (len(train), len(val)) == (21, 1)
 
 
-def test_the_command_that_sorts_images_by_a_table_makes_classes_of_them(tmp_path):
+def test_a_table_beside_images_is_named_as_the_data_to_take_labels_from(tmp_path):
     root = images_in(tmp_path / "Ann's photos", *(f'{i}.png' for i in range(20)))
     lines = [f'{i}.png,label {i % 3},more' for i in range(20)]
     (root / 'labels.csv').write_text('\n'.join(['file,label,other', *lines]) + '\n')
     found = look_at(str(root))
     assert found.classes == 0
     (note,) = found.notes
-    subprocess.run(['bash', '-c', note[note.index('(cd') :]], check=True)
-    sorted_ones = look_at(f'{root}_by_class')
-    assert (sorted_ones.images, sorted_ones.classes, sorted_ones.notes) == (20, 3, ())
-    with pytest.raises(ConfigError, match=r'labels.csv is not read: .*get_started.md#labels-in-a-table'):
+    root_of_table = note[note.index('csv::') :]
+    labelled = look_at(root_of_table)
+    assert (labelled.images, labelled.classes, labelled.notes, labelled.has_val) == (20, 3, (), False)
+    assert ImageFolder(root_of_table).get_gt_labels().tolist() == [i % 3 for i in range(20)]
+    with pytest.raises(ConfigError, match=r'labels of labels.csv name the table: --data-root csv::'):
         ImageFolder(str(root), 'train')
 
 

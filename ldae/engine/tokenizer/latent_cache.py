@@ -75,7 +75,9 @@ class LatentCacheHook(LDAEHook):
             return
         description = (runner.cfg.get('train_dataloader') or {}).get('dataset')
         words = json.dumps(
-            [type(loader.dataset).__name__, len(loader.dataset), description], sort_keys=True, default=str
+            [type(loader.dataset).__name__, len(loader.dataset), description, *getattr(loader.dataset, 'identity', ())],
+            sort_keys=True,
+            default=str,
         )
         made_of['data'] = hashlib.sha256(words.encode()).hexdigest()[:24]
         path = Path(self.file or Path(runner.work_dir) / FOLDER_NAME).expanduser()
