@@ -82,7 +82,7 @@ def open_table(data_root: str, split: str) -> Table:
 
 
 def _loaded(root: Root, split: str) -> Any:
-    library = import_extra('datasets', 'datasets', 'hf::')
+    library = import_extra('datasets.load', 'datasets', 'hf::')
     folder = Path(root.where).expanduser()
     is_saved = any((folder / name).is_file() for name in SAVED)
     with _explained(root):

@@ -103,7 +103,7 @@ def _open_table(root: Root, split: str, with_label: bool) -> Found:
 
 def _open_shards(root: Root, split: str, with_label: bool) -> Found:
     """Files of one name, but for what follows its first dot, are a sample, as the library has it."""
-    expand_urls = import_extra('webdataset', 'wds', 'wds::').shardlists.expand_urls
+    expand_urls = import_extra('webdataset.shardlists', 'wds', 'wds::').expand_urls
     try:
         shards = files_of_split(root, split, '.tar', braces=expand_urls)
     except AssertionError as error:  # of a variable of the environment
@@ -145,7 +145,7 @@ def _open_shards(root: Root, split: str, with_label: bool) -> Found:
 
 def _samples(shard: str, others: Counter[str]) -> dict[str, dict[str, Member]]:
     """The files of each sample, by its key and their suffixes, in the order of the shard."""
-    base_plus_ext = import_extra('webdataset', 'wds', 'wds::').tariterators.base_plus_ext
+    base_plus_ext = import_extra('webdataset.tariterators', 'wds', 'wds::').base_plus_ext
     samples: dict[str, dict[str, Member]] = {}
     for member in members_of(shard):
         key, suffix = base_plus_ext(member.name)

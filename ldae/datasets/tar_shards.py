@@ -95,7 +95,7 @@ def _number(field: bytes) -> int:
 
 
 def _extended(kind: bytes, data: bytes) -> dict[str, str]:
-    """What a header says of the next file: its name or size, and whether it has holes."""
+    """The things that a header says of the next file: its name or size, and whether it has holes."""
     if kind != b'x':
         return dict(path=data.rstrip(b'\0').decode(errors='surrogateescape')) if kind == b'L' else {}
     found = {}

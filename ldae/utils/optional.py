@@ -16,11 +16,12 @@ def import_extra(module: str, extra: str, user: str) -> ModuleType:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module.partition('.')[0]:
+        library = module.partition('.')[0]
+        if error.name not in (library, module):
             raise  # it is there, and lacks something itself
-        needed = requirements_of(extra) or [error.name]
+        needed = requirements_of(extra) or [library]
         raise ConfigError(
-            f'{user} needs the library {error.name}, which is not installed: pip install {shlex.join(needed)}'
+            f'{user} needs the library {library}, which is not installed: pip install {shlex.join(needed)}'
         ) from error
 
 

@@ -39,12 +39,11 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.setenv('HF_HOME', str(tmp_path / 'hf'))
     init_default_scope('mmpretrain')
     try:
-        import datasets
+        from datasets import config
     except ImportError:
         return
-    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path / 'hf')
-    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
-    monkeypatch.setattr(datasets.config, 'HF_HUB_OFFLINE', True)
+    monkeypatch.setattr(config, 'HF_DATASETS_CACHE', tmp_path / 'hf')
+    monkeypatch.setattr(config, 'HF_HUB_OFFLINE', True)
 
 
 @pytest.fixture(params=WRITERS)
@@ -326,7 +325,8 @@ def test_options_that_belong_to_folders_are_refused():
 def test_a_library_that_is_missing_is_named(monkeypatch):
     shard('a.tar', ('a.jpg', JPEG))
     for module, root in (('webdataset', 'wds::a.tar'), ('datasets', 'hf::a.parquet')):
-        monkeypatch.setitem(sys.modules, module, None)
+        for name in [module, *(name for name in sys.modules if name.startswith(f'{module}.'))]:
+            monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(ConfigError, match=f'needs the library {module}, which is not installed: pip install'):
             ImageFolder(root)
 
