@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading images for training: a plain folder and packed ones, against mmpretrain's pipeline and torchvision's ImageFolder.
+"""Reading images for training: a plain folder, packed ones, tar shards and parquet, against mmpretrain's pipeline and torchvision's ImageFolder.
 
     python benchmarks/input.py
 
@@ -19,12 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import datasets
 import numpy as np
 import torch
+from datasets import Dataset
 from mmengine.dataset import default_collate
 from mmpretrain.datasets import CustomDataset
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 from torchvision.transforms import v2
+from webdataset import ShardWriter
 
 from ldae.datasets import ImageFolder, PackedImages
 from ldae.datasets.packing import PackOptions, pack
@@ -98,6 +101,8 @@ def readers(folder: Path, args: argparse.Namespace, crop: str) -> dict[str, Call
         ),
         'folder': batched(ImageFolder(root, pipeline=steps)),
         'folder, fast_resize': batched(ImageFolder(root, pipeline=steps, fast_resize=True)),
+        'tar shards': batched(ImageFolder(f'wds::{root}-shards', pipeline=steps)),
+        'parquet': batched(ImageFolder(f'hf::{root}-parquet', pipeline=steps)),
     }
     if crop == 'center':
         found['packed uint8'] = batched(PackedImages(f'{root}-uint8', pipeline=steps))
@@ -116,6 +121,20 @@ def pack_all(folder: Path, size: int) -> None:
         whole=PackOptions('none', edge=size, format='jpeg'),
     ).items():
         pack(dataset, Path(f'{folder}-{name}') / 'train', options, workers)
+
+
+def write_shards(folder: Path) -> None:
+    """The same files in tar shards and in parquet, by the libraries."""
+    paths = sorted((folder / 'train').rglob('*.jpg'))
+    shards, tables = (Path(f'{folder}-{kind}') for kind in ('shards', 'parquet'))
+    shards.mkdir()
+    tables.mkdir()
+    with ShardWriter(f'{shards}/train-%04d.tar', maxcount=100, verbose=0) as writer:
+        for number, path in enumerate(paths):
+            label = path.parent.name[-1]
+            writer.write({'__key__': f'{number:06d}', 'jpg': path.read_bytes(), 'cls': label})
+    columns = dict(image=[path.read_bytes() for path in paths], label=[path.parent.name for path in paths])
+    Dataset.from_dict(columns).to_parquet(tables / 'train.parquet')
 
 
 def copying(args: argparse.Namespace) -> Callable[[list[int]], object]:
@@ -152,9 +171,12 @@ def main() -> None:
     cv2.setNumThreads(1)
     warnings.simplefilter('ignore')
     with tempfile.TemporaryDirectory() as temporary:
+        datasets.config.HF_DATASETS_CACHE = Path(temporary) / 'tables'
+        datasets.disable_progress_bars()
         folder = Path(temporary) / 'images'
         size = write_images(folder, args)
         pack_all(folder, args.size)
+        write_shards(folder)
         print(
             f'{args.images} JPEGs of {args.width} x {args.height}, {size:.0f} kB on average, to {args.size} x {args.size};'
             f' OpenCV {cv2.__version__}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}'

@@ -26,11 +26,19 @@ IMAGES, LABELS = ('image', 'img'), ('label', 'labels', 'class', 'target', 'cls')
 
 
 class Table(NamedTuple):
-    """A split, opened: what names it, the library's data set, and the name of its column of images."""
+    """A split, opened: what names it, the library's data set, and its column of images."""
 
     root: Root
     dataset: Any
-    image: str
+    images: Any
+
+    def read(self, row: int) -> bytes:
+        """The bytes of an image. Raises OSError where there are none."""
+        value = self.images[row].column(0)[0].as_py()
+        found = value.get('bytes') if isinstance(value, dict) else value
+        if found is None:
+            raise OSError('no bytes')
+        return found
 
     def labels(self) -> tuple[list, tuple[str, ...] | None]:
         """The labels, and the classes' names where the table says them. Raises ConfigError if it has none."""
@@ -54,30 +62,24 @@ def read_row(address: str) -> bytes:
     """The bytes of the image at ``<data_root>::<split>::<row>``."""
     data_root, split, row = address.rsplit('::', 2)
     table = TABLES.get((data_root, split)) or open_table(data_root, split)
-    return bytes_of(table.dataset.select_columns([table.image]).with_format('arrow')[int(row)][table.image][0].as_py())
-
-
-def bytes_of(value: bytes | dict | None) -> bytes:
-    """The bytes of an image in a table. Raises OSError where there are none."""
-    found = value.get('bytes') if isinstance(value, dict) else value
-    if found is None:
-        raise OSError('no bytes')
-    return found
+    return table.read(int(row))
 
 
 def open_table(data_root: str, split: str) -> Table:
     """Open a split, for its rows to be read. Raises ConfigError if it can't be, or has no images in it."""
     root = parse_root(data_root)
     dataset = _loaded(root, split)
-    image = _column_of_images(root, dataset)
-    if len(dataset):
-        first = dataset.select_columns([image]).with_format('arrow')[0][image][0].as_py()
-        if isinstance(first, dict) and first.get('bytes') is None:
-            raise ConfigError(
-                f'{data_root}: row 0 of {image!r} has no bytes and names the file {first.get("path")!r}: files that a table names'
-                ' are not read; save_to_disk of datasets puts them into the table, and csv:: reads a list of files'
-            )
-    TABLES[data_root, split] = table = Table(root, dataset, image)
+    name = _column_of_images(root, dataset)
+    table = Table(root, dataset, dataset.select_columns([name]).with_format('arrow'))
+    try:
+        if len(dataset):
+            table.read(0)
+    except OSError as error:
+        raise ConfigError(
+            f'{data_root}: row 0 of {name!r} names a file and has not its bytes, and no file is read that a table names: save_to_disk'
+            ' of datasets puts them into it, and csv:: reads a list of files'
+        ) from error
+    TABLES[data_root, split] = table
     return table
 
 
