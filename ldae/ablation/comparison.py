@@ -17,7 +17,7 @@ from ldae.config import configs_root, load_config, set_data_root, walk_dicts
 from ldae.config.methods import METHODS, arch_of, method_like, method_of
 from ldae.config.reading import LOADERS
 from ldae.config.stored import read_stored_config
-from ldae.evaluation.features import resolve_blocks
+from ldae.evaluation.features import num_blocks, resolve_blocks
 from ldae.evaluation.probe_data import labels_of_dataset
 from ldae.launch.auto import auto_scale, look_at, parse_duration
 from ldae.utils import ConfigError, check_range
@@ -306,7 +306,7 @@ def check_same_images(methods: Sequence[Method], scoring: Scoring) -> None:
                 get_model(method.cfg, checkpoint, 'cpu')
             check_places(method, scoring)
             if method.foreign is not None:
-                foreign_encoder(method.foreign, 'cpu')
+                resolve_blocks(num_blocks(foreign_encoder(method.foreign, 'cpu')), scoring.blocks)
             loaders = labelled_images(cfg, scoring.as_dict())
         except ConfigError as error:
             raise ConfigError(f'{method.name}: {error}') from error

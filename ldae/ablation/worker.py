@@ -2,6 +2,7 @@
 """The process of one job: ``python -m ldae.ablation.worker FOLDER`` trains what is described there, then scores it."""
 
 import logging
+import shutil
 import sys
 import time
 import traceback
@@ -29,6 +30,7 @@ from ldae.evaluation.protocol import Protocol, choose, score_sets
 from ldae.launch import LaunchOptions, build_runner, prepare
 from ldae.models.tokenizers.base import load_tokenizer, load_tokenizer_state
 from ldae.utils import ConfigError, check_range
+from ldae.utils.checkpoints import read_checkpoint
 from ldae.utils.device import use_device
 from ldae.utils.error_lines import one_line, run_explained
 from ldae.utils.locks import claimed
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # What is missing is said before training.
         labelled_images(Config.fromfile(folder / CONFIG_FILE), job['scoring'])
     try:
-        done = read_done(folder) or train(folder, job['watched'], device=job['device'], precision=job['precision'])
+        done = finished(folder, job) or train(folder, job['watched'], device=job['device'], precision=job['precision'])
     except Exception as error:
         if all(member['encoder'] == 'trained' for member in job['members']):
             raise
@@ -66,6 +68,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_json(folder / SCORES_FILE, scores)
     elif not (folder / 'tokenizer.pth').is_file():
         raise ConfigError(f'{job["name"]}: its training has left no tokenizer.pth in {folder}')
+
+
+def finished(folder: Path, job: dict) -> dict:
+    """What a training of ours has left; nothing where its checkpoint can't be read any more: it then goes on from the one before."""
+    done = read_done(folder)
+    is_foreign = any(member['encoder'] == 'foreign' for member in job['members'])
+    if done.get('checkpoint') and not is_foreign and not Path(done['checkpoint']).is_absolute():
+        try:
+            read_checkpoint(folder / done['checkpoint'])
+        except ConfigError as error:
+            print(f'{error}: trained again from there', flush=True)
+            return {}
+    return done
 
 
 def train(folder: Path, watched: bool = False, **launch: Any) -> dict:
@@ -192,7 +207,9 @@ def score_attentive(
 ) -> dict[str, dict]:
     """Attentive probes of the patch tokens of one candidate, which lie in the folder of the job meanwhile."""
     steps = None if place.timestep is None else [place.timestep]
-    with TemporaryDirectory(dir=folder) as tokens:
+    for left in folder.glob('tokens_*'):  # of a killed process
+        shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(dir=folder, prefix='tokens_') as tokens:
         caches = [
             cache_features(encoder, loader, preprocess, Path(tokens, str(i)), [place.block], steps, tokens=True)
             for i, loader in enumerate(loaders)

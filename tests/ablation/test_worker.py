@@ -14,7 +14,7 @@ from mmengine.logging import MessageHub
 from PIL import Image
 
 from ldae.ablation import plan_jobs, worker
-from ldae.ablation.comparison import Method, plan_comparison
+from ldae.ablation.comparison import Method, check_same_images, plan_comparison
 from ldae.ablation.cost import training_cost
 from ldae.ablation.jobs import QUICK, SCORING, Pretraining, plan, read_json
 from ldae.ablation.results import read_scores
@@ -125,6 +125,21 @@ def test_a_row_that_cannot_be_scored_is_explained_and_takes_none_along(job, monk
     good, bad = json.loads((job.folder / 'scores.json').read_text())
     assert good['knn'] > 10
     assert 'pre-training has diverged' in bad['error']
+
+
+def test_a_run_whose_checkpoint_is_damaged_is_trained_from_the_one_before(tmp_path):
+    done, ours = dict(checkpoint='epoch_2.pth', seconds=1.0), dict(members=[dict(encoder='trained')])
+    (tmp_path / 'done.json').write_text(json.dumps(done))
+    assert worker.finished(tmp_path, ours) == {}
+    torch.save(dict(state_dict=dict(weight=torch.ones(2))), tmp_path / 'epoch_2.pth')
+    assert worker.finished(tmp_path, ours) == done
+    (tmp_path / 'epoch_2.pth').write_bytes((tmp_path / 'epoch_2.pth').read_bytes()[:99])
+    assert worker.finished(tmp_path, ours) == {}
+    given = done | dict(checkpoint=str(tmp_path / 'epoch_2.pth'))
+    (tmp_path / 'done.json').write_text(json.dumps(given))
+    assert worker.finished(tmp_path, ours) == given  # not ours to train again
+    (tmp_path / 'done.json').write_text(json.dumps(done))
+    assert worker.finished(tmp_path, dict(members=[dict(encoder='foreign')])) == done
 
 
 def test_rows_that_need_no_training_are_scored_where_it_fails(tmp_path, monkeypatch):
@@ -273,6 +288,7 @@ def test_an_encoder_trained_elsewhere_is_scored_once_on_the_images_of_the_others
     jobs = plan_comparison([Method('theirs', cfg, foreign=str(path))], [0, 1], tmp_path / 'runs', True, scoring)
     assert [member.row for job in jobs for member in job.members] == ['theirs']
     jobs[0].write()
+    (jobs[0].folder / 'tokens_left').mkdir()  # by a process that was killed
     worker.main([str(jobs[0].folder)])
     (entry,) = json.loads((jobs[0].folder / 'scores.json').read_text())
     assert 'error' not in entry
@@ -288,6 +304,8 @@ def test_an_encoder_trained_elsewhere_is_scored_once_on_the_images_of_the_others
         'job.json',
         'scores.json',
     ]
+    with pytest.raises(ConfigError, match='theirs: blocks: -2 is not one'):
+        check_same_images([Method('theirs', cfg, foreign=str(path))], replace(scoring, blocks=(-2,)))
     # Another file of the same name is another encoder.
     key = jobs[0].key
     torch.save(timm.models.VisionTransformer(**options).state_dict(), path)
