@@ -135,7 +135,10 @@ def draw_dimension(summaries: Sequence[Summary], scale: str) -> Figure | None:
 
 def draw_distance(summaries: Sequence[Summary], scale: str) -> Figure | None:
     """Linear accuracy against the Fréchet distance of samples, beside the paper's, where those of several rows were scored."""
-    sampled = [summary for summary in summaries if summary.distance is not None]
+    trainings: dict[str, Summary] = {}
+    for summary in (one for one in summaries if one.distance is not None):
+        trainings.setdefault(summary.entry.get('pretraining') or summary.row.name, summary)  # rows may share one
+    sampled = list(trainings.values())
     if len(sampled) < 2:
         return None
     ours = {s.row.name: (s.distance.mean, s.linear.mean) for s in sampled}
@@ -313,6 +316,7 @@ def paper_curves() -> dict[str, list[tuple[int, MeanScore]]]:
     curves: dict[str, list[tuple[int, MeanScore]]] = {}
     for row in list_rows('table2'):
         kind, _, dim = row.name.removeprefix('t2_').rpartition('_d')
-        name = {'pca': 'PatchPCA'}.get(kind) or kind.title().replace('-', '').replace('ae', 'AE')
+        name = 'PatchPCA' if kind == 'pca' else kind.title().replace('-', '')
+        name = name.replace('Vae', 'VAE').replace('Ae', 'AE')
         curves.setdefault(name, []).append((int(dim), MeanScore(row.paper_linear, None)))
     return curves

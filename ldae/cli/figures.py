@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ldae.utils import ConfigError
+from ldae.utils import ConfigError, check_choice
 
 from .options import add_device, add_import, check_arguments, make_parser
 
@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if bool(args.names) == bool(args.all):
         raise ConfigError(f'name figures, or runs with --all: {", ".join(NAMES)}')
+    for name in args.names:
+        check_choice('figures', name, NAMES)
     from ldae.reports import Options, Source, save_figures
 
     check_arguments(args, Source.__init__, 'count')

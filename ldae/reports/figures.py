@@ -254,7 +254,7 @@ def draw_attention(source: Source, options: Options) -> 'Figure':
     """Pictures, where the last of the asked blocks looks on average over heads, and by head."""
     block = resolve_blocks(num_blocks(source.model), [options.blocks[-1]] if options.blocks else None)[0]
     maps = attention_maps(source.model, source.images, block)
-    columns = {'picture': shown(source), f'block {block},\nmean': maps.mean(dim=1)}
+    columns = {'picture': shown(source), f'block {block}, mean': maps.mean(dim=1)}
     columns |= {f'head {i + 1}': maps[:, i] for i in range(maps.shape[1])}
     for name in [*columns][1:]:
         grid = lay_out(columns[name][:, :, None], source.images, 'featmap')[:, 0]
@@ -391,7 +391,7 @@ FIGURES = {
     'distance': Drawn(
         ('summaries',),
         lambda source, _: draw_distance(source.summaries, source.scale),
-        "Accuracy against the Fréchet distance of samples. Twin: both columns of the paper's Table 1.",
+        "Accuracy against the Fréchet distance of samples. Names that would cover others are left out. Twin: both columns of the paper's Table 1.",
     ),
     'encoders': Drawn(
         ('comparison',),

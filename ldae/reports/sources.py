@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,40 +140,43 @@ class Source:
             if self.given is None:
                 raise ConfigError('no tokenizer: name a run, or pictures to fit a PCA to')
             own = PatchPCATokenizer(EDGE, 16, 3, 32)
-            own.fit([self._fitted(own).images])
+            own.fit([self._as_taken(own).images])
             return [own]
-        found = [open_tokenizer(file, EDGE) for file in self.files if _is_tokenizer(file)]
-        if any(not isinstance(run, Path) or _checkpoint(run) for run in self.runs):
-            own = getattr(self.model, 'tokenizer', None)
-            found = [own, *found] if isinstance(own, BaseTokenizer) else found
+        found, size = [], EDGE
+        if self._own_tokenizer is not None:
+            found, size = [self._own_tokenizer], self._own_tokenizer.geometry.img_size
+        found += [open_tokenizer(file, size) for file in self.files if _is_tokenizer(file)]
         trained = [file for folder in self.folders for file in sorted(folder.glob('tokenizers/patch-*/tokenizer.pth'))]
-        others = map(partial(open_tokenizer, img_size=EDGE), trained)
+        others = [open_tokenizer(file, size) for file in trained]
         found += [other for other in others if not found or other.geometry[1:] == found[0].geometry[1:]]
         if not found:
             raise self.lacks('no tokenizer')
         return found
 
     @cached_property
+    def _own_tokenizer(self) -> BaseTokenizer | None:
+        has_model = any(not isinstance(run, Path) or _checkpoint(run) for run in self.runs)
+        own = getattr(self.model, 'tokenizer', None) if has_model else None
+        return own if isinstance(own, BaseTokenizer) else None
+
+    @cached_property
     def tokens(self) -> list[Tokens]:
         """The tokenizers with pictures as each takes them."""
-        return [
-            self._of_model() if one is getattr(self.__dict__.get('model'), 'tokenizer', None) else self._fitted(one)
-            for one in self.tokenizers
-        ]
+        return [self._as_taken(one) for one in self.tokenizers]
 
-    def _of_model(self) -> Tokens:
-        pixels = self.model.data_preprocessor
-        return Tokens(self.model.tokenizer, self.images, pixels.mean, pixels.std)
-
-    def _fitted(self, tokenizer: BaseTokenizer) -> Tokens:
-        """A tokenizer of a file, which says nothing of pictures: resized, cropped, normalised as in the configs."""
-        channels, size = tokenizer.geometry.in_channels, (tokenizer.geometry.img_size,) * 2
+    def _as_taken(self, tokenizer: BaseTokenizer) -> Tokens:
+        """Those of the model, where it has the same shapes; else, since a file says nothing of pictures, resized, cropped, and
+        normalised as in the configs."""
+        own, (size, _, channels, _) = self.runs and self._own_tokenizer, tokenizer.geometry
+        if own and own.geometry[::2] == (size, channels):
+            pixels = self.model.data_preprocessor
+            return Tokens(tokenizer.to(self.images.device), self.images, pixels.mean, pixels.std)
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in PIXELS[channels])
-        pictures = (
-            Image.fromarray(picture[..., ::-1]).convert('L' if channels == 1 else 'RGB')
-            for picture in self.pictures()[0]
+        mode = 'L' if channels == 1 else 'RGB'
+        pictures = (Image.fromarray(picture[..., ::-1]).convert(mode) for picture in self.pictures()[0])
+        pixels = np.stack(
+            [np.asarray(ImageOps.fit(one, (size, size))).reshape(size, size, channels) for one in pictures]
         )
-        pixels = np.stack([np.asarray(ImageOps.fit(one, size)).reshape(*size, channels) for one in pictures])
         return Tokens(tokenizer, (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - mean) / std, mean, std)
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,7 +49,7 @@ def _panels(
         axes.set_title(title, fontsize=9)
         axes.set(xlabel=xlabel)
     all_axes[0].set_yticks(range(len(labels)), labels, fontsize=7)
-    all_axes[0].invert_yaxis()
+    all_axes[0].set_ylim(len(labels) - 0.4, -0.8)
     return figure
 
 
@@ -123,15 +123,13 @@ def accuracy_against_distance(
     """Linear accuracy over the distance of samples, (distance, accuracy) by row; the paper's, if any, in a panel of its own."""
     from matplotlib.ticker import LogLocator
 
-    figure = new_figure(4.5 * (1 + bool(papers)), max(3.6, ROW_HEIGHT / 2 * len(ours)))
+    figure = new_figure(5 * (1 + bool(papers)), max(3.6, ROW_HEIGHT / 2 * len(ours)))
     panels = [(ours, f'ours: {scale}', name, PALETTE[0])]
     panels += [(papers, "the paper's: ImageNet", 'FID-50K', GREY)] if papers else []
     for axes, (points, title, xlabel, color) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
     ):
-        for row, point in points.items():
-            axes.plot(*point, 'o', markersize=4, color=color)
-            axes.annotate(row, point, (3, 3), textcoords='offset points', fontsize=5)
+        axes.plot(*zip(*points.values(), strict=True), 'o', markersize=4, color=color)
         axes.set_title(title, fontsize=9)
         axes.set(xlabel=f'{xlabel} (lower is better)', ylabel='linear probe, top-1 (%)', xscale='log')
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -139,7 +137,32 @@ def accuracy_against_distance(
         axes.xaxis.set_minor_formatter('')
         axes.margins(x=0.25)
         axes.grid(linewidth=0.3)
+        _label_points(axes, points)
     return figure
+
+
+def _label_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Names beside points, at the first of four sides where a name covers no other; where there is none, none is written."""
+    from matplotlib.transforms import Bbox
+
+    axes.figure.draw_without_rendering()  # places depend on the layout
+    places = axes.transData.transform(list(points.values()))
+    taken: list[Bbox] = []
+    for (name, point), (x, y) in zip(points.items(), places, strict=True):
+        for right, up in product((1, 0), (1, 0)):
+            offset = dict(xytext=(3 if right else -3, 3 if up else -3), textcoords='offset points')
+            sides = dict(ha='left' if right else 'right', va='bottom' if up else 'top')
+            label = axes.annotate(name, point, fontsize=5, **offset, **sides)
+            box = label.get_window_extent()
+            others = [*taken, *(Bbox.from_extents(u - 3, v - 3, u + 3, v + 3) for u, v in places if (u, v) != (x, y))]
+            if (
+                axes.bbox.contains(box.x1, box.y0)
+                and axes.bbox.contains(box.x0, box.y1)
+                and not box.count_overlaps(others)
+            ):
+                taken.append(box)
+                break
+            label.remove()
 
 
 def accuracy_curves(

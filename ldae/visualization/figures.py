@@ -64,7 +64,7 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path, f'.unfinished{path.suffix}') as unfinished:  # the suffix says the format
-        figure.savefig(unfinished)
+        figure.savefig(unfinished, bbox_inches='tight', pad_inches=0.04)  # no title is cut off
     return path
 
 
@@ -162,7 +162,7 @@ def filter_grids(bases: Mapping[str, Tensor], patch_size: int, in_channels: int)
     size = 0.9 if len(grids) == 1 else 0.5
     figure = new_figure(size * columns * len(grids) + 0.2 * len(grids), size * rows + 0.5)
     for axes, name, filters in zip(figure.subplots(1, len(grids), squeeze=False)[0], bases, grids, strict=True):
-        _show(axes, tile(filters, columns), name)
+        _show(axes, np.pad(tile(filters, columns, background=200), ((1, 1), (1, 1), (0, 0)), constant_values=200), name)
         axes.set_anchor('N')
     return figure
 
@@ -171,7 +171,7 @@ def image_columns(columns: Mapping[str, Tensor], width: float = 1.1) -> Figure:
     """Columns of images (n, C, H, W) in [0, 255], each below its name: a row is one image."""
     count, _, height, edge = next(iter(columns.values())).shape
     lines = 1 + max(name.count('\n') for name in columns)
-    figure = new_figure(width * len(columns), 0.15 + 0.15 * lines + width * count * height / edge)
+    figure = new_figure(width * len(columns), 0.25 + 0.15 * lines + 0.94 * width * count * height / edge)
     for axes, (name, images) in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns.items(), strict=True):
         _show(axes, tile(images, 1), name)
     return figure

@@ -41,7 +41,7 @@ def test_counts_that_differ_are_one_clear_line():
 
 def test_filter_grid_has_one_tile_a_row_of_the_basis():
     figure = filter_grid(torch.eye(12)[:10], patch_size=2, in_channels=3)
-    assert figure.axes[0].images[0].get_array().shape == (5, 23, 3)  # 2 rows, 8 columns
+    assert figure.axes[0].images[0].get_array().shape == (7, 25, 3)  # 2 rows, 8 columns, a frame
 
 
 def test_curves_of_schedules_are_their_tables():
