@@ -38,7 +38,7 @@ LIBRARIES = (TIMM, TRANSFORMERS, MMPRETRAIN)
 #: Chosen on held-out training images: time step, block, pooling.
 SCORING = Scoring(poolings=POOLINGS)
 NAME = re.compile(r'[A-Za-z0-9][\w.-]*')
-RESERVED = ('pixels', 'latents', 'tokenizers')
+RESERVED = ('pixels', 'latents', 'tokenizers', 'results.jsonl', 'auto_scale.py')
 
 Source = str | Path | Config | Sequence[str | Path] | None
 
@@ -183,7 +183,7 @@ def named_sources(
             )
     found = {}
     for name, source in (methods if methods is not None else dict.fromkeys(DEFAULTS)).items():
-        if not NAME.fullmatch(name) or name in RESERVED or name.endswith(('_untrained', '_latents')):
+        if not NAME.fullmatch(name) or name in RESERVED or re.search('_(untrained|latents)$|^comparison[.]', name):
             raise ConfigError(
                 f'--method {name}: a method needs a name of letters and digits of its own, as NAME=CONFIG'
             )

@@ -219,8 +219,12 @@ def rate_lines(tried: Mapping[str, Mapping[float, float | None]], rows: Mapping[
 def shares(rows: Mapping[str, dict]) -> list[str]:
     """A line about the time that the scores took, beside that of the trainings."""
     scoring = sum((entry.get('seconds') or {}).get('scoring') or 0.0 for entry in _all_entries(rows))
-    trained = [row['entries'].values() for row in rows.values() if row['entry'].kind == 'trained']
-    training = sum((e.get('seconds') or {}).get('train') or 0.0 for entries in trained for e in entries)
+    entries = [
+        (name, *one) for name, row in rows.items() if row['entry'].kind == 'trained' for one in row['entries'].items()
+    ]
+    # Of methods with one config there is one training.
+    trained = {(e.get('pretraining') or name, seed): (e.get('seconds') or {}).get('train') for name, seed, e in entries}
+    training = sum(seconds or 0.0 for seconds in trained.values())
     if not training:
         return []
     return [f'Training took {training:.0f} s, scoring {scoring:.0f} s, {scoring / (training + scoring):.0%} of both']

@@ -34,7 +34,7 @@ def _folder_of(root: Path, split: str, ann_file: str) -> str:
     others = [name for name in ('train', 'val') if (root / name).is_dir()]
     if others and not listed:
         # Falling back to the root would take the other split for this one.
-        hint = ' or pass --no-validate' if split == 'val' else ''
+        hint = ' or pass --no-validate to ldae train' if split == 'val' else ''
         raise ConfigError(f'{root} has a folder {others[0]!r} but none named {split!r}: make one{hint}')
     return '.'
 

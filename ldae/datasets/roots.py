@@ -132,7 +132,7 @@ def _renamed(where: str, split: str) -> list[str]:
 
 def no_split(root: Root, split: str, why: str) -> ConfigError:
     """The error of a root that has other splits."""
-    hint = ' or pass --no-validate' if split == 'val' else ''
+    hint = ' or pass --no-validate to ldae train' if split == 'val' else ''
     return ConfigError(f'{root.text} has no images of {split!r} ({why}): say where they are, ::{split}=...{hint}')
 
 

@@ -102,6 +102,7 @@ def test_there_must_be_a_readable_checkpoint_for_each_seed(tmp_path):
         (dict(moco=None), {}, 'moco: not one of ldae, mae'),
         ({'a b': 'x.py'}, {}, 'needs a name of letters'),
         (dict(pixels=None), {}, 'of its own'),
+        ({'comparison.json': None}, {}, 'of its own'),
         (dict(mae='a.py'), dict(mae='b.py'), 'mae is named twice'),
         (dict(mine=['a.py', 'b.py']), {}, 'several configs'),
         (dict(mine='ldae::tokenizers/patch-ae_d32.py'), {}, 'mine: .*patch-ae_d32.py is not a pre-training'),
@@ -129,6 +130,9 @@ def test_the_table_holds_mean_and_deviation_of_what_the_configs_give_now(tmp_pat
     )
     assert 'Training took 90 s, scoring 30 s, 25% of both' in page
     assert 'untrained twin' not in page
+    one = [make_entry(row, 0, 60.0, pretraining='key', **spent) for row in ('ldae', 'mae')]
+    shared = summarise_comparison(one, ROWS, dict(ldae={'now'}, mae={'now'}))
+    assert 'Training took 30 s, scoring 20 s, 40% of both' in comparison_page(shared, 'command')
     assert linear in comparison_table(rows)
     files = write_comparison(tmp_path, rows, 'command', dict(ldae='a', mae='b'))
     assert all(path.stat().st_size for path in files)
