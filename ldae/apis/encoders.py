@@ -25,6 +25,7 @@ from ldae.utils import ConfigError
 from ldae.utils.checkpoints import compare_keys, read_checkpoint, report_keys
 from ldae.utils.errors import nearest, short
 from ldae.utils.optional import import_extra
+from ldae.utils.sizes import height_width
 
 from .models import MMPRETRAIN, TIMM, get_model, to_device
 from .preprocess import geometry_of
@@ -84,7 +85,7 @@ def get_encoder(
     else:
         encoder = get_model(model, checkpoint, device, pretrained=pretrained, **options)
         if name.startswith(MMPRETRAIN):  # whose images are its own; on others it has its size, too
-            encoder.input_size = (geometry_of(encoder)[0],) * 2
+            encoder.input_size = height_width(geometry_of(encoder)[0])
         return encoder
     return to_device(encoder.eval(), device)
 

@@ -2,12 +2,13 @@
 """Features of any pictures."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import islice
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
@@ -19,7 +20,6 @@ from ldae.utils.models import changed, evaluating
 from ldae.utils.ranges import Precision
 
 from .encoders import get_encoder
-from .images import read_images
 from .models import to_device
 from .preprocess import Preprocess
 
@@ -86,10 +86,14 @@ class FeatureExtractor:
 
     def stream(self, images: Any) -> Iterator[Tensor]:
         """As a call, but a batch at a time, as they are computed: nothing is held but one batch."""
+        return self.of_pictures(self.preprocess.read(images))
+
+    def of_pictures(self, pictures: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        """Features, batch by batch, of pictures that are read already, as :meth:`Preprocess.read` gives them."""
         pool = ThreadPoolExecutor(self.num_workers) if self.num_workers else nullcontext()
         with pool as executor:
             transform = self.preprocess.transform
-            pictures = read_images(images)
+            pictures = iter(pictures)
             while raw := list(islice(pictures, self.batch_size)):
                 yield self._encode(list(executor.map(transform, raw) if executor else map(transform, raw)))
 

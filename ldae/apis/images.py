@@ -12,12 +12,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ldae.datasets.listing import list_images, tell
-from ldae.datasets.load_image import MAX_ASPECT, MAX_PIXELS, SUFFIXES, decode, read_file
+from ldae.datasets.load_image import MAX_ASPECT, MAX_PIXELS, LoadImage, arrange, suffixes_of
 from ldae.datasets.low_shot import spread_over_classes
 from ldae.datasets.roots import is_source
 from ldae.datasets.sources import open_source
 from ldae.utils import ConfigError
 
+PICTURES = LoadImage()
 ARRAYS = 'uint8, uint16 (scaled to 8 bits), or floats in [0, 1]'
 SHAPES = {
     np.ndarray: '(H, W), (H, W, C) or (B, H, W, C) with C = 1, 3 (RGB) or 4 (RGBA)',
@@ -25,38 +26,39 @@ SHAPES = {
 }
 
 
-def read_images(images: Any) -> Iterator[np.ndarray]:
-    """Each picture of ``images``, in order, one at a time: uint8 BGR (H, W, 3). Raises ConfigError if there is no
-    picture at all, or one that can't be read, with its place.
+def read_images(images: Any, reader: LoadImage = PICTURES) -> Iterator[np.ndarray]:
+    """Each picture of ``images``, in order, one at a time: uint8 BGR (H, W, 3), or what a reader of bands makes of it. Raises
+    ConfigError if there is no picture at all, or one that can't be read, with its place.
 
     Args:
         images: A file, a folder (its files at any depth, sorted), ``wds::``, ``hf::`` or ``csv::`` data, a PIL image, a numpy array (H, W, C) or tensor
             (C, H, W), a batch of those, or any iterable of these, which may be mixed. Channels are RGB; grey is
             repeated, transparency is dropped, an EXIF orientation is obeyed.
+        reader: Of files, and of arrays (H, W, C) and (C, H, W) where it is told of ``channels``, with values as files have them.
     """
     number = -1
-    for number, (name, image) in enumerate(_flat(images)):
-        yield _to_bgr(image, name if isinstance(image, Path) else f'image {number} ({name})')
+    for number, (name, image) in enumerate(_flat(images, reader)):
+        yield _to_bgr(image, name if isinstance(image, Path) else f'image {number} ({name})', reader)
     if number < 0:
         raise ConfigError('there are no images: the list or generator is empty')
 
 
-def some_of(images: Any, count: int) -> Any:
+def some_of(images: Any, count: int, reader: LoadImage = PICTURES) -> Any:
     """At most ``count`` of the files that paths name, of different folders, which often are classes, as far as there are;
     anything but paths as it is."""
     paths = [images] if isinstance(images, str | os.PathLike) else images
     if not isinstance(paths, Sequence) or not all(isinstance(path, str | os.PathLike) for path in paths):
         return images
-    files = [file for path in paths for file in _files(Path(path).expanduser())]
+    files = [file for path in paths for file in _files(Path(path).expanduser(), reader)]
     numbers: dict[Path, int] = {}
     folders = torch.tensor([numbers.setdefault(file.parent, len(numbers)) for file in files], dtype=torch.long)
     return [files[number] for number in spread_over_classes(folders, count)]
 
 
-def _flat(images: Any) -> Iterator[tuple[str, Any]]:
+def _flat(images: Any, reader: LoadImage) -> Iterator[tuple[str, Any]]:
     """The kind of an input, and one picture: a file, a PIL image, an array (H, W[, C]) or a tensor ([C, ]H, W)."""
     if isinstance(images, str | os.PathLike):
-        yield from ((str(path), path) for path in _files(Path(images).expanduser()))
+        yield from ((str(path), path) for path in _files(Path(images).expanduser(), reader))
     elif isinstance(images, Image.Image):
         yield f'PIL image of mode {images.mode}', images
     elif isinstance(images, np.ndarray | Tensor):
@@ -66,29 +68,32 @@ def _flat(images: Any) -> Iterator[tuple[str, Any]]:
         yield from ((name, image) for image in (images if images.ndim == 4 else [images]))
     elif isinstance(images, Iterable) and not isinstance(images, bytes | dict):
         for part in images:
-            yield from _flat(part)
+            yield from _flat(part, reader)
     else:
         raise ConfigError(
             f'{type(images).__name__} is not an image: give a path, a PIL image, a numpy array, a tensor, or a list of them'
         )
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, reader: LoadImage = PICTURES) -> list[Path]:
     if is_source(str(path)):
         return [Path(name) for name in open_source(str(path), 'train', False).paths]
     if not path.is_dir():
         return [path]
-    listing = list_images(path)
+    listing = list_images(path, suffixes := suffixes_of(reader.channels))
     if not listing.files:
-        raise ConfigError(f'{path} holds no images ({", ".join(SUFFIXES)})')
+        raise ConfigError(f'{path} holds no images ({", ".join(suffixes)})')
     if told := listing.left_out():
         tell(told)
     return sorted(path / file for file in listing.files)
 
 
-def _to_bgr(image: Any, name: str) -> np.ndarray:
+def _to_bgr(image: Any, name: str, reader: LoadImage) -> np.ndarray:
     if isinstance(image, Path):
-        return decode(read_file(str(image)), str(image))
+        return reader.read(str(image))
+    if reader.channels:
+        array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+        return reader.finish(arrange(array, name, reader.channels), name)
     rgb = (_from_pil if isinstance(image, Image.Image) else _from_array)(image, name)
     height, width = rgb.shape[:2]
     if not height * width:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a picture to what a model takes, as the model's own test pipeline says."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,11 +14,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ldae.config import pipeline_of
-from ldae.datasets.load_image import reads_files
+from ldae.config.data import scale_steps
+from ldae.datasets.load_image import reader_of, reads_files
 from ldae.datasets.packed import packed_pipeline
+from ldae.datasets.resize import with_faster_steps
 from ldae.registry import TRANSFORMS
 from ldae.utils import ConfigError
 from ldae.utils.models import unwrapped
+from ldae.utils.sizes import as_size
+
+from .images import read_images
 
 TEST_LOADERS = ('test_dataloader', 'val_dataloader')
 
@@ -32,6 +38,8 @@ class Preprocess:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = unwrapped(model)
+        #: Of files and arrays: of bands, where the model's own images have them.
+        self.reader = reader_of(pipeline_of(getattr(self.model, '_config', None) or Config(), TEST_LOADERS) or ())
         #: Whether what :meth:`batch` returns has its channels in the order blue, green, red.
         self.is_bgr = False
         if hasattr(self.model, 'pretrained_cfg'):
@@ -43,8 +51,12 @@ class Preprocess:
                 f'{type(self.model).__name__} does not say what images it takes: give a model that ldae.get_model builds'
             )
 
+    def read(self, images: Any) -> Iterator[np.ndarray]:
+        """Pictures in any form, as :func:`ldae.apis.images.read_images` takes them, for :meth:`transform`."""
+        return read_images(images, self.reader)
+
     def transform(self, image: np.ndarray) -> Tensor:
-        """uint8 BGR (H, W, 3) -> (C, H', W'), not yet normalised unless the model is another library's."""
+        """uint8 BGR (H, W, 3), or bands -> (C, H', W'), not yet normalised unless the model is another library's."""
         return self._steps(image)
 
     def batch(self, images: Sequence[Tensor]) -> Tensor:
@@ -70,11 +82,14 @@ class Preprocess:
         self.is_bgr = channels == 3 and gives_bgr != bool(converts)
         if pipeline is None:
             pipeline = [*packed_pipeline(dict(crop='center', edge=size, size=size)), dict(type='PackInputs')]
+            scale_steps(pipeline, size)
         with DefaultScope.overwrite_default_scope('mmpretrain'):
-            steps = Compose([TRANSFORMS.build(dict(step)) for step in pipeline if not reads_files(step)])
+            steps = Compose([TRANSFORMS.build(dict(s)) for s in with_faster_steps(pipeline) if not reads_files(s)])
 
         def run(image: np.ndarray) -> Tensor:
-            if channels == 1:
+            if self.reader.channels:
+                pass
+            elif channels == 1:
                 image = np.asarray(Image.fromarray(image[..., ::-1]).convert('L'))
             elif not gives_bgr:
                 image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -84,8 +99,8 @@ class Preprocess:
         return run
 
 
-def geometry_of(model: nn.Module) -> tuple[int, int]:
-    """Image size and channels that a model was built for."""
+def geometry_of(model: nn.Module) -> tuple[int | tuple[int, int], int]:
+    """Image size, one number for squares, and channels that a model was built for."""
     tokenizer = getattr(model, 'tokenizer', None)
     if tokenizer is not None:
         return tokenizer.geometry.img_size, tokenizer.geometry.in_channels
@@ -93,7 +108,7 @@ def geometry_of(model: nn.Module) -> tuple[int, int]:
     size = getattr(backbone, 'img_size', 224)
     first = next((part for part in backbone.modules() if isinstance(part, nn.Conv2d)), None)
     channels = 3 if first is None else first.in_channels * first.groups
-    return size if isinstance(size, int) else min(size), channels
+    return as_size(size), channels
 
 
 def _timm_steps(model: nn.Module) -> Callable[[np.ndarray], Tensor]:

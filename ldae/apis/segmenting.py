@@ -27,11 +27,13 @@ from ldae.utils import ConfigError, NaturalInt, PositiveInt, Seed, checked, prov
 from ldae.utils.device import autocast, use_device
 from ldae.utils.files import atomic_write_text
 from ldae.utils.ranges import Precision
+from ldae.utils.sizes import height_width
 from ldae.utils.tables import markdown_table, text_table
 from ldae.visualization import save_figure, segmentation_grid
+from ldae.visualization.tiles import check_shown, shown
 
 from .encoders import get_encoder
-from .preprocess import geometry_of
+from .preprocess import Preprocess, geometry_of
 from .probing import check_output, default_work_dir
 
 FILES = ('segmentation.json', 'segmentation.md', 'segmentation.png')
@@ -134,6 +136,7 @@ def segment(
     device: str | torch.device = 'auto',
     precision: Precision | None = None,
     ema: bool = False,
+    shown_bands: Sequence[NaturalInt] | None = None,
 ) -> Segmentation:
     """Score an encoder by a linear layer on each patch that predicts the class of each pixel: mIoU on test images.
 
@@ -146,14 +149,12 @@ def segment(
         ignore, classes: The value of pixels that don't count; values lie below ``classes``, if that is given.
         max_train_images, max_test_images: At most so many, chosen at random; None for all.
         block, timestep: Where features are taken; None is the encoder's own time step.
-        options: How the layer is trained and chosen.
+        options, shown_bands: How the layer is trained and chosen; the bands of the picture, where there are not three.
         batch_size, num_workers: Images encoded at a time, processes that read them.
         work_dir, force: Folder of results (None: ``work_dirs/segment/<run>_<checkpoint>``), which are replaced if asked.
     """
     if data_root is None or (checkpoint is None and config is None):
-        raise ConfigError(
-            'name a checkpoint (or a model with --config), and a folder of images and masks with --data-root'
-        )
+        raise ConfigError('name a checkpoint (or a model with --config), and images and masks with --data-root')
     default = default_work_dir(checkpoint, config).replace('/probe/', '/segment/')
     folder = Path(work_dir or default + ('_ema' if ema else ''))
     check_output(folder, force, FILES)
@@ -161,21 +162,22 @@ def segment(
     start = time.perf_counter()
     model = get_encoder(config, checkpoint, use_device(device), cfg_options=cfg_options, pretrained=pretrained, ema=ema)
     setting, (size, channels) = _setting(model, block, timestep), _input_of(model)
+    check_shown(shown_bands := shown_bands or getattr(model, 'shown_bands', None), channels)
+    images = partial(MaskFolder, data_root, reader=Preprocess(model).reader)
     limits = (('train', max_train_images), ('val', max_test_images))
-    sets = [MaskFolder(data_root, split, size, channels, ignore, classes, limit) for split, limit in limits]
-    values = tuple(sets[0].values)
-    sets[1].check_values(values)
+    sets = [images(split, size, channels, ignore, classes, limit) for split, limit in limits]
+    sets[1].check_values(values := tuple(sets[0].values))
     tokenizer = getattr(model, 'tokenizer', None)
     if getattr(tokenizer, 'needs_fit', False) and not tokenizer.is_fitted:  # of an untrained l-DAE
         fit_tokenizer(tokenizer, sets[0], model.data_preprocessor, num_images=FITTED, seed=seed)
     place = next((param.device for param in model.parameters()), torch.device('cpu'))
     with autocast(precision, place):
         train, test = (_tokens(one, model, setting, folder / 'features', batch_size, num_workers) for one in sets)
-    grid = _grid(train.shape[1], size)
     train_masks, test_masks = partial(sets[0].mask, values=values, size=size), partial(sets[1].mask, values=values)
     if len(sets[0]) * size[0] * size[1] * 8 <= KEPT_MASKS:
         train_masks = lru_cache(maxsize=None)(train_masks)
-    result = dense_probe(train, train_masks, test, test_masks, len(values), grid, options, seed, place)
+    masked = train, train_masks, test, test_masks, len(values), (grid := _grid(train.shape[1], size))
+    result = dense_probe(*masked, options, seed, place)
     made_with = dict(
         model=getattr(model, 'about', type(model).__name__),
         **_named(checkpoint=checkpoint, config=getattr(config, 'filename', config), data=data_root),
@@ -186,7 +188,7 @@ def segment(
     )
     found = Segmentation(result, list(values), made_with, folder)
     if is_main_process():
-        write_segmentation(found, _picture(found, sets[1], test, test_masks))
+        write_segmentation(found, _picture(found, sets[1], test, test_masks, shown_bands))
     return found
 
 
@@ -213,7 +215,7 @@ def _input_of(model: nn.Module) -> tuple[tuple[int, int], int]:
     if (size := getattr(model, 'input_size', None)) is not None:
         return tuple(size[-2:]), len(model.data_preprocessor.mean)
     size, channels = geometry_of(model)
-    return (size, size), channels
+    return height_width(size), channels
 
 
 def _tokens(
@@ -239,12 +241,18 @@ def _grid(count: int, size: Sequence[int]) -> tuple[int, int]:
     return rows, count // rows
 
 
-def _picture(found: Segmentation, images: MaskFolder, tokens: CachedFeatures, masks: Callable[[int], Tensor]) -> Any:
+def _picture(
+    found: Segmentation,
+    images: MaskFolder,
+    tokens: CachedFeatures,
+    masks: Callable[[int], Tensor],
+    bands: Sequence[int] | None,
+) -> Any:
     """Some test images, evenly spread, their masks, and what is predicted, at the size that the encoder takes."""
     count = min(SHOWN, len(images))
     columns, (head, grid) = [], (found.result.head, found.result.grid)
     for number in torch.linspace(0, len(images) - 1, count).round().long().tolist():
         mask = masks(number)
         predicted = predict_mask(head, tokens[torch.tensor([number])][0], grid, mask.shape)
-        columns.append((images[number]['inputs'], mask, predicted))
+        columns.append((shown(images[number]['inputs'][None], bands)[0], mask, predicted))
     return segmentation_grid(columns, [str(value) for value in found.classes])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ldae.utils import ConfigError, check_range
 
-from .options import SAMPLERS, add_compute_options, add_ema, add_import, check_arguments, make_parser
+from .options import SAMPLERS, add_compute_options, add_ema, add_import, add_shown_bands, check_arguments, make_parser
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
 
@@ -33,6 +33,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     about = 'draw N pictures from the first of two images to the second'
     add('--interpolate', type=int, metavar='N', help=about)
     add('--seed', type=int, default=0, help='of the noise (0)')
+    add_shown_bands(parser)
     add_compute_options(parser, 'fp32')
     add('--force', action='store_true', help='replace what exists')
     return parser.parse_args(argv)
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = check_out(Path(args.out), args.force)
 
     from ldae.apis import get_model
-    from ldae.generation.denoising import denoising_figure, interpolation_figure
+    from ldae.generation.denoising import check_denoiser, denoising_figure, interpolation_figure
     from ldae.visualization import save_figure
 
     check_arguments(args, denoising_figure, 'seed', 'steps')
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.sampler is not None and args.steps is None and args.interpolate is None:
         raise ConfigError(f'--sampler {args.sampler} takes noise out in steps: say how many with --steps')
     model = get_model(args.config, args.checkpoint, args.device, ema=args.ema)
+    if args.shown_bands:
+        check_denoiser(model, args.t).show_bands(args.shown_bands)
     options = dict(seed=args.seed, steps=args.steps, sampler=args.sampler or 'dpm++', precision=args.precision)
     if args.interpolate is None:
         figure = denoising_figure(model, args.images, args.t, limit=args.num_images, **options)

@@ -4,7 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
-from .options import add_ema, add_import, make_parser
+from .options import add_ema, add_import, image_options, make_parser
 
 FORMATS = ('mmpretrain', 'timm', 'hf', 'onnx')
 
@@ -25,7 +25,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_import(parser)
     add_ema(parser)
     add('--timestep', type=int, metavar='T', help="t to merge (the config's, 10 by default)")
-    add('--img-size', type=int, metavar='N', help="height and width in pixels (the config's)")
+    add('--img-size', type=int, nargs='+', metavar='N', help="pixels, one number or height and width (the config's)")
     about = 'pictures, or folders of them, to compare on beside random and validation images'
     add('--check', nargs='+', metavar='PATH', help=about)
     add('--save-example', metavar='FILE', help='.npz file with images and the features that they must give')
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from ldae.export import export_encoder
 
-    options = dict(config=args.config, timestep=args.timestep, img_size=args.img_size, force=args.force)
+    options = dict(config=args.config, timestep=args.timestep, force=args.force, **image_options(args))
     options |= dict(check=args.check, example=args.save_example, ema=args.ema)
     exported = export_encoder(args.checkpoint, args.to, args.out, **options)
     print(exported.vit)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ldae.utils import ConfigError
 
-from .options import add_config_options, add_device, make_parser
+from .options import add_config_options, add_device, add_image_options, image_options, make_parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -19,6 +19,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'tools/fit_pca.py configs/ldae/vit-b_pca.py --data-root data/imagenet --out pca.pth --figure filters.png',
     )
     add_config_options(parser)
+    add_image_options(parser)
     add = parser.add_argument
     add('--out', required=True, metavar='FILE', help='file to write')
     add('--num-images', type=int, metavar='N', help='size of the random sample (all images)')
@@ -37,11 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``ldae fit-pca`` and ``tools/fit_pca.py``."""
     args = parse_args(argv)
     from ldae.config import load_config
+    from ldae.config.images import fit_images
     from ldae.models.tokenizers.base import save_tokenizer
     from ldae.models.tokenizers.fit import fit_tokenizer_of
     from ldae.visualization import filter_grid, save_figure
 
     cfg = load_config(args.config, args.cfg_options, args.scale, args.data_root)
+    fit_images(cfg, **image_options(args))
     options = {name: getattr(args, name) for name in ('num_images', 'batch_size', 'num_workers', 'seed', 'device')}
     tokenizer = fit_tokenizer_of(cfg, **options)
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
@@ -53,5 +56,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         if tokenizer.basis is None:
             raise ConfigError(f'{type(tokenizer).__name__} has no filters to draw: leave --figure out')
         filters = tokenizer.basis[: geometry.latent_dim]
-        figure = filter_grid(filters, geometry.patch_size, geometry.in_channels)
+        figure = filter_grid(filters, geometry.patch_size, geometry.in_channels, bands=args.shown_bands)
         print(f'filters drawn: {save_figure(figure, args.figure)}')

@@ -13,6 +13,7 @@ from typing import Any
 
 from mmengine.config import DictAction
 
+from ldae.utils.errors import ConfigError
 from ldae.utils.ranges import PRECISIONS
 
 FAILED = 1
@@ -28,6 +29,25 @@ PROTOCOL_OPTIONS = dict(
     pooling=(str, "mean of the patch tokens, cls for the class token, or own for the encoder's own pooled output"),
     solver=(str, 'sgd, or lbfgs, which finds the minimum and has no learning rate'),
 )
+
+INT, FLOAT = dict(type=int), dict(type=float)
+#: Of :func:`ldae.config.images.fit_images`, and those that say how a file is read.
+IMAGE_OPTIONS = dict(
+    channels=('bands of each file, which are read as they are: TIFF, .npy, .npz, or any picture', INT),
+    bands=('numbers, from 0, of those to keep, in this order (all)', dict(INT, nargs='+')),
+    value_range=('values that become 0 and 255 (all of 8 and 16 bits; others need it)', dict(FLOAT, nargs=2)),
+    nodata=('value that stands for none, as nan does then: filled by the mean of its band', FLOAT),
+    key=('of the array in .npz files of several', {}),
+    img_size=('pixels of the images, one number or height and width', dict(INT, nargs='+')),
+    patch_size=("pixels of a patch (the config's)", INT),
+    divide=(
+        'where patches do not divide the size: pad goes on with the edges, crop cuts out less',
+        dict(choices=['pad', 'crop']),
+    ),
+    mean=('of each band kept (measured on training images)', dict(FLOAT, nargs='+')),
+    std=('likewise, its deviation', dict(FLOAT, nargs='+')),
+)
+READING = ('channels', 'bands', 'value_range', 'nodata', 'key')
 
 
 def make_parser(tool: str, description: str, example: str) -> argparse.ArgumentParser:
@@ -63,6 +83,32 @@ def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
 
 #: What a ``data_root`` may be.
 DATA = 'folder of the data, or wds::SHARDS, hf::TABLE or csv::LIST (docs/data.md)'
+
+
+def add_image_options(parser: argparse.ArgumentParser, model: bool = True) -> None:
+    """``--channels`` and what else says how images are read; with ``model``, also their size, patches and mean."""
+    group = parser.add_argument_group('images', 'Of more bands, depths and shapes than pictures have: docs/shapes.md.')
+    for name, (about, how) in IMAGE_OPTIONS.items():
+        if model or name in READING:
+            group.add_argument(f'--{name.replace("_", "-")}', metavar='X', help=about, **how)
+    if model:
+        add_shown_bands(group)
+
+
+def add_shown_bands(parser: Any) -> None:
+    """``--show-bands``."""
+    about = 'one or three of the bands that the model sees, for pictures (0 1 2)'
+    parser.add_argument('--show-bands', dest='shown_bands', type=int, nargs='+', metavar='I', help=about)
+
+
+def image_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of :func:`add_image_options` that were given."""
+    names = (*IMAGE_OPTIONS, 'shown_bands')
+    found = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+    size = found.get('img_size', [])
+    if len(size) > 2:
+        raise ConfigError(f'--img-size {" ".join(map(str, size))}: give one number, or height and width')
+    return found | (dict(img_size=size[0] if len(size) == 1 else tuple(size)) if size else {})
 
 
 def add_data_root(parser: argparse.ArgumentParser, whose: str) -> None:

@@ -4,12 +4,13 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ldae.utils import ConfigError
 
-from .options import DATA, add_folder_options, make_parser
+from .options import DATA, add_folder_options, add_image_options, image_options, make_parser
 
 if TYPE_CHECKING:
     from ldae.datasets import ImageFolder
@@ -33,9 +34,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     about = 'center: squares, as under centre crop; none: whole images, for random crops (center)'
     add('--crop', choices=['center', 'none'], default='center', help=about)
     add('--edge', type=int, default=256, metavar='N', help='short edge after resizing (256)')
-    add('--size', type=int, metavar='N', help='of the centre crop (as --edge)')
-    about = 'uint8: no decoding, about 8 times the room (uint8; jpeg with --crop none)'
-    add('--format', choices=['uint8', 'jpeg'], help=about)
+    add('--size', type=int, nargs='+', metavar='N', help='of the centre crop (as --edge), or its height and width')
+    add_image_options(parser, model=False)
+    about = 'uint8: no decoding, about 8 times the room (uint8; float32 of 16 bits and floats; jpeg with --crop none)'
+    add('--format', choices=['uint8', 'jpeg', 'float32'], help=about)
     add('--quality', type=int, default=95, metavar='N', help='of JPEGs (95)')
     add('--shard-size', type=int, default=4096, metavar='N', help='images a shard (4096)')
     add('--max-bad', type=float, metavar='X', help='share that may be unreadable (train: 0.01, else 0)')
@@ -56,7 +58,14 @@ def open_folder(args: argparse.Namespace) -> 'ImageFolder':
         Path(args.data_root).expanduser().resolve()
     ):
         raise ConfigError(f'--out {args.out} lies in the folder of the images: name another one')
-    return ImageFolder(args.data_root, args.split, args.ann_file, with_label=labelled, max_bad=args.max_bad)
+    options = dict(with_label=labelled, max_bad=args.max_bad)
+    return ImageFolder(
+        args.data_root,
+        args.split,
+        args.ann_file,
+        pipeline=[dict(type='ldae.LoadImage', **image_options(args))],
+        **options,
+    )
 
 
 def check(folder: Path, workers: int) -> int:
@@ -79,9 +88,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if args.verify:
         return check(find_packed(args.out, args.split), args.workers)
+    if len(args.size or ()) > 2:
+        raise ConfigError(f'--size {" ".join(map(str, args.size))}: give one number, or height and width')
+    size = args.size and (args.size[0] if len(args.size) == 1 else tuple(args.size))
     stored = args.format or ('jpeg' if args.crop == 'none' else 'uint8')
-    options = PackOptions(args.crop, args.edge, args.size, stored, args.quality, args.shard_size)
+    options = PackOptions(
+        args.crop, args.edge, size, stored, args.quality, args.shard_size, image_options(args) or None
+    )
     dataset = open_folder(args)
+    if options.reading and args.format is None and dataset.look() != 'uint8':
+        options = replace(options, format='float32')
     folder = Path(args.out).expanduser() / args.split
     print(f'{dataset.img_prefix}: {len(dataset):,} images -> {folder}', file=sys.stderr)
     manifest = pack(dataset, folder, options, args.workers, args.force, progress=True)

@@ -39,6 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     shared.add_import(parser)
     shared.add_ema(parser)
     add('--batch-size', type=int, default=64, metavar='N', help='images encoded at a time (64)')
+    shared.add_shown_bands(parser)
     add('--workers', dest='num_workers', type=int, default=0, metavar='N', help='processes that read images (0)')
     add('--seed', type=int, default=0, help='of the linear layers (0)')
     add('--work-dir', metavar='DIR', help='folder for results and features (work_dirs/segment/CHECKPOINT)')

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from ldae.utils.ranges import LOG_LEVELS
 
-from .options import add_compute_options, add_config_options, add_launcher_options, launch_options, make_parser
+from . import options as shared
+from .options import add_compute_options, add_config_options, add_image_options, image_options, make_parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -36,8 +37,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     about = 'images a process and step; lr goes with its square root'
     add_recipe('--batch-size', type=int, metavar='N', help=about)
     add_recipe('--lr', type=float, metavar='LR', help='as it is, whatever the batch')
-    add_recipe('--img-size', type=int, metavar='N', help='height and width in pixels, of pre-training')
     add_recipe('--model', metavar='NAME', help='encoder: tiny, small, base, half-large or large')
+    add_image_options(parser)
     batch = parser.add_mutually_exclusive_group()
     about = 'scale lr by processes x batch_size x accumulated batches over auto_scale_lr.base_batch_size'
     batch.add_argument('--auto-scale-lr', action='store_true', help=about)
@@ -50,7 +51,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--vis', nargs='+', default=(), metavar='NAME', help=f'show curves and pictures also in {names}, if installed')
     about = 'of the console: DEBUG shows what the log file has, WARNING only what matters (INFO)'
     add('--log-level', choices=LOG_LEVELS, help=about)
-    add_launcher_options(parser)
+    shared.add_launcher_options(parser)
     return parser.parse_args(argv)
 
 
@@ -60,5 +61,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ldae.launch import train
     from ldae.launch.training import RECIPE
 
-    recipe = {name: getattr(args, name) for name in RECIPE}
-    train(args.config, args.cfg_options, args.scale, args.budget, **recipe, **launch_options(args))
+    recipe = {name: getattr(args, name) for name in RECIPE} | image_options(args)
+    train(args.config, args.cfg_options, args.scale, args.budget, **recipe, **shared.launch_options(args))

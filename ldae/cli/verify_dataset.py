@@ -10,7 +10,7 @@ from pathlib import Path
 from ldae.utils import ConfigError
 from ldae.utils.files import atomic_write_text
 
-from .options import DATA, add_folder_options, make_parser
+from .options import DATA, add_folder_options, add_image_options, image_options, make_parser
 
 FOUND_BAD = 1
 
@@ -25,6 +25,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add('data_root', help=DATA)
     add_folder_options(parser)
+    add_image_options(parser, model=False)
     add('--max-pixels', type=int, metavar='N', help='call larger images bad (as ldae.LoadImage)')
     about = 'also list images of which parts are damaged, which training reads all the same'
     add('--strict', action='store_true', help=about)
@@ -54,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.write_ann and is_source(args.data_root):
         raise ConfigError(f'--write-ann lists files of a folder, and {args.data_root} is not one: take --out')
     place = args.data_root, args.split, args.ann_file
-    limit = {} if args.max_pixels is None else dict(max_pixels=args.max_pixels)
-    found = verify_folder(*place, num_workers=args.workers, strict=args.strict, progress=True, **limit)
+    reading = image_options(args) | ({} if args.max_pixels is None else dict(max_pixels=args.max_pixels))
+    found = verify_folder(*place, reading, num_workers=args.workers, strict=args.strict, progress=True)
     if found.unlabelled:
         print(f'labels are not read: {found.unlabelled}', file=sys.stderr)
     listed = [vars(verdict) for verdict in found.bad + found.passed_over]

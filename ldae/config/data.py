@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from mmengine.config import Config
 
 from ldae.utils.errors import ConfigError
+from ldae.utils.sizes import height_width, set_size
 
 from .reading import LOADERS, output_size, walk_dicts
 
@@ -103,11 +104,13 @@ def scale_pipelines(cfg: Config, img_size: int) -> None:
 
 def scale_steps(pipeline: Sequence[dict], img_size: int, patch: int = 1) -> None:
     """As :func:`scale_pipelines` for the steps of one pipeline."""
+    edges = height_width(img_size)
     for top in pipeline:
-        whole = output_size([top])
+        whole = height_width(output_size([top]) or 0)[0]
         for step in walk_dicts(top) if whole else ():
-            for key in {'scale', 'crop_size'} & set(step):
-                ratio = step[key] / whole if top['type'] == 'MultiView' else 1
-                step[key] = img_size if ratio == 1 else max(1, round(ratio * img_size / patch)) * patch
+            if own := step.get('type') != 'MultiView' and output_size([step]):
+                ratio = height_width(own)[0] / whole if top['type'] == 'MultiView' else 1
+                part = (max(1, round(ratio * edge / patch)) * patch for edge in edges)
+                set_size(step, edges if ratio == 1 else part)
             if step.get('type') == 'GaussianBlur' and 'magnitude_range' in step:
-                step['magnitude_range'] = tuple(radius * img_size / whole for radius in step['magnitude_range'])
+                step['magnitude_range'] = tuple(radius * edges[0] / whole for radius in step['magnitude_range'])

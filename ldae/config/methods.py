@@ -8,6 +8,8 @@ from typing import NamedTuple
 from mmengine.config import Config, ConfigDict
 
 from ldae.registry import MODELS
+from ldae.utils.errors import ConfigError
+from ldae.utils.sizes import as_size, height_width, in_words
 
 from .data import as_read, augment_in_memory, scale_steps
 from .reading import walk_dicts
@@ -49,6 +51,8 @@ FACTS = {
 }
 #: Name -> the ViT-B pre-training config that a method starts from.
 METHODS = {name: facts.config for name, facts in FACTS.items()}
+#: Whose positions mmpretrain computes for squares.
+SQUARE = ('mae', 'mocov3', 'simclr', 'byol')
 
 
 def method_of(cfg: Config) -> str | None:
@@ -65,15 +69,17 @@ def arch_of(backbone: dict) -> tuple[str | dict, dict]:
     return arch, kind.arch_zoo[arch] if isinstance(arch, str) else arch
 
 
-def geometry_of(cfg: Config) -> tuple[int, int, int]:
+def geometry_of(cfg: Config) -> tuple[int | tuple[int, int], int, int]:
     """Size of the images, patch size and channels of a pre-training config."""
     model = cfg.model
     part = model.tokenizer if 'tokenizer' in model else model.backbone
     channels = part.get('in_channels', (model.backbone.get('patch_cfg') or {}).get('in_channels', 3))
-    return part.get('img_size', 224), part.get('patch_size', 16), channels
+    return as_size(part.get('img_size', 224)), part.get('patch_size', 16), channels
 
 
-def size_method(cfg: Config, arch: ConfigDict, img_size: int, patch_size: int, in_channels: int) -> None:
+def size_method(
+    cfg: Config, arch: ConfigDict, img_size: int | tuple[int, int], patch_size: int, in_channels: int
+) -> None:
     """Give a pre-training an encoder of a size in numbers for images of a size, and what stands behind it as MAE's, SimMIM's or
     the projection heads' widths, in proportion to the encoder's and up to their own; an l-DAE keeps its decoder like its encoder.
     """
@@ -88,6 +94,11 @@ def size_method(cfg: Config, arch: ConfigDict, img_size: int, patch_size: int, i
         if dim is not None:
             model.tokenizer.latent_dim = max(2, round(dim * in_channels * patch_size**2 / old_values))
         return
+    if not isinstance(img_size, int) and name in SQUARE:
+        raise ConfigError(
+            f'{FACTS[name].title} takes square images, as mmpretrain has it, not {in_words(img_size)}: give one --img-size, or take '
+            'l-DAE or SimMIM'
+        )
     if name == 'mae':
         geometry['patch_cfg'] = ConfigDict(in_channels=geometry.pop('in_channels'))  # MAEViT has no in_channels
     encoder.update(geometry)
@@ -95,7 +106,7 @@ def size_method(cfg: Config, arch: ConfigDict, img_size: int, patch_size: int, i
         _size_decoder(model, arch, img_size, patch_size, in_channels)
     elif name == 'simmim':
         units = encoder.get('mask_patch_size', 32) // model.head.patch_size  # patches that are masked together, a side
-        encoder.mask_patch_size = patch_size * (units if img_size // patch_size >= 4 * units else 1)
+        encoder.mask_patch_size = patch_size * (units if min(height_width(img_size)) // patch_size >= 4 * units else 1)
         model.neck.update(in_channels=arch.embed_dims, patch_size=patch_size, out_channels=in_channels)
         model.head.patch_size = patch_size
         model.head.loss.channel = in_channels
@@ -149,6 +160,10 @@ def method_like(name: str, cfg: Config, base: Config) -> Config | None:
     if str(cfg.train_dataloader.dataset.get('type')).endswith('LatentDataset'):
         return None
     sizes, (size, patch, channels) = arch_of(cfg.model.backbone)[1], geometry_of(cfg)
+    if FACTS[name].views > 1 and channels not in (1, 3):
+        raise ConfigError(
+            f'{FACTS[name].title} compares views of other colours, and these images have {channels} bands: leave it out'
+        )
     sizes = {key: sizes[key] for key in ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')}
     size_method(base, ConfigDict(sizes), size, patch, channels)
     steps = base.train_dataloader.dataset.pipeline

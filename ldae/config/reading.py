@@ -3,7 +3,6 @@
 
 import copy
 from collections.abc import Iterable, Iterator
-from itertools import product
 from pathlib import Path
 
 from mmengine.config import Config
@@ -11,6 +10,7 @@ from mmengine.config import Config
 from ldae.compat import PREFIX
 from ldae.utils.errors import ConfigError, nearest
 from ldae.utils.files import PACKAGE
+from ldae.utils.sizes import as_size, height_width, set_size
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -30,21 +30,26 @@ def read_config(filename: str | Path) -> Config:
         raise ConfigError(f'config {path} cannot be read: {type(error).__name__}: {lines[-1]}') from error
 
 
-def image_size(cfg: Config) -> int | None:
-    """Pixels of the images that a config's model says it takes; None where it says none."""
+def image_size(cfg: Config) -> int | tuple[int, int] | None:
+    """Size of the images that a config's model says it takes, one number for squares; None where it says none."""
     model = cfg.get('model') or {}
     part = model.get('tokenizer') or model.get('backbone') or {}
     size = part.get('img_size', 224 if model.get('type') == 'MAE' else None)  # mmpretrain's default
-    return size if isinstance(size, int) else None
+    return as_size(size) if isinstance(size, int | list | tuple) else None
 
 
-def output_size(pipeline: Iterable[dict]) -> int | None:
-    """Pixels of the images that a pipeline gives, by its last step that says any; of several views, of the largest."""
-    keys = ('scale', 'crop_size')
-    sizes = [
-        [node[key] for node in walk_dicts(step) for key in keys if isinstance(node.get(key), int)] for step in pipeline
-    ]
-    return next((max(found) for found in reversed(sizes) if found), None)
+def output_size(pipeline: Iterable[dict]) -> int | tuple[int, int] | None:
+    """Size of the images that a pipeline gives, by its last step that says any; of several views, of the largest."""
+    sizes = [[size for node in walk_dicts(step) if (size := _size_of(node))] for step in pipeline]
+    return next((as_size(max(found)) for found in reversed(sizes) if found), None)
+
+
+def _size_of(step: dict) -> tuple[int, int] | None:
+    """Height and width that a step of a pipeline says; crops and padding have the width first."""
+    for key, turned in (('scale', 1), ('crop_size', -1), *([('size', -1)] if step.get('type') == 'Pad' else ())):
+        if isinstance(step.get(key), int) or isinstance(step.get(key), list | tuple) and len(step[key]) == 2:
+            return height_width(step[key])[::turned]
+    return None
 
 
 def _follow_size(cfg: Config, path: Path) -> None:
@@ -60,12 +65,15 @@ def _follow_size(cfg: Config, path: Path) -> None:
                 node['pipeline'] = resized_pipeline(node['pipeline'], size)
 
 
-def resized_pipeline(pipeline: list[dict], size: int) -> list[dict]:
+def resized_pipeline(pipeline: list[dict], size: int | tuple[int, int]) -> list[dict]:
     """A pipeline that gives images of ``size`` pixels, all its sizes in proportion; as it is, where it has none."""
     pipeline, old = copy.deepcopy(pipeline), output_size(pipeline)
-    for step, key in product(walk_dicts(pipeline), ('scale', 'crop_size', 'min_edge')):
-        if old and isinstance(step.get(key), int):
-            step[key] = round(step[key] * size / old)
+    for step in walk_dicts(pipeline) if old else ():
+        (height, width), edges = height_width(old), height_width(size)
+        if found := _size_of(step):
+            set_size(step, (round(found[0] * edges[0] / height), round(found[1] * edges[1] / width)))
+        if isinstance(step.get('min_edge'), int):
+            step['min_edge'] = round(step['min_edge'] * min(edges) / min(height, width))
     return pipeline
 
 

@@ -6,10 +6,11 @@ from typing import Annotated
 from mmengine.config import Config, ConfigDict
 
 from ldae.utils import Choice, ConfigError, PositiveInt, Range, checked
+from ldae.utils.sizes import Size
 
-from .data import scale_pipelines
+from .images import fit_images
 from .methods import arch_of, geometry_of, method_of, size_method
-from .reading import image_size, walk_dicts
+from .reading import image_size
 from .scale import set_epochs
 
 #: Encoders by the names that DeiT and MAE have given them; mmpretrain's own 'small' is another network.
@@ -26,7 +27,7 @@ def fit_recipe(
     epochs: PositiveInt | None = None,
     batch_size: PositiveInt | None = None,
     lr: Annotated[float, Range(1e-12, 1e3)] | None = None,
-    img_size: PositiveInt | None = None,
+    img_size: Size | None = None,
     model: Annotated[str, Choice(*MODELS)] | None = None,
     *,
     processes: PositiveInt = 1,
@@ -39,7 +40,7 @@ def fit_recipe(
         batch_size: Images a process and step, of one batch: none are accumulated. The recipe's batch follows, and its lr by the
             square root (Adam's rule; the linear one would make it vanish for batches far below the recipe's).
         lr: As it is, whatever the batch.
-        img_size: Height and width in pixels, of pre-training: of the model and of all that is read for it.
+        img_size: Pixels, one number or height and width, of pre-training: of the model and of all that is read for it.
         model: Of the encoder; decoders and projection heads follow.
         processes: Which share a step.
     """
@@ -61,12 +62,7 @@ def fit_recipe(
         cfg.optim_wrapper.optimizer.lr, cfg.auto_scale_lr = lr, None
     if img_size is not None:
         _need(cfg, '--img-size', image_size(cfg))
-        for node in [node for node in walk_dicts(cfg.model) if 'img_size' in node] or [cfg.model.backbone]:
-            patch = node.get('patch_size', 16)
-            if img_size % patch:
-                raise ConfigError(f'--img-size {img_size} is not a multiple of the patch size, {patch}')
-            node['img_size'] = img_size
-        scale_pipelines(cfg, img_size)
+        fit_images(cfg, img_size)
     if model is not None:
         _need(cfg, '--model', cfg.model.get('backbone', {}).get('arch'))
         arch = MODELS[model]

@@ -8,8 +8,10 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from ldae.utils.errors import ConfigError, nearest
+from ldae.utils.sizes import height_width
 
 from .data import replace_data
+from .images import set_reading
 from .methods import METHODS, method_of, size_method, tune_method
 from .reading import LOADERS, configs_root, find_config, read_config, walk_dicts
 
@@ -59,6 +61,7 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
       ``finetune``, which has an ``ema_momentum`` too (for configs of benchmarks only);
     * ``default_hooks``, beside it: options of hooks that the config has, such as the ``momentum`` of ``ema``;
     * ``tokenizers``: further options by tokenizer type, ``latent_dims`` among them where a type has other ones;
+    * ``reading``: options of :class:`ldae.LoadImage` for images of bands (optional);
     * ``tokenizer_epochs`` by tokenizer type and ``adversarial_start_step``, for configs that train a tokenizer; these keep
       their own optimizer.
 
@@ -88,6 +91,7 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
             if cfg.timesteps:
                 backbone.timestep = cfg.timesteps[0]
     replace_data(cfg, file, file.scale.img_size)
+    _read_bands(cfg, rules)
     cfg.auto_scale_lr = copy.deepcopy(file.auto_scale_lr)
     if cfg.model.type.endswith('TokenizerTrainer'):
         kind = cfg.model.tokenizer.type
@@ -101,6 +105,12 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
     hooks = {name: hook for name, hook in file.get('default_hooks', {}).items() if name in cfg.default_hooks}
     cfg.merge_from_dict(dict(default_hooks=hooks))
     return _name_scale(cfg, path)
+
+
+def _read_bands(cfg: Config, rules: ConfigDict) -> None:
+    for name in LOADERS if 'reading' in rules else ():
+        if cfg.get(name):
+            set_reading(cfg[name].dataset.get('pipeline', []), rules.reading.to_dict())
 
 
 def _name_scale(cfg: Config, path: Path) -> Config:
@@ -139,6 +149,7 @@ def _scale_benchmark(cfg: Config, path: Path) -> Config:
     # These don't know what pre-training's know: a classifier's needs the classes, to mix labels.
     preprocessor = {key: value for key, value in file.data_preprocessor.items() if key != 'type'}
     replace_data(cfg, file, file.scale.img_size)
+    _read_bands(cfg, rules)
     cfg.data_preprocessor = ConfigDict(num_classes=file.scale.num_classes, **preprocessor)
     cfg.train_dataloader.update(batch_size=rule.batch_size, drop_last=False)
     cfg.optim_wrapper.type = file.optim_wrapper.type
@@ -209,8 +220,9 @@ def _scale_tokenizer(node: dict, rules: ConfigDict, path: Path) -> None:
     if 'latent_dim' in node:
         node['latent_dim'] = _lookup(dims, node['latent_dim'], f'{path}: latent_dims')
     if 'resized' in node:
-        grid = rules.img_size // rules.patch_size  # tokens a side, which share the pixels
-        node['resized'] = max(1, node['resized'] * rules.img_size // (PAPER_SIZE * grid)) * grid
+        height = height_width(rules.img_size)[0]
+        grid = height // rules.patch_size  # tokens a side, which share the pixels
+        node['resized'] = max(1, node['resized'] * height // (PAPER_SIZE * grid)) * grid
     if node.get('checkpoint'):
         node['checkpoint'] = tokenizer_checkpoint(Path(node['checkpoint']).parent.name, path.stem)
     node.update(img_size=rules.img_size, patch_size=rules.patch_size, in_channels=rules.in_channels, **options)

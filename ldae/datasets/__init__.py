@@ -8,5 +8,5 @@ from .in_memory import InMemoryDataset
 from .latents import LatentDataset
 from .load_image import BadImageError, LoadImage
 from .packed import PackedImages
-from .resize import FastPackInputs, FastRandomResizedCrop, FastResizeEdge, PillowRandomResizedCrop
+from .resize import FastPackInputs, FastRandomResizedCrop, FastResizeEdge, PillowRandomResizedCrop, ResizeToCover
 from .workers import start_worker

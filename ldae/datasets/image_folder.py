@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ldae.registry import DATASETS
 from ldae.utils import ConfigError, PositiveInt, Seed, Share, checked
 
 from .listing import Listing, is_hidden, list_images, listing_backend, tell
-from .load_image import REASONS, SUFFIXES, BadImageError, LoadImage, is_remote
+from .load_image import ARRAYS, OURS, REASONS, SUFFIXES, BadImageError, is_remote, reader_of, suffixes_of
 from .low_shot import Fraction, Split, part_of_each_class
 from .resize import with_faster_steps
 from .roots import decoded, is_source, parse_root
@@ -109,10 +110,11 @@ class ImageFolder(ImageNet):
                 raise ConfigError(f'ann_file={ann_file!r} is not a file in {root}')
             data_root = str(root)
         kwargs['pipeline'] = with_faster_steps(kwargs.get('pipeline', ()), by_torch=fast_resize)
+        self.reader = reader_of(kwargs['pipeline'])
+        kwargs.setdefault('extensions', suffixes_of(self.reader.channels))
         if min_edge is not None:
             kwargs['pipeline'] = [
-                dict(step, min_edge=min_edge) if step['type'] in ('LoadImage', 'ldae.LoadImage') else step
-                for step in kwargs['pipeline']
+                dict(step, min_edge=min_edge) if step['type'] in OURS else step for step in kwargs['pipeline']
             ]
         if held_out is not None and not ann_file and local and not (root / 'meta' / f'{split}.txt').is_file():
             ann_file = 'meta/train.txt' if (root / 'meta' / 'train.txt').is_file() else ''
@@ -131,6 +133,8 @@ class ImageFolder(ImageNet):
             samples = self._labelled(listing)
         if not samples:
             hint = '; unlabelled images need with_label=False' if self.with_label else ''
+            if any(listing.others[suffix] for suffix in ARRAYS):
+                hint = '; arrays are read where LoadImage is told how many bands they have (--channels)'
             if (Path(self.img_prefix) / 'packed.json').is_file():
                 hint = (
                     '; it holds packed ones: set dataset.type=ldae.PackedImages and collate_fn.type=ldae.batch_collate'
@@ -289,14 +293,23 @@ class ImageFolder(ImageNet):
         """A sample; whatever reader a pipeline has, a bad file is a BadImageError."""
         try:
             sample, cause = super().prepare_data(idx), None
-        except BadImageError:
+        except ConfigError:
             raise
         except Exception as error:
             sample, cause = None, error
         if sample is None:  # for which mmengine would draw another at random
-            LoadImage().transform(self.get_data_info(idx))
+            self.reader.read(self.get_data_info(idx)['img_path'])
             raise cause or ConfigError(f'{self.get_data_info(idx)["img_path"]}: the pipeline returns nothing')
         return sample
+
+    def look(self, most: int = 16) -> str:
+        """Read some images, all over the folder, where they have bands; raise ConfigError if these differ, or can't be scaled.
+        Returns the type of their values."""
+        found = 'uint8'
+        for number in range(0, len(self), max(1, len(self) // most)) if self.reader.channels else ():
+            with suppress(BadImageError):  # of which there may be some
+                found = str(self.reader.read(self.get_data_info(number)['img_path']).dtype)
+        return found
 
     def bad_images(self) -> dict[int, str]:
         """Index and reason of each image found to be unreadable so far, by this process and its workers."""
@@ -320,4 +333,5 @@ def check_share(dataset: ImageFolder, bad: dict[int, str]) -> None:
 def describe_bad(bad: Mapping[object, str], size: int) -> str:
     """'3 of 1,000 images (2 is truncated, 1 is empty)', of index -> reason."""
     counts = Counter(bad.values()).most_common()
-    return f'{len(bad):,} of {size:,} images ({", ".join(f"{n} {reason}" for reason, n in counts)})'
+    shown = ', '.join(f'{n} {reason}' for reason, n in counts[:5]) + ', ...' * (len(counts) > 5)
+    return f'{len(bad):,} of {size:,} images ({shown})'

@@ -3,13 +3,17 @@
 
 import errno
 import io
+import logging
+import math
 import os
 import stat
 import warnings
+import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from typing import IO
 
 import cv2
 import mmcv
@@ -24,17 +28,23 @@ except ImportError:  # the extra `fast`
     simplejpeg = None
 
 from ldae.registry import TRANSFORMS
-from ldae.utils import ConfigError, PositiveInt, checked
+from ldae.utils import ConfigError, NaturalInt, PositiveInt, checked
+from ldae.utils.optional import import_extra
 
 from .hf_rows import read_row
 from .tar_shards import read_member
 
+OTHER_TIFF = (
+    'is a TIFF of a kind that is not read: save it with 8 or 16 bits, or say how many bands it has (--channels)'
+)
+NAN = 'holds NaN or infinite values: say which value stands for none (nodata)'
 # What may be wrong with a file; a reason's position in this list is what a data set keeps of it, in one byte.
 REASONS = (
     '', 'is empty', 'is truncated', 'is damaged', 'is not a readable image', 'does not exist', 'is a broken link',
     'may not be read', 'is not a file', 'cannot be read', 'has too many pixels', 'is too long and narrow',
     'is too large a file', 'has too many parts, or scans for its size',
-    'is a TIFF of a kind that is not read: save it with 8 or 16 bits',
+    OTHER_TIFF,
+    NAN, 'has a band of nothing but nodata', 'holds objects, not numbers',
 )  # fmt: skip
 #: The formats that are read, by the names that Pillow has for them: no other is tried, whatever a file is called. Some of
 #: Pillow's run programs (EPS), some of OpenCV's say their size too late (PAM, HDR).
@@ -45,6 +55,8 @@ FORMATS = tuple(kind for kind in FORMATS if kind in Image.OPEN)
 SUFFIXES = tuple(sorted(suffix for suffix, kind in _suffixes.items() if kind in (*FORMATS, 'MPO')))
 #: What reads an image of a kind of data that isn't a folder, by how its address begins.
 CONTAINERS = dict(wds=read_member, hf=read_row)
+#: numpy's files, which are images where a reader is told how many bands these have.
+ARRAYS = ('.npy', '.npz')
 MAX_PIXELS = 89_478_485  # from here on Pillow warns of a decompression bomb
 MAX_BYTES = 1 << 30  # a sparse file says that it has any number
 # Chunks of a PNG or segments of a JPEG that hold no pixels: Pillow takes seconds for a million.
@@ -57,6 +69,10 @@ NEEDLESS = (b'iCCP', b'sRGB', b'gAMA', b'cHRM', b'iTXt', b'tEXt', b'zTXt')
 JPEG, END_OF_IMAGE, START_OF_SCAN = b'\xff\xd8\xff', b'\xff\xd9', b'\xff\xda'
 SEQUENTIAL, FRAMES = (0xC0, 0xC1), set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # segments that say the size
 TIFF = (b'II*\0', b'MM\0*')
+BIG_TIFF = (b'II+\0', b'MM\0+')
+NPY, NPZ = b'\x93NUMPY', b'PK\3\4'
+#: Of 16 bits and 8, all that there is; of other numbers nobody knows it.
+RANGES = {np.dtype(np.uint8): (0, 255), np.dtype(np.uint16): (0, 65535)}
 EXIF = b'Exif\0\0'
 # JPEG decoders compute 1/n of an image's size directly.
 REDUCED = {n: getattr(cv2, f'IMREAD_REDUCED_COLOR_{n}') for n in (8, 4, 2)} | {1: cv2.IMREAD_COLOR}
@@ -66,6 +82,12 @@ MACHINE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 #: Steps of a pipeline that read files, in whatever scope.
 READERS = ('LoadImage', 'LoadImageFromFile')
+OURS = ('LoadImage', 'ldae.LoadImage')
+
+
+def suffixes_of(channels: int | None) -> tuple[str, ...]:
+    """How the files of images are named that a reader told of so many bands reads."""
+    return SUFFIXES if channels is None else (*SUFFIXES, *ARRAYS)
 
 
 def reads_files(step: Mapping) -> bool:
@@ -303,7 +325,7 @@ def _checked_chunks(png: bytes, path: str) -> bytes:
 
 def _unread(data: bytes) -> str:
     is_tiff = data.startswith(TIFF)
-    return 'is a TIFF of a kind that is not read: save it with 8 or 16 bits' if is_tiff else 'is not a readable image'
+    return OTHER_TIFF if is_tiff else 'is not a readable image'
 
 
 def _decode_by_pillow(data: bytes, path: str) -> np.ndarray:
@@ -319,18 +341,122 @@ def _decode_by_pillow(data: bytes, path: str) -> np.ndarray:
         raise bad_image(path, reason) from error
 
 
+def read_bands(
+    data: bytes, path: str, channels: int, key: str | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """The image that the bytes of a file hold, as it is stored: its ``channels`` bands in their order, (H, W, channels).
+
+    An array is (H, W, C), (C, H, W) or (H, W); of an ``.npz``, the one named ``key``. A TIFF has its bands in one page or in
+    several. Raises BadImageError as :func:`decode`, and ConfigError for another number of bands, or numbers that are none."""
+    image = read_array(data, path, key, max_pixels)
+    if image is None:
+        data, _ = check_image(data, path, max_pixels)
+        # With transparency as a band only where there are four.
+        flags = cv2.IMREAD_UNCHANGED if channels == 4 else cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
+        image = _decode_by_opencv(data, flags)
+        image = _decode_by_pillow(data, path) if image is None else image
+        if image.ndim == 3:
+            image = image[..., [2, 1, 0, *range(3, image.shape[2])]]
+    return arrange(image, path, channels, max_pixels)
+
+
+def arrange(image: np.ndarray, name: str, channels: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """An array of bands as (H, W, channels); errors as of :func:`read_bands`."""
+    if image.dtype.kind not in 'uif':
+        raise ConfigError(f'{name} holds values of type {image.dtype}: bands are integers or floats')
+    shape, image = image.shape, image.astype(image.dtype.newbyteorder('='), copy=False)
+    image = image[..., None] if image.ndim == 2 else image
+    if image.ndim == 3 and image.shape[2] != channels == image.shape[0]:
+        image = np.moveaxis(image, 0, 2)
+    if image.ndim != 3 or image.shape[2] != channels:
+        found = f'{min(image.shape[0], image.shape[2])} bands' if image.ndim == 3 else f'{image.ndim} axes'
+        raise ConfigError(f'{name} has {found} (its shape is {shape}), and all images must have channels={channels}')
+    if not image.size:
+        raise bad_image(name, 'is empty')
+    _check_size(image.shape[1::-1], 1, name, max_pixels)
+    return image
+
+
+def read_array(data: bytes, path: str, key: str | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
+    """The array in one of numpy's files or a TIFF, as it is stored; None for other files. Errors as of :func:`read_bands`."""
+    if data.startswith((*TIFF, *BIG_TIFF)):
+        return _read_tiff(data, path, max_pixels)
+    if not data.startswith((NPY, NPZ)):
+        return None
+    try:
+        if data.startswith(NPY):
+            return _whole_array(io.BytesIO(data), len(data), path)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = [name.removesuffix('.npy') for name in archive.namelist()]
+            key = names[0] if key is None and len(names) == 1 else key
+            if key not in names:
+                about = 'has several arrays' if key is None else f'has no array {key!r}'
+                raise ConfigError(f'{path} {about}: say which of {", ".join(names[:8])} is the image (key)')
+            member = archive.infolist()[names.index(key)]
+            if member.file_size > MAX_BYTES:
+                raise bad_image(path, 'is too large a file')
+            with archive.open(member) as file:
+                return _whole_array(file, member.file_size, path)
+    except (ValueError, EOFError, OSError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise bad_image(path, 'is not a readable image') from error
+
+
+def _whole_array(file: IO[bytes], size: int, path: str) -> np.ndarray:
+    """The array in a file of so many bytes, which are looked at before memory is taken; nothing in it is run."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError
+    shape, _, dtype = readers[version](file)
+    if dtype.hasobject:
+        raise bad_image(path, 'holds objects, not numbers')
+    if math.prod(shape) * dtype.itemsize > size:
+        raise bad_image(path, 'is truncated')
+    file.seek(0)
+    return np.load(file, allow_pickle=False)
+
+
+def _read_tiff(data: bytes, path: str, max_pixels: int) -> np.ndarray:
+    """By tifffile: OpenCV and Pillow read some bands of some files, and others wrong."""
+    library = import_extra('tifffile', 'tiff', f'{path}, a TIFF of bands,')
+    logging.getLogger('tifffile').setLevel(logging.CRITICAL)  # what is wrong with a file is said below
+    try:
+        with library.TiffFile(io.BytesIO(data)) as file:
+            page, series = file.pages.first, file.series[0]
+            _check_size((page.imagewidth, page.imagelength), 1, path, max_pixels)
+            if series.nbytes > MAX_BYTES:
+                raise bad_image(path, 'is too large a file')
+            return series.asarray(maxworkers=1)
+    except (BadImageError, MemoryError):
+        raise
+    except Exception as error:  # its readers raise many kinds
+        if 'imagecodecs' in str(error):
+            raise ConfigError(
+                f'{path} is compressed, and tifffile needs imagecodecs: pip install imagecodecs'
+            ) from error
+        raise bad_image(path, 'is not a readable image') from error
+
+
 @TRANSFORMS.register_module()
 class LoadImage(BaseTransform):
-    """Read ``img_path`` into ``img``: uint8 BGR (H, W, 3), see :func:`decode`.
+    """Read ``img_path`` into ``img``: uint8 BGR (H, W, 3), see :func:`decode`; or, with ``channels``, all bands as they are.
 
-    It equals mmcv's ``LoadImageFromFile`` on whole images of ordinary size, unless ``min_edge`` is set. Raises
-    BadImageError if the file is not an image, see :data:`REASONS`.
+    It equals mmcv's ``LoadImageFromFile`` on whole images of ordinary size, unless ``min_edge`` or ``channels`` is set. Raises
+    BadImageError if the file is not an image, see :data:`REASONS`, and ConfigError for other bands than it is told of.
 
     Args:
         max_pixels: Images of more are refused before they are decoded, at least 1.
         backend_args: Of mmengine's storage backend, if the images don't lie on a local disk.
         min_edge: Decode large JPEGs at 1/2, 1/4 or 1/8 of their size, so long as the short edge stays at least this, in
-            pixels; faster, and other pixels after resizing. None: at full size.
+            pixels; faster, and other pixels after resizing. None: at full size. Not of bands.
+        channels: Bands that each file has, of any depth; three are kept as blue, green, red, one as (H, W). None: pictures.
+        bands: Numbers, from 0, of those to keep, in this order. None: all.
+        value_range: The values that become 0 and 255, in float32; those beyond stay beyond. None: 8 bits stay as they are, 16
+            bits have all of theirs, and other numbers are refused.
+        nodata: The value that stands for none, as NaN then does; such pixels get the mean of the others of their band and image.
+        key: Of the array in ``.npz`` files of several.
     """
 
     @checked
@@ -339,15 +465,80 @@ class LoadImage(BaseTransform):
         max_pixels: PositiveInt = MAX_PIXELS,
         backend_args: dict | None = None,
         min_edge: PositiveInt | None = None,
+        channels: PositiveInt | None = None,
+        bands: Sequence[NaturalInt] | None = None,
+        value_range: tuple[float, float] | None = None,
+        nodata: float | None = None,
+        key: str | None = None,
     ) -> None:
         self.max_pixels, self.backend_args, self.min_edge = max_pixels, backend_args, min_edge
+        self.channels, self.bands, self.value_range, self.nodata, self.key = channels, bands, value_range, nodata, key
+        for name in ('bands', 'value_range', 'nodata', 'key'):
+            if channels is None and getattr(self, name) is not None:
+                raise ConfigError(f'LoadImage.{name} needs channels, the number of bands that each file has')
+        if bands is not None and (not bands or max(bands) >= channels):
+            raise ConfigError(
+                f'LoadImage.bands={list(bands)}: images of channels={channels} have bands 0 to {channels - 1}'
+            )
+        if value_range is not None and not value_range[0] < value_range[1] < math.inf:
+            raise ConfigError(f'LoadImage.value_range={tuple(value_range)} must be two numbers, the lower one first')
+
+    @property
+    def num_bands(self) -> int:
+        """Channels of the images that it gives."""
+        return len(self.bands) if self.bands else self.channels or 3
+
+    def read(self, path: str) -> np.ndarray:
+        """The image of a file, as :meth:`transform` gives it."""
+        data = read_file(path, self.backend_args)
+        if self.channels is None:
+            return decode(data, path, self.max_pixels, self.min_edge)
+        if not data:
+            raise bad_image(path, 'is empty')
+        return self.finish(read_bands(data, path, self.channels, self.key, self.max_pixels), path)
+
+    def finish(self, image: np.ndarray, name: str) -> np.ndarray:
+        """Bands (H, W, channels) as they are stored -> those that are kept, at the scale that is asked for."""
+        image = image if self.bands is None else image[..., list(self.bands)]
+        if image.dtype != np.uint8 or self.value_range or self.nodata is not None:
+            image = self._scaled(image, name)
+        image = image[..., ::-1] if image.shape[2] == 3 else image
+        return np.ascontiguousarray(image[..., 0] if image.shape[2] == 1 else image)
+
+    def _scaled(self, image: np.ndarray, name: str) -> np.ndarray:
+        if self.value_range is None and image.dtype not in RANGES:
+            raise ConfigError(
+                f'{name} has {image.dtype} values, here {image.min():g} to {image.max():g}: say which become 0 and 255 (value_range)'
+            )
+        low, high = self.value_range or RANGES[image.dtype]
+        values = image.astype(np.float32)
+        none = np.isnan(values) if self.nodata is None else np.isnan(values) | (image == self.nodata)
+        if np.isinf(values).any() or self.nodata is None and none.any():
+            raise bad_image(name, NAN)
+        if none.any():
+            count = (~none).sum((0, 1))
+            if not count.all():
+                raise bad_image(name, 'has a band of nothing but nodata')
+            values = np.where(none, np.where(none, 0, values).sum((0, 1), dtype=np.float64) / count, values)
+        # In this order, 16 bits that are 257 times 8 become exactly these.
+        return ((values - low) * 255 / (high - low)).astype(np.float32)
 
     def transform(self, results: dict) -> dict:
         """Add ``img``, ``img_shape`` and ``ori_shape``."""
-        path = results['img_path']
-        image = decode(read_file(path, self.backend_args), path, self.max_pixels, self.min_edge)
+        image = self.read(results['img_path'])
         results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
         return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(max_pixels={self.max_pixels}, min_edge={self.min_edge})'
+        told = (
+            ('max_pixels', 'min_edge')
+            if self.channels is None
+            else ('channels', 'bands', 'value_range', 'nodata', 'key')
+        )
+        return f'{type(self).__name__}({", ".join(f"{name}={getattr(self, name)}" for name in told)})'
+
+
+def reader_of(pipeline: Sequence[Mapping]) -> LoadImage:
+    """The reader that a pipeline, as a config has it, begins with, where it is ours; else one of pictures."""
+    first = dict(pipeline[0]) if pipeline else {}
+    return LoadImage(**first) if first.pop('type', '') in OURS else LoadImage()

@@ -18,7 +18,8 @@ from ldae.utils import ConfigError
 from ldae.utils.errors import short
 
 from .listing import list_images
-from .load_image import check_image, decode, read_file
+from .load_image import LoadImage, check_image, read_file, suffixes_of
+from .resize import resize
 from .roots import is_source
 
 #: More values than that are not classes: a mask that was resized smoothly, or saved as a photograph, has them.
@@ -26,7 +27,7 @@ MAX_CLASSES = 1000
 
 
 class MaskFolder(Dataset):
-    """Pairs of images and masks; a sample is the whole image at the size that an encoder takes, uint8 (C, H, W), grey or RGB.
+    """Pairs of images and masks; a sample is the whole image at the size that an encoder takes, uint8 (C, H, W), grey or RGB, or bands.
 
     Masks are PNGs of class numbers, grey or with a palette. ``values`` are the classes that occur, but for ``ignore``.
     Raises ConfigError for a folder, image or mask that is missing, a mask of another size than its image, or without
@@ -36,10 +37,11 @@ class MaskFolder(Dataset):
         root: The folder.
         split: 'train' or 'val'.
         size: Height and width.
-        channels: 1 or 3.
+        channels: 1 or 3, of pictures.
         ignore: The value of pixels that don't count.
         num_classes: Values lie below it; None takes any.
         limit: So many images at most, chosen at random, the same each time.
+        reader: Of images; None reads pictures.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class MaskFolder(Dataset):
         ignore: int | None = 255,
         num_classes: int | None = None,
         limit: int | None = None,
+        reader: LoadImage | None = None,
     ) -> None:
         if is_source(root):
             raise ConfigError(
@@ -58,7 +61,8 @@ class MaskFolder(Dataset):
             )
         self.folders = [Path(root) / kind / split for kind in ('images', 'masks')]
         self.size, self.channels, self.ignore, self.num_classes = tuple(size), channels, ignore, num_classes
-        self.files = _pairs(*self.folders)
+        self.reader = reader or LoadImage()
+        self.files = _pairs(*self.folders, suffixes_of(self.reader.channels))
         if limit is not None and len(self.files) > limit:
             order = torch.randperm(len(self.files), generator=torch.Generator().manual_seed(0))[:limit]
             self.files = [self.files[i] for i in order.sort().values.tolist()]
@@ -80,10 +84,14 @@ class MaskFolder(Dataset):
 
     def __getitem__(self, number: int) -> dict:
         path = str(self.folders[0] / self.files[number][0])
-        image, mask = decode(read_file(path), path), self._read(number)
+        image, mask = self.reader.read(path), self._read(number)
         if image.shape[:2] != mask.shape:
             sizes = ' and '.join(f'{width} x {height}' for height, width in (image.shape[:2], mask.shape))
             raise ConfigError(f'{path} and its mask {self.files[number][1]} have different sizes, {sizes}')
+        if self.reader.channels:  # in the order of a model that takes RGB
+            image = np.atleast_3d(resize(image, self.size[::-1]))
+            inputs = torch.from_numpy(image[..., :: -1 if image.shape[2] == 3 else 1].copy()).permute(2, 0, 1)
+            return dict(inputs=inputs, data_samples=DataSample().set_gt_label(0))
         image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY if self.channels == 1 else cv2.COLOR_BGR2RGB)
         shrinks = image.shape[0] > self.size[0]
         image = cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
@@ -124,13 +132,13 @@ class MaskFolder(Dataset):
         return mask.astype(np.uint16)
 
 
-def _pairs(images: Path, masks: Path) -> list[tuple[str, str]]:
+def _pairs(images: Path, masks: Path, suffixes: Sequence[str]) -> list[tuple[str, str]]:
     """Image and mask of each name."""
     found = []
-    for folder, suffixes in ((images, {}), (masks, dict(suffixes=('.png',)))):
+    for folder, known in ((images, suffixes), (masks, ('.png',))):
         if not folder.is_dir():
             raise ConfigError(f'{folder} is not a folder: masks/<split>/NAME.png belong to images/<split>/NAME.jpg')
-        files = list_images(folder, **suffixes).files
+        files = list_images(folder, known).files
         found.append({str(Path(file).with_suffix('')): file for file in files})
         if len(found[-1]) < len(files):
             raise ConfigError(f'{folder} has several files of one name, but for the suffix: which one is meant?')

@@ -17,15 +17,18 @@ from torch.utils.data import Dataset
 
 from ldae.registry import DATASETS, TRANSFORMS
 from ldae.utils import Choice, ConfigError, PositiveInt, Seed, checked
+from ldae.utils.sizes import height_width, set_size
 
-from .load_image import BadImageError, decode, reads_files
+from .load_image import BadImageError, LoadImage, decode, reads_files
 from .low_shot import Fraction, Split, samples_of, subset
 from .resize import with_faster_steps
 from .store import LABELS, OFFSETS, Count, Kind, Shard, Store, readable
 
 IMAGES, NAMES = 'images.npy', 'names.json'
-SETTINGS = dict(crop=Annotated[str, Choice('none', 'center')], format=Annotated[str, Choice('uint8', 'jpeg')])
-SETTINGS |= dict(edge=Count | None, size=Count | None, with_label=bool)
+SETTINGS = dict(
+    crop=Annotated[str, Choice('none', 'center')], format=Annotated[str, Choice('uint8', 'jpeg', 'float32')]
+)
+SETTINGS |= dict(edge=Count | None, size=Count | tuple[Count, Count] | None, with_label=bool, reading=dict | None)
 REMEDY = 'remove {part} and run `ldae pack-dataset` again'
 PACKED = Kind('packed images', '`ldae pack-dataset`', 'packed.json', REMEDY, SETTINGS, 'images')
 
@@ -44,9 +47,18 @@ def find_packed(data_root: str | Path, split: str) -> Path:
 
 def packed_pipeline(settings: Mapping[str, Any]) -> list[dict]:
     """The transforms that packing has done to all images, as a config has them."""
-    if settings['crop'] == 'center':
-        return [resize_edge(settings['edge']), dict(type='CenterCrop', crop_size=settings['size'])]
-    return []
+    if settings['crop'] == 'none':
+        return []
+    steps = [resize_edge(settings['edge']), dict(type='CenterCrop', crop_size=settings['size'])]
+    for step in steps if isinstance(settings['size'], list | tuple) else ():
+        set_size(step, settings['size'])
+    return steps
+
+
+def reading_of(step: Mapping) -> dict[str, Any]:
+    """The options of a reader that decide which bands, of which values, it gives; none of one of pictures."""
+    names = ('channels', 'bands', 'value_range', 'nodata', 'key')
+    return {name: step[name] for name in names if step.get(name) is not None}
 
 
 def resize_edge(edge: int) -> dict:
@@ -59,6 +71,9 @@ def remaining(pipeline: Sequence[Mapping], settings: Mapping[str, Any]) -> list[
     if not steps or not reads_files(steps[0]):
         return steps
     done = packed_pipeline(settings)
+    asked, was = (json.dumps(reading_of(found)) for found in (steps[0], settings.get('reading') or {}))
+    if asked != was:
+        raise ConfigError(f'PackedImages: the images were packed with {was}, and LoadImage asks for {asked}')
     if steps[1 : 1 + len(done)] != done:
         raise ConfigError(
             f'PackedImages: the images were packed by {done}, and the pipeline goes on with {steps[1 : 1 + len(done)]}:'
@@ -73,6 +88,8 @@ def _options_for(steps: Sequence[Mapping]) -> str:
     """Those of ``ldae pack-dataset`` for a pipeline that goes on with ``steps``."""
     edge = next((step['scale'] for step in steps if 'scale' in step), None)
     size = next((step['crop_size'] for step in steps if 'crop_size' in step), None)
+    if isinstance(size, list | tuple):
+        return f'--size {size[1]} {size[0]}'
     fits = packed_pipeline(dict(crop='center', edge=edge, size=size)) == list(steps)
     return f'--edge {edge} --size {size}' if fits else '--crop none'
 
@@ -126,13 +143,16 @@ class PackedImages(Dataset):
         size = self.settings.get('size')
         if self.settings['crop'] == 'center' and None in (size, self.settings.get('edge')):
             raise ConfigError(f'{self.folder}: its manifest names no edge or size: {PACKED.fix(self.folder)}')
+        #: Of an image that isn't a JPEG, (C, H, W).
+        self.shape = (LoadImage(**reading_of(self.settings.get('reading') or {})).num_bands, *height_width(size or 0))
         for shard, told in zip(self.shards, store.manifest['shards'], strict=True):
             count = told['images']
             if with_label:
                 shard.checked(LABELS, 'iu', count)
             if self._is_jpeg:
                 shard.checked(OFFSETS, 'iu', count + 1)
-            shard.checked(IMAGES, 'u', *((None,) if self._is_jpeg else (count, 3, size, size)))
+            kind = 'f' if self.settings['format'] == 'float32' else 'u'
+            shard.checked(IMAGES, kind, *((None,) if self._is_jpeg else (count, *self.shape)))
         self.labels = torch.from_numpy(store.whole(LABELS)).long() if with_label else None
         self._keep = subset(self._starts[-1], self.labels, indices, fraction, fraction_seed, 'PackedImages')
 
@@ -149,7 +169,7 @@ class PackedImages(Dataset):
         return self.shards[shard], number - self._starts[shard]
 
     def _stored(self, number: int) -> np.ndarray:
-        """uint8 BGR (3, H, W), or (H, W, 3) where it was a JPEG."""
+        """BGR, or bands, (C, H, W); or uint8 (H, W, 3) where it was a JPEG."""
         shard, row = self._place(number)
         images = shard[IMAGES]
         if images.ndim > 1:
@@ -174,7 +194,8 @@ class PackedImages(Dataset):
         if self.pipeline is not None:
             return default_collate([self._transformed(i) for i in indices])  # Draws seed each as it comes
         numbers = self._numbers(indices[:])
-        inputs = torch.empty(len(numbers), 3, self.settings['size'], self.settings['size'], dtype=torch.uint8)
+        dtype = torch.float32 if self.settings['format'] == 'float32' else torch.uint8
+        inputs = torch.empty(len(numbers), *self.shape, dtype=dtype)
         for planes, number in zip(inputs.numpy(), numbers, strict=True):
             stored = self._stored(number)
             if self._is_jpeg:
@@ -187,7 +208,7 @@ class PackedImages(Dataset):
     def _transformed(self, index: int) -> dict:
         number = self._numbers([index])[0]
         image = self._stored(number)
-        image = image if self._is_jpeg else image.transpose(1, 2, 0)
+        image = image if self._is_jpeg else image[0] if len(image) == 1 else image.transpose(1, 2, 0)
         results = dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2], sample_idx=index)
         if self.labels is not None:
             results['gt_label'] = int(self.labels[number])

@@ -23,10 +23,12 @@ from tqdm import tqdm
 from ldae.registry import TRANSFORMS
 from ldae.utils import Choice, ConfigError, PositiveInt, Range, check_range, checked
 from ldae.utils.files import atomic_write_text
+from ldae.utils.sizes import Size, height_width
 
 from .image_folder import ImageFolder, describe_bad
-from .load_image import BadImageError, LoadImage
+from .load_image import BadImageError
 from .packed import IMAGES, NAMES, PACKED, packed_pipeline, resize_edge
+from .resize import with_faster_steps
 from .store import LABELS, OFFSETS, ArrayFile, damaged_files, entries_of, new_shard, shard_name, write_manifest
 
 PLAN = 'plan.json'
@@ -40,24 +42,30 @@ class PackOptions:
     Args:
         crop: 'center': the centre-crop protocol, squares of ``size``. 'none': whole images, for random crops.
         edge: Length of the short edge after resizing (Pillow, bicubic); with 'none', smaller images stay as they are.
-        size: Of the centre crop, at most ``edge``.
-        format: 'uint8' or 'jpeg'; images of different sizes must be 'jpeg'.
+        size: Of the centre crop, at most ``edge``; or (height, width), which images are resized to cover.
+        format: 'uint8', 'jpeg', or 'float32' for values that are scaled; images of different sizes must be 'jpeg'.
         quality: Of the JPEGs, 1 to 100.
         shard_size: Images a shard.
+        reading: Options of :class:`LoadImage` that the data set reads by, of bands.
     """
 
     crop: Annotated[str, Choice('center', 'none')] = 'center'
     edge: Annotated[int, Range(8)] = 256
-    size: int | None = None
-    format: Annotated[str, Choice('uint8', 'jpeg')] = 'uint8'
+    size: Size | None = None
+    format: Annotated[str, Choice('uint8', 'jpeg', 'float32')] = 'uint8'
     quality: Annotated[int, Range(1, 100)] = 95
     shard_size: PositiveInt = 4096
+    reading: dict | None = None
 
     def __post_init__(self) -> None:
         if self.crop == 'none' and (self.format != 'jpeg' or self.size is not None):
             raise ConfigError("crop='none' keeps images of different sizes: it needs format='jpeg' and no size")
-        if self.size is not None:
-            check_range('size', self.size, 8, self.edge, kind=int)
+        if self.reading and self.format == 'jpeg':
+            raise ConfigError(
+                "format='jpeg' holds pictures, not bands as they are: take uint8 or float32, and crop='center'"
+            )
+        for edge in () if self.size is None else height_width(self.size):
+            check_range('size', edge, 8, self.edge if isinstance(self.size, int) else 1 << 16, kind=int)
 
     def settings(self, dataset: ImageFolder) -> dict[str, Any]:
         """All that decides what is written; a pack is resumed only if it is the same."""
@@ -66,7 +74,7 @@ class PackOptions:
             digest.update('{} {}\n'.format(*_entry(dataset, index)).encode(errors='surrogateescape'))
         size = dict(size=self.size or self.edge) if self.crop == 'center' else {}
         found = dict(split=dataset.split, with_label=dataset.with_label, images=len(dataset), files=digest.hexdigest())
-        return vars(self) | size | found
+        return json.loads(json.dumps(vars(self) | size | found))
 
 
 def _entry(dataset: ImageFolder, index: int) -> tuple[str, int | None]:
@@ -136,7 +144,7 @@ def _prepare(folder: Path, settings: dict, force: bool) -> None:
         atomic_write_text(plan, json.dumps(settings, indent=2) + '\n')
     try:
         begun = json.loads(plan.read_text())
-        differ = [key for key in settings if begun.get(key) != settings[key]]
+        differ = [key for key in settings if json.dumps(begun.get(key)) != json.dumps(settings[key])]
     except (ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f'{plan} cannot be read: pass --force to begin anew') from error
     if differ:
@@ -237,8 +245,8 @@ def _write_images(
 ) -> tuple[list[str], list[int | None], list[list[str]]]:
     """Names and labels of the images that could be read; names and reasons of the others."""
     names, labels, skipped, offsets = [], [], [], [0]
-    shape = (3, settings['size'], settings['size']) if settings['format'] == 'uint8' else ()
-    with closing(ArrayFile(folder / IMAGES, (0, *shape), 'u1')) as file:
+    shape = () if settings['format'] == 'jpeg' else (dataset.reader.num_bands, *height_width(settings['size']))
+    with closing(ArrayFile(folder / IMAGES, (0, *shape), '<f4' if settings['format'] == 'float32' else 'u1')) as file:
         for index, image in _images(dataset, settings, indices):
             name, label = _entry(dataset, index)
             if isinstance(image, str):
@@ -256,9 +264,9 @@ def _write_images(
 
 
 def _images(dataset: ImageFolder, settings: dict, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray | str]]:
-    """(index, image uint8 BGR (H, W, 3) or why it can't be read)."""
-    load, shrink = LoadImage(), TRANSFORMS.build(resize_edge(settings['edge']))
-    pipeline = Compose([TRANSFORMS.build(step) for step in packed_pipeline(settings)])
+    """(index, image BGR (H, W, 3), or bands, or why it can't be read)."""
+    load, shrink = dataset.reader, TRANSFORMS.build(resize_edge(settings['edge']))
+    pipeline = Compose([TRANSFORMS.build(step) for step in with_faster_steps(packed_pipeline(settings))])
     for index in indices:
         try:
             results = load(dataset.get_data_info(index))
@@ -272,8 +280,13 @@ def _images(dataset: ImageFolder, settings: dict, indices: Sequence[int]) -> Ite
 
 
 def _stored(image: np.ndarray, settings: dict) -> bytes:
-    if settings['format'] == 'uint8':
-        return np.ascontiguousarray(image.transpose(2, 0, 1)).tobytes()
+    if settings['format'] != 'jpeg':
+        if settings['format'] == 'uint8' != image.dtype:
+            raise ConfigError(
+                "images of other values than 8 bits are not packed as uint8: take format='float32' (--format)"
+            )
+        planes = np.atleast_3d(image).transpose(2, 0, 1)
+        return np.ascontiguousarray(planes, '<f4' if settings['format'] == 'float32' else 'u1').tobytes()
     done, jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, settings['quality']])
     if not done:
         raise RuntimeError(f'OpenCV does not encode an image of {image.shape}')

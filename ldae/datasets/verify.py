@@ -3,7 +3,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from ldae.utils import ConfigError, PositiveInt, checked
 
 from .image_folder import ImageFolder, describe_bad
 from .listing import list_images
-from .load_image import MAX_PIXELS, BadImageError, decode, read_file
+from .load_image import LoadImage
 from .roots import is_source
 
 CHUNK = 32  # images a task
@@ -72,21 +72,21 @@ def _take_messages() -> str:
     return text.strip()
 
 
-def judge(path: str, max_pixels: int = MAX_PIXELS) -> str:
+def judge(path: str, reader: LoadImage | None = None) -> str:
     """Why an image can't be read, or ''."""
     try:
-        decode(read_file(path), path, max_pixels)
-    except BadImageError as error:
-        return error.reason
+        (reader or LoadImage()).read(path)
+    except ConfigError as error:
+        return getattr(error, 'reason', '') or str(error).removeprefix(path).strip()
     except MemoryError:
         return 'needs more memory than there is'
     return ''
 
 
-def _judge_chunk(paths: Sequence[str], max_pixels: int, strict: bool) -> list[tuple[str, str]]:
+def _judge_chunk(paths: Sequence[str], reader: LoadImage, strict: bool) -> list[tuple[str, str]]:
     found = []
     for path in paths:
-        reason = judge(path, max_pixels)
+        reason = judge(path, reader)
         said = _take_messages()
         if strict and not reason and any(word in said for word in COMPLAINTS):
             reason = DAMAGED + said.splitlines()[-1]
@@ -95,26 +95,29 @@ def _judge_chunk(paths: Sequence[str], max_pixels: int, strict: bool) -> list[tu
     return found
 
 
-def verify_folder(data_root: str, split: str = 'train', ann_file: str = '', **options: Any) -> Verification:
-    """Read every image of a folder, with labels where its layout gives them; options as of :func:`verify_files`. Raises
-    ConfigError for a folder without images, and as of :func:`verify_files`."""
-    dataset, unlabelled = _open(data_root, split, ann_file)
+def verify_folder(
+    data_root: str, split: str = 'train', ann_file: str = '', reading: Mapping[str, Any] = {}, **options: Any
+) -> Verification:
+    """Read every image of a folder as :class:`LoadImage` does with the options of ``reading``, with labels where its layout
+    gives them; options as of :func:`verify_files`. Raises ConfigError for a folder without images, and as of
+    :func:`verify_files`."""
+    dataset, unlabelled = _open(data_root, split, ann_file, pipeline=[dict(type='ldae.LoadImage', **reading)])
     paths = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
-    bad = verify_files(paths, **options)
+    bad = verify_files(paths, reader=dataset.reader, **options)
     listed = set(paths)
     others = [] if is_source(data_root) else list_images(dataset.img_prefix, dataset.extensions).not_files
     passed_over = [Verdict(path, reason, listed=False) for path, reason in others if path not in listed]
     return Verification(dataset, bad, passed_over, unlabelled)
 
 
-def _open(data_root: str, split: str, ann_file: str) -> tuple[ImageFolder, str | None]:
+def _open(data_root: str, split: str, ann_file: str, **pipeline: Any) -> tuple[ImageFolder, str | None]:
     if split == 'test':
-        return ImageFolder(data_root, split, ann_file, with_label=False), None
+        return ImageFolder(data_root, split, ann_file, with_label=False, **pipeline), None
     try:
-        return ImageFolder(data_root, split, ann_file), None
+        return ImageFolder(data_root, split, ann_file, **pipeline), None
     except ConfigError as labelled:
         try:
-            return ImageFolder(data_root, split, ann_file, with_label=False), str(labelled)
+            return ImageFolder(data_root, split, ann_file, with_label=False, **pipeline), str(labelled)
         except ConfigError:
             raise labelled from None
 
@@ -123,7 +126,7 @@ def _open(data_root: str, split: str, ann_file: str) -> tuple[ImageFolder, str |
 def verify_files(
     paths: Sequence[str],
     num_workers: PositiveInt = 1,
-    max_pixels: int = MAX_PIXELS,
+    reader: LoadImage | None = None,
     strict: bool = False,
     progress: bool = False,
 ) -> list[Verdict]:
@@ -135,7 +138,7 @@ def verify_files(
     try:
         # A pool that notices when a worker dies; multiprocessing's own would wait for ever.
         with ProcessPoolExecutor(num_workers, get_context('fork'), _start_worker) as pool:
-            sizes = {pool.submit(_judge_chunk, chunk, max_pixels, strict): len(chunk) for chunk in chunks}
+            sizes = {pool.submit(_judge_chunk, chunk, reader, strict): len(chunk) for chunk in chunks}
             with tqdm(total=len(paths), desc='verify', unit='img', disable=None if progress else True) as bar:
                 for done in as_completed(sizes):
                     found.update(done.result())

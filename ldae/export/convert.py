@@ -21,6 +21,7 @@ from ldae.registry import DATASETS
 from ldae.utils import ConfigError, check_choice
 from ldae.utils.files import whole_file
 from ldae.utils.optional import import_extra
+from ldae.utils.sizes import Size, height_width
 from ldae.version import __version__
 
 from .plain_vit import Features, PlainViT, plain_vit, source_features
@@ -49,7 +50,7 @@ def export_encoder(
     out: str | os.PathLike,
     config: str | None = None,
     timestep: int | None = None,
-    img_size: int | None = None,
+    img_size: Size | None = None,
     force: bool = False,
     check: list[str] | None = None,
     example: str | os.PathLike | None = None,
@@ -75,12 +76,12 @@ def export_encoder(
     model = get_model(config, checkpoint, device='cpu', ema=ema)
     vit = plain_vit(model, img_size, timestep, str(checkpoint))
     preprocessing = preprocessing_of(model, vit.img_size, vit.in_channels)
-    shape = NUM_RANDOM, vit.in_channels, vit.img_size, vit.img_size
+    shape = NUM_RANDOM, vit.in_channels, *height_width(vit.img_size)
     images = {'random images': torch.randn(shape, generator=torch.Generator().manual_seed(0))}
     if (pictures := validation_images(model, vit.img_size)) is not None:
         images['validation images'] = pictures
     if check:
-        images['given pictures'] = read_pictures(check, preprocessing, NUM_PICTURES)
+        images['given pictures'] = read_pictures(check, preprocessing, NUM_PICTURES, model)
     weights = ' (average of its weights)' if ema else ''
     about = dict(ldae_version=__version__, source=f'{Path(checkpoint).name}{weights}', timestep=str(vit.timestep))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +131,7 @@ def _may_replace(path: Path, is_folder: bool) -> bool:
     return not is_folder or {file.name for file in path.iterdir()} <= known
 
 
-def validation_images(model: nn.Module, img_size: int, count: int = NUM_PICTURES) -> Tensor | None:
+def validation_images(model: nn.Module, img_size: Size, count: int = NUM_PICTURES) -> Tensor | None:
     """Some images (n, C, H, W) of the config's validation set, as the model takes them; None where it isn't at hand, or
     a folder that only the checkpoint names."""
     cfg = getattr(model, '_config', None) or Config()
@@ -145,9 +146,9 @@ def validation_images(model: nn.Module, img_size: int, count: int = NUM_PICTURES
         return None
     inputs = torch.cat([image.reshape(-1, *image.shape[-3:]) for image in inputs])  # ours in memory come as batches
     images = model.data_preprocessor(dict(inputs=inputs, data_samples=None))['inputs']
-    if images.shape[-1] == img_size:
+    if images.shape[-2:] == height_width(img_size):
         return images
-    return F.interpolate(images, (img_size, img_size), mode='bicubic', antialias=True)
+    return F.interpolate(images, height_width(img_size), mode='bicubic', antialias=True)
 
 
 def compare(model: nn.Module, features: Callable[[Tensor], tuple[Tensor, Tensor]], images: Tensor) -> float:

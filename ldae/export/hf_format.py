@@ -32,6 +32,8 @@ def write(vit: PlainViT, preprocessing: Preprocessing, about: dict, out: Path) -
     write_folder(vit, config, about, out)
     processor = {key: config[key] for key in ('architecture', 'pretrained_cfg')}
     processor = dict(image_processor_type='TimmWrapperImageProcessor', **processor)
+    if not preprocessing.of_pictures:  # transformers has no processor of other images
+        return
     (out / PREPROCESSOR).write_text(json.dumps(processor, indent=2) + '\n')
 
 

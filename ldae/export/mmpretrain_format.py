@@ -13,6 +13,7 @@ from ldae.models.layers.dit_block import NORM_CFG
 from ldae.utils.checkpoints import read_checkpoint
 from ldae.utils.files import atomic_save
 from ldae.utils.models import changed
+from ldae.utils.sizes import height_width
 
 from .plain_vit import Features, PlainViT
 from .preprocessing import Preprocessing
@@ -46,14 +47,17 @@ def full_config(vit: PlainViT, preprocessing: Preprocessing) -> dict:
     values = {name: [round(255 * value, 5) for value in getattr(preprocessing, name)] for name in ('mean', 'std')}
     grey = preprocessing.in_channels == 1
     load = dict(type='LoadImageFromFile', **(dict(color_type='grayscale') if grey else {}))
-    resize = dict(type='ResizeEdge', scale=preprocessing.resize, edge='short', backend='pillow')
+    # mmpretrain covers an oblong by one of its edges: that of images which are no less oblong.
+    height, width = height_width(preprocessing.img_size)
+    resize = dict(type='ResizeEdge', scale=min(height_width(preprocessing.resize)), edge='short', backend='pillow')
     resize.update(interpolation=preprocessing.interpolation)
-    crop = dict(type='CenterCrop', crop_size=preprocessing.img_size)
-    pipeline = [load, resize, crop, dict(type='PackInputs')]
+    crop = dict(type='CenterCrop', crop_size=height if height == width else (width, height))
+    pipeline = [load, resize, crop] if preprocessing.of_pictures else []  # which it has no reader of
+    pipeline.append(dict(type='PackInputs'))
     return dict(
         default_scope='mmpretrain',
         model=model_config(vit),
-        data_preprocessor=dict(**values, to_rgb=not grey),
+        data_preprocessor=dict(**values, to_rgb=preprocessing.in_channels == 3),
         test_pipeline=pipeline,
         test_dataloader=dict(dataset=dict(type='CustomDataset', pipeline=pipeline)),
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ldae.utils.optional import import_extra
+from ldae.utils.sizes import height_width
 
 from .plain_vit import Features, PlainViT
 from .preprocessing import Preprocessing
@@ -39,7 +40,7 @@ def write(vit: PlainViT, preprocessing: Preprocessing, about: dict, out: Path) -
     """Write the file ``out``; ``metadata_props`` say how to prepare pictures."""
     onnx = import_extra('onnx', 'onnx', 'export to ONNX')
     import_extra('onnxscript', 'onnx', 'export to ONNX')
-    _export(_FeaturesAndTokens(build(vit)).eval(), torch.zeros(2, vit.in_channels, vit.img_size, vit.img_size), out)
+    _export(_FeaturesAndTokens(build(vit)).eval(), torch.zeros(2, vit.in_channels, *height_width(vit.img_size)), out)
     model = onnx.load(str(out))
     for key, value in dict(about, preprocessing=json.dumps(preprocessing.as_dict())).items():
         model.metadata_props.add(key=f'ldae.{key}', value=str(value))

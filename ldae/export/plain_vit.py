@@ -17,6 +17,7 @@ from ldae.models.layers import AffinePatchMap
 from ldae.models.tokenizers import BaseTokenizer, PixelTokenizer
 from ldae.utils import ConfigError, check_range
 from ldae.utils.models import changed
+from ldae.utils.sizes import Size, as_size, height_width, in_words
 
 #: A model of another library as a function: images (B, C, H, W) -> tokens (B, L, C) and features (B, C).
 Features = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -38,7 +39,7 @@ class PlainViT:
     """
 
     state: dict[str, Tensor]
-    img_size: int
+    img_size: int | tuple[int, int]
     patch_size: int
     in_channels: int
     embed_dims: int
@@ -59,7 +60,7 @@ class PlainViT:
         t = '' if self.timestep is None else f', t = {self.timestep} merged in'
         return (
             f'ViT of {self.num_layers} blocks of width {self.embed_dims}, patches of {self.patch_size} in '
-            f'{self.img_size} x {self.img_size} x {self.in_channels} pixels, {self.num_params / 1e6:.1f} M parameters{t}'
+            f'{" x ".join(map(str, height_width(self.img_size)))} x {self.in_channels} pixels, {self.num_params / 1e6:.1f} M parameters{t}'
         )
 
 
@@ -103,7 +104,7 @@ def patch_map_of(tokenizer: BaseTokenizer) -> AffinePatchMap | None:
     """The tokenizer as an affine map of patches, or None where it isn't one."""
     if tokenizer.patch_map is not None or not isinstance(tokenizer, PixelTokenizer):
         return tokenizer.patch_map
-    if tokenizer.resized < tokenizer.geometry.img_size:
+    if not tokenizer.is_whole:
         return None
     # Normalised pixels: each is shifted and scaled alike.
     patch_map = AffinePatchMap(tokenizer.latent_dim, tokenizer.geometry.patch_dim)
@@ -115,7 +116,7 @@ def patch_map_of(tokenizer: BaseTokenizer) -> AffinePatchMap | None:
 
 
 def plain_vit(
-    model: nn.Module, img_size: int | None = None, timestep: int | None = None, where: str = 'the model'
+    model: nn.Module, img_size: Size | None = None, timestep: int | None = None, where: str = 'the model'
 ) -> PlainViT:
     """Merge and fold what a model's encoder has beyond a ViT. Raises ConfigError if the encoder can't be a plain ViT,
     or an option is out of range.
@@ -123,15 +124,15 @@ def plain_vit(
     Args:
         model: Of any method of pre-training, or a classifier on the encoder of one, on the CPU. Its ``backbone.timestep`` is set to
             ``timestep``, so that it gives the features that the result must give.
-        img_size: Height and width in pixels; None keeps the model's. The position embedding is interpolated, as the model
+        img_size: Height and width in pixels, one number for squares; None keeps the model's. The position embedding is interpolated, as the model
             itself does at run time.
         timestep: t to merge; None keeps the model's.
         where: How errors name the model.
     """
     backbone = encoder_of(model, where)
     _set_timestep(backbone, timestep, where)
-    size, patch = _sizes(backbone, img_size, where)
-    state = _merged_state(model, backbone, size // patch)
+    size, patch = _sizes(backbone, img_size)
+    state = _merged_state(model, backbone, tuple(edge // patch for edge in height_width(size)))
     arch = {key: backbone.arch_settings[key] for key in ('num_heads', 'feedforward_channels')}
     arch |= {key: getattr(backbone, key) for key in ('embed_dims', 'num_layers', 'final_norm')}
     arch |= dict(class_token=backbone.cls_token is not None, pool_norm=_has_pool_norm(backbone))
@@ -143,15 +144,16 @@ def plain_vit(
     return PlainViT(state, size, patch, channels, **arch, pool=pool, timestep=timestep)
 
 
-def _sizes(backbone: VisionTransformer, img_size: int | None, where: str) -> tuple[int, int]:
-    """Pixels a side of the image and of a patch."""
-    rows, cols = backbone.img_size
-    if rows != cols:
-        raise ConfigError(f'{where} has images of {rows} x {cols} pixels: only square ones are exported')
-    size, patch = rows if img_size is None else img_size, rows // backbone.patch_resolution[0]
-    check_range('--img-size', size, patch, kind=int)
-    if size % patch:
-        raise ConfigError(f'--img-size {size} does not divide into patches of {patch} pixels: give a multiple of it')
+def _sizes(backbone: VisionTransformer, img_size: Size | None) -> tuple[int | tuple[int, int], int]:
+    """The image's size, and pixels a side of a patch."""
+    patch = backbone.img_size[0] // backbone.patch_resolution[0]
+    size = as_size(img_size or backbone.img_size)
+    for edge in height_width(size if img_size is None else img_size):
+        check_range('--img-size', edge, patch, kind=int)
+        if edge % patch:
+            raise ConfigError(
+                f'--img-size {in_words(size)} does not divide into patches of {patch} pixels: give a multiple of it'
+            )
     return size, patch
 
 
@@ -168,11 +170,11 @@ def _set_timestep(backbone: VisionTransformer, timestep: int | None, where: str)
     backbone.timestep = timestep
 
 
-def _merged_state(model: nn.Module, backbone: VisionTransformer, side: int) -> dict[str, Tensor]:
-    """The parameters of a plain ViT for ``side`` x ``side`` patches."""
+def _merged_state(model: nn.Module, backbone: VisionTransformer, grid: tuple[int, int]) -> dict[str, Tensor]:
+    """The parameters of a plain ViT for a grid of patches."""
     state = {key: value.detach().clone() for key, value in backbone.state_dict().items()}
     state = {key: value for key, value in state.items() if not key.startswith(('tokenizer.', 'noiser.', 'mask_token'))}
-    layout = backbone.patch_resolution, (side, side), backbone.interpolate_mode, backbone.num_extra_tokens
+    layout = backbone.patch_resolution, grid, backbone.interpolate_mode, backbone.num_extra_tokens
     state['pos_embed'] = resize_pos_embed(state['pos_embed'], *layout)
     if not isinstance(backbone, LDAEViT):
         return state
@@ -185,7 +187,7 @@ def _merged_state(model: nn.Module, backbone: VisionTransformer, side: int) -> d
     patch = backbone.patch_embed.patch_size
     same = {key: getattr(backbone, key) for key in ('timestep', 'num_timesteps', 'out_type', 'final_norm')}
     same['pool_norm'] = _has_pool_norm(backbone)
-    plain = LDAEViT(backbone.arch_settings, side * patch, patch, channels, conditioned=False, **same)
+    plain = LDAEViT(backbone.arch_settings, [edge * patch for edge in grid], patch, channels, conditioned=False, **same)
     plain.load_state_dict(state)
     return {key: value.detach() for key, value in plain.state_dict().items()}
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ldae.models.vit_files import timm_name
 from ldae.utils import ConfigError
 from ldae.utils.optional import import_extra
+from ldae.utils.sizes import height_width
 
 from .plain_vit import Features, PlainViT
 from .preprocessing import Preprocessing
@@ -50,7 +51,7 @@ def model_args(vit: PlainViT) -> dict:
 
 def timm_config(vit: PlainViT, preprocessing: Preprocessing, about: dict) -> dict:
     """``config.json``: how to build the model and what its pictures go through."""
-    size = [vit.in_channels, vit.img_size, vit.img_size]
+    size = [vit.in_channels, *height_width(vit.img_size)]
     pictures = dict(interpolation=preprocessing.interpolation, crop_pct=preprocessing.crop_pct, crop_mode='center')
     pretrained = dict(tag='ldae', custom_load=False, input_size=size, fixed_input_size=True, **pictures)
     pretrained |= dict(mean=list(preprocessing.mean), std=list(preprocessing.std), num_classes=0, pool_size=None)

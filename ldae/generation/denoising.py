@@ -36,7 +36,7 @@ NoiseSeed = Annotated[int, Range(0, 2**63 - 1)]
 
 
 class Denoised(NamedTuple):
-    """Images as uint8 arrays (n, H, W, 3), RGB, or (n, H, W) for grey: as the model sees them, with noise, without."""
+    """Images as uint8 arrays (n, H, W, C), RGB where C = 3, or (n, H, W) for grey: as the model sees them, with noise, without."""
 
     clean: np.ndarray
     noisy: np.ndarray
@@ -77,7 +77,7 @@ def denoise(
     take_out = denoiser(model, t, steps, sampler)
     triplets = []
     with evaluating(model), autocast(precision, next(model.parameters()).device):
-        for image in read_images(images):
+        for image in preprocess.read(images):
             inputs = preprocess.batch([preprocess.transform(image)])
             triplet = take_out(inputs, torch.Generator(inputs.device).manual_seed(seed))
             triplets.append([pixel_arrays(model.to_pixels(part), preprocess.is_bgr) for part in triplet])
@@ -123,9 +123,15 @@ def denoising_figure(
 ) -> 'Figure':
     """A figure of ``limit`` images, of files of different folders as far as there are: clean, then noisy and denoised at each of ``timesteps``."""
     model = check_denoiser(model, timesteps)
-    inputs = prepared_images(model, islice(read_images(some_of(images, limit)), limit))
+    inputs = _read(model, images, limit)
     with evaluating(model), autocast(precision, inputs.device):
         return draw_denoising(model, inputs, timesteps, seed, steps, sampler)
+
+
+def _read(model: LDAE, images: Any, limit: int) -> Tensor:
+    """At most so many images, of files of different folders, as the model takes them."""
+    reader = Preprocess(model).reader
+    return prepared_images(model, islice(read_images(some_of(images, limit, reader), reader), limit))
 
 
 def prepared_images(model: LDAE, images: Iterable[np.ndarray]) -> Tensor:
@@ -150,10 +156,10 @@ def draw_denoising(
     for t in timesteps:
         generator = torch.Generator(images.device).manual_seed(seed)
         _, noisy_t, denoised_t = denoiser(model, t, steps, sampler)(images, generator)
-        noisy.append(model.to_pixels(noisy_t))
-        denoised.append(model.to_pixels(denoised_t))
+        noisy.append(model.pictures(noisy_t))
+        denoised.append(model.pictures(denoised_t))
     sigmas = [float(model.noiser.sigma[t]) for t in timesteps]
-    return denoising_grid(model.to_pixels(images), noisy, denoised, timesteps, sigmas)
+    return denoising_grid(model.pictures(images), noisy, denoised, timesteps, sigmas)
 
 
 @checked
@@ -170,14 +176,13 @@ def interpolation_figure(
     """A figure of ``num`` pictures from the first of two images to the second: their latents are mixed, noised to each of
     ``timesteps`` and denoised (Ho et al., "Denoising Diffusion Probabilistic Models", section 4.3)."""
     model = check_denoiser(model, timesteps)
-    pair = list(islice(read_images(images), 3))
-    if len(pair) != 2:
+    inputs = _read(model, images, 3)
+    if len(inputs) != 2:
         raise ConfigError(
-            f'an interpolation goes from one image to another: give two, not {"more" if pair[2:] else len(pair)}'
+            f'an interpolation goes from one image to another: give two, not {"more" if len(inputs) > 2 else len(inputs)}'
         )
-    inputs = prepared_images(model, pair)
     with evaluating(model), autocast(precision, inputs.device):
-        rows = [model.to_pixels(interpolate(model, inputs, t, num, steps, sampler, seed)) for t in timesteps]
+        rows = [model.pictures(interpolate(model, inputs, t, num, steps, sampler, seed)) for t in timesteps]
     captions = [f't = {t},  $\\sigma$ = {float(model.noiser.sigma[t]):.2f}' for t in timesteps]
     return image_rows(rows, captions)
 
@@ -215,6 +220,6 @@ def check_denoiser(model: nn.Module, timesteps: list[int]) -> LDAE:
 
 
 def pixel_arrays(pixels: Tensor, is_bgr: bool) -> np.ndarray:
-    """Pixels (B, C, H, W) in [0, 255] -> uint8 (B, H, W, 3) RGB or (B, H, W)."""
+    """Pixels (B, C, H, W) in [0, 255] -> uint8 (B, H, W, C), RGB where C = 3, or (B, H, W)."""
     array = pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return array[..., 0] if array.shape[3] == 1 else array[..., ::-1] if is_bgr else array

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ldae.utils import ConfigError, provenance
 from ldae.utils.files import atomic_write_text, whole_file
-from ldae.visualization.tiles import tile
+from ldae.visualization.tiles import shown, tile
 
 IMAGES, GRID, ARRAYS, SETTINGS = 'images', 'grid.png', 'samples.npz', 'sampling.json'
 #: Images of the grid, at most, and threads that write.
@@ -23,18 +23,23 @@ GRID_IMAGES, WRITERS = 64, 4
 
 
 class SampleFolder:
-    """``images/000000.png`` and so on, ``grid.png``, ``samples.npz`` (``arr_0`` uint8 (n, H, W, 3), and labels ``arr_1``) and
-    ``sampling.json``.
+    """``images/000000.png`` (of other than one or three bands, ``.npy``) and so on, ``grid.png``, ``samples.npz`` (``arr_0`` uint8
+    (n, H, W, C), and labels ``arr_1``) and ``sampling.json``.
 
     Each file is written whole or not at all. Images are kept as long as they are of the same settings.
 
     Args:
         path: The folder.
         settings: All that decides about the images, as JSON holds it.
+        channels: Of the images.
+        shown_bands: Of the grid.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path, self.settings = path, json.loads(json.dumps(settings))
+    def __init__(
+        self, path: Path, settings: dict[str, Any], channels: int = 3, shown_bands: Sequence[int] | None = None
+    ) -> None:
+        self.path, self.settings, self.shown_bands = path, json.loads(json.dumps(settings)), shown_bands
+        self.suffix = '.png' if channels in (1, 3) else '.npy'
 
     def open(self, force: bool) -> None:
         """Make the folder, or go on with it.
@@ -46,7 +51,7 @@ class SampleFolder:
         if self.path.exists() and (why := self._why_not()):
             if not force:
                 raise ConfigError(f'{self.path} {why}: name another folder, or add --force to replace its samples')
-            for file in [*folder.glob('[0-9]*.png'), self.path / GRID, self.path / ARRAYS]:
+            for file in [*folder.glob(f'[0-9]*{self.suffix}'), self.path / GRID, self.path / ARRAYS]:
                 file.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         for file in self.path.rglob('.*.unfinished'):
@@ -76,11 +81,11 @@ class SampleFolder:
 
     def file_of(self, number: int) -> Path:
         """Where the image with this number lies."""
-        return self.path / IMAGES / f'{number:06d}.png'
+        return self.path / IMAGES / f'{number:06d}{self.suffix}'
 
     def missing(self, num: int) -> list[int]:
         """Numbers, of the first ``num``, of the images that are not there yet."""
-        there = {file.name for file in (self.path / IMAGES).glob('[0-9]*.png')}
+        there = {file.name for file in (self.path / IMAGES).glob(f'[0-9]*{self.suffix}')}
         return [number for number in range(num) if self.file_of(number).name not in there]
 
     @contextmanager
@@ -106,7 +111,10 @@ class SampleFolder:
     def finish(self, num: int, labels: Sequence[int] | None) -> None:
         """Write the grid and the file of all images."""
         shape = self._read(0).shape
-        save_image(grid_of(np.stack([self._read(i, shape) for i in range(min(num, GRID_IMAGES))])), self.path / GRID)
+        save_image(
+            grid_of(np.stack([self._read(i, shape) for i in range(min(num, GRID_IMAGES))]), self.shown_bands),
+            self.path / GRID,
+        )
         path = self.path / ARRAYS
         with whole_file(path) as unfinished, zipfile.ZipFile(unfinished, 'w', allowZip64=True) as archive:
             self._write_images(archive, num, shape)
@@ -125,23 +133,29 @@ class SampleFolder:
         """uint8 (H, W, C), of this shape where one is named."""
         file = self.file_of(number)
         try:
-            with Image.open(file) as image:
-                pixels = np.atleast_3d(np.array(image))
-        except (OSError, SyntaxError) as error:
+            if self.suffix == '.npy':
+                pixels = np.load(file, allow_pickle=False)
+            else:
+                with Image.open(file) as image:
+                    pixels = np.atleast_3d(np.array(image))
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise ConfigError(f'{file} cannot be read: remove it, and it is sampled anew') from error
         if pixels.dtype != np.uint8 or pixels.shape != (shape or pixels.shape):
             raise ConfigError(f'{file} is not one of these samples: remove it, and it is sampled anew')
         return pixels
 
 
-def grid_of(images: np.ndarray) -> np.ndarray:
-    """The first images of uint8 (n, H, W, C) or (n, H, W) in one picture (H', W', 3)."""
+def grid_of(images: np.ndarray, bands: Sequence[int] | None = None) -> np.ndarray:
+    """The first images of uint8 (n, H, W, C) or (n, H, W), some of their bands, in one picture (H', W', 3)."""
     first = torch.from_numpy(images[:GRID_IMAGES])
     first = first.unsqueeze(1) if first.ndim == 3 else first.permute(0, 3, 1, 2)
-    return tile(first, round(len(first) ** 0.5))
+    return tile(shown(first, bands), round(len(first) ** 0.5))
 
 
 def save_image(image: np.ndarray, path: Path) -> None:
-    """Write uint8 (H, W, 3) or (H, W) as PNG, whole or not at all."""
-    with whole_file(path) as unfinished:
-        Image.fromarray(image).save(unfinished, format='png')
+    """Write uint8 (H, W, 3) or (H, W) as PNG, or any (H, W, C) as ``.npy``, whole or not at all."""
+    with whole_file(path) as unfinished, unfinished.open('wb') as file:
+        if path.suffix == '.npy':
+            np.save(file, image)
+        else:
+            Image.fromarray(image).save(file, format='png')

@@ -11,7 +11,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from ldae.registry import METRICS
-from ldae.utils import PositiveInt, Seed, checked
+from ldae.utils import ConfigError, PositiveInt, Seed, checked
 from ldae.utils.collective import from_main_process, gathered
 from ldae.utils.optional import import_extra
 
@@ -97,5 +97,7 @@ class FrechetMetric(BaseMetric):
 
 def _to_array(pixels: torch.Tensor) -> np.ndarray:
     """Pixels (C, H, W) in [0, 255] -> uint8 (H, W, 3)."""
+    if len(pixels) not in (1, 3):
+        raise ConfigError(f'FrechetMetric compares grey or RGB images, and these have {len(pixels)} bands: remove it')
     pixels = pixels.detach().float().round().clamp(0, 255).to(torch.uint8)
     return pixels.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()

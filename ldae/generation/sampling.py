@@ -35,7 +35,7 @@ Guidance = Annotated[float, Range(0, 1000)]
 
 
 class Samples(NamedTuple):
-    """Images as uint8 (n, H, W, 3), RGB, or (n, H, W) for grey, and the labels (n,) that they were asked for, if any."""
+    """Images as uint8 (n, H, W, C), RGB where C = 3, or (n, H, W) for grey, and the labels (n,) that they were asked for, if any."""
 
     images: np.ndarray
     labels: np.ndarray | None
@@ -229,7 +229,8 @@ def _to_folder(
     settings = dict(drawn.settings, precision=precision or 'fp32', weights=weights)
     settings['start'] = 'noise' if drawn.moments is None else f'moment-matched, {drawn.moments}'
     with failing_together():
-        folder = SampleFolder(out, settings)
+        channels = drawn.model.tokenizer.geometry.in_channels
+        folder = SampleFolder(out, settings, channels, drawn.model.shown_bands)
         if is_main_process():
             folder.open(force)
     missing = from_main_process(folder.missing(num))[get_rank() :: get_world_size()]

@@ -8,11 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate
@@ -25,7 +27,7 @@ from PIL import Image
 from ldae.compat import as_list
 from ldae.config import load_config
 from ldae.datasets import ImageFolder
-from ldae.datasets.load_image import read_file
+from ldae.datasets.load_image import ARRAYS, LoadImage, read_array, read_bands, read_file
 from ldae.datasets.roots import absolute_root, is_source, name_of_root
 from ldae.datasets.sources import open_source
 from ldae.registry import DATASETS, MODELS
@@ -54,6 +56,8 @@ STEPS, TIMED = (5, 40), 1.5
 OVERHEAD = 0.004
 #: Pillow's modes of grey images.
 GREY = ('1', 'L', 'LA', 'I;16')
+#: Beyond this ratio of their edges, it is said that squares are cut out of images.
+OBLONG = 1.5
 #: Share of a folder's images that are kept for validation where it has no val/.
 HELD_OUT = 0.2
 
@@ -74,10 +78,19 @@ LADDER = (
 )
 
 
+class Bands(NamedTuple):
+    """Images that aren't pictures: options of :class:`ldae.LoadImage`, sizes of some, and their values' mean and deviation."""
+
+    reading: dict
+    sizes: list[tuple[int, int]]
+    mean: list[float]
+    std: list[float]
+
+
 @dataclass
 class Survey:
     """Contents of a folder of images; ``side`` is the median of the images' shorter sides, in pixels; ``notes`` say what of the
-    layout may not be as it was meant."""
+    layout may not be as it was meant; ``bands`` are of images other than pictures."""
 
     data_root: str
     images: int
@@ -86,6 +99,7 @@ class Survey:
     has_val: bool
     is_grey: bool = False
     notes: tuple[str, ...] = ()
+    bands: 'Bands | None' = None
 
     @property
     def trained(self) -> int:
@@ -95,6 +109,8 @@ class Survey:
     def __str__(self) -> str:
         classes = f'{self.classes:,} classes' if self.classes else 'no classes'
         kind = 'grey training images' if self.is_grey else 'training images'
+        if self.bands:
+            kind = f'training images of {self.bands.reading["channels"]} bands'
         return f'{self.images:,} {kind} in {classes}, the shorter side {self.side} px in the middle'
 
 
@@ -173,7 +189,9 @@ def look_at(data_root: str | None) -> Survey:
         raise ConfigError('--scale auto chooses for a folder of images: pass --data-root FOLDER')
     root = Path(data_root).expanduser()
     init_default_scope('mmpretrain')
-    dataset = ImageFolder(str(data_root), 'train', with_label=False)
+    bands = None if is_source(data_root) or not root.is_dir() else look_at_bands(str(root))
+    reader = dict(type='ldae.LoadImage', **(bands.reading if bands else {}))
+    dataset = ImageFolder(str(data_root), 'train', with_label=False, pipeline=[reader])
     files = [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))]
     if len(files) < LEAST_IMAGES:
         raise ConfigError(f'{root} has {len(files)} training images: at least {LEAST_IMAGES} are needed')
@@ -182,9 +200,15 @@ def look_at(data_root: str | None) -> Survey:
     else:
         has_val = (root / 'val').is_dir() or (root / 'meta' / 'val.txt').is_file()
         classes, notes = _classes(root, dataset, list(map(Path, files)))
-    sides, modes = _headers(files)
+    sizes, modes = (bands.sizes, ['']) if bands else _headers(files)
     is_grey = all(mode in GREY for mode in modes)
-    return Survey(str(data_root), len(files), round(median(sides)), classes, has_val, is_grey, tuple(notes))
+    height, width = (round(median(edges)) for edges in zip(*sizes, strict=True))
+    if max(height, width) > OBLONG * min(height, width):
+        notes.append(
+            f'images of {height} x {width} px in the middle: squares are cut out; ldae train --img-size takes oblongs'
+        )
+    side = round(median(map(min, sizes)))
+    return Survey(str(data_root), len(files), side, classes, has_val, is_grey, tuple(notes), bands)
 
 
 def _of_source(data_root: str) -> tuple[int, bool]:
@@ -194,6 +218,32 @@ def _of_source(data_root: str) -> tuple[int, bool]:
     except ConfigError:
         has_val = False
     return len(set(open_source(data_root, 'train', None).labels or ())), has_val
+
+
+def look_at_bands(data_root: str, most: int = 50) -> Bands | None:
+    """How images are to be read that aren't pictures: numpy's files, and TIFFs of other than one or three bands of 8 or 16 bits;
+    all as the first one. Their values' range is that of some of them. None for pictures."""
+    dataset = ImageFolder(data_root, 'train', with_label=False, pipeline=[dict(type='ldae.LoadImage', channels=1)])
+    files = [dataset.get_data_info(i)['img_path'] for i in range(0, len(dataset), -(-len(dataset) // most))]
+    is_tiff = files[0].lower().endswith(('.tif', '.tiff'))
+    if not files[0].endswith(ARRAYS) and not (is_tiff and find_spec('tifffile')):
+        return None
+    first = read_array(read_file(files[0]), files[0])
+    if first is None or is_tiff and first.dtype.itemsize < 4 and (first.ndim == 2 or first.shape[2] == 3):
+        return None
+    channels = 1 if first.ndim == 2 else first.shape[0] if first.shape[0] < first.shape[-1] else first.shape[-1]
+    images = [read_bands(read_file(file), file, channels) for file in files]
+    low, high = (float(pick([pick(image[np.isfinite(image)]) for image in images])) for pick in (np.min, np.max))
+    reading = dict(channels=channels) | (
+        {} if first.dtype == np.uint8 else dict(value_range=(low, max(high, low + 1e-6)))
+    )
+    if not all(np.isfinite(image).all() for image in images):
+        reading['nodata'] = float('nan')
+    reader = LoadImage(**reading)
+    rows = np.concatenate([np.atleast_3d(reader.finish(image, '')).reshape(-1, channels) for image in images])
+    rows = rows[:, ::-1] if channels == 3 else rows
+    mean, std = (values.round(4).tolist() for values in (rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)))
+    return Bands(reading, [image.shape[:2] for image in images], mean, std)
 
 
 def _classes(root: Path, dataset: ImageFolder, files: list[Path]) -> tuple[int, list[str]]:
@@ -225,19 +275,19 @@ def _classes(root: Path, dataset: ImageFolder, files: list[Path]) -> tuple[int, 
     return len(counts), notes
 
 
-def _headers(files: list[str], most: int = 200) -> tuple[list[int], list[str]]:
-    """Shorter sides and modes of some of the images."""
-    sides, modes = [], []
+def _headers(files: list[str], most: int = 200) -> tuple[list[tuple[int, int]], list[str]]:
+    """Heights and widths, and modes, of some of the images."""
+    sizes, modes = [], []
     for file in files[:: -(-len(files) // most)]:
         try:
             with Image.open(io.BytesIO(read_file(file))) as image:
-                sides.append(min(image.size))
+                sizes.append(image.size[::-1])
                 modes.append(image.mode)
         except Exception:  # whatever is in the file: training counts bad images and names them
             continue
-    if not sides:
+    if not sizes:
         raise ConfigError(f'none of {len(files)} images can be read, such as {files[0]}: see `ldae verify-dataset`')
-    return sides, modes
+    return sizes, modes
 
 
 def choose(survey: Survey, budget: float, measure: Callable[[Choice], float], most: int | None = None) -> Choice:
@@ -356,10 +406,10 @@ SCALE = '''# SPDX-License-Identifier: Apache-2.0
 _base_ = 'ldae::scales/image-folder.py'
 
 data_root = {data_root!r}
-
+{normalisation}
 scale = dict(
     img_size={choice.img_size},
-    patch_size={choice.patch_size},
+    patch_size={choice.patch_size},{bands}
     num_classes={classes},
     # Of {values} values of a patch, the share that these are of the paper's 768.
     latent_dims={{{dims}}},
@@ -395,14 +445,15 @@ default_hooks = dict(
 
 def scale_text(survey: Survey, choice: Choice) -> str:
     """A choice as the file of a scale."""
-    values = choice.patch_size**2 * (1 if survey.is_grey else 3)  # grey is read as three equal channels
+    bands = survey.bands and survey.bands.reading['channels']
+    values = choice.patch_size**2 * (bands or (1 if survey.is_grey else 3))  # grey is read as three equal channels
     dims = {d: min(values, max(2, round(values * d / PATCH_DIM))) for d in LATENT_DIMS}
     patch, rung = choice.patch_size, choice.rung
     downsample = min(patch & -patch, patch // 2)  # a power of two
     cells = (patch // downsample) ** 2
     # A validation split where there is none, and large JPEGs decoded at a part of their size.
     options = {} if survey.has_val else dict(held_out=HELD_OUT)
-    options |= dict(min_edge=2 * choice.img_size) if survey.side >= 4 * choice.img_size else {}
+    options |= dict(min_edge=2 * choice.img_size) if survey.side >= 4 * choice.img_size and not bands else {}
     arch = 'embed_dims={0}, num_layers={1}, num_heads={2}, feedforward_channels={3}'
     archs = (arch.format(rung.width, depth, rung.heads, 4 * rung.width) for depth in (rung.depth, 2 * rung.depth))
     root, steps = absolute_root(survey.data_root), choice.epochs * max(1, survey.trained // choice.batch_size)
@@ -416,4 +467,11 @@ def scale_text(survey: Survey, choice: Choice) -> str:
     hooks['average'] = min(0.1, max(1e-4, round(25 / steps, 4)))
     running = dict(zip(('arch', 'deep'), archs, strict=True), workers=min(4, len(os.sched_getaffinity(0))))
     running['options'] = ''.join(f', {name}={value}' for name, value in options.items())
+    running['bands'] = running['normalisation'] = ''
+    if bands:
+        reading = ', '.join(f'{name}={value!r}' for name, value in survey.bands.reading.items())
+        running['bands'] = f'\n    in_channels={bands},\n    reading=dict({reading}),'.replace('=nan', "=float('nan')")
+        kind = "type='ldae.BandsPreprocessor', " if bands not in (1, 3) else ''
+        numbers = f'mean={survey.bands.mean}, std={survey.bands.std}'
+        running['normalisation'] = f'data_preprocessor = dict({kind}{numbers}, to_rgb={bands == 3})\n'
     return SCALE.format(**facts, **latents, **labels, **hooks, **running)

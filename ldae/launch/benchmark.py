@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from ldae.apis.models import get_model, load_config_of
 from ldae.config import load_config, set_data_root
 from ldae.config.benchmarks import crop_packed_images, fit_encoder, fit_schedule, is_folder, named_after, set_classes
-from ldae.config.methods import METHODS, method_of
+from ldae.config.methods import METHODS, geometry_of, method_of
 from ldae.config.packed import use_packed_data
-from ldae.config.reading import LOADERS
+from ldae.config.reading import LOADERS, pipeline_of
 from ldae.config.scale import find_scale, is_benchmark, read_scale, set_epochs, shipped_scales
+from ldae.datasets.packed import reading_of
 from ldae.evaluation import PROTOCOL, block_features, extract_features
 from ldae.evaluation.probe_data import labelled_dataloaders, num_classes, preprocessor_of
 from ldae.evaluation.protocol import score_knn
@@ -27,6 +28,7 @@ from ldae.utils import ConfigError, check_range
 from ldae.utils.checkpoints import averaged_weights, read_checkpoint
 from ldae.utils.device import autocast
 from ldae.utils.files import atomic_save, atomic_write_text
+from ldae.utils.sizes import as_size
 
 from .batch import world_size
 from .dry_run import explain_errors
@@ -221,6 +223,12 @@ def matching(pretrained: Config) -> str | None:
     geometry = part.get('img_size', 224), part.get('patch_size', 16)
     if 'scale' not in pretrained and geometry != (256 if method == 'ldae' or at_256 else 224, 16):
         return None
+    if 'scale' in pretrained:  # whose images may have been given another shape, and other bands
+        rules = read_scale(find_scale(pretrained.scale)).scale
+        steps = pipeline_of(pretrained, LOADERS) or [{}]
+        own = (*geometry_of(pretrained), reading_of(steps[0]))
+        if own != (as_size(rules.img_size), rules.patch_size, rules.in_channels, reading_of(rules.get('reading', {}))):
+            return None
     return f'{method}_vit-{size}{"_256" if at_256 else ""}'
 
 

@@ -150,6 +150,7 @@ def _build_train_data(runner: Runner) -> None:
     options = dict(seed=runner.seed, diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
     cfg = runner._train_dataloader
     loader = runner._train_dataloader = runner.build_dataloader(cfg, **options)
+    getattr(loader.dataset, 'look', list)()
     if (views := getattr(loader.dataset, 'views', None)) is not None:  # of images in memory
         check_views(runner.cfg, len(views) or 1)
     images, batch = len(loader.dataset) // runner.world_size, loader.batch_size

@@ -5,7 +5,7 @@ import copy
 import os
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,10 +23,12 @@ from torch import Tensor, nn
 
 from ldae.compat import as_list
 from ldae.config import walk_dicts
+from ldae.config.benchmarks import FOLDERS
 from ldae.config.components import typed_nodes
 from ldae.config.methods import FACTS, method_of
 from ldae.config.reading import LOADERS
 from ldae.datasets.load_image import BadImageError, reads_files
+from ldae.datasets.resize import is_picture, with_faster_steps
 from ldae.engine.speed.sharding import FullyShardedModel, check_optimizer
 from ldae.utils import ConfigError
 from ldae.utils.models import evaluating, unwrapped
@@ -34,6 +36,8 @@ from ldae.utils.rng import preserved_rng
 
 BUILDER, RUNNER = 'mmengine/registry/build_functions.py', 'mmengine/runner/runner.py'
 MACHINE_ERRORS = (MemoryError, torch.OutOfMemoryError, OSError)
+#: Steps of pipelines that know nothing but pictures.
+COLOURS = ('ColorJitter', 'RandomGrayscale', 'GaussianBlur', 'Solarize', 'RandAugment', 'AutoAugment', 'RandomErasing')
 
 
 @contextmanager
@@ -116,13 +120,15 @@ def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
             continue
         where = f'{loader}.dataset.pipeline'
         transforms = []
-        for i, step in enumerate(steps):
+        ours = str(node.get('type')).rpartition('.')[2] in FOLDERS
+        for i, step in enumerate(with_faster_steps(steps) if ours else steps):
             with explain_errors(f'{where}[{i}]'):
                 transforms.append(TRANSFORMS.build(copy.deepcopy(step)))
         if not transforms or not reads_files(steps[0]):
             continue
         with explain_errors(f'{where}[0] ({steps[0].type})'):
             sample = _made_up_sample(transforms[0], steps[0])
+        check_colours(where, steps, sample['img'])
         for i, transform in enumerate(transforms[1:], 1):
             with explain_errors(f'{where}[{i}] ({steps[i].type})'):
                 sample = transform(sample)
@@ -132,6 +138,19 @@ def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
         for image in images:
             if isinstance(image, Tensor):
                 yield image
+
+
+def check_colours(where: str, steps: Sequence[Mapping], image: np.ndarray) -> None:
+    """Raise ConfigError for a step that changes colours of 8 bits, where images have other bands."""
+    bands = image.shape[2] if image.ndim == 3 else 1
+    if is_picture(image) and bands == 3:
+        return
+    for step in walk_dicts(list(steps)):
+        if (kind := str(step.get('type')).rpartition('.')[2]) in COLOURS and (bands > 1 or not is_picture(image)):
+            raise ConfigError(
+                f'{where}: {kind} changes pictures of three colours and 8 bits, and these images have {bands} band'
+                f'{"s" * (bands > 1)} of {image.dtype}: remove it, or pre-train by l-DAE, MAE or SimMIM, which need none'
+            )
 
 
 def check_views(cfg: Config, count: int) -> None:
@@ -148,11 +167,13 @@ def check_views(cfg: Config, count: int) -> None:
 
 def _made_up_sample(reader: Callable[[dict], dict], options: Mapping) -> dict:
     """The result of a reader for a file, for the steps after it."""
-    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    bands = reader.num_bands if getattr(reader, 'channels', None) else 3
+    image = np.random.default_rng(0).integers(0, 256, (300, 400) if bands == 1 else (300, 400, bands), dtype=np.uint8)
+    image = image.astype(np.float32) if getattr(reader, 'value_range', None) else image
     sample = dict(img_path='made-up.png', sample_idx=0, gt_label=0)
     read = dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
-    if options.get('backend_args') or options.get('file_client_args'):
-        return sample | read  # images lie where this file can't be
+    if options.get('backend_args') or options.get('file_client_args') or options.get('channels'):
+        return sample | read  # images lie where this file can't be, or are none that it could be
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, sample['img_path'])
         Image.fromarray(image).save(path)
@@ -168,6 +189,8 @@ def _try_model(loader: str, image: Tensor, model: nn.Module) -> None:
     try:
         with torch.no_grad(), evaluating(model), explain_errors(f'images of {tuple(image.shape)} in this model'):
             batch = model.data_preprocessor(dict(inputs=image[None], data_samples=[sample]), False)
+            if len(image) != (channels := batch['inputs'].shape[1]):
+                raise ConfigError(f'data_preprocessor.to_rgb takes {channels} of {len(image)} bands: set it to False')
             for owner in (model, getattr(model, 'backbone', None)):  # a tokenizer knows the images that it is for
                 if hasattr(tokenizer := getattr(owner, 'tokenizer', None), '_check_images'):
                     tokenizer._check_images(batch['inputs'])

@@ -14,7 +14,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ldae.apis import FeatureExtractor
-from ldae.config import load_config
+from ldae.config import load_config, set_data_root
+from ldae.config.images import fit_images
 from ldae.config.recipe import fit_recipe
 from ldae.datasets.roots import name_of_root
 from ldae.engine.resume.safe_checkpoint import latest_checkpoint
@@ -29,7 +30,8 @@ from .batch import rank, world_size
 from .build import build_runner
 from .prepare import LaunchOptions, prepare
 
-RECIPE = tuple(inspect.signature(fit_recipe).parameters)[1:-1]
+IMAGES = tuple(inspect.signature(fit_images).parameters)[1:]
+RECIPE = tuple(name for name in inspect.signature(fit_recipe).parameters if name not in ('cfg', 'processes', *IMAGES))
 
 
 class Curve(NamedTuple):
@@ -128,9 +130,10 @@ def train(
             ``data_root`` and this machine (:func:`ldae.launch.auto.auto_scale`).
         budget: Of time, for ``'auto'``: seconds, or a text such as ``'30m'`` (the default).
         options: Of :class:`LaunchOptions`, such as ``work_dir``, ``data_root``, ``precision``; and of
-            :func:`ldae.config.recipe.fit_recipe`: ``epochs``, ``batch_size``, ``lr``, ``img_size``, ``model``.
+            :func:`ldae.config.recipe.fit_recipe`: ``epochs``, ``batch_size``, ``lr``, ``model``; and of
+            :func:`ldae.config.images.fit_images`: ``img_size``, ``patch_size``, ``channels``, ``value_range``, ...
     """
-    recipe = {name: options.pop(name, None) for name in RECIPE}
+    recipe, images = ({name: options.pop(name, None) for name in names} for names in (RECIPE, IMAGES))
     if budget is not None and scale != 'auto':
         raise ConfigError('--budget belongs to --scale auto')
     if scale == 'auto':
@@ -142,6 +145,9 @@ def train(
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config, cfg_options, scale)
     launch = LaunchOptions(**options)
     fit_recipe(cfg, **recipe, processes=world_size(launch.launcher))
+    if images['channels'] and launch.data_root is not None:  # of which something is measured
+        set_data_root(cfg, launch.data_root)
+    fit_images(cfg, **images)
     return run_training(prepare(cfg, launch))
 
 

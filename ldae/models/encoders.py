@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import torch
 from mmengine.model import BaseDataPreprocessor
+from mmpretrain.models.utils import SelfSupDataPreprocessor
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -17,6 +18,16 @@ from ldae.utils.ranges import check_value
 LUMA = 0.299, 0.587, 0.114
 #: Height or width of an encoder's images.
 Edge = Annotated[int, Range(1, 4096)]
+
+
+@MODELS.register_module()
+class BandsPreprocessor(SelfSupDataPreprocessor):
+    """mmpretrain's data preprocessor of pre-training, whose ``mean`` and ``std`` are one or three numbers, for any number of bands."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], **kwargs: Any) -> None:
+        super().__init__(mean[:1], std[:1], **kwargs)
+        for name, values in (('mean', mean), ('std', std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), False)
 
 
 @MODELS.register_module()

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from ldae.compat import copy_images_without_waiting
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, PositiveInt, Share, check_range, checked
+from ldae.utils import ConfigError, NaturalInt, PositiveInt, Share, check_range, checked
 from ldae.utils.models import to_pixels
 from ldae.utils.row_streams import uniform
+from ldae.visualization.tiles import check_shown, shown
 
 from .noisers import NoisySample
 
@@ -40,6 +41,7 @@ class LDAE(BaseSelfSupervisor):
         transfer_noise: Take features of the noisy latent at the encoder's transfer time step (appendix A), not of the
             clean one.
         val_timesteps: Noise levels at which validation images are denoised, dealt out in turn.
+        shown_bands: One or three channels that pictures show; None: the first three, or of two the first.
         init_cfg: As in mmpretrain.
     """
 
@@ -57,6 +59,7 @@ class LDAE(BaseSelfSupervisor):
         label_drop_prob: Share = 0.1,
         transfer_noise: bool = False,
         val_timesteps: Sequence[int] = (100, 300, 500, 700, 900),
+        shown_bands: Sequence[NaturalInt] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         tokenizer = MODELS.build(tokenizer)
@@ -80,6 +83,7 @@ class LDAE(BaseSelfSupervisor):
             check_range('LDAE.val_timesteps', t, 0, noiser.num_timesteps - 1, kind=int)
         self.val_timesteps = tuple(val_timesteps)
         self.num_classes, self.label_drop_prob, self.transfer_noise = (num_classes, label_drop_prob, transfer_noise)
+        self.show_bands(shown_bands)
 
     @staticmethod
     def _complete_neck(neck: dict, tokenizer, backbone, head) -> dict:
@@ -208,11 +212,21 @@ class LDAE(BaseSelfSupervisor):
         """Normalised images -> pixels in [0, 255], same shape."""
         return to_pixels(images, self.data_preprocessor)
 
+    def show_bands(self, bands: Sequence[int] | None) -> None:
+        """Let pictures show these bands. Raises ConfigError for bands that aren't there, or other than one or three."""
+        check_shown(bands, self.tokenizer.geometry.in_channels)
+        self.shown_bands = bands
+
+    def pictures(self, images: Tensor) -> Tensor:
+        """Normalised images -> pixels in [0, 255] of the bands that are shown, to be drawn."""
+        return shown(self.to_pixels(images), self.shown_bands)
+
 
 def complete(where: str, cfg: dict, values: dict) -> dict:
     """A copy of ``cfg`` with ``values`` filled in; a value there already must be the same."""
     for key, value in values.items():
-        if key in cfg and cfg[key] != value:
+        given = tuple(cfg[key]) if isinstance(cfg.get(key), list) else cfg.get(key, value)
+        if given != value:
             raise ConfigError(
                 f'{where} {cfg.get("type")}: {key}={cfg[key]!r} contradicts {value!r}, which follows from the tokenizer '
                 f'and the other components: remove {key} from the {where}'

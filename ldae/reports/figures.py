@@ -39,6 +39,7 @@ from ldae.visualization import (
     retrieval_grid,
     save_figure,
 )
+from ldae.visualization.tiles import tile
 
 from .sources import Source, kind_of
 
@@ -306,14 +307,17 @@ def draw_neighbours(source: Source, options: Options) -> 'Figure':
 
 
 def thumbnail(picture: np.ndarray) -> Tensor:
-    """A small square RGB picture (3, h, w) of a BGR one (H, W, 3)."""
-    small = ImageOps.fit(Image.fromarray(picture[..., ::-1]), (THUMBNAIL,) * 2)
+    """A small square RGB picture (3, h, w) of a BGR one (H, W, 3), or of bands."""
+    bands = torch.from_numpy(np.atleast_3d(picture)[..., :: -1 if picture.shape[2:] == (3,) else 1].copy()).permute(
+        2, 0, 1
+    )
+    small = ImageOps.fit(Image.fromarray(tile(bands[None], 1)), (THUMBNAIL,) * 2)
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)
 
 
 def many_features(source: Source, pictures: Sequence[np.ndarray]) -> Tensor:
-    """Features (n, C) of BGR pictures."""
-    return FeatureExtractor(source.model, batch_size=64)([picture[..., ::-1] for picture in pictures])
+    """Features (n, C) of BGR pictures, or bands."""
+    return torch.cat(list(FeatureExtractor(source.model, batch_size=64).of_pictures(pictures)))
 
 
 def draw_embedding(source: Source, options: Options) -> 'Figure':

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader
 from ldae.ablation.report import METRICS, Summary, summarise
 from ldae.ablation.results import PERCENT, WRONG
 from ldae.apis.encoders import TRANSFORMERS, get_encoder
-from ldae.apis.images import read_images, some_of
+from ldae.apis.images import PICTURES, read_images, some_of
 from ldae.apis.models import MMPRETRAIN, TIMM
+from ldae.apis.preprocess import Preprocess
 from ldae.apis.probing import images_config
 from ldae.config.reading import gives_bgr
 from ldae.config.rows import list_rows
@@ -105,8 +106,9 @@ class Source:
         of the folders of files, or what the run's data set says."""
         count = count or self.count
         if self.given is not None:
-            some = some_of(self.given, count)
-            found = list(islice(read_images(some), count))
+            reader = Preprocess(self.model).reader if self.runs else PICTURES
+            some = some_of(self.given, count, reader)
+            found = list(islice(read_images(some, reader), count))
             is_files = isinstance(some, list) and all(isinstance(one, Path) for one in some)
             return found, [one.parent.name for one in some] if is_files else [''] * len(found)
         data, is_bgr = self._own_images
@@ -114,9 +116,12 @@ class Source:
         labels = torch.zeros(len(data.dataset)) if labels is None else labels
         numbers = spread_over_classes(labels, count)
         about = [describe_image(data.dataset, number, labels) for number in numbers]
-        shown = [shown_image(data, number, is_bgr).expand(3, -1, -1) for number in numbers]
+        shown = [shown_image(data, number, is_bgr) for number in numbers]
+        shown = [one.expand(3, -1, -1) if len(one) == 1 else one for one in shown]
         names = [str(one.get('class', one['label'])) for one in about]
-        return [np.ascontiguousarray(one.permute(1, 2, 0).numpy()[..., ::-1]) for one in shown], names
+        return [
+            np.ascontiguousarray(one.permute(1, 2, 0).numpy()[..., :: -1 if len(one) == 3 else 1]) for one in shown
+        ], names
 
     @cached_property
     def _own_images(self) -> tuple[DataLoader, bool]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ldae.utils import ConfigError
 from ldae.utils.files import whole_file
 
-from .tiles import filters_to_uint8, tile
+from .tiles import check_shown, filters_to_uint8, shown, tile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,14 +149,20 @@ def _show(axes, image: np.ndarray, title: str = '') -> None:
     axes.set_axis_off()
 
 
-def filter_grid(basis: Tensor, patch_size: int, in_channels: int, title: str = '') -> Figure:
-    """The tokenizer's filters: rows of V (d, C * p * p) as patches, the most important first (the paper's Figure 4)."""
-    return filter_grids({title: basis}, patch_size, in_channels)
+def filter_grid(
+    basis: Tensor, patch_size: int, in_channels: int, title: str = '', bands: Sequence[int] | None = None
+) -> Figure:
+    """The tokenizer's filters: rows of V (d, C * p * p) as patches, the most important first (the paper's Figure 4), in the
+    bands that are named."""
+    return filter_grids({title: basis}, patch_size, in_channels, bands)
 
 
-def filter_grids(bases: Mapping[str, Tensor], patch_size: int, in_channels: int) -> Figure:
+def filter_grids(
+    bases: Mapping[str, Tensor], patch_size: int, in_channels: int, bands: Sequence[int] | None = None
+) -> Figure:
     """The filters of several tokenizers side by side, by their names."""
-    grids = [filters_to_uint8(basis, patch_size, in_channels) for basis in bases.values()]
+    check_shown(bands, in_channels)
+    grids = [shown(filters_to_uint8(basis, patch_size, in_channels), bands) for basis in bases.values()]
     columns = min(8 if len(grids) == 1 else 4, max(map(len, grids)))
     rows = -(-max(map(len, grids)) // columns)
     size = 0.9 if len(grids) == 1 else 0.5

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images side by side in one array."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,10 +11,26 @@ from torch.nn.functional import interpolate
 from ldae.utils import ConfigError
 
 
+def check_shown(bands: Sequence[int] | None, channels: int) -> None:
+    """Raise ConfigError for bands to be shown that images don't have, or that make no picture."""
+    if bands is not None and (len(bands) not in (1, 3) or max(bands) >= channels):
+        raise ConfigError(
+            f'shown_bands={list(bands)}: name one band or three, of 0 to {channels - 1}, which are what the model sees'
+        )
+
+
+def shown(images: Tensor, bands: Sequence[int] | None = None) -> Tensor:
+    """The bands of images (n, C, H, W) that a picture shows: those that are named, else the first three, or the first."""
+    count = images.shape[1]
+    return images[:, list(bands or (range(3) if count >= 3 else range(1)))]
+
+
 def tile(images: Tensor, num_columns: int, gap: int = 1, background: int = 255) -> np.ndarray:
-    """Images (n, C, H, W) in [0, 255], C = 1 or 3 -> uint8 (H', W', 3), row by row with ``gap`` pixels between them."""
-    if images.dim() != 4 or images.shape[1] not in (1, 3):
-        raise ConfigError(f'tile: images of shape {tuple(images.shape)}: expected (n, 1 or 3, H, W)')
+    """Images (n, C, H, W) in [0, 255] -> uint8 (H', W', 3), row by row with ``gap`` pixels between them; of other than one or
+    three bands, see :func:`shown`."""
+    if images.dim() != 4 or not images.shape[1]:
+        raise ConfigError(f'tile: images of shape {tuple(images.shape)}: expected (n, C, H, W)')
+    images = shown(images)
     n, _, height, width = images.shape
     num_rows = -(-n // num_columns)
     canvas = torch.full((num_rows * (height + gap) - gap, num_columns * (width + gap) - gap, 3), background)

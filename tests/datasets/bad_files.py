@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ldae.datasets.load_image import OTHER_TIFF as UNREAD
+
 HEIGHT, WIDTH = 40, 48
 # Smooth, as photographs are, so that JPEG keeps it up to a few levels.
 PIXELS = cv2.resize(
@@ -104,7 +106,6 @@ UNUSUAL: dict[str, tuple[bytes, np.ndarray, int]] = {
     'on_its_side.png': (turned(8, 'PNG'), np.rot90(PIXELS), 0),
 }  # fmt: skip
 
-UNREAD = 'is a TIFF of a kind that is not read: save it with 8 or 16 bits'
 PARTS = 'has too many parts, or scans for its size'
 
 # name -> (bytes, reason)

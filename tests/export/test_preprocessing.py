@@ -9,6 +9,7 @@ from small_models import ldae_config
 
 from ldae.config import load_config
 from ldae.export.preprocessing import Preprocessing, preprocessing_of, read_pictures
+from ldae.models.encoders import BandsPreprocessor
 from ldae.utils import ConfigError
 
 
@@ -63,9 +64,16 @@ def test_bgr_images_are_one_line(built):
         preprocessing_of(model, 16, 3)
 
 
-def test_channels_that_no_picture_has_are_one_line(built):
-    with pytest.raises(ConfigError, match='5 channels'):
-        preprocessing_of(built(ldae_config()), 16, 5)
+def test_bands_have_numbers_of_their_own_and_no_pictures(built):
+    model = built(ldae_config())
+    model.data_preprocessor = BandsPreprocessor([10, 20, 30, 40, 51], [255] * 5)
+    reading = dict(type='ldae.LoadImage', channels=7, bands=[5, 0, 3, 1, 2], value_range=(0, 4000))
+    steps = [reading, dict(type='ldae.ResizeToCover', scale=(16, 32)), dict(type='CenterCrop', crop_size=(32, 16))]
+    model._config = Config(dict(val_dataloader=dict(dataset=dict(pipeline=[*steps, dict(type='Pad', size=(35, 21))]))))
+    found = preprocessing_of(model, (21, 35), 5)
+    assert (found.bands, found.value_range, found.pad) == ((5, 0, 3, 1, 2), (0, 4000), (5, 3))
+    assert (found.mean[4], found.std) == (0.2, (1.0,) * 5)
+    assert (found.resize, found.of_pictures, found.as_dict()['channels']) == ((21, 35), False, 'bands')
 
 
 def test_pictures_are_found_in_folders_and_bad_ones_named(tmp_path):

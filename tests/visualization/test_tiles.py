@@ -5,6 +5,7 @@ import torch
 
 from ldae.utils import ConfigError
 from ldae.visualization import filters_to_uint8, tile
+from ldae.visualization.tiles import check_shown, shown
 
 
 def test_tiles_go_row_by_row_with_a_gap():
@@ -23,9 +24,16 @@ def test_colours_stay_and_values_are_clipped():
     assert tile(image, 1)[0, 0].tolist() == [255, 0, 128]
 
 
-def test_two_channels_are_no_image():
-    with pytest.raises(ConfigError, match='1 or 3'):
-        tile(torch.zeros(1, 2, 4, 4), 1)
+def test_of_other_bands_the_first_are_shown():
+    image = torch.tensor([10.0, 20, 30, 40, 50]).view(1, 5, 1, 1)
+    assert tile(image, 1)[0, 0].tolist() == [10, 20, 30]
+    assert tile(image[:, :2], 1)[0, 0].tolist() == [10, 10, 10]
+    assert shown(image, [4, 0, 2]).flatten().tolist() == [50, 10, 30]
+    for bands in ([0, 1], [0, 1, 5]):
+        with pytest.raises(ConfigError, match='one band or three, of 0 to 4'):
+            check_shown(bands, 5)
+    with pytest.raises(ConfigError, match='expected'):
+        tile(image[0], 1)
 
 
 def test_filters_keep_channel_row_column_order_and_show_zero_as_grey():

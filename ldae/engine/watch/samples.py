@@ -75,7 +75,7 @@ class SamplesHook(LDAEHook):
             metrics.update(from_main_process(figures))
 
     def _draw(self, runner: Runner, samples: Samples) -> None:
-        picture = grid_of(samples.images)
+        picture = grid_of(samples.images, unwrapped(runner.model).shown_bands)
         folder = Path(runner.work_dir, 'pictures')
         folder.mkdir(parents=True, exist_ok=True)
         save_image(picture, folder / f'samples_{runner.epoch}.png')

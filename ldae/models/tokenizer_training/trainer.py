@@ -71,6 +71,11 @@ class TokenizerTrainer(BaseModel):
             )
         if perceptual is not None:
             check_arguments('model.perceptual', PerceptualLoss, perceptual)
+            if self.geometry.in_channels not in (1, 3):
+                raise ConfigError(
+                    f'model.perceptual: LPIPS compares grey or RGB images, and these have {self.geometry.in_channels} channels: leave it out '
+                    '(model.perceptual=None)'
+                )
             self.perceptual = PerceptualLoss(**perceptual)
         if adversarial is not None:
             check_arguments('model.adversarial', AdversarialLoss, adversarial)

@@ -16,6 +16,7 @@ from ldae.models.layers import AffinePatchMap
 from ldae.utils import ConfigError, PositiveInt, check_range, checked
 from ldae.utils.checkpoints import check_archive
 from ldae.utils.files import atomic_save
+from ldae.utils.sizes import Size, as_size, height_width
 
 from .streaming_covariance import StreamingCovariance
 
@@ -23,14 +24,14 @@ from .streaming_covariance import StreamingCovariance
 class Geometry(NamedTuple):
     """The shapes that a tokenizer's config gives; the other components are built from it or checked against it."""
 
-    img_size: int
+    img_size: int | tuple[int, int]
     patch_size: int
     in_channels: int
     latent_dim: int
 
     @property
     def grid(self) -> tuple[int, int]:
-        return (self.img_size // self.patch_size,) * 2
+        return tuple(edge // self.patch_size for edge in height_width(self.img_size))
 
     @property
     def num_tokens(self) -> int:
@@ -49,8 +50,8 @@ class BaseTokenizer(BaseModule, metaclass=ABCMeta):
     don't fit together.
 
     Args:
-        img_size: Height and width of the square input in pixels.
-        patch_size: Height and width of the patch behind one token; divides ``img_size``.
+        img_size: Height and width of the input in pixels: one number for a square, (height, width) for others.
+        patch_size: Height and width of the patch behind one token; divides both of ``img_size``.
         in_channels: Image channels.
         latent_dim: Dimensions d per token, 1 to ``in_channels * patch_size ** 2``.
     """
@@ -59,18 +60,19 @@ class BaseTokenizer(BaseModule, metaclass=ABCMeta):
 
     @checked
     def __init__(
-        self, img_size: PositiveInt, patch_size: PositiveInt, in_channels: PositiveInt, latent_dim: PositiveInt
+        self, img_size: Size, patch_size: PositiveInt, in_channels: PositiveInt, latent_dim: PositiveInt
     ) -> None:
         super().__init__()
         # Set by tokenizers that are linear per patch: lets the encoder work without going through pixels.
         self.patch_map: AffinePatchMap | None = None
         self._known_fitted = False
         where = type(self).__name__
-        if img_size % patch_size:
+        if any(edge % patch_size for edge in height_width(img_size)):
             raise ConfigError(
-                f'{where}.img_size={img_size} is not divisible by patch_size={patch_size}: change one of them'
+                f'{where}.img_size={as_size(img_size)} is not divisible by patch_size={patch_size}: change one of them, or pad or crop '
+                'the images (--divide)'
             )
-        self.geometry = Geometry(img_size, patch_size, in_channels, latent_dim)
+        self.geometry = Geometry(as_size(img_size), patch_size, in_channels, latent_dim)
         check_range(f'{where}.latent_dim', latent_dim, 1, self.geometry.patch_dim, kind=int)
 
     latent_dim = property(attrgetter('geometry.latent_dim'))
@@ -129,7 +131,7 @@ class BaseTokenizer(BaseModule, metaclass=ABCMeta):
 
     def _check_images(self, images: Tensor) -> None:
         g = self.geometry
-        expected = (g.in_channels, g.img_size, g.img_size)
+        expected = (g.in_channels, *height_width(g.img_size))
         if tuple(images.shape[1:]) != expected:
             raise ConfigError(
                 f'tokenizer {type(self).__name__} is set for images of (channels, height, width) {expected}, but the '

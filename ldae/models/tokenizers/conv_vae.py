@@ -17,6 +17,7 @@ from ldae.utils.checkpoints import report_keys
 from ldae.utils.device import full_precision
 from ldae.utils.optional import import_extra
 from ldae.utils.ranges import check_value
+from ldae.utils.sizes import Size
 
 from .learned import Gaussian, LearnedTokenizer, Reconstruction, TrainableNet
 
@@ -78,7 +79,7 @@ class ConvVAETokenizer(LearnedTokenizer):
     @checked
     def __init__(
         self,
-        img_size: int = 256,
+        img_size: Size = 256,
         patch_size: int = 16,
         in_channels: int = 3,
         latent_dim: int = 16,

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ldae.config.components import check_components, check_data_roots
 from ldae.config.packed import use_packed_data
+from ldae.models.encoders import BandsPreprocessor
 from ldae.models.tokenizers import BaseTokenizer, PatchLinearTokenizer, PixelNormalization
 from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError
@@ -122,7 +123,7 @@ def pixel_normalization(data_preprocessor: nn.Module | None, images: Tensor) -> 
     """Mean and deviation by which a data preprocessor normalises uint8 images (B, C, H, W), where that and the order of
     channels is all it does: statistics of such images need not be taken in floating point."""
     images_part = getattr(data_preprocessor, 'images', data_preprocessor)  # of LatentsPass
-    if type(images_part) is not SelfSupDataPreprocessor or images_part.pad_size_divisor != 1:
+    if type(images_part) not in (SelfSupDataPreprocessor, BandsPreprocessor) or images_part.pad_size_divisor != 1:
         return None
     if not isinstance(images, Tensor) or images.dtype != torch.uint8:
         return None

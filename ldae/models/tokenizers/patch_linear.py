@@ -13,6 +13,7 @@ from ldae.models.layers import AffinePatchMap, patch_view, patchify, unpatchify
 from ldae.registry import MODELS
 from ldae.utils import Choice, ConfigError, checked
 from ldae.utils.device import full_precision
+from ldae.utils.sizes import Size
 
 from .base import BaseTokenizer, load_tokenizer, load_tokenizer_state, read_tokenizer
 from .streaming_covariance import PixelCovariance, StreamingCovariance
@@ -48,7 +49,7 @@ class PatchLinearTokenizer(BaseTokenizer):
     @checked
     def __init__(
         self,
-        img_size: int = 256,
+        img_size: Size = 256,
         patch_size: int = 16,
         in_channels: int = 3,
         latent_dim: int = 32,

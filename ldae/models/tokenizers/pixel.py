@@ -12,6 +12,7 @@ from ldae.models.layers import AffinePatchMap, patchify, unpatchify
 from ldae.registry import MODELS
 from ldae.utils import Choice, ConfigError, checked
 from ldae.utils.device import full_precision
+from ldae.utils.sizes import Size, height_width
 
 from .base import BaseTokenizer, load_tokenizer, load_tokenizer_state
 
@@ -26,7 +27,8 @@ class PixelTokenizer(BaseTokenizer):
 
     Args:
         img_size, patch_size, in_channels: See :class:`BaseTokenizer`.
-        resized: Height and width of the resized image, ``img_size`` or less and a multiple of the tokens per side.
+        resized: Height of the resized image, that of ``img_size`` or less and a multiple of the tokens per side; its width
+            follows.
         latent_norm: ``'none'``, normalised pixels being of about unit variance, or ``'global'``: latents shifted and scaled
             to mean 0 and variance 1 over the training set, which must be fitted (training does it).
         checkpoint: File of a fitted one, as training leaves it (``tokenizer_<key>.pth``).
@@ -35,16 +37,17 @@ class PixelTokenizer(BaseTokenizer):
     @checked
     def __init__(
         self,
-        img_size: int = 256,
+        img_size: Size = 256,
         patch_size: int = 16,
         in_channels: int = 3,
         resized: int | None = None,
         latent_norm: Annotated[str, Choice('global', 'none')] = 'none',
         checkpoint: str | None = None,
     ) -> None:
-        resized = img_size if resized is None else resized
-        side = max(1, img_size // patch_size)
-        if not isinstance(resized, int) or resized % side or not 0 < resized <= img_size:
+        height = height_width(img_size)[0]
+        resized = height if resized is None else resized
+        side = max(1, height // patch_size)
+        if not isinstance(resized, int) or resized % side or not 0 < resized <= height:
             sizes = [side * p for p in range(1, patch_size + 1)]
             raise ConfigError(
                 f'tokenizer PixelTokenizer: resized={resized!r} must be one of {sizes[0]}, {sizes[0] * 2}, ... '
@@ -56,7 +59,7 @@ class PixelTokenizer(BaseTokenizer):
         self.register_buffer('shift', torch.zeros(()))
         self.register_buffer('scale', torch.ones(()))
         self.register_buffer('fitted', torch.tensor(int(not self.needs_fit)))
-        if resized == img_size and not self.needs_fit:
+        if resized == height and not self.needs_fit:
             # Resized, a token depends on pixels outside of its patch.
             self.patch_map = AffinePatchMap(self.latent_dim, self.geometry.patch_dim)
             torch.nn.init.eye_(self.patch_map.encoder)
@@ -65,9 +68,14 @@ class PixelTokenizer(BaseTokenizer):
             load_tokenizer(self, load_tokenizer_state(checkpoint, type(self).__name__, 'training'), checkpoint)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether pixels are taken at their full size."""
+        return self.token_patch == self.patch_size
+
+    @property
     def basis(self) -> Tensor | None:
         """The identity at full size; a resized image has no basis per patch."""
-        if self.resized < self.geometry.img_size:
+        if not self.is_whole:
             return None
         return torch.eye(self.latent_dim, device=self.scale.device)
 
@@ -81,10 +89,11 @@ class PixelTokenizer(BaseTokenizer):
     def decode(self, latents: Tensor) -> Tensor:
         self._check_fitted()
         pixels = latents.float() * self.scale + self.shift
-        return resize(unpatchify(pixels, self.token_patch, self.geometry.grid), self.geometry.img_size)
+        return resize(unpatchify(pixels, self.token_patch, self.geometry.grid), height_width(self.geometry.img_size))
 
     def _pixels(self, images: Tensor) -> Tensor:
-        return patchify(resize(images.float(), self.resized), self.token_patch)
+        size = tuple(edge * self.token_patch for edge in self.geometry.grid)
+        return patchify(resize(images.float(), size), self.token_patch)
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
@@ -101,9 +110,9 @@ class PixelTokenizer(BaseTokenizer):
             )
 
 
-def resize(images: Tensor, size: int) -> Tensor:
-    """Square images (B, C, H, H) to (B, C, size, size), bicubic, with antialiasing where they get smaller."""
-    if images.shape[-1] == size:
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (B, C, H, W) to (B, C, *size), bicubic, with antialiasing where they get smaller."""
+    if images.shape[-2:] == size:
         return images
     with full_precision(images.device):
-        return F.interpolate(images, (size, size), mode='bicubic', antialias=True)
+        return F.interpolate(images, size, mode='bicubic', antialias=True)
