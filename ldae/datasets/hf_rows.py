@@ -141,7 +141,7 @@ def _explained(root: Root) -> Iterator[None]:
         raise
     except Exception as error:
         is_local = expand(root.where)
-        advice = 'write or download it again' if is_local else 'check its name, ::config= and the network'
+        advice = 'write or download it again' if is_local else 'no file is here: check its name, ::config=, the network'
         raise ConfigError(f'{root.text} cannot be opened ({short(error, 200)}): {advice}') from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):

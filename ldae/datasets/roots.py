@@ -90,7 +90,7 @@ def expand(place: str, suffix: str = '', braces: Callable[[str], Sequence[str]] 
     path = os.path.abspath(os.path.expanduser(place))
     if suffix and os.path.isdir(path):
         return sorted(str(file) for file in Path(path).rglob(f'*{suffix}') if not file.name.startswith('.'))
-    names = [(name, glob.has_magic(name)) for name in braces(path)]
+    names = [(name, glob.has_magic(name) and not os.path.exists(name)) for name in braces(path)]
     files = [file for name, magic in names for file in (sorted(glob.glob(name, recursive=True)) if magic else [name])]
     return files if any(map(os.path.exists, files)) else []
 

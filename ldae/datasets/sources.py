@@ -24,6 +24,9 @@ from .tar_shards import ADDRESS, Member, members_of, read_part
 #: Columns of a list of files, where it names its columns.
 PATHS = ('path', 'file', 'filename', 'file_name', 'filepath', 'image', 'img', 'image_path', 'name')
 
+#: Labels that are numbers of classes, and such as look like numbers and are of none.
+NUMBER, ODD = re.compile('[0-9]{1,9}'), re.compile(r'-[0-9]+|[0-9]{10,}|-?[0-9]*\.[0-9]+(e.*)?')
+
 
 class Source(NamedTuple):
     """Images in their order: how each is named, for :func:`ldae.datasets.load_image.read_file`; and, where they are asked for, its
@@ -71,24 +74,21 @@ def _numbered(root: Root, paths: list[str], labels: Sequence[object] | None, nam
     """Give each class a number: the one that the labels are, or its place among their sorted names."""
     if labels is None:
         return Source(paths)
-    texts = ['' if label is None else str(label) for label in labels]
-    number = re.compile('[0-9]{1,9}')
-    of_number = [bool(number.fullmatch(text)) for text in texts]
-    for place, text in enumerate(texts):
-        where = f'{root.text}: {name_in_source(paths[place])}'
+    texts = ['' if label is None else str(int(label) if isinstance(label, bool) else label) for label in labels]
+    numbers = [bool(NUMBER.fullmatch(text)) for text in texts]
+    for path, label, text, is_number in zip(paths, labels, texts, numbers, strict=True):
+        if is_number == numbers[0] and (is_number or text and isinstance(label, str) and not ODD.fullmatch(text)):
+            continue
+        why = f'has label {label!r}, which is neither a whole number from 0 nor a name'
         if not text or text == '-1':
-            raise ConfigError(f'{where} has no label: labels are needed of all, or none are read (with_label=False)')
-        if not isinstance(labels[place], str | int) or re.fullmatch(r'-?[0-9]+\.[0-9]*(e.*)?|-[0-9]+', text):
-            raise ConfigError(f'{where} has label {labels[place]!r}, which is neither a whole number from 0 nor a name')
-        if of_number[place] != of_number[0]:
-            raise ConfigError(
-                f'{where} has label {text!r}, and the first is {texts[0]!r}: all must be numbers, or names'
-            )
-    if not texts or of_number[0]:
+            why = 'has no label: labels are needed of all, or none are read (with_label=False)'
+        elif isinstance(label, str | int) and not ODD.fullmatch(text):
+            why = f'has label {text!r}, and the first is {texts[0]!r}: all must be numbers, or names'
+        raise ConfigError(f'{root.text}: {name_in_source(path)} {why}')
+    if not texts or numbers[0]:
         return Source(paths, list(map(int, texts)), names)
-    classes = sorted(set(texts))
-    places = {name: place for place, name in enumerate(classes)}
-    return Source(paths, [places[text] for text in texts], tuple(classes))
+    classes = {name: place for place, name in enumerate(sorted({*texts}))}
+    return Source(paths, [classes[text] for text in texts], tuple(classes))
 
 
 Found = tuple[list[str], Sequence[object] | None, tuple[str, ...] | None]

@@ -143,7 +143,8 @@ def test_damaged_files_and_names_of_nothing_are_one_line(capfd):
 def test_a_name_of_the_hub_without_a_network_is_one_line(monkeypatch, capfd):
     monkeypatch.setattr(datasets.config, 'HF_HUB_OFFLINE', True)
     with pytest.raises(
-        ConfigError, match=r'hf::nobody/nothing cannot be opened \(.*\): check its name, ::config= and the network'
+        ConfigError,
+        match=r'hf::nobody/nothing cannot be opened \(.*\): no file is here: check its name, ::config=, the network',
     ):
         ImageFolder('hf::nobody/nothing')
     assert not capfd.readouterr().err
