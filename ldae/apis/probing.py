@@ -17,6 +17,7 @@ from torch import nn
 from ldae.config import load_config, set_data_root, walk_dicts
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS
+from ldae.datasets.roots import is_of_hub
 from ldae.evaluation.attentive_probe import AttentiveOptions
 from ldae.evaluation.corruptions import Corruption, Severity
 from ldae.evaluation.further import Further
@@ -138,7 +139,8 @@ def images_config(model: nn.Module, data: str | Path | None, data_root: str | Pa
 def tell_of_own_images(cfg: Config) -> None:
     """Say where the images lie that the checkpoint names, and which nobody else has; it may not name another machine."""
     nodes = list(walk_dicts([cfg.get(name) for name in LOADERS]))
-    if any(node.get('backend_args') or '://' in str(value) for node in nodes for value in node.values()):
+    values = [value for node in nodes for value in node.values()]
+    if any(node.get('backend_args') for node in nodes) or any('://' in str(v) or is_of_hub(v) for v in values):
         raise ConfigError(
             'the images that the checkpoint names are not on this machine: name a folder with --data-root'
         )

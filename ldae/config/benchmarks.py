@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 from ldae.datasets.in_memory import InMemoryDataset
 from ldae.datasets.load_image import reads_files
 from ldae.datasets.packed import PACKED, find_packed
-from ldae.datasets.roots import is_source
+from ldae.datasets.roots import is_of_hub, is_source
 from ldae.datasets.store import read_manifest
 from ldae.registry import DATASETS
 from ldae.utils.errors import ConfigError
@@ -73,6 +73,10 @@ def _fit_data(cfg: Config, pretrained: Config, size: int, channels: int, data_ro
     """The pre-training's images, with their labels and the benchmark's augmentation, at their size."""
     loaders = {name: pretrained.get(name) or {} for name in LOADERS}
     train = loaders['train_dataloader'].get('dataset') or {}
+    if data_root is None and any(
+        is_of_hub((loader.get('dataset') or {}).get('data_root')) for loader in loaders.values()
+    ):
+        raise ConfigError('the images that the checkpoint names would be downloaded: name them with --data-root')
     normalisation = {key: value for key, value in (pretrained.get('data_preprocessor') or {}).items() if key != 'type'}
     is_folder_root = is_source(data_root) or (
         data_root is not None and any((Path(data_root) / name).is_dir() for name in ('train', 'meta'))

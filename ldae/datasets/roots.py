@@ -69,12 +69,17 @@ def absolute_root(data_root: str) -> str:
     if not is_source(data_root):
         return str(Path(data_root).expanduser().absolute())
     root = parse_root(data_root)
-    if root.kind == 'hf' and not expand(root.where):
+    if is_of_hub(data_root):
         return data_root
     places = _SPLITS if root.kind != 'hf' else ()
     path = lambda place: os.path.abspath(os.path.expanduser(place))  # noqa: E731
     options = [f'{key}={path(value) if key in places else value}' for key, value in root.options.items()]
     return '::'.join([root.kind, path(root.where), *options])
+
+
+def is_of_hub(data_root: object) -> bool:
+    """Whether reading a ``data_root`` asks a network."""
+    return is_source(data_root) and data_root.startswith('hf::') and not expand(parse_root(data_root).where)
 
 
 def name_of_root(data_root: str) -> str:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+import copy
 import io
 import re
 import sys
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from data_roots import WRITERS, images_of, write_shards
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from ldae.apis import probe
 from ldae.apis.images import read_images
 from ldae.config.components import check_data_roots
 from ldae.datasets import ImageFolder
@@ -24,6 +27,7 @@ from ldae.datasets.verify import verify_folder
 from ldae.evaluation.probe_data import data_description, labelled_dataloader
 from ldae.generation.image_sets import open_images
 from ldae.launch.auto import look_at
+from ldae.launch.benchmark import benchmark
 from ldae.models import PatchPCATokenizer
 from ldae.utils import ConfigError
 
@@ -342,3 +346,14 @@ def test_roots_have_names_and_mean_the_same_elsewhere(tmp_path):
     assert absolute_root('images') == f'{tmp_path}/images'
     roots = ('wds::a/x-{0..3}.tar', 'hf::owner/name::config=c', 'csv::a/b.csv', 'data/my images')
     assert list(map(name_of_root, roots)) == ['x-_0..3_.tar', 'name', 'b.csv', 'my images']
+
+
+def test_a_checkpoint_that_names_data_of_the_hub_downloads_nothing(small_ldae, tmp_path):
+    cfg = copy.deepcopy(small_ldae._config)
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        cfg[loader].dataset = dict(type='ldae.ImageFolder', data_root='hf::nobody/nothing', pipeline=LOAD)
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(dict(meta=dict(cfg=cfg.pretty_text), state_dict=small_ldae.state_dict()), path)
+    for function in (probe, partial(benchmark, 'linear'), open_images):
+        with pytest.raises(ConfigError, match='the images that the checkpoint names .*: name .* with --data-root'):
+            function(str(path))
