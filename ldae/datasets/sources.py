@@ -17,7 +17,7 @@ from ldae.utils.optional import import_extra
 
 from .hf_rows import LABELS, TABLES, open_table
 from .listing import tell
-from .load_image import SUFFIXES, read_file
+from .load_image import ARRAYS, SUFFIXES, read_file
 from .roots import Root, absolute_root, decoded, files_of_split, parse_root
 from .tar_shards import ADDRESS, Member, members_of, read_part
 
@@ -191,7 +191,9 @@ def _listed(root: Root, file: str, with_label: bool) -> Iterator[tuple[int, str,
     if not rows or '\0' in text:
         raise ConfigError(f'{file} is not a list of images, one a line')
     names = rows[0][1]
-    has_names = bool({'image', 'label'} & set(root.options)) or not any(n.lower().endswith(SUFFIXES) for n in names)
+    has_names = bool({'image', 'label'} & set(root.options)) or not any(
+        n.lower().endswith((*SUFFIXES, *ARRAYS)) for n in names
+    )
     image, label = (
         _place(
             root, file, option, known, names if has_names else [], place if len(names) < 3 or not has_names else None

@@ -357,3 +357,21 @@ def test_a_checkpoint_that_names_data_of_the_hub_downloads_nothing(small_ldae, t
     for function in (probe, partial(benchmark, 'linear'), open_images):
         with pytest.raises(ConfigError, match='the images that the checkpoint names .*: name .* with --data-root'):
             function(str(path))
+
+
+def test_bands_of_arrays_are_read_from_shards_and_lists():
+    pytest.importorskip('webdataset')
+    arrays = [np.full((8, 8, 5), value, np.uint8) for value in (3, 4)]
+    files = []
+    for array in arrays:
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        files.append(buffer.getvalue())
+    shard('x.tar', *((f'{n}.npy', data) for n, data in enumerate(files)))
+    for n, data in enumerate(files):
+        Path(f'{n}.npy').write_bytes(data)
+    Path('x.csv').write_text('0.npy,0\n1.npy,1\n')
+    steps = [dict(type='ldae.LoadImage', channels=5), dict(type='PackInputs')]
+    for root in ('wds::x.tar::image=npy', 'csv::x.csv'):
+        dataset = ImageFolder(root, with_label=False, pipeline=steps)
+        assert [dataset[i]['inputs'][:, 0, 0].tolist() for i in range(2)] == [[3] * 5, [4] * 5]
