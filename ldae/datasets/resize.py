@@ -60,11 +60,8 @@ class FastResizeEdge(transforms.ResizeEdge):
 class PillowResizeEdge(FastResizeEdge):
     """mmpretrain's ``ResizeEdge`` with Pillow; other images than its, of more bands or of floats, by :func:`resize`."""
 
-    @checked
-    def __init__(
-        self, scale: int, edge: str = 'short', backend: str = 'pillow', interpolation: PillowFilter = 'bilinear'
-    ) -> None:
-        transforms.ResizeEdge.__init__(self, scale, edge, backend, interpolation)
+    def __init__(self, scale: int, edge: str = 'short', backend: str = 'pillow', **kwargs) -> None:
+        transforms.ResizeEdge.__init__(self, scale, edge, backend, **kwargs)
 
     def _resize_img(self, results: dict) -> None:
         by_pillow = self.backend == 'pillow' and is_picture(results['img'])

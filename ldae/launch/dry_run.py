@@ -120,10 +120,11 @@ def _try_pipelines(loader: str, cfg: Config) -> Iterator[Tensor]:
             continue
         where = f'{loader}.dataset.pipeline'
         transforms = []
-        ours = str(node.get('type')).rpartition('.')[2] in FOLDERS
-        for i, step in enumerate(with_faster_steps(steps) if ours else steps):
+        for i, step in enumerate(steps):
             with explain_errors(f'{where}[{i}]'):
                 transforms.append(TRANSFORMS.build(copy.deepcopy(step)))
+        if str(node.get('type')).rpartition('.')[2] in FOLDERS:
+            transforms = [TRANSFORMS.build(copy.deepcopy(step)) for step in with_faster_steps(steps)]
         if not transforms or not reads_files(steps[0]):
             continue
         with explain_errors(f'{where}[0] ({steps[0].type})'):

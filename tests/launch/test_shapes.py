@@ -13,9 +13,12 @@ from sklearn.decomposition import PCA
 import ldae
 from ldae.config import load_config
 from ldae.config.images import fit_images, measure
+from ldae.datasets import LoadImage
+from ldae.datasets.mask_folder import MaskFolder
 from ldae.export import export_encoder
 from ldae.generation.denoising import denoising_figure
 from ldae.launch import train
+from ldae.launch.auto import LADDER, Choice, look_at, scale_text
 from ldae.models import LDAEViT
 from ldae.models.tokenizers import PatchPCATokenizer, PixelTokenizer
 from ldae.models.tokenizers.fit import fit_tokenizer_of
@@ -40,8 +43,8 @@ def scene(shape: tuple[int, ...], label: int) -> np.ndarray:
     return 0.8 * stripes[:, None] + 0.2 * RNG.random(shape)
 
 
-def folder_of(root: Path, shape: tuple[int, ...], save) -> Path:
-    for split, label, number in np.ndindex(2, 2, 4):
+def folder_of(root: Path, shape: tuple[int, ...], save, count: int = 4) -> Path:
+    for split, label, number in np.ndindex(2, 2, count):
         folder = root / ('train', 'val')[split] / 'ab'[label]
         folder.mkdir(parents=True, exist_ok=True)
         save(folder / str(number), scene(shape, label))
@@ -236,3 +239,40 @@ def test_a_band_that_is_the_same_everywhere_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r'band 1 has one value everywhere: leave it out'):
         config_of(root, channels=2, img_size=16, patch_size=8)
     assert measure(config_of(root, channels=2, bands=[0], img_size=16, patch_size=8))[1][0] > 1
+
+
+def test_a_perceptual_loss_of_bands_is_refused(tmp_path):
+    options = {'model.tokenizer.in_channels': 4, 'model.tokenizer.pixel_mean': None}
+    with pytest.raises(ConfigError, match='perceptual loss is of grey or RGB images, and these have 4 bands'):
+        load_config('tokenizers/conv-vae_f8_kl-lpips', options)
+    cfg = load_config('tokenizers/conv-vae_f8_kl-lpips', {'model.perceptual': None} | options)
+    assert cfg.model.tokenizer.in_channels == 4
+
+
+def test_auto_finds_bands_range_and_moments(tmp_path):
+    root = folder_of(tmp_path / 'data', (32, 64, 4), save_array, 8)
+    found = look_at(str(root))
+    images = np.stack([np.load(file) for file in (root / 'train').rglob('*.npy')]).astype(np.float64)
+    low, high = images.min(), images.max()
+    assert (found.bands.reading['channels'], found.side) == (4, 32)
+    np.testing.assert_allclose(found.bands.reading['value_range'], (low, high))
+    np.testing.assert_allclose(found.bands.mean, (images.mean((0, 1, 2)) - low) * 255 / (high - low), atol=0.01)
+    np.testing.assert_allclose(found.bands.std, images.std((0, 1, 2)) * 255 / (high - low), atol=0.01)
+    assert 'squares are cut out' in found.notes[-1]
+    path = tmp_path / 'auto_scale.py'
+    path.write_text(scale_text(found, Choice(LADDER[0], 32, 4)))
+    cfg = load_config('ldae::ldae/vit-b_pca_rrc.py', scale=path)
+    assert cfg.train_dataloader.dataset.pipeline[0].channels == 4
+    assert (cfg.model.tokenizer.in_channels, cfg.data_preprocessor.type) == (4, 'ldae.BandsPreprocessor')
+    assert look_at(str(folder_of(tmp_path / 'png', (32, 32, 3), save_picture, 8))).bands is None
+
+
+def test_masks_go_with_images_of_bands(tmp_path):
+    for split in ('train', 'val'):
+        for kind in ('images', 'masks'):
+            (tmp_path / kind / split).mkdir(parents=True)
+        np.save(tmp_path / 'images' / split / 'a.npy', RNG.random((20, 40, 5)).astype(np.float32))
+        cv2.imwrite(str(tmp_path / 'masks' / split / 'a.png'), np.arange(800).reshape(20, 40).astype(np.uint8) % 2)
+    images = MaskFolder(tmp_path, 'train', (16, 32), reader=LoadImage(channels=5, value_range=(0, 1)))
+    assert images[0]['inputs'].shape == (5, 16, 32)
+    assert images.mask(0, [0, 1], (16, 32)).shape == (16, 32)
