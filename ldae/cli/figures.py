@@ -9,7 +9,7 @@ from ldae.utils import ConfigError, check_choice
 
 from .options import add_device, add_import, check_arguments, make_parser
 
-FORMATS = ('png', 'svg', 'pdf')
+FORMATS = ('png', 'svg', 'pdf', 'jpg')
 #: Of :data:`ldae.reports.FIGURES`, whose room would load torch.
 NAMES = (
     *('schedules', 'filters', 'variance', 'noise', 'denoised', 'reconstruction', 'levels', 'loss', 'dimension', 'road'),

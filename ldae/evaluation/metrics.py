@@ -19,7 +19,7 @@ class DenoisingMetric(BaseMetric):
     """Mean loss and PSNR (dB) of denoised validation images, over all noise levels and for each time step.
 
     Reported as ``denoising/weighted_error`` (the loss, under a name that mmengine's logger doesn't smooth),
-    ``denoising/psnr`` and ``denoising/psnr_t<timestep>``."""
+    ``denoising/psnr``, and of each time step ``denoising/weighted_error_t<timestep>`` and ``denoising/psnr_t<timestep>``."""
 
     default_prefix = 'denoising'
 
@@ -31,12 +31,19 @@ class DenoisingMetric(BaseMetric):
 
     def compute_metrics(self, results: list[tuple[float, float, float]]) -> dict[str, float]:
         levels = defaultdict(list)
-        for timestep, _, psnr in results:
-            levels[int(timestep)].append(psnr)
-        metrics = dict(
-            weighted_error=mean([loss for _, loss, _ in results]), psnr=mean([psnr for _, _, psnr in results])
-        )
-        return metrics | {f'psnr_t{t}': mean(levels[t]) for t in sorted(levels)}
+        for timestep, *numbers in results:
+            levels[int(timestep)].append(numbers)
+        metrics = _means('', [numbers for _, *numbers in results])
+        for t in sorted(levels):
+            metrics |= _means(f'_t{t}', levels[t])
+        return metrics
+
+
+def _means(suffix: str, rows: list[list[float]]) -> dict[str, float]:
+    return {
+        f'{name}{suffix}': mean(list(c))
+        for name, c in zip(('weighted_error', 'psnr'), zip(*rows, strict=True), strict=True)
+    }
 
 
 @METRICS.register_module()

@@ -130,7 +130,8 @@ class Source:
             cfg = images_config(self.model, None, None, None)
             return labelled_dataloader(probe_dataloaders(cfg)[1], None), gives_bgr(cfg)
         except (ConfigError, OSError, KeyError) as error:
-            raise ConfigError(f'no pictures ({short(error)}): name some with --image') from error
+            why = str(error).partition(': ')[0]
+            raise ConfigError(f'no pictures of the run ({why}): name some with --image') from error
 
     @cached_property
     def images(self) -> Tensor:
@@ -260,10 +261,8 @@ def _place(run: str) -> Path | str:
         return path
     if not path.is_dir():
         raise ConfigError(f'{run} does not exist: name a work dir, a checkpoint, or a file of a tokenizer')
-    for folder in (
-        path,
-        *sorted(below for below in path.iterdir() if below.is_dir()),
-    ):  # an ablation is named by its scale
+    below = [folder for folder in sorted(path.iterdir()) if (folder / RESULTS).is_file()]  # an ablation's, by its scale
+    for folder in (path, *below):
         if any(True for pattern in KNOWN for _ in folder.glob(pattern)):
             return folder
     raise ConfigError(

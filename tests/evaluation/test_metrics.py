@@ -38,6 +38,8 @@ def test_reports_means_over_all_and_by_noise_level():
     assert evaluator.evaluate(3) == {
         'denoising/weighted_error': 2.0,
         'denoising/psnr': 20.0,
+        'denoising/weighted_error_t100': 1.5,
         'denoising/psnr_t100': 25.0,
+        'denoising/weighted_error_t900': 3.0,
         'denoising/psnr_t900': 10.0,
     }
