@@ -385,7 +385,7 @@ FIGURES = {
     'road': Drawn(
         ('summaries',),
         lambda source, _: draw_road(source.summaries, source.scale),
-        "From the diffusion transformer to the l-DAE, step by step. Twin: the paper's trajectory. Ours are of small data and networks, and compare with the paper's in order only.",
+        "From the diffusion transformer to the l-DAE, step by step. Twin: the paper's trajectory. Ours are of small data and networks (d in the names is the paper's), and compare with the paper's in order only.",
     ),
     'rows': Drawn(
         ('summaries',),

@@ -34,6 +34,7 @@ from ldae.models.tokenizers.base import read_tokenizer
 from ldae.utils import ConfigError
 from ldae.utils.errors import short
 from ldae.utils.ranges import NaturalInt, check_value
+from ldae.utils.sizes import height_width
 from ldae.visualization.accuracies import Spread
 
 from .runs import RunFiles
@@ -96,6 +97,10 @@ class Source:
                 return found if isinstance(found, nn.Module) else get_encoder(found, None, self.device, self.pretrained)
         raise self.lacks('no checkpoint')
 
+    @property
+    def _has_model(self) -> bool:
+        return any(not isinstance(run, Path) or _checkpoint(run) for run in self.runs)
+
     @cached_property
     def denoiser(self) -> LDAE:
         """The model, which must be an l-DAE."""
@@ -106,7 +111,7 @@ class Source:
         of the folders of files, or what the run's data set says."""
         count = count or self.count
         if self.given is not None:
-            reader = Preprocess(self.model).reader if self.runs else PICTURES
+            reader = Preprocess(self.model).reader if self._has_model else PICTURES
             some = some_of(self.given, count, reader)
             found = list(islice(read_images(some, reader), count))
             is_files = isinstance(some, list) and all(isinstance(one, Path) for one in some)
@@ -161,8 +166,7 @@ class Source:
 
     @cached_property
     def _own_tokenizer(self) -> BaseTokenizer | None:
-        has_model = any(not isinstance(run, Path) or _checkpoint(run) for run in self.runs)
-        own = getattr(self.model, 'tokenizer', None) if has_model else None
+        own = getattr(self.model, 'tokenizer', None) if self._has_model else None
         return own if isinstance(own, BaseTokenizer) else None
 
     @cached_property
@@ -173,17 +177,16 @@ class Source:
     def _as_taken(self, tokenizer: BaseTokenizer) -> Tokens:
         """Those of the model, where it has the same shapes; else, since a file says nothing of pictures, resized, cropped, and
         normalised as in the configs."""
-        own, (size, _, channels, _) = self.runs and self._own_tokenizer, tokenizer.geometry
-        if own and own.geometry[::2] == (size, channels):
+        own, (size, _, channels, _) = self._own_tokenizer, tokenizer.geometry
+        if own is not None and own.geometry[::2] == (size, channels):
             pixels = self.model.data_preprocessor
             return Tokens(tokenizer.to(self.images.device), self.images, pixels.mean, pixels.std)
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in PIXELS[channels])
-        mode = 'L' if channels == 1 else 'RGB'
+        mode, (height, width) = 'L' if channels == 1 else 'RGB', height_width(size)
         pictures = (Image.fromarray(picture[..., ::-1]).convert(mode) for picture in self.pictures()[0])
-        pixels = np.stack(
-            [np.asarray(ImageOps.fit(one, (size, size))).reshape(size, size, channels) for one in pictures]
-        )
-        return Tokens(tokenizer, (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - mean) / std, mean, std)
+        pixels = np.stack([np.asarray(ImageOps.fit(one, (width, height))) for one in pictures])
+        pixels = torch.from_numpy(pixels.reshape(-1, height, width, channels)).permute(0, 3, 1, 2).float()
+        return Tokens(tokenizer, (pixels - mean) / std, mean, std)
 
     @cached_property
     def log(self) -> dict[str, list[tuple[int, float]]]:

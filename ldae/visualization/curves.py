@@ -40,7 +40,7 @@ def noise_schedules(names: Sequence[str] = ('ddpm_linear', 'linear_gamma_sq', 'l
         axes.set(xlabel='time step t', ylabel=label)
         axes.grid(linewidth=0.3)
     panels[2].set_yscale('log')
-    panels[0].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc='outside upper center', ncols=4, fontsize=8)
     return figure
 
 

@@ -46,8 +46,9 @@ def test_filter_grid_has_one_tile_a_row_of_the_basis():
 
 def test_curves_of_schedules_are_their_tables():
     names = ['ddpm_linear', 'linear_gamma_sq', 'linear_sigma', 'single_level']
-    signal, noise, ratio = noise_schedules(names).axes
-    assert [text.get_text() for text in signal.get_legend().get_texts()] == names
+    figure = noise_schedules(names)
+    signal, noise, ratio = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
     t = np.arange(1000)
     # By hand: Ho et al. (2020), section 4, and the paper's two linear schedules.
     ddpm = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))

@@ -13,7 +13,7 @@ from ldae.models.layers import AffinePatchMap, patch_view, patchify, unpatchify
 from ldae.registry import MODELS
 from ldae.utils import Choice, ConfigError, checked
 from ldae.utils.device import full_precision
-from ldae.utils.sizes import Size
+from ldae.utils.sizes import Size, as_size, height_width
 
 from .base import BaseTokenizer, load_tokenizer, load_tokenizer_state, read_tokenizer
 from .streaming_covariance import PixelCovariance, StreamingCovariance
@@ -186,7 +186,7 @@ class PatchLinearTokenizer(BaseTokenizer):
         return 'fit a new one'
 
 
-def open_tokenizer(path: str, img_size: int = 256) -> PatchLinearTokenizer:
+def open_tokenizer(path: str, img_size: Size = 256) -> PatchLinearTokenizer:
     """The tokenizer in a file, for images of at most ``img_size``: its geometry follows from its tensors, since 3 p^2 numbers are
     a patch of colours, and p^2 a grey one. Raises ConfigError if the file holds none that is linear per patch."""
     kind, state = read_tokenizer(path)
@@ -200,8 +200,10 @@ def open_tokenizer(path: str, img_size: int = 256) -> PatchLinearTokenizer:
     if channels * patch_size**2 != dim or int(norm) not in range(len(LATENT_NORMS)):
         raise ConfigError(f'{path}: rows of {dim} numbers are no patches of grey or coloured pixels')
     more = dict(full_basis=True) if 'full_basis' in state else {}
-    size = max(1, img_size // patch_size) * patch_size
-    cfg = dict(type=f'ldae.{kind}', img_size=size, patch_size=patch_size, in_channels=channels, latent_dim=latent_dim)
+    size = [max(1, edge // patch_size) * patch_size for edge in height_width(img_size)]
+    cfg = dict(
+        type=f'ldae.{kind}', img_size=as_size(size), patch_size=patch_size, in_channels=channels, latent_dim=latent_dim
+    )
     tokenizer = MODELS.build(dict(cfg, latent_norm=LATENT_NORMS[int(norm)], **more))
     load_tokenizer(tokenizer, state, path)
     return tokenizer
