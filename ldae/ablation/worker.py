@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def finished(folder: Path, job: dict) -> dict:
-    """What a training of ours has left; nothing where its checkpoint can't be read any more: it then goes on from the one before."""
+    """The files that a training of ours has left; nothing where its checkpoint can't be read any more: it then goes on from the one before."""
     done = read_done(folder)
     is_foreign = any(member['encoder'] == 'foreign' for member in job['members'])
     if done.get('checkpoint') and not is_foreign and not Path(done['checkpoint']).is_absolute():
