@@ -28,7 +28,7 @@ from ldae.compat import as_list
 from ldae.config import load_config
 from ldae.datasets import ImageFolder
 from ldae.datasets.load_image import ARRAYS, LoadImage, read_array, read_bands, read_file
-from ldae.datasets.roots import absolute_root, is_source, name_of_root
+from ldae.datasets.roots import absolute_root, is_source, name_of_root, parse_root
 from ldae.datasets.sources import open_source
 from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError
@@ -216,6 +216,8 @@ def _of_source(data_root: str) -> tuple[int, bool]:
     try:
         has_val = bool(open_source(data_root, 'val', False).paths)
     except ConfigError:
+        if 'val' in parse_root(data_root).options:
+            raise
         has_val = False
     return len(set(open_source(data_root, 'train', None).labels or ())), has_val
 

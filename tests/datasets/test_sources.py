@@ -113,6 +113,8 @@ def test_a_survey_for_scale_auto_knows_classes_and_validation(root, tiny_image_f
     found, folder = look_at(root), look_at(str(tiny_image_folder))
     assert (found.images, found.side, found.classes, found.has_val) == (16, 40, 2, True)
     assert str(found) == str(folder)
+    with pytest.raises(ConfigError, match='none'):
+        look_at(f'{root}::val=none')
 
 
 def test_tools_that_take_images_read_them(root, tiny_image_folder):
