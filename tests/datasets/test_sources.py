@@ -18,7 +18,7 @@ from ldae.apis import probe
 from ldae.apis.images import read_images
 from ldae.config.components import check_data_roots
 from ldae.datasets import ImageFolder
-from ldae.datasets.load_image import read_file
+from ldae.datasets.load_image import BadImageError, read_file
 from ldae.datasets.mask_folder import MaskFolder
 from ldae.datasets.packed import PackedImages
 from ldae.datasets.packing import PackOptions, pack
@@ -261,6 +261,12 @@ def test_a_damaged_image_is_named_by_its_shard_and_key(tiny_image_folder):
     with pytest.raises(ConfigError, match=r'x.tar::.*::dir/key 7.jpg is truncated; of 2 images'):
         [dataset[i] for i in range(2)]
     assert [verdict.reason for verdict in verify_folder('wds::x.tar').bad] == ['is truncated']
+
+
+def test_a_file_that_is_too_large_for_an_image_is_not_read(tmp_path):
+    Path('x.tar').write_bytes(b'')
+    with pytest.raises(BadImageError, match='cannot be read'):
+        read_file(f'wds::{tmp_path}/x.tar::0+{1 << 40}::a.jpg')
 
 
 def test_classes_that_differ_between_train_and_val_are_said():

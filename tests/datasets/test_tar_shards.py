@@ -94,6 +94,16 @@ def test_what_is_wrong_with_a_shard_is_one_line_with_its_name(tmp_path, message)
         list(members_of(str(path)))
 
 
+@pytest.mark.parametrize('size', ['-512', '-1024', '99999999999999999999'])
+def test_a_size_that_leads_back_or_nowhere_is_damage(tmp_path, size):
+    member = tarfile.TarInfo('a.jpg')
+    member.pax_headers = dict(size=size)
+    with tarfile.open(tmp_path / 'shard.tar', 'w', format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(member)
+    with pytest.raises(ConfigError, match='shard.tar is (damaged at byte 1,024|cut off in)'):
+        list(members_of(str(tmp_path / 'shard.tar')))
+
+
 def test_random_damage_ends_in_a_config_error_or_in_other_names(tmp_path):
     import random
 
