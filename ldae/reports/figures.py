@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ldae.ablation.report import draw_dimension, draw_distance, draw_road, draw_rows
+from ldae.ablation import report as results
 from ldae.apis.feature_extractor import FeatureExtractor, lay_out
 from ldae.evaluation.attention import attention_maps
 from ldae.evaluation.features import block_tokens, num_blocks, resolve_blocks
@@ -77,6 +77,10 @@ class Drawn(NamedTuple):
     needs: Sequence[str]
     draw: Callable[[Source, Options], 'Figure | None']
     caption: str
+
+
+#: The figures by their names.
+FIGURES: dict[str, Drawn] = {}
 
 
 def figures(
@@ -164,8 +168,28 @@ def draw(source: Source, name: str, options: Options) -> 'Figure':
     return figure
 
 
+def drawn(*needs: str) -> Callable[[Callable], Callable]:
+    """Enter a function ``draw_<name>`` in :data:`FIGURES`; its docstring is the caption, with fields of ``o``, the options."""
+
+    def enter(function: Callable[[Source, Options], 'Figure | None']) -> Callable:
+        caption = ' '.join((function.__doc__ or '').split())
+        FIGURES[function.__name__.removeprefix('draw_')] = Drawn(needs, function, caption)
+        return function
+
+    return enter
+
+
+@drawn()
+def draw_schedules(source: Source, options: Options) -> 'Figure':
+    """Noise schedules: signal, noise, and their ratio. Twin: the figure of the schedules of DDPM and of the paper, of
+    the signal alone."""
+    return noise_schedules(options.schedules)
+
+
+@drawn('tokenizers')
 def draw_filters(source: Source, options: Options) -> 'Figure':
-    """Rows of V, those of the most variance first; those of a DCT by frequency."""
+    """Filters of tokenizers, rows of V, the most important first; each spans its own range, grey is 0. Twin: the
+    paper's Figure 4."""
     linear = [one for one in source.tokenizers if isinstance(one, PatchLinearTokenizer) and one.is_fitted]
     if not linear:
         raise source.lacks('no fitted tokenizer that is linear per patch')
@@ -180,16 +204,20 @@ def draw_filters(source: Source, options: Options) -> 'Figure':
     return filter_grids(bases, geometry.patch_size, geometry.in_channels)
 
 
+@drawn('tokenizers')
 def draw_variance(source: Source, options: Options) -> 'Figure':
-    """Of the first tokenizer that knows it."""
+    """Share of the patches' variance that the first d principal components hold. No twin in the paper."""
     for one in source.tokenizers:
         if one.is_fitted and one.kept_variance is not None:
             return explained_variance(one.explained_variance_ratio, one.latent_dim)
     raise source.lacks('no tokenizer that knows the variance of the patches')
 
 
+@drawn('tokens')
 def draw_noise(source: Source, options: Options) -> 'Figure':
-    """Pictures with noise of one sigma on pixels of unit variance, and on latents of unit variance, decoded."""
+    """Noise of sigma = {o.sigma:.2f} in pixels and in latents, both of unit variance. Noise in the latents of patches
+    changes whole patches, akin to masking. Twin: the picture of noise in pixels and latents of the paper and its
+    poster."""
     tokens, sigma = source.tokens, options.sigma
     images, generator = tokens[0].images, torch.Generator().manual_seed(options.seed)
     noise = torch.randn(images.shape, generator=generator).to(images)
@@ -203,16 +231,17 @@ def draw_noise(source: Source, options: Options) -> 'Figure':
     return image_columns(columns, 1.5)
 
 
+@drawn('denoiser', 'images')
 def draw_denoised(source: Source, options: Options) -> 'Figure':
-    """Clean, noisy and denoised pictures at several levels."""
+    """Pictures, noisy and denoised in one step at several levels. Twin: the paper's last figure."""
     model = check_denoiser(source.model, list(options.timesteps or ()))
     with evaluating(model):
         return draw_denoising(model, source.images, options.timesteps or model.val_timesteps, options.seed)
 
 
+@drawn('tokens')
 def draw_reconstruction(source: Source, options: Options) -> 'Figure':
-    """Pictures, and what the first dimensions of their latents keep of them; of a tokenizer whose dimensions are not ordered,
-    all of them."""
+    """Pictures as the first d dimensions of their latents keep them, and the mean PSNR. No twin in the paper."""
     columns = {'original\n\n': source.tokens[0].to_pixels(source.tokens[0].images)}
     for one in source.tokens:
         z, dim = one.tokenizer.encode(one.images), one.tokenizer.latent_dim
@@ -226,8 +255,9 @@ def draw_reconstruction(source: Source, options: Options) -> 'Figure':
     return image_columns(columns)
 
 
+@drawn('log')
 def draw_levels(source: Source, options: Options) -> 'Figure | None':
-    """Loss and PSNR of each validation of a training by noise level."""
+    """Denoising of validation images by noise level t over the training. No twin in the paper."""
     panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for key, points in source.log.items():
         for title, start in (('loss', 'denoising/weighted_error_t'), ('PSNR (dB)', 'denoising/psnr_t')):
@@ -236,23 +266,62 @@ def draw_levels(source: Source, options: Options) -> 'Figure | None':
     return accuracy_curves(panels, 'epoch', unit='') if panels else None
 
 
+@drawn('log')
 def draw_loss(source: Source, options: Options) -> 'Figure | None':
-    """Logged losses of a training."""
+    """Logged loss of the training. No twin in the paper."""
     return loss_over_steps({'training': source.log['loss']}) if 'loss' in source.log else None
 
 
+@drawn('summaries')
+def draw_dimension(source: Source, options: Options) -> 'Figure | None':
+    """Accuracy over the latent dimension. Twin: the paper's figures of Table 2 and Figure 5. Ours are of small data and
+    networks, and compare with the paper's in order only."""
+    return results.draw_dimension(source.summaries, source.scale)
+
+
+@drawn('summaries')
+def draw_road(source: Source, options: Options) -> 'Figure | None':
+    """From the diffusion transformer to the l-DAE, step by step. Twin: the paper's trajectory. Ours are of small data
+    and networks (d in the names is the paper's), and compare with the paper's in order only."""
+    return results.draw_road(source.summaries, source.scale)
+
+
+@drawn('summaries')
+def draw_rows(source: Source, options: Options) -> 'Figure | None':
+    """All rows that were run, beside the paper's figures. Twin: the paper's tables."""
+    return results.draw_rows(source.summaries, source.scale)
+
+
+@drawn('summaries')
+def draw_distance(source: Source, options: Options) -> 'Figure | None':
+    """Accuracy against the Fréchet distance of samples. Names that would cover others are left out. Twin: both columns
+    of the paper's Table 1."""
+    return results.draw_distance(source.summaries, source.scale)
+
+
+@drawn('comparison')
+def draw_encoders(source: Source, options: Options) -> 'Figure':
+    """Encoders of a comparison, mean and deviation over seeds. Twin: the paper's Table 4, of other data and sizes."""
+    return accuracy_by_encoder(source.comparison)
+
+
+@drawn('probe')
 def draw_timesteps(source: Source, options: Options) -> 'Figure | None':
-    """Of a probe of several time steps."""
+    """Accuracy by the fixed time step that features are taken at. Twin: the paper's appendix A."""
     return accuracy_over_timestep(source.probe) if len({row.timestep for row in source.probe}) > 1 else None
 
 
+@drawn('probe')
 def draw_blocks(source: Source, options: Options) -> 'Figure | None':
-    """Of a probe of several blocks."""
+    """Accuracy by the block that features are taken after. Twin: the paper's appendix A, which cuts the network at
+    several blocks and trains each anew."""
     return accuracy_over_block(source.probe) if len({row.block for row in source.probe}) > 1 else None
 
 
+@drawn('model', 'images')
 def draw_attention(source: Source, options: Options) -> 'Figure':
-    """Pictures, where the last of the asked blocks looks on average over heads, and by head."""
+    """Attention of the class token, or of all patches on average, from the least (blue) to the most (yellow) of each
+    map. No twin in the paper."""
     block = resolve_blocks(num_blocks(source.model), [options.blocks[-1]] if options.blocks else None)[0]
     maps = attention_maps(source.model, source.images, block)
     columns = {'picture': shown(source), f'block {block}, mean': maps.mean(dim=1)}
@@ -263,8 +332,10 @@ def draw_attention(source: Source, options: Options) -> 'Figure':
     return image_columns(columns)
 
 
+@drawn('model', 'images')
 def draw_features(source: Source, options: Options) -> 'Figure':
-    """The first three principal components of the patch tokens of all pictures, as red, green and blue, block by block."""
+    """The first three principal components of the patch features of all pictures, as red, green and blue. No twin in
+    the paper."""
     depth = num_blocks(source.model)
     quarters = sorted({max(1, round(depth * i / 4)) for i in range(1, 5)})
     columns = {'picture': shown(source)}
@@ -292,8 +363,9 @@ def shown(source: Source) -> Tensor:
     return to_pixels(source.images, source.model.data_preprocessor).cpu()
 
 
+@drawn('model')
 def draw_neighbours(source: Source, options: Options) -> 'Figure':
-    """Pictures of different classes, and those among many whose features are nearest by their cosine."""
+    """Pictures (left) and those with the nearest features. No twin in the paper."""
     pictures, names = source.pictures(MANY)
     if len(pictures) < 3:
         raise ConfigError(f'{len(pictures)} pictures are too few to look for neighbours among: name a folder of them')
@@ -308,9 +380,8 @@ def draw_neighbours(source: Source, options: Options) -> 'Figure':
 
 def thumbnail(picture: np.ndarray) -> Tensor:
     """A small square RGB picture (3, h, w) of a BGR one (H, W, 3), or of bands."""
-    bands = torch.from_numpy(np.atleast_3d(picture)[..., :: -1 if picture.shape[2:] == (3,) else 1].copy()).permute(
-        2, 0, 1
-    )
+    step = -1 if picture.shape[2:] == (3,) else 1
+    bands = torch.from_numpy(np.atleast_3d(picture)[..., ::step].copy()).permute(2, 0, 1)
     small = ImageOps.fit(Image.fromarray(tile(bands[None], 1)), (THUMBNAIL,) * 2)
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)
 
@@ -320,114 +391,19 @@ def many_features(source: Source, pictures: Sequence[np.ndarray]) -> Tensor:
     return torch.cat(list(FeatureExtractor(source.model, batch_size=64).of_pictures(pictures)))
 
 
+@drawn('model')
 def draw_embedding(source: Source, options: Options) -> 'Figure':
-    """Features of many pictures in the plane, by UMAP where it is installed, else by t-SNE."""
+    """Features in the plane; distances between clusters say little. No twin in the paper."""
     pictures, names = source.pictures(MANY)
     if len(pictures) < 8:
         raise ConfigError(f'{len(pictures)} pictures are too few to embed: name a folder of them')
     rows = many_features(source, pictures).numpy()
     try:
-        method = import_extra('umap', 'figures', 'UMAP').UMAP(
-            random_state=options.seed, n_neighbors=min(15, len(rows) - 1)
-        )
-        name = 'UMAP'
+        umap, neighbours = import_extra('umap', 'figures', 'UMAP'), min(15, len(rows) - 1)
+        method, name = umap.UMAP(random_state=options.seed, n_neighbors=neighbours), 'UMAP'
     except ConfigError:
         manifold = import_extra('sklearn.manifold', 'figures', 'the figure embedding')
         method, name = manifold.TSNE(perplexity=min(30, len(rows) / 4), random_state=options.seed), 't-SNE'
     figure = embedding(method.fit_transform(rows), names)
     figure.axes[0].set_title(f'{name} of {len(rows)} pictures', fontsize=9)
     return figure
-
-
-#: The figures by their names.
-FIGURES = {
-    'schedules': Drawn(
-        (),
-        lambda source, options: noise_schedules(options.schedules),
-        'Noise schedules: signal, noise, and their ratio. Twin: the figure of the schedules of DDPM and of the paper, of which the signal is drawn there.',
-    ),
-    'filters': Drawn(
-        ('tokenizers',),
-        draw_filters,
-        "Filters of tokenizers, rows of V, the most important first; each spans its own range, grey is 0. Twin: the paper's Figure 4.",
-    ),
-    'variance': Drawn(
-        ('tokenizers',),
-        draw_variance,
-        "Share of the patches' variance that the first d principal components hold. No twin in the paper.",
-    ),
-    'noise': Drawn(
-        ('tokens',),
-        draw_noise,
-        'Noise of sigma = {o.sigma:.2f} in pixels and in latents, both of unit variance. Noise in the latents of patches changes whole patches, akin to masking. Twin: the picture of noise in pixels and latents of the paper and its poster.',
-    ),
-    'denoised': Drawn(
-        ('denoiser', 'images'),
-        draw_denoised,
-        "Pictures, noisy and denoised in one step at several levels. Twin: the paper's last figure.",
-    ),
-    'reconstruction': Drawn(
-        ('tokens',),
-        draw_reconstruction,
-        'What the first d dimensions of the latents keep of pictures, and the mean PSNR. No twin in the paper.',
-    ),
-    'levels': Drawn(
-        ('log',),
-        draw_levels,
-        'Denoising of validation images by noise level t over the training. No twin in the paper.',
-    ),
-    'loss': Drawn(('log',), draw_loss, 'Logged loss of the training. No twin in the paper.'),
-    'dimension': Drawn(
-        ('summaries',),
-        lambda source, _: draw_dimension(source.summaries, source.scale),
-        "Accuracy over the latent dimension. Twin: the paper's figures of Table 2 and Figure 5. Ours are of small data and networks, and compare with the paper's in order only.",
-    ),
-    'road': Drawn(
-        ('summaries',),
-        lambda source, _: draw_road(source.summaries, source.scale),
-        "From the diffusion transformer to the l-DAE, step by step. Twin: the paper's trajectory. Ours are of small data and networks (d in the names is the paper's), and compare with the paper's in order only.",
-    ),
-    'rows': Drawn(
-        ('summaries',),
-        lambda source, _: draw_rows(source.summaries, source.scale),
-        "All rows that were run, beside the paper's figures. Twin: the paper's tables.",
-    ),
-    'distance': Drawn(
-        ('summaries',),
-        lambda source, _: draw_distance(source.summaries, source.scale),
-        "Accuracy against the Fréchet distance of samples. Names that would cover others are left out. Twin: both columns of the paper's Table 1.",
-    ),
-    'encoders': Drawn(
-        ('comparison',),
-        lambda source, _: accuracy_by_encoder(source.comparison),
-        "Encoders of a comparison, mean and deviation over seeds. Twin: the paper's Table 4, of other data and sizes.",
-    ),
-    'timesteps': Drawn(
-        ('probe',),
-        draw_timesteps,
-        "Accuracy by the fixed time step that features are taken at. Twin: the paper's appendix A.",
-    ),
-    'blocks': Drawn(
-        ('probe',),
-        draw_blocks,
-        "Accuracy by the block that features are taken after. Twin: the paper's appendix A, which cuts the network at several blocks and trains each anew.",
-    ),
-    'attention': Drawn(
-        ('model', 'images'),
-        draw_attention,
-        'Attention of the class token, or of all patches on average, from the least (blue) to the most (yellow) of each map. No twin in the paper.',
-    ),
-    'features': Drawn(
-        ('model', 'images'),
-        draw_features,
-        'The first three principal components of the patch features of all pictures, as red, green and blue. No twin in the paper.',
-    ),
-    'neighbours': Drawn(
-        ('model',), draw_neighbours, 'Pictures (left) and those with the nearest features. No twin in the paper.'
-    ),
-    'embedding': Drawn(
-        ('model',),
-        draw_embedding,
-        'Features in the plane; distances between clusters say little. No twin in the paper.',
-    ),
-}

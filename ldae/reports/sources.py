@@ -156,7 +156,10 @@ class Source:
         found, size = [], EDGE
         if self._own_tokenizer is not None:
             found, size = [self._own_tokenizer], self._own_tokenizer.geometry.img_size
-        found += [open_tokenizer(file, size) for file in self.files if _is_tokenizer(file)]
+        files = [file for file in self.files if _is_tokenizer(file)]
+        if not found:  # of a training without a checkpoint yet, or of a tokenizer
+            files += [file for folder in self.folders for file in sorted(folder.glob('tokenizer*.pth'))]
+        found += [open_tokenizer(file, size) for file in files]
         trained = [file for folder in self.folders for file in sorted(folder.glob('tokenizers/patch-*/tokenizer.pth'))]
         others = [open_tokenizer(file, size) for file in trained]
         found += [other for other in others if not found or other.geometry[1:] == found[0].geometry[1:]]

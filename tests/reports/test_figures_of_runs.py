@@ -177,9 +177,10 @@ def test_the_levels_of_a_log_are_its_curves(tmp_path):
 
 
 def test_a_tokenizers_file_says_its_shapes_itself(small_ldae, tmp_path):
-    save_tokenizer(small_ldae.tokenizer, tmp_path / 'pca.pth')
-    figure = ldae.figures(tmp_path / 'pca.pth', ['filters'])['filters']
+    save_tokenizer(small_ldae.tokenizer, tmp_path / 'tokenizer_1.pth')
+    figure = ldae.figures(tmp_path / 'tokenizer_1.pth', ['filters'])['filters']
     assert [axes.get_title() for axes in figure.axes] == ['PCA, d = 8', 'DCT, d = 8']
+    assert ldae.figures(tmp_path, ['filters']).keys() == {'filters'}, 'of a training that has no checkpoint yet'
 
 
 def test_a_pca_of_ones_own_pictures_needs_no_run(rgb, tmp_path):
