@@ -41,7 +41,7 @@ class Source(NamedTuple):
 
 def open_source(data_root: str, split: str, with_label: bool | None = True) -> Source:
     """The images of a split; None for ``with_label`` takes labels where there are any. Raises ConfigError if there are no images, a
-    label is missing, not all are numbers or not all names, or the classes differ from those of training."""
+    label is missing, not all are numbers or not all names, or a class is not one of training's."""
     root = parse_root(data_root)
     if with_label is None:
         try:
@@ -53,13 +53,15 @@ def open_source(data_root: str, split: str, with_label: bool | None = True) -> S
     source = _numbered(root, *found)._replace(identity=(hashlib.sha256(repr(words).encode()).hexdigest()[:16],))
     if not source.paths:
         raise ConfigError(f'{data_root} has no {split} images')
-    if source.classes and split != 'train':
-        train = open_source(data_root, 'train').classes or ()
-        if differ := sorted(set(train) ^ set(source.classes)) or train != source.classes:
-            raise ConfigError(
-                f'{data_root}: {split} and train must have the same classes: {differ} of one of them only'
-            )
-    return source
+    if not source.classes or split == 'train':
+        return source
+    classes = open_source(data_root, 'train').classes or ()
+    if stray := sorted(set(source.classes) - set(classes)):
+        raise ConfigError(
+            f'{data_root}: no training image has class {stray[0]!r} of {split}: all must be of its classes'
+        )
+    places = [classes.index(name) for name in source.classes]
+    return source._replace(classes=classes, labels=[places[label] for label in source.labels])
 
 
 def name_in_source(path: str) -> str:
