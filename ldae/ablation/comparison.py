@@ -16,10 +16,12 @@ from ldae.apis.models import MMPRETRAIN, TIMM, get_model
 from ldae.config import configs_root, load_config, set_data_root, walk_dicts
 from ldae.config.methods import METHODS, arch_of, method_like, method_of
 from ldae.config.reading import LOADERS
+from ldae.config.scale import PAPER
 from ldae.config.stored import read_stored_config
 from ldae.evaluation.features import num_blocks, resolve_blocks
 from ldae.evaluation.probe_data import labels_of_dataset
 from ldae.launch.auto import auto_scale, look_at, parse_duration
+from ldae.launch.batch import whole_batch
 from ldae.utils import ConfigError, check_range
 from ldae.utils.checkpoints import read_checkpoint
 
@@ -114,8 +116,8 @@ def compare(
     study = Study(Path(work_dir), str(scale or 'the configs') + ('-quick' if quick else ''), **options)
 
     def load(config: str | Path | Config) -> Config:
-        is_loaded = isinstance(config, Config)
-        return study.in_precision(deepcopy(config) if is_loaded else load_config(config, cfg_options, scale, data_root))
+        cfg = deepcopy(config) if isinstance(config, Config) else load_config(config, cfg_options, scale, data_root)
+        return study.in_precision(whole_batch(cfg) if scale == PAPER else cfg)
 
     sources = named_sources(methods, ldae, mae, ldae_checkpoints, mae_checkpoints, seeds)
     for name, (source, files) in sources.items():
@@ -125,7 +127,8 @@ def compare(
     for method in chosen:
         if timesteps and method.cfg.model.get('tokenizer'):
             method.cfg.timesteps = list(timesteps)
-    check_same_images(chosen, scoring.quick(QUICK if quick is True else quick) if quick else scoring)
+    scored = scoring.quick(QUICK if quick is True else quick) if quick else scoring
+    check_same_images([] if study.dry_run else chosen, scored)
     place = seeds, study.root, quick, scoring, pixels, study.watched, load
     tried = choose_rates(chosen, rates, study, place)
     hashes: dict[str, set[str]] = defaultdict(set)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of the paper's tables at a small scale, scored, beside the paper's figures."""
+"""Rows of the paper's tables at a small scale or the paper's, scored, beside the paper's figures."""
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -10,7 +10,8 @@ from mmengine.config import Config
 
 from ldae.config import list_rows, load_config
 from ldae.config.rows import Row
-from ldae.config.scale import find_scale
+from ldae.config.scale import PAPER, find_scale
+from ldae.launch.batch import whole_batch
 from ldae.utils import ConfigError
 from ldae.utils.errors import nearest
 
@@ -39,25 +40,29 @@ def ablate(
 
     Args:
         rows: Names in ``configs/deconstruction``, globs of names, or tables such as ``'table3'``.
-        scale: A name in ``configs/scales``, or a file.
+        scale: A name in ``configs/scales``, or a file; ``'paper'`` is the paper's own, with its batch whatever the processes.
         seeds: Of pre-training and scoring, one run each.
         work_dir: Runs go to ``<work_dir>/<scale>/<row>/seed<k>``.
         data_root, cfg_options: Instead of the scale's, for all rows.
         timesteps: Candidates instead of the scale's, for rows that name no time step of their own.
         quick: A few images and epochs, to see everything run.
         command: What the table says it was written by.
-        options: ``jobs``, ``force``, ``device`` and ``precision`` of :class:`Study`.
+        options: Of :class:`Study`: ``jobs``, ``force``, ``device``, ``executor``, ...
     """
     seeds, all_rows = checked_seeds(seeds), list_rows()
     selected = select_rows(rows, all_rows)
     if scoring.sampling is not None:
         scoring.sampling.check()
-    name = find_scale(scale).stem + ('-quick' if quick else '')
+    is_paper = scale == PAPER
+    name = (PAPER if is_paper else find_scale(scale).stem) + ('-quick' if quick else '')
     study = Study(Path(work_dir) / name, name, **options)
 
     def load(path: Path) -> Config:
         cfg = load_config(path, cfg_options, scale, data_root)
-        if timesteps and 'timesteps' in cfg:
+        if is_paper:
+            whole_batch(cfg)
+        names_none = 'timesteps' in cfg or is_paper and 'timestep' not in cfg.model.get('backbone', {'timestep': None})
+        if timesteps and names_none:
             cfg.timesteps = list(timesteps)
         return study.in_precision(cfg)
 

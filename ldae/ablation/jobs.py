@@ -143,6 +143,8 @@ class Job:
     #: Where it computes, and in which precision it trains: its config's for None.
     device: str = 'auto'
     precision: str | None = None
+    #: That train together, and share its batch.
+    processes: int = 1
 
     @property
     def is_trained(self) -> bool:
@@ -150,19 +152,30 @@ class Job:
         return bool(read_done(self.folder))
 
     @property
+    def is_complete(self) -> bool:
+        """Whether its process has left what it should."""
+        file = SCORES_FILE if self.members else 'tokenizer.pth'
+        return self.is_trained and (self.folder / file).is_file()
+
+    @property
     def weight(self) -> float:
         """Epochs, for the time left; little where only the scoring is missing."""
         train_cfg = self.cfg.get('train_cfg') or {}
         return 1.0 if self.is_trained else 1.0 + (train_cfg.get('max_epochs') or 10)
 
+    @property
+    def content(self) -> dict:
+        """The content of its file for the process, beside the config."""
+        job = dict(name=self.name, key=self.key, seed=self.seed, watched=self.watched)
+        job |= dict(device=self.device, precision=self.precision, processes=self.processes)
+        job |= dict(scoring=self.scoring.as_dict(), members=[vars(member) for member in self.members])
+        return job
+
     def write(self) -> None:
         """Make the folder that the process is started with."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cfg.dump(self.folder / CONFIG_FILE)
-        job = dict(name=self.name, key=self.key, seed=self.seed, watched=self.watched)
-        job |= dict(device=self.device, precision=self.precision)
-        job |= dict(scoring=self.scoring.as_dict(), members=[vars(member) for member in self.members])
-        write_json(self.folder / JOB_FILE, job)
+        write_json(self.folder / JOB_FILE, self.content)
 
 
 def plan(

@@ -4,20 +4,27 @@
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from ldae.launch.batch import share_batch
 from ldae.launch.prepare import set_precision
 from ldae.utils import check_range, checked, provenance
 from ldae.utils.device import choose_precision, use_device
 from ldae.utils.locks import claimed
 from ldae.utils.ranges import Precision
 
+from .clusters import Executor, SlurmExecutor, SubmititExecutor, check_machines, parse_options, plan_text
+from .cost import TFLOPS
 from .jobs import Job, num_members
 from .results import ResultsFile
-from .scheduler import Failure, Scheduler
+from .scheduler import Failure, LocalExecutor, Scheduler
+
+#: Jobs at a time where the queue is Slurm's.
+MOST = 100_000
 
 
 class Outcome(NamedTuple):
@@ -34,11 +41,18 @@ class Study:
     Args:
         root: Folder of all runs; two studies at a time don't share it.
         scale: What the results say of networks and data.
-        jobs: Runs at a time.
+        jobs: Runs at a time: one, or with Slurm as many as there are.
         force: Run again, from the start, what is done.
         num_threads: Of each run, unless OMP_NUM_THREADS says so; None shares the cores.
         watched: Runs write to the terminal instead of their log.
         device, precision: Of each run, as of :class:`ldae.launch.LaunchOptions`; features are computed in float32.
+        processes_per_job: That train one run together, on one machine, and share its batch: as many as GPUs.
+        gpus_per_job: Of each run: as many as processes.
+        executor: Where runs are processes: of this one (``'local'``), on this machine by submitit (``'submitit-local'``), or
+            of Slurm.
+        partition, slurm: Slurm's; options of sbatch, such as ``'account=vision'``.
+        dry_run: Say what would be run, and what it would cost, and leave it.
+        tflops: What a GPU is assumed to do for that, in 1e12 floating-point operations a second.
     """
 
     @checked
@@ -46,18 +60,36 @@ class Study:
         self,
         root: Path,
         scale: str,
-        jobs: int = 1,
+        jobs: int | None = None,
         force: bool = False,
         num_threads: int | None = None,
         watched: bool = False,
         device: str = 'auto',
         precision: Precision | None = None,
+        processes_per_job: int | None = None,
+        gpus_per_job: int | None = None,
+        executor: Executor = 'local',
+        partition: str | None = None,
+        slurm: Sequence[str] = (),
+        dry_run: bool = False,
+        tflops: float = TFLOPS,
     ) -> None:
-        check_range('--jobs', jobs, 1, kind=int)
-        self.root, self.scale, self.num_parallel, self.force = root, scale, jobs, force
+        is_slurm = executor == 'slurm'
+        given = dict(jobs=jobs, processes_per_job=processes_per_job, gpus_per_job=gpus_per_job)
+        for name, value in given.items():
+            if value is not None:
+                check_range(f'--{name.replace("_", "-")}', value, 1, kind=int)
+        check_range('--tflops', tflops, 1e-3, 1e5)
+        self.root, self.scale, self.num_parallel, self.force = root, scale, jobs or (MOST if is_slurm else 1), force
         self.num_threads, self.watched = num_threads, watched
         self.device, self.precision = device, precision
-        self._found = use_device(device)
+        self.executor, self.dry_run, self.tflops = executor, dry_run, tflops
+        # A login node's own device says nothing of the others'.
+        self._found = 'cuda' if is_slurm and gpus_per_job else use_device(device)
+        self.processes = processes_per_job or gpus_per_job or 1
+        self.gpus = gpus_per_job or (self.processes if self._found == 'cuda' and self.processes > 1 else 0)
+        self.slurm = partition, parse_options(slurm)
+        check_machines(executor, self.gpus, self.processes, self.num_parallel, self._found, self.slurm, dry_run)
         choose_precision(precision or 'auto', self._found)
         self.failures: list[Failure] = []
         self._renewed: set[Path] = set()
@@ -72,6 +104,10 @@ class Study:
     def run(self, plan: Callable[[], list[Job]], report: Callable[[], Any]) -> Outcome:
         """Run what isn't done of the jobs that ``plan`` makes, and report its rows, also after an interrupt; what failed in
         earlier calls counts too."""
+        if self.dry_run:
+            jobs = self._without_done(self.prepared(plan))
+            print(plan_text(jobs, self.scale, self.gpus, self.tflops, self.executor, self.slurm), flush=True)
+            return Outcome([], [], {job.name: job.folder for job in jobs})
         with claimed(self.root) as lock:
             jobs = self.prepared(plan)
             folders, total = {job.name: job.folder for job in jobs}, num_members(jobs)
@@ -109,6 +145,9 @@ class Study:
         jobs = plan()
         for job in jobs:
             job.device, job.precision = self.device, self.precision
+            if job.checkpoint is None:
+                job.processes = self.processes
+                share_batch(deepcopy(job.cfg), self.processes)  # or says that it can't be
         return jobs
 
     def _without_done(self, jobs: list[Job]) -> list[Job]:
@@ -125,23 +164,31 @@ class Study:
         todo = num_members(jobs)
         print(
             f'{total} scores at scale {self.scale}: {total - todo} done before, {todo} to do in {len(jobs)} processes, '
-            f'{self.num_parallel} at a time; {self.root}',
+            f'{"all" if self.num_parallel == MOST else self.num_parallel} at a time; {self.root}',
             flush=True,
         )
         progress = Progress(sum(job.weight for job in jobs), todo)
         weights = {id(job): job.weight for job in jobs}
         made_with = dict(scale=self.scale, commit=provenance.commit(), versions=provenance.versions())
-        made_with['device'] = provenance.device()
+        if self.processes > 1:
+            made_with['processes'] = self.processes
 
         def on_done(job: Job, scores: list[dict]) -> None:
             for score in scores:
                 stamp = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())
                 head = dict(row=score['row'], seed=job.seed, config=score['config'], pretraining=job.key)
-                self.results.append(head | score | dict(finished=stamp) | made_with)
+                device = dict(device=score.pop('device', None) or provenance.device())
+                self.results.append(head | score | dict(finished=stamp) | made_with | device)
             print(progress.line(job, scores, weights[id(job)]), flush=True)
 
-        options = dict(num_threads=self.num_threads, shown=self.watched)
-        return Scheduler(jobs, self.num_parallel, on_done, lock, **options).run()
+        return Scheduler(jobs, min(self.num_parallel, max(1, len(jobs))), on_done, self._made_executor(lock)).run()
+
+    def _made_executor(self, lock: int) -> Any:
+        if self.executor == 'local':
+            return LocalExecutor(self.num_parallel, lock, self.num_threads, self.watched, self.gpus)
+        if self.executor == 'slurm':
+            return SlurmExecutor(self.root, self.gpus, *self.slurm)
+        return SubmititExecutor(self.root, self.num_parallel, self.num_threads, self.gpus)
 
 
 def checked_seeds(seeds: Sequence[int]) -> list[int]:

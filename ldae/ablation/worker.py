@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -28,11 +29,12 @@ from ldae.evaluation.features import poolings_of
 from ldae.evaluation.probe_data import labelled_dataloaders, preprocessor_of
 from ldae.evaluation.protocol import Protocol, choose, score_sets
 from ldae.launch import LaunchOptions, build_runner, prepare
+from ldae.launch.batch import rank, share_batch, world_size
 from ldae.models.tokenizers.base import load_tokenizer, load_tokenizer_state
-from ldae.utils import ConfigError, check_range
+from ldae.utils import ConfigError, check_range, provenance
 from ldae.utils.checkpoints import read_checkpoint
 from ldae.utils.device import use_device
-from ldae.utils.error_lines import one_line, run_explained
+from ldae.utils.error_lines import leave_processes, one_line, run_explained
 from ldae.utils.locks import claimed
 
 from .cost import training_cost
@@ -43,26 +45,32 @@ Encode = Callable[[nn.Module, Tensor], Tensor]
 # While a Runner is built, its description of the machine fills the screen; and these lines say nothing.
 #: What is asked of a job; members and scoring are checked where they are used.
 JOB = dict(name=str, device=str, precision=str | None, watched=bool, seed=int, scoring=dict, members=list[dict])
+JOB |= dict(processes=int)
 NOISE = ('Exp name', '"FileClient"', '"HardDiskBackend"')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train, unless that was done before, and score all members."""
+    """Train, unless that was done before, and score all members; of several processes the first alone does so."""
     folder = Path((argv or sys.argv[1:])[0])
     job = read_json(folder / JOB_FILE, **JOB)
     if not job:
         raise ConfigError(f'{folder / JOB_FILE} is damaged: start the study again, which writes it anew')
     use_device(job['device'])
-    if job['members']:
+    launcher = 'pytorch' if job['processes'] > 1 else 'none'
+    if job['members'] and rank(launcher) == 0:
         # What is missing is said before training.
         labelled_images(Config.fromfile(folder / CONFIG_FILE), job['scoring'])
+    options = dict(device=job['device'], precision=job['precision'], launcher=launcher)
     try:
-        done = finished(folder, job) or train(folder, job['watched'], device=job['device'], precision=job['precision'])
+        done = finished(folder, job) or train(folder, job['watched'], **options)
     except Exception as error:
-        if all(member['encoder'] == 'trained' for member in job['members']):
-            raise
+        if launcher != 'none' or all(member['encoder'] == 'trained' for member in job['members']):
+            raise  # of several processes, the others don't answer any more
         traceback.print_exc()  # the rows that no training changes are scored all the same
         done = dict(checkpoint=None, seconds=None, error=line_of(error))
+    leave_processes()
+    if rank(launcher) > 0:
+        return
     if job['members']:
         scores = [score_member(folder, job, member, done) for member in job['members']]
         write_json(folder / SCORES_FILE, scores)
@@ -90,7 +98,8 @@ def train(folder: Path, watched: bool = False, **launch: Any) -> dict:
     if watched:
         cfg.log_level = 'WARNING'
     options = LaunchOptions(work_dir=str(folder), resume='auto', no_validate=not watched, **launch)
-    with claimed(folder):
+    share_batch(cfg, world_size(options.launcher))
+    with claimed(folder) if rank(options.launcher) == 0 else nullcontext():
         runner = build_runner(prepare(cfg, options))
         for handler in runner.logger.handlers if watched else ():
             runner.logger.setLevel(logging.INFO)
@@ -101,7 +110,8 @@ def train(folder: Path, watched: bool = False, **launch: Any) -> dict:
     last = folder / 'last_checkpoint'
     checkpoint = Path(last.read_text().strip()).name if last.is_file() else None
     done = dict(checkpoint=checkpoint, seconds=round(time.perf_counter() - start, 1))
-    write_json(folder / DONE_FILE, done)
+    if rank(options.launcher) == 0:
+        write_json(folder / DONE_FILE, done)
     return done
 
 
@@ -114,7 +124,7 @@ def score_member(folder: Path, job: dict, member: dict, done: dict) -> dict:
     except Exception as error:  # whatever it is, the other rows go on
         return dict(entry, error=line_of(error))
     seconds = dict(train=done['seconds'], scoring=round(time.perf_counter() - start, 1))
-    return dict(entry, seconds=seconds)
+    return dict(entry, seconds=seconds, device=provenance.device())
 
 
 def line_of(error: Exception) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run rows of the paper's tables at a small scale, score them, and put them beside the paper's figures."""
+"""Run rows of the paper's tables at a small scale or the paper's, score them, and put them beside the paper's figures."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Rows, scale, and what :func:`add_study_options` adds."""
     parser = make_parser(
         'ablate',
-        "Pre-train rows of the paper's tables at a small scale, score each by k-NN and a linear layer, and write "
+        "Pre-train rows of the paper's tables at a small scale or the paper's, score each by k-NN and a linear layer, and write "
         "results.jsonl and table.md, with the paper's figures beside ours. Finished runs are skipped, interrupted ones "
         'resumed, and a row that fails is named at the end.',
         'tools/ablate.py table3 t2_pca_* f5_pixel_256 --scale fashion-mnist_subset --seeds 0 1 2 --jobs 2',
     )
     add = parser.add_argument
     add('rows', nargs='+', metavar='ROW', help='names in configs/deconstruction, globs, or tables as in table3')
-    add('--scale', required=True, metavar='NAME', help='a name in configs/scales, or a file')
+    add('--scale', required=True, metavar='NAME', help="a name in configs/scales, a file, or paper: the paper's own")
     add_study_options(parser, [0], 'work_dirs/ablation', 'SCALE/ROW/seedN')
     group = parser.add_argument_group(
         'samples', 'A second figure: Fréchet distance of samples to the training images, FID if --inception is given.'

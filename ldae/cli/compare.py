@@ -31,7 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         add(f'--{name}', metavar='CONFIG', help=f'--method {name}=CONFIG')
         add(f'--{name}-checkpoints', nargs='+', type=Path, metavar='FILE', help='trained by it before, one a seed')
     add_import(parser)
-    about = "bring all configs, ViT-B by default, to a scale, as tools/train.py does; 'auto' chooses one for --data-root and --budget"
+    about = "bring all configs, ViT-B by default, to a scale, as tools/train.py does; 'auto' chooses one for --data-root and --budget; paper is theirs, with its batch"
     add('--scale', metavar='NAME', help=about)
     add('--budget', metavar='TIME', help='time for an l-DAE with --scale auto: 90s, 30m, 2h (30m)')
     about = 'factors of the learning rates of all pre-trainings, to choose from at the first seed on held-out training images (1)'

@@ -19,6 +19,9 @@ from ldae.utils.ranges import PRECISIONS
 FAILED = 1
 #: Of :data:`ldae.generation.SAMPLERS`, whose room would load torch.
 SAMPLERS = ('dpm++', 'ddim', 'ddpm', 'euler', 'euler-ancestral', 'heun')
+#: Of :data:`ldae.ablation.clusters.EXECUTORS`, likewise.
+EXECUTORS = ('local', 'submitit-local', 'slurm')
+MACHINES = ('processes_per_job', 'gpus_per_job', 'executor', 'partition', 'slurm', 'dry_run', 'tflops')
 #: By the name that :class:`ldae.evaluation.protocol.Protocol` has for them.
 PROTOCOL_OPTIONS = dict(
     k=(int, 'neighbours of k-NN'),
@@ -191,13 +194,14 @@ def add_study_options(parser: argparse.ArgumentParser, seeds: Sequence[int], fol
     shown = ' '.join(map(str, seeds))
     add = parser.add_argument
     add('--seeds', type=int, nargs='+', default=seeds, metavar='N', help=f'one run each ({shown})')
-    add('--jobs', type=int, default=1, metavar='N', help='runs at a time (1)')
+    add('--jobs', type=int, metavar='N', help='runs at a time (1; with --executor slurm all)')
     add('--work-dir', default=folder, metavar='DIR', help=f'runs go to DIR/{runs} ({folder})')
     add_compute_options(parser)
     add_data_root(parser, 'scale')
     add_cfg_options(parser, 'override settings of all configs')
     add('--force', action='store_true', help='run finished rows again, from the start')
     add('--quick', action='store_true', help='a few hundred images and 2 epochs, to see it run')
+    add_machine_options(parser)
     scoring = add_protocol_options(parser, 'k', 'lrs', 'weight_decays', 'epochs', prefix='probe-')
     add = scoring.add_argument
     about = "of l-DAE's features: the best on held-out training images is taken, row by row"
@@ -205,6 +209,21 @@ def add_study_options(parser: argparse.ArgumentParser, seeds: Sequence[int], fol
     add('--blocks', type=int, nargs='+', default=[-1], metavar='N', help='likewise (-1, the last)')
     for split in ('train', 'test'):
         add(f'--max-{split}-images', type=int, metavar='N', help='at most so many, sampled by class (all)')
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """``--executor``, ``--processes-per-job`` and others that say where runs run."""
+    add = parser.add_argument_group('machines', 'docs/clusters.md').add_argument
+    about = 'that train one run together on one machine, and share its batch (as many as its GPUs, else 1)'
+    add('--processes-per-job', type=int, metavar='N', help=about)
+    add('--gpus-per-job', type=int, metavar='N', help='of each run (as many as its processes)')
+    about = 'this process, submitit on this machine, or Slurm by submitit (local)'
+    add('--executor', choices=EXECUTORS, default='local', help=about)
+    add('--partition', metavar='NAME', help='of Slurm (its default)')
+    about = 'options of sbatch: account=vision qos=long time=2-00 (time 1-00, cpus-per-task 5 a process)'
+    add('--slurm', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help=about)
+    add('--dry-run', action='store_true', help='say what would be run, and its GPU-hours, and leave it')
+    add('--tflops', type=float, default=100.0, metavar='X', help='that a GPU is assumed to do for these (100)')
 
 
 def study_options(args: argparse.Namespace, tool: str, argv: Sequence[str] | None) -> dict[str, Any]:
@@ -215,7 +234,7 @@ def study_options(args: argparse.Namespace, tool: str, argv: Sequence[str] | Non
     limits = dict(train_images=args.max_train_images, test_images=args.max_test_images)
     kept = ('seeds', 'jobs', 'work_dir', 'data_root', 'cfg_options', 'force', 'quick', 'timesteps', 'scale')
     return dict(
-        {name: getattr(args, name) for name in (*kept, 'device', 'precision')},
+        {name: getattr(args, name) for name in (*kept, *MACHINES, 'device', 'precision')},
         scoring=Scoring(protocol, tuple(args.blocks), **limits),
         command=shown_command(sys.argv[1:] if argv is None else argv, tool),
     )

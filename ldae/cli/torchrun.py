@@ -13,7 +13,7 @@ from torch.distributed.run import get_args_parser
 from torch.distributed.run import main as torchrun
 
 from ldae.utils.error_lines import EXIT_STATUS
-from ldae.utils.signals import INTERRUPTED_STATUS, PARENT_VARIABLE, STOPPED_STATUS
+from ldae.utils.signals import INTERRUPTED_STATUS, PARENT_VARIABLE, STOPPED_STATUS, end_with_named_parent
 
 #: Options of torchrun, where it has them: which signals reach the processes, and seconds that they have from then on.
 OPTIONS = {'--signals-to-handle': 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1', '--shutdown-timeout': '600'}
@@ -23,6 +23,7 @@ KNOWN = (EXIT_STATUS, 3, STOPPED_STATUS, INTERRUPTED_STATUS)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run torchrun with its own options."""
+    end_with_named_parent()
     known = get_args_parser()._option_string_actions
     extra = [f'{name}={value}' for name, value in OPTIONS.items() if name in known]
     os.environ[PARENT_VARIABLE] = str(os.getpid())

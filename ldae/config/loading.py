@@ -8,7 +8,7 @@ from mmengine.config import Config
 from ldae.utils.errors import ConfigError, nearest
 
 from .reading import read_config, set_data_root
-from .scale import apply_scale
+from .scale import PAPER, apply_scale
 from .sections import TOP_LEVEL
 
 
@@ -24,11 +24,12 @@ def load_config(
         filename: A path or ``ldae::ldae/vit-b_pca.py``; or a config, which is changed.
         cfg_options: Dotted keys and values, as ``--cfg-options`` gives them. ``data_root`` is carried to every data set
             that uses the config's own ``data_root``.
-        scale: A scale to bring the config to, before options are merged: see :func:`ldae.config.scale.apply_scale`.
+        scale: A scale to bring the config to, before options are merged: see :func:`ldae.config.scale.apply_scale`;
+            ``'paper'`` leaves it as it is.
         data_root: As the option of that name, which it goes before.
     """
     cfg = filename if isinstance(filename, Config) else read_config(filename)
-    if scale is not None:
+    if scale is not None and scale != PAPER:
         apply_scale(cfg, scale)
     options = dict(cfg_options or {})
     root_of_options = options.pop('data_root', None)

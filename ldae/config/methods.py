@@ -73,7 +73,8 @@ def geometry_of(cfg: Config) -> tuple[int | tuple[int, int], int, int]:
     """Size of the images, patch size and channels of a pre-training config."""
     model = cfg.model
     part = model.tokenizer if 'tokenizer' in model else model.backbone
-    channels = part.get('in_channels', (model.backbone.get('patch_cfg') or {}).get('in_channels', 3))
+    patches = (model.get('backbone') or {}).get('patch_cfg') or {}
+    channels = part.get('in_channels', patches.get('in_channels', 3))
     return as_size(part.get('img_size', 224)), part.get('patch_size', 16), channels
 
 

@@ -15,6 +15,8 @@ from .images import set_reading
 from .methods import METHODS, method_of, size_method, tune_method
 from .reading import LOADERS, configs_root, find_config, read_config, walk_dicts
 
+#: The scale that leaves configs as they are written.
+PAPER = 'paper'
 #: What the configs that are scaled have.
 PAPER_SIZE, PAPER_EPOCHS = 256, 400
 #: Named sizes by width, for encoders and decoders that a row cuts elsewhere.
@@ -38,7 +40,9 @@ def find_scale(scale: str | Path) -> Path:
         return known[str(scale)]
     if Path(scale).suffix == '.py':
         return find_config(scale)
-    raise ConfigError(f'there is no scale {str(scale)!r} in {configs_root() / "scales"}{nearest(str(scale), known)}')
+    raise ConfigError(
+        f'there is no scale {str(scale)!r} in {configs_root() / "scales"}{nearest(str(scale), [*known, PAPER])}'
+    )
 
 
 def tokenizer_checkpoint(config_name: str, scale_name: str | None = None) -> str:

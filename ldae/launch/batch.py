@@ -63,6 +63,30 @@ def scale_batch(cfg: Config, auto_scale_lr: bool = False, keep_batch: bool = Fal
         cfg.auto_scale_lr = ConfigDict(base_batch_size=batch if scale else base, enable=False)
 
 
+def whole_batch(cfg: Config) -> Config:
+    """Let one process accumulate the batch that ``auto_scale_lr.base_batch_size`` says a config's schedule is for."""
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    if base is not None:
+        per_process = cfg.train_dataloader.batch_size = math.gcd(base, cfg.train_dataloader.batch_size)
+        cfg.optim_wrapper.accumulative_counts = base // per_process
+    return cfg
+
+
+def share_batch(cfg: Config, processes: int) -> None:
+    """Share the batch of a config for one process out to several: first what it accumulates, then its images. Raises
+    ConfigError if they don't divide it."""
+    if processes == 1:
+        return
+    batch, count = cfg.train_dataloader.batch_size, cfg.optim_wrapper.get('accumulative_counts', 1)
+    if batch * count % processes:
+        raise ConfigError(
+            f'--processes-per-job {processes} does not divide the batch of {batch * count} images: take another number'
+        )
+    share = batch * count // processes
+    cfg.train_dataloader.batch_size = math.gcd(batch, share)
+    cfg.optim_wrapper.accumulative_counts = share // cfg.train_dataloader.batch_size
+
+
 def _note_small_batch(cfg: Config, batch: int) -> None:
     """Say that a method that contrasts the images of a batch has few of them; those that are accumulated don't count."""
     facts = FACTS.get(method_of(cfg))

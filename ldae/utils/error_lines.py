@@ -43,10 +43,10 @@ def run_explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequ
     end_with_named_parent()
     try:
         status = main(argv) or 0
-        _leave_processes()
+        leave_processes()
         return status
     except SystemExit:
-        _leave_processes()
+        leave_processes()
         raise
     except BrokenPipeError:
         # The reader, say `head`, has seen enough: leave nothing to flush at exit.
@@ -71,7 +71,7 @@ def run_explained(main: Callable[[Sequence[str] | None], int | None], argv: Sequ
         return getattr(error, 'exit_status', EXIT_STATUS)
 
 
-def _leave_processes() -> None:
+def leave_processes() -> None:
     """Close the process group of a run that has come to its end, and end its data loaders' workers. After an error the
     group is left alone, since closing it would wait for processes that are lost."""
     end_workers()

@@ -88,6 +88,10 @@ class BaseTokenizer(BaseModule, metaclass=ABCMeta):
             self._known_fitted = fitted is None or (not fitted.is_meta and bool(fitted))
         return self._known_fitted
 
+    def take_as_fitted(self) -> None:
+        """Let values that aren't there count as fitted, of a model whose operations are only counted."""
+        self._known_fitted = True
+
     @property
     def basis(self) -> Tensor | None:
         """Orthonormal rows (d, C * p * p) that span the latent space in pixels, or None if there are none."""
