@@ -82,7 +82,7 @@ class ResizeToCover(PillowResizeEdge):
         """Replace ``img``."""
         edges = results['img'].shape[:2]
         ratio = max(least / edge for least, edge in zip(self.scale, edges, strict=True))
-        size = (max(least, int(ratio * edge)) for least, edge in zip(self.scale, edges, strict=True))
+        size = (max(least, round(ratio * edge)) for least, edge in zip(self.scale, edges, strict=True))
         results['scale'] = tuple(size)[::-1]
         self._resize_img(results)
         return results

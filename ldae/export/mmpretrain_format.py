@@ -47,9 +47,10 @@ def full_config(vit: PlainViT, preprocessing: Preprocessing) -> dict:
     values = {name: [round(255 * value, 5) for value in getattr(preprocessing, name)] for name in ('mean', 'std')}
     grey = preprocessing.in_channels == 1
     load = dict(type='LoadImageFromFile', **(dict(color_type='grayscale') if grey else {}))
-    # mmpretrain covers an oblong by one of its edges: that of images which are no less oblong.
+    # mmpretrain resizes by one edge: for an oblong by the longer one, which covers it with images that are no more oblong.
     height, width = height_width(preprocessing.img_size)
-    resize = dict(type='ResizeEdge', scale=min(height_width(preprocessing.resize)), edge='short', backend='pillow')
+    edge = 'short' if height == width else 'height' if height > width else 'width'
+    resize = dict(type='ResizeEdge', scale=max(height_width(preprocessing.resize)), edge=edge, backend='pillow')
     resize.update(interpolation=preprocessing.interpolation)
     crop = dict(type='CenterCrop', crop_size=height if height == width else (width, height))
     pipeline = [load, resize, crop] if preprocessing.of_pictures else []  # which it has no reader of

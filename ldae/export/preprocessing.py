@@ -59,7 +59,8 @@ class Preprocessing:
         image = image.convert('RGB' if self.in_channels == 3 else 'L')
         (height, width), least = height_width(self.img_size), height_width(self.resize)[::-1]
         ratio = max(edge / old for edge, old in zip(least, image.size, strict=True))
-        size = [max(edge, int(ratio * old)) for edge, old in zip(least, image.size, strict=True)]
+        rounded = int if height == width else round  # as timm has it
+        size = [max(edge, rounded(ratio * old)) for edge, old in zip(least, image.size, strict=True)]
         image = image.resize(size, getattr(Image.Resampling, self.interpolation.upper()))
         left, top = (round((old - edge) / 2) for old, edge in zip(size, (width, height), strict=True))
         image = image.crop((left, top, left + width, top + height))

@@ -90,3 +90,14 @@ def test_pictures_are_found_in_folders_and_bad_ones_named(tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(ConfigError, match='empty holds no images'):
         read_pictures([str(tmp_path / 'empty')], preprocessing, 2)
+
+
+@pytest.mark.parametrize('size', [(50, 50), (90, 30), (40, 61)])
+def test_an_oblong_is_cut_out_as_timm_cuts_it(size):
+    data = pytest.importorskip('timm.data')
+    found = Preprocessing((16, 32), 3, (0.5,) * 3, (0.25,) * 3)
+    pictures = dict(input_size=(3, 16, 32), mean=found.mean, std=found.std, interpolation='bicubic', crop_pct=1.0)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+    torch.testing.assert_close(
+        found(image), data.create_transform(**pictures, crop_mode='center', is_training=False)(image)
+    )
