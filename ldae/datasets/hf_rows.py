@@ -116,8 +116,8 @@ def _of_files(library: Any, root: Root, split: str) -> Any:
 
 def _of_hub(library: Any, root: Root) -> Any:
     """The splits of a data set of the hub, from the library's cache where it lies there."""
-    options = {key: root.options[key] for key in ('revision',) if key in root.options}
-    builder = library.load_dataset_builder(root.where, root.options.get('config'), **options)
+    config, revision = map(root.options.get, ('config', 'revision'))
+    builder = library.load_dataset_builder(root.where, config, revision=revision)
     kinds = [base.__name__ for base in type(builder).__mro__]
     if not set(kinds) & set(BUILDERS):
         raise ConfigError(

@@ -171,7 +171,7 @@ def test_a_name_of_the_hub_is_asked_of_the_library_with_its_options(monkeypatch)
     assert images('hf::owner/name::config=small::revision=abc') == [JPEG]
     assert Parquet.prepared == (('owner/name', 'small'), dict(revision='abc'))
     assert images('hf::name::val=test', split='val') == [b't']
-    monkeypatch.setattr('datasets.load.load_dataset_builder', lambda *asked: SimpleNamespace())
+    monkeypatch.setattr('datasets.load.load_dataset_builder', lambda *asked, **options: SimpleNamespace())
     with pytest.raises(
         ConfigError, match='hf::name is kept as SimpleNamespace: tables with the images in them are read'
     ):
