@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from ldae.ablation.report import METRICS, Summary, summarise
 from ldae.ablation.results import PERCENT, WRONG
-from ldae.apis.encoders import TRANSFORMERS, get_encoder
+from ldae.apis.encoders import CHECKPOINTS, TRANSFORMERS, get_encoder
 from ldae.apis.images import PICTURES, read_images, some_of
 from ldae.apis.models import MMPRETRAIN, TIMM
 from ldae.apis.preprocess import Preprocess
@@ -31,7 +31,7 @@ from ldae.generation.denoising import check_denoiser, prepared_images
 from ldae.models import LDAE
 from ldae.models.tokenizers import BaseTokenizer, PatchPCATokenizer, open_tokenizer
 from ldae.models.tokenizers.base import read_tokenizer
-from ldae.utils import ConfigError
+from ldae.utils import ConfigError, PositiveInt, checked
 from ldae.utils.errors import short
 from ldae.utils.ranges import NaturalInt, check_value
 from ldae.utils.sizes import height_width
@@ -74,8 +74,14 @@ class Source:
         device, pretrained: As of :func:`ldae.get_encoder`.
     """
 
+    @checked
     def __init__(
-        self, runs: Sequence[Any] = (), images: Any = None, count: int = 4, device: Any = None, pretrained: bool = False
+        self,
+        runs: Sequence[Any] = (),
+        images: Any = None,
+        count: PositiveInt = 4,
+        device: Any = None,
+        pretrained: bool = False,
     ) -> None:
         self.runs = [run if isinstance(run, nn.Module) else _place(str(run)) for run in runs]
         self.folders = [run for run in self.runs if isinstance(run, Path) and run.is_dir()]
@@ -263,8 +269,10 @@ def _place(run: str) -> Path | str:
     if run.startswith(LIBRARIES):
         return run
     path = Path(run).expanduser()
-    if path.is_file():
+    if path.is_file() and path.suffix in CHECKPOINTS:  # a config would be a program
         return path
+    if path.is_file():
+        raise ConfigError(f'{run} is neither a work dir nor a checkpoint ({", ".join(CHECKPOINTS)})')
     if not path.is_dir():
         raise ConfigError(f'{run} does not exist: name a work dir, a checkpoint, or a file of a tokenizer')
     below = [folder for folder in sorted(path.iterdir()) if (folder / RESULTS).is_file()]  # an ablation's, by its scale

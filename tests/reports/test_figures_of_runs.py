@@ -226,6 +226,19 @@ def test_a_run_that_is_none_is_one_clear_line(kind, names, part, tmp_path, capsy
     assert part in error
 
 
+def test_a_program_is_not_run(tmp_path):
+    (tmp_path / 'config.py').write_text(f'open({str(tmp_path / "ran")!r}, "w")\nmodel = dict()')
+    with pytest.raises(ConfigError, match='config.py is neither a work dir nor a checkpoint'):
+        ldae.figures(tmp_path / 'config.py', ['filters'])
+    assert not (tmp_path / 'ran').exists()
+
+
+@pytest.mark.parametrize('words', ['--count 0', '--sigma -1', '--seed -3'])
+def test_numbers_out_of_range_are_one_line(words, capsys):
+    assert run_tool('figures', ['schedules', *words.split()]) == 2
+    assert f'error: {words.replace(" ", "=").removesuffix(".0")}' in capsys.readouterr().err.replace('-1.0', '-1')
+
+
 def test_the_tool_writes_each_format_and_replaces_nothing(study, tmp_path, capsys):
     argv = ['--all', str(study), '--out', str(tmp_path), '--format', 'png', 'svg']
     assert run_tool('figures', argv) == 0
