@@ -13,9 +13,12 @@ from mmengine.config import Config
 
 from ldae.ablation import Scheduler, plan_jobs
 from ldae.ablation.clusters import SlurmExecutor, SubmititExecutor, minutes_of, parse_options, sbatch_options
+from ldae.ablation.cost import estimate, training_cost
 from ldae.ablation.scheduler import in_processes, worker_environment
 from ldae.ablation.study import Study
+from ldae.apis import get_model
 from ldae.cli import run_tool
+from ldae.config import load_config
 from ldae.launch.batch import share_batch, whole_batch
 from ldae.utils import ConfigError
 from ldae.utils.commands import Command
@@ -389,3 +392,15 @@ def test_a_dry_run_of_the_papers_rows_says_what_they_cost_and_leaves_everything(
     assert 'that is assumed (--tflops), not measured' in out
     assert 'nowhere cannot be read here' in out
     assert '--nproc-per-node=2' in out
+
+
+def test_operations_are_counted_without_images_and_weights_as_with_them():
+    cfg = load_config('ldae::deconstruction/t3_5_original-image.py', scale='fashion-mnist_subset')
+    model = get_model(cfg)
+    model.tokenizer.take_as_fitted()
+    found = estimate(cfg)
+    cost = training_cost(model, cfg)
+    assert (found.images, found.why, found.is_here) == (cost['images'], '', True)
+    assert found.gflop == pytest.approx(
+        cost['gflop'], rel=0.01
+    )  # of the images' normalisation, and who draws the noise
