@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
 def noise_table(args: argparse.Namespace) -> None:
     """Milliseconds of a step's time steps and noise on one process."""
     torch.set_num_threads(1)
-    noiser = GaussianNoiser().train()
+    noiser = GaussianNoiser(draw_by='row').train()
     print(f'\nNoise of a step: a batch of {args.batch_size} of all processes, {PATCHES} patches, d = {CHANNELS}; ms')
     print(f'{"processes":>10} {"batch of one":>13} {"of its rows":>12} {"of all rows":>12} {"ratio":>7}')
     for world in args.processes:

@@ -9,6 +9,6 @@ default_hooks = dict(
     health=dict(type='ldae.HealthHook', interval=500),
 )
 
-# One seed on all ranks: the noiser draws the noise of the global batch and each rank takes its share, so that a run
-# does not depend on the number of processes.
+# One seed on all ranks: the noise of an image follows from its place in the global batch, so that a run does not depend on
+# the number of processes.
 randomness = dict(diff_rank_seed=False)

@@ -14,7 +14,6 @@ from ldae.compat import copy_images_without_waiting
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, Share, check_range, checked
 from ldae.utils.models import to_pixels
-from ldae.utils.row_streams import uniform
 from ldae.visualization.tiles import check_shown, shown
 
 from .noisers import NoisySample
@@ -144,7 +143,7 @@ class LDAE(BaseSelfSupervisor):
                 'with_label=True in the training data set'
             )
         labels = torch.cat([sample.gt_label for sample in data_samples]).to(self.noiser.gamma.device, non_blocking=True)
-        chance = uniform(self.noiser.streams(len(labels), labels.device), 1)[:, 0]
+        chance = self.noiser.uniform(len(labels), 1, labels.device)[:, 0]
         return torch.where(chance < self.label_drop_prob, self.num_classes, labels)
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:

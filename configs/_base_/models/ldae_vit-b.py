@@ -6,7 +6,7 @@ model = dict(
     tokenizer=dict(
         type='ldae.PatchPCATokenizer', img_size=256, patch_size=16, in_channels=3, latent_dim=32, latent_norm='global'
     ),
-    noiser=dict(type='ldae.GaussianNoiser', schedule='linear_sigma', num_timesteps=1000),
+    noiser=dict(type='ldae.GaussianNoiser', schedule='linear_sigma', num_timesteps=1000, draw_by='row'),
     backbone=dict(type='ldae.LDAEViT', arch='base', input_type='image'),
     neck=dict(type='ldae.LDAEDecoder'),
     head=dict(type='ldae.OriginalImageHead', tail_weight=0.1),

@@ -11,7 +11,6 @@ from ldae.models.layers.patches import sincos_positions, token_index
 from ldae.models.noisers import GaussianNoiser
 from ldae.registry import MODELS
 from ldae.utils import Choice, ConfigError, Share, checked
-from ldae.utils.row_streams import random_bits
 
 
 @MODELS.register_module()
@@ -64,7 +63,7 @@ class RandomMasking(BaseModule):
         Drawn like noise, so that they don't depend on the number of processes."""
         if not self.training:
             return None
-        scores = random_bits(noiser.streams(len(latents), latents.device), latents.shape[1])
+        scores = noiser.uniform(*latents.shape[:2], latents.device)
         return scores.argsort(dim=1)[:, : self.num_visible]
 
     def restore(self, tokens: Tensor, visible: Tensor | None, latents: Tensor) -> Tensor:

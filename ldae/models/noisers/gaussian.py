@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Additive Gaussian noise on latent tokens."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Annotated, NamedTuple
 
 import torch
 from mmengine import dist
@@ -10,8 +10,8 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ldae.registry import MODELS, NOISE_SCHEDULES
-from ldae.utils import PositiveInt, check_choice, checked
-from ldae.utils.row_streams import GOLDEN_RATIO, integers, row_streams, standard_normal
+from ldae.utils import Choice, PositiveInt, check_choice, checked
+from ldae.utils.row_streams import GOLDEN_RATIO, integers, row_streams, standard_normal, uniform
 from ldae.utils.signatures import check_arguments
 
 from .schedules import Weighting, loss_weight
@@ -39,9 +39,11 @@ class GaussianNoiser(BaseModule):
         num_timesteps: T, at least 1.
         weighting: Loss weight lambda_t, ``'uniform'``, ``'signal_share'`` or ``'snr'``; the model fills in the one that
             belongs to the head's target.
-        rank_invariant: Draw for the places that this rank's images have in the global batch, so that a run on W
-            processes sees the same noise as one process with the same global batch; ranks need the same seed. False
-            draws for places in the rank's own batch, and needs ranks of different seeds.
+        rank_invariant: A run on W processes sees the same noise as one process with the same global batch; ranks need the
+            same seed. False draws each rank's own, and needs ranks of different seeds.
+        draw_by: ``'row'`` draws an image's numbers from a stream of its own, by its place in the batch. ``'batch'`` draws
+            those of the whole global batch from one, on every rank, of which it keeps its share: W times the numbers. Runs
+            that were begun without this option go on as they began.
     """
 
     @checked
@@ -51,6 +53,7 @@ class GaussianNoiser(BaseModule):
         num_timesteps: PositiveInt = 1000,
         weighting: Weighting = 'signal_share',
         rank_invariant: bool = True,
+        draw_by: Annotated[str, Choice('batch', 'row')] = 'batch',
     ) -> None:
         super().__init__()
         schedule = dict(type=schedule) if isinstance(schedule, str) else dict(schedule)
@@ -61,7 +64,7 @@ class GaussianNoiser(BaseModule):
         with torch.device('cpu'):  # tables are values even where a model is only sketched on the meta device
             gamma, sigma = NOISE_SCHEDULES.get(schedule.pop('type'))(num_timesteps, **schedule)
         self.num_timesteps = num_timesteps
-        self.rank_invariant = rank_invariant
+        self.rank_invariant, self.draw_by = rank_invariant, draw_by
         # Made from the config: not in checkpoints, so that a checkpoint can be read under another schedule.
         self.register_buffer('gamma', gamma.float(), persistent=False)
         self.register_buffer('sigma', sigma.float(), persistent=False)
@@ -71,10 +74,15 @@ class GaussianNoiser(BaseModule):
         self, z0: Tensor, t: Tensor | None = None, generator: torch.Generator | None = None, noise: Tensor | None = None
     ) -> NoisySample:
         """z0 (B, N, d); t (B,) integers and noise (B, N, d), each drawn where it is None -> :class:`NoisySample`."""
-        if t is None:
-            t = integers(self.streams(len(z0), z0.device, generator), self.num_timesteps)
-        if noise is None:
-            noise = standard_normal(self.streams(len(z0), z0.device, generator), z0.shape[1:])
+        options = dict(generator=generator, device=z0.device)
+        if t is None and self.draw_by == 'row':
+            t = integers(self._streams(len(z0), **options), self.num_timesteps)
+        elif t is None:
+            t = self._share(lambda b: torch.randint(self.num_timesteps, (b,), **options), len(z0))
+        if noise is None and self.draw_by == 'row':
+            noise = standard_normal(self._streams(len(z0), **options), z0.shape[1:])
+        elif noise is None:
+            noise = self._share(lambda b: torch.randn(b, *z0.shape[1:], **options), len(z0))
         gamma, sigma, weight = self.levels(t)
         return NoisySample(z0, gamma * z0 + sigma * noise, noise, t, gamma, sigma, weight)
 
@@ -88,25 +96,40 @@ class GaussianNoiser(BaseModule):
         t = torch.full((len(z0),), timestep, device=z0.device)
         return self(z0, t, noise=noise_of_images(content_seeds(images), z0)).z_t
 
-    def streams(self, batch_size: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
-        """New streams of random numbers (batch_size,), one an image, of a key that the generator draws. On any number of
-        processes, the images of the global batch, interleaved as mmengine's sampler deals them out, have the same."""
+    def uniform(self, batch_size: int, count: int, device: torch.device) -> Tensor:
+        """Numbers in [0, 1) (batch_size, count), drawn as the noise is: they don't depend on the number of processes."""
+        if self.draw_by == 'row':
+            return uniform(self._streams(batch_size, device), count)
+        return self._share(lambda b: torch.rand(b, count, device=device), batch_size)
+
+    def _world(self) -> int:
+        return dist.get_world_size() if self.rank_invariant and self.training else 1
+
+    def _streams(self, batch_size: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+        """New streams of random numbers (batch_size,), one an image, under a key that the generator draws: those of the
+        places of this rank's images in the global batch, interleaved as mmengine's sampler deals them out."""
         key = torch.randint(2**63 - 1, (), generator=generator, device=device)
         rows = torch.arange(batch_size, device=device)
-        if self.rank_invariant and self.training:
-            rows = rows * dist.get_world_size() + dist.get_rank()
+        if (world := self._world()) > 1:
+            rows = rows * world + dist.get_rank()
         return row_streams(key, rows)
 
+    def _share(self, sampler: Callable[[int], Tensor], batch_size: int) -> Tensor:
+        """This rank's rows of what ``sampler(size of the global batch)`` gives; (batch_size, ...)."""
+        world = self._world()
+        values = sampler(batch_size * world)
+        return values[dist.get_rank() :: world] if world > 1 else values
 
-def noise_of_images(seeds: Sequence[int] | Tensor, like: Tensor) -> Tensor:
+
+def noise_of_images(seeds: Sequence[int], like: Tensor) -> Tensor:
     """Standard normal noise shaped and placed as ``like`` (B, N, d), that of an image given by its seed: the same in
-    any batch and on any number of processes, and to rounding on any device."""
-    seeds = torch.as_tensor(seeds, device=like.device)
-    return standard_normal(row_streams(torch.zeros_like(seeds[0]), seeds), like.shape[1:]).to(like)
+    any batch, on any device and on any number of processes."""
+    rows = [torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+    return torch.stack(rows).to(like)
 
 
-def content_seeds(images: Tensor) -> Tensor:
-    """A seed (B,) for each of float images (B, ...): a sum of their bits with weights, in exact integers."""
+def content_seeds(images: Tensor) -> list[int]:
+    """A seed of 63 bits for each of float images (B, ...): a sum of their bits with weights, in exact integers."""
     bits = images.detach().float().flatten(1).contiguous().view(torch.int32).long()
     weights = torch.arange(1, bits.shape[1] + 1, device=bits.device) * GOLDEN_RATIO | 1
-    return (bits * weights).sum(dim=1)
+    return ((bits * weights).sum(dim=1) & (2**63 - 1)).tolist()

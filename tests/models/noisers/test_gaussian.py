@@ -6,6 +6,7 @@ from ldae.models import GaussianNoiser
 from ldae.utils import ConfigError
 from ldae.utils.row_streams import integers, row_streams, standard_normal
 
+WAYS = pytest.mark.parametrize('draw_by', ['batch', 'row'])
 SCHEDULES = ['ddpm_linear', 'linear_gamma_sq', 'linear_sigma', 'single_level']
 
 
@@ -27,22 +28,29 @@ def test_variance_preserving_schedules_keep_unit_variance(schedule):
     assert sample.z_t.var().item() == pytest.approx(1, abs=0.02)
 
 
-def test_time_steps_are_uniform_over_all_of_them():
-    sample = GaussianNoiser(num_timesteps=10)(torch.zeros(20000, 1, 1), generator=torch.Generator().manual_seed(0))
+@WAYS
+def test_time_steps_are_uniform_over_all_of_them(draw_by):
+    sample = GaussianNoiser(num_timesteps=10, draw_by=draw_by)(
+        torch.zeros(20000, 1, 1), generator=torch.Generator().manual_seed(0)
+    )
     counts = torch.bincount(sample.t, minlength=10)
     chi_square = ((counts - 2000) ** 2 / 2000).sum()
     assert chi_square < 27.9  # 99.9% quantile for 9 degrees of freedom
 
 
-def test_noise_is_standard_normal():
-    noise = GaussianNoiser()(torch.zeros(100, 50, 20), generator=torch.Generator().manual_seed(0)).noise.flatten()
+@WAYS
+def test_noise_is_standard_normal(draw_by):
+    noise = GaussianNoiser(draw_by=draw_by)(
+        torch.zeros(100, 50, 20), generator=torch.Generator().manual_seed(0)
+    ).noise.flatten()
     assert noise.mean().abs() < 0.01
     assert noise.std().item() == pytest.approx(1, abs=0.01)
     assert (noise.pow(4).mean() - 3).abs() < 0.1
 
 
-def test_equal_generators_give_equal_noise_and_the_default_stream_is_the_global_one():
-    noiser, z0 = GaussianNoiser(), torch.randn(3, 4, 2)
+@WAYS
+def test_equal_generators_give_equal_noise_and_the_default_stream_is_the_global_one(draw_by):
+    noiser, z0 = GaussianNoiser(draw_by=draw_by), torch.randn(3, 4, 2)
     a, b = (noiser(z0, generator=torch.Generator().manual_seed(5)) for _ in range(2))
     assert torch.equal(a.z_t, b.z_t)
     torch.manual_seed(7)
@@ -51,8 +59,9 @@ def test_equal_generators_give_equal_noise_and_the_default_stream_is_the_global_
     assert torch.equal(noiser(z0).z_t, first.z_t)
 
 
-def test_ranks_draw_disjoint_shares_of_the_global_batch(monkeypatch):
-    noiser, whole = GaussianNoiser(), torch.randn(6, 4, 2)
+@WAYS
+def test_ranks_draw_disjoint_shares_of_the_global_batch(monkeypatch, draw_by):
+    noiser, whole = GaussianNoiser(draw_by=draw_by), torch.randn(6, 4, 2)
     torch.manual_seed(0)
     expected = noiser(whole)
     monkeypatch.setattr('mmengine.dist.get_world_size', lambda: 2)
@@ -65,7 +74,7 @@ def test_ranks_draw_disjoint_shares_of_the_global_batch(monkeypatch):
 
 
 def test_a_rank_among_a_million_draws_its_own_rows_only(monkeypatch):
-    noiser, z0 = GaussianNoiser(), torch.zeros(4, 196, 16)
+    noiser, z0 = GaussianNoiser(draw_by='row'), torch.zeros(4, 196, 16)
     monkeypatch.setattr('mmengine.dist.get_world_size', lambda: 2**20)  # 13 TB of noise in all
     monkeypatch.setattr('mmengine.dist.get_rank', lambda: 77)
     torch.manual_seed(0)
@@ -79,8 +88,9 @@ def test_a_rank_among_a_million_draws_its_own_rows_only(monkeypatch):
         assert torch.equal(drawn, make(row_streams(torch.randint(2**63 - 1, ()), rows)))
 
 
-def test_ranks_that_are_not_to_agree_draw_for_their_own_batch(monkeypatch):
-    noiser, z0 = GaussianNoiser(rank_invariant=False), torch.zeros(4, 2, 2)
+@WAYS
+def test_ranks_that_are_not_to_agree_draw_for_their_own_batch(monkeypatch, draw_by):
+    noiser, z0 = GaussianNoiser(rank_invariant=False, draw_by=draw_by), torch.zeros(4, 2, 2)
     torch.manual_seed(0)
     alone = noiser(z0)
     monkeypatch.setattr('mmengine.dist.get_world_size', lambda: 2)
