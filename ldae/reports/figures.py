@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ldae.ablation import report as results
 from ldae.apis.feature_extractor import FeatureExtractor, lay_out
+from ldae.datasets.low_shot import evenly
 from ldae.evaluation.attention import attention_maps
 from ldae.evaluation.features import block_tokens, num_blocks, resolve_blocks
 from ldae.evaluation.probe import accuracy_over_block, accuracy_over_timestep
@@ -371,7 +372,7 @@ def draw_neighbours(source: Source, options: Options) -> 'Figure':
         raise ConfigError(f'{len(pictures)} pictures are too few to look for neighbours among: name a folder of them')
     rows = torch.nn.functional.normalize(many_features(source, pictures), dim=1)
     similarity = (rows @ rows.t()).fill_diagonal_(-2)
-    queries = [i * len(pictures) // QUERIES for i in range(min(QUERIES, len(pictures)))]
+    queries = evenly(range(len(pictures)), QUERIES)
     nearest = similarity[queries].topk(min(NEIGHBOURS, len(pictures) - 1)).indices.tolist()
     small = {i: thumbnail(pictures[i]) for query, row in zip(queries, nearest, strict=True) for i in (query, *row)}
     chosen = [[query, *row] for query, row in zip(queries, nearest, strict=True)]

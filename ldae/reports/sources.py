@@ -121,7 +121,8 @@ class Source:
             some = some_of(self.given, count, reader)
             found = list(islice(read_images(some, reader), count))
             is_files = isinstance(some, list) and all(isinstance(one, Path) for one in some)
-            return found, [one.parent.name for one in some] if is_files else [''] * len(found)
+            folders = [one.parent.name for one in some] if is_files else []
+            return found, folders if len(set(folders)) > 1 else [''] * len(found)
         data, is_bgr = self._own_images
         labels = labels_of_dataset(data.dataset)
         labels = torch.zeros(len(data.dataset)) if labels is None else labels

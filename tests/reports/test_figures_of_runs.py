@@ -100,6 +100,14 @@ def test_all_that_a_checkpoint_allows_is_drawn_and_the_rest_has_a_reason(small_c
         assert all((edge == 255).all() for edge in (array[0], array[-1], array[:, 0], array[:, -1])), name
 
 
+def test_each_query_is_another_picture(small_checkpoint, tiny_image_folder):
+    [(_, figure)] = draw_figures(Source([small_checkpoint], tiny_image_folder / 'val/a'), ['neighbours'])
+    first = [axes.images[0].get_array() for axes in figure.axes[::4]]
+    assert len(first) == 4
+    assert len({image.tobytes() for image in first}) == 4
+    assert all(axes.get_title() == '' for axes in figure.axes), 'one folder is no class'
+
+
 def test_noise_of_sigma_0_leaves_pixels_and_what_latents_keep(small_ldae, rgb):
     [(_, figure)] = draw_figures(Source([small_ldae], [rgb]), ['noise'], Options(sigma=0.0))
     clean, pixels, latents = (axes.images[0].get_array() for axes in figure.axes)
