@@ -28,6 +28,7 @@ TOOLS = {
     'denoise': 'draw images, noisy and denoised by an l-DAE at chosen noise levels',
     'report': 'write a page on runs: options, curves, tables, pictures, what is missing',
     'figures': 'draw figures of runs and of any pictures, as in the paper',
+    'page': 'open a page to play with pictures, tokenizers, noise and a model',
     'fid': 'score samples against images: Fréchet distance (FID), KID, precision and recall',
     'demo': 'pre-train, probe and draw on the Fashion-MNIST subset that ships with ldae',
 }

@@ -189,7 +189,7 @@ def sample(
     model = check_denoiser(resolve_model(model, checkpoint, device, **(dict(ema=True) if ema else {})), [])
     drawn = ImageSampler(model, **options)
     if not starts_from_noise(model, drawn.start):
-        drawn.moments = _measured(model, drawn.start, data_root)
+        drawn.moments = moments_of_data(model, drawn.start, data_root)
     with evaluating(model), autocast(precision, next(model.parameters()).device):
         if out is None:
             parts = list(_batches(drawn, range(num), batch_size, progress))
@@ -198,7 +198,8 @@ def sample(
         return _to_folder(drawn, num, batch_size, Path(out), force, progress, precision)
 
 
-def _measured(model: LDAE, t: int, data_root: str | os.PathLike | None) -> Moments:
+def moments_of_data(model: LDAE, t: int, data_root: str | os.PathLike | None) -> Moments:
+    """Moments of the latents of the training images that a model's config names, or of others; it says that t needs them."""
     gamma, sigma = float(model.noiser.gamma[t]), float(model.noiser.sigma[t])
     print_log(
         f'moment-matched start: the schedule ends at gamma={gamma:.3g}, sigma={sigma:.3g}, where latents are not noise yet; '

@@ -29,7 +29,7 @@ from ldae.evaluation.probe import JSON_FILE, ProbeRow
 from ldae.evaluation.probe_data import labelled_dataloader, labels_of_dataset, probe_dataloaders
 from ldae.generation.denoising import check_denoiser, prepared_images
 from ldae.models import LDAE
-from ldae.models.tokenizers import BaseTokenizer, PatchPCATokenizer, open_tokenizer
+from ldae.models.tokenizers import BaseTokenizer, Geometry, PatchPCATokenizer, open_tokenizer
 from ldae.models.tokenizers.base import read_tokenizer
 from ldae.utils import ConfigError, PositiveInt, checked
 from ldae.utils.errors import short
@@ -72,6 +72,7 @@ class Source:
         images: The user's pictures, as :class:`ldae.FeatureExtractor` takes them; None takes test images of the run.
         count: Most pictures in a figure, but for those that show many.
         device, pretrained: As of :func:`ldae.get_encoder`.
+        data_root: Of the test images, instead of the run's.
     """
 
     @checked
@@ -82,13 +83,14 @@ class Source:
         count: PositiveInt = 4,
         device: Any = None,
         pretrained: bool = False,
+        data_root: str | None = None,
     ) -> None:
         self.runs = [run if isinstance(run, nn.Module) else _place(str(run)) for run in runs]
         self.folders = [run for run in self.runs if isinstance(run, Path) and run.is_dir()]
         self.files = [run for run in self.runs if isinstance(run, Path) and run.is_file()]
         is_generator = isinstance(images, Iterable) and not hasattr(images, '__len__')
         self.given = list(images) if is_generator else images
-        self.count, self.device, self.pretrained = count, device, pretrained
+        self.count, self.device, self.pretrained, self.data_root = count, device, pretrained, data_root
 
     def lacks(self, what: str) -> ConfigError:
         """The error of a part that isn't there."""
@@ -139,7 +141,7 @@ class Source:
     def _own_images(self) -> tuple[DataLoader, bool]:
         """Test images of the run, and whether they are BGR."""
         try:
-            cfg = images_config(self.model, None, None, None)
+            cfg = images_config(self.model, None, self.data_root, None)
             return labelled_dataloader(probe_dataloaders(cfg)[1], None), gives_bgr(cfg)
         except (ConfigError, OSError, KeyError) as error:
             why = str(error).partition(': ')[0]
@@ -163,7 +165,7 @@ class Source:
         found, size = [], EDGE
         if self._own_tokenizer is not None:
             found, size = [self._own_tokenizer], self._own_tokenizer.geometry.img_size
-        files = [file for file in self.files if _is_tokenizer(file)]
+        files = [file for file in self.files if is_tokenizer(file)]
         if not found:  # of a training without a checkpoint yet, or of a tokenizer
             files += [file for folder in self.folders for file in sorted(folder.glob('tokenizer*.pth'))]
         found += [open_tokenizer(file, size) for file in files]
@@ -191,12 +193,7 @@ class Source:
         if own is not None and own.geometry[::2] == (size, channels):
             pixels = self.model.data_preprocessor
             return Tokens(tokenizer.to(self.images.device), self.images, pixels.mean, pixels.std)
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in PIXELS[channels])
-        mode, (height, width) = 'L' if channels == 1 else 'RGB', height_width(size)
-        pictures = (Image.fromarray(picture[..., ::-1]).convert(mode) for picture in self.pictures()[0])
-        pixels = np.stack([np.asarray(ImageOps.fit(one, (width, height))) for one in pictures])
-        pixels = torch.from_numpy(pixels.reshape(-1, height, width, channels)).permute(0, 3, 1, 2).float()
-        return Tokens(tokenizer, (pixels - mean) / std, mean, std)
+        return Tokens(tokenizer, *normalised(self.pictures()[0], tokenizer.geometry))
 
     @cached_property
     def log(self) -> dict[str, list[tuple[int, float]]]:
@@ -260,6 +257,16 @@ class Source:
         raise self.lacks(f'no {name}')
 
 
+def normalised(pictures: Sequence[np.ndarray], geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+    """BGR pictures resized, cropped and normalised as in the configs (B, C, H, W), and mean and deviation of pixels."""
+    channels, (height, width) = geometry.in_channels, height_width(geometry.img_size)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in PIXELS[channels])
+    mode = 'L' if channels == 1 else 'RGB'
+    rgb = (ImageOps.fit(Image.fromarray(picture[..., ::-1]).convert(mode), (width, height)) for picture in pictures)
+    pixels = np.array([np.asarray(one) for one in rgb], np.float32).reshape(-1, height, width, channels)
+    return (torch.from_numpy(pixels).permute(0, 3, 1, 2) - mean) / std, mean, std
+
+
 def kind_of(tokenizer: BaseTokenizer) -> str:
     """``PCA``, ``VAE``, ``DCT``."""
     return type(tokenizer).__name__.removesuffix('Tokenizer').removeprefix('Patch')
@@ -286,7 +293,8 @@ def _place(run: str) -> Path | str:
     )
 
 
-def _is_tokenizer(file: Path) -> bool:
+def is_tokenizer(file: Path) -> bool:
+    """Whether a file is a tokenizer's."""
     try:
         return bool(read_tokenizer(file))
     except ConfigError:
@@ -296,7 +304,7 @@ def _is_tokenizer(file: Path) -> bool:
 def _checkpoint(run: Path) -> Path | None:
     """The newest checkpoint of a training; of an ablation or comparison, that of one of its runs."""
     if run.is_file():
-        return None if _is_tokenizer(run) else run
+        return None if is_tokenizer(run) else run
     if (run / 'config.json').is_file():
         return run
     for pattern in ('*.pth', *(f'{name}/seed*/*.pth' for name in PREFERRED)):

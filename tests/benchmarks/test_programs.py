@@ -19,6 +19,7 @@ TINY = {
     'latent_cache.py': '--size tiny --batch-size 2 --images 4 --rounds 1',
     'masked.py': '--steps 1 --cost-only',
     'networks.py': '--networks 1 --values 100 --steps 1',
+    'page.py': '--no-browser --d 8 --rounds 1',
     'pca_fit.py': '--img-size 32 --patch-size 8 --batch-size 32 --images 64 --runs 1',
     'probe.py': '--images 60 --timesteps 10 300 --settings 8 --epochs 1',
     'runner_overhead.py': '--batch-sizes 4 --steps 2',

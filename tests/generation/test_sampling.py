@@ -303,10 +303,10 @@ class TestFolder:
     def test_starts_from_latents_of_other_images_are_not_mixed(self, small_model: Build, tmp_path: Path, monkeypatch):
         model = small_model(schedule='linear_sigma')
         latents = torch.randn(8, model.tokenizer.num_tokens, model.tokenizer.latent_dim)
-        monkeypatch.setattr(sampling, '_measured', lambda *args: Moments.of([latents]))
+        monkeypatch.setattr(sampling, 'moments_of_data', lambda *args: Moments.of([latents]))
         out = ldae.sample(model, num=1, steps=2, out=tmp_path / 'out')
         ldae.sample(model, num=2, steps=2, out=out)
-        monkeypatch.setattr(sampling, '_measured', lambda *args: Moments.of([2 * latents]))
+        monkeypatch.setattr(sampling, 'moments_of_data', lambda *args: Moments.of([2 * latents]))
         with pytest.raises(
             ConfigError, match='holds samples of other settings: start .moment-matched, latents of mean'
         ):
