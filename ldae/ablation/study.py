@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,14 @@ class Outcome(NamedTuple):
     rows: Any
     failures: list[Failure]
     folders: dict[str, Path]
+
+    def _repr_html_(self) -> str:
+        """Its scores as a table, for notebooks."""
+        found = self.rows.values() if isinstance(self.rows, dict) else (row._asdict() for row in self.rows or ())
+        cells = [(row.get('label') or row['row'].name, row['knn'], row['linear']) for row in found]
+        lines = ''.join('<tr>' + ''.join(f'<td>{escape(str(cell))}</td>' for cell in row) + '</tr>' for row in cells)
+        failed = ''.join(f'<li>FAILED {escape(name)}: {escape(reason)}</li>' for name, reason, _ in self.failures)
+        return f'<table><tr><th></th><th>k-NN</th><th>linear</th></tr>{lines}</table><ul>{failed}</ul>'
 
 
 class Study:

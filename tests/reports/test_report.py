@@ -13,7 +13,11 @@ import pytest
 from PIL import Image
 
 import ldae
+from ldae.ablation.report import MeanScore, Summary
+from ldae.ablation.scheduler import Failure
+from ldae.ablation.study import Outcome
 from ldae.cli import report as tool
+from ldae.config.rows import list_rows
 from ldae.evaluation.protocol import PROTOCOL
 from ldae.reports import reporting
 from ldae.reports.document import markdown, table
@@ -218,6 +222,23 @@ def test_the_tool_writes_the_page_and_watches(tmp_path, monkeypatch, capsys):
     assert '<meta http-equiv="refresh" content="20">' in Path('report.html').read_text()
     with pytest.raises(ConfigError, match='--watch=0 is out of range'):
         tool.main(['run', '--watch', '0'])
+
+
+def test_what_a_study_returns_shows_itself_as_a_table():
+    score, failure = MeanScore(81.25, 0.5), Failure('mae seed 0', '<b>diverged', Path('log.txt'))
+    (row,) = (row for row in list_rows() if row.name == 't2_pca_d32')
+    for rows, label in (
+        ({'ldae': dict(label='l-DAE <i>', knn=MeanScore(70.0, None), linear=score)}, 'l-DAE <i>'),
+        ([Summary(row, MeanScore(70.0, None), score, (0,), ())], 't2_pca_d32'),
+    ):
+        page = Reader(Outcome(rows, [failure], {})._repr_html_())
+        assert page.texts == ['k-NN', 'linear', label, '70.0', '81.2 ± 0.5', 'FAILED mae seed 0: <b>diverged']
+    assert Reader(Outcome(None, [], {})._repr_html_()).texts == ['k-NN', 'linear']
+
+
+def test_a_run_draws_its_figures(tmp_path):
+    run = ldae.Run(make_training(tmp_path / 'run'))
+    assert list(run.figures(['schedules'])) == ['schedules']
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason='no chromium here')
