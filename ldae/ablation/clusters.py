@@ -27,6 +27,8 @@ from .cost import IMAGENET, PUBLISHED_CORES, PUBLISHED_EPOCHS, PUBLISHED_HOURS, 
 from .jobs import LOG_FILE, SCORES_FILE, Job, fingerprint, read_json, write_json
 from .scheduler import POLL_SECONDS, in_processes, last_line, num_gpus, worker_command, worker_environment
 
+# On import, submitit would configure logging, by which Python closes the log files of all others.
+os.environ.setdefault('SUBMITIT_LOG_LEVEL', 'NOCONFIG')
 EXECUTORS = ('local', 'submitit-local', 'slurm')
 Executor = Annotated[str, Choice(*EXECUTORS)]
 SUBMITTED_FILE, FOLDER = 'submitted.json', 'submitit'

@@ -43,8 +43,10 @@ def load_config(
             raise ConfigError(f'--cfg-options {" ".join(options)} does not fit the config: {reason}') from error
     if data_root is not None:
         set_data_root(cfg, data_root)
-    model = cfg.get('model') or {}
-    channels = (model.get('tokenizer') or {}).get('in_channels', 3)
+    model = cfg.get('model')
+    model = model if isinstance(model, dict) else {}
+    tokenizer = model.get('tokenizer')
+    channels = tokenizer.get('in_channels', 3) if isinstance(tokenizer, dict) else 3
     if model.get('perceptual') and channels not in (1, 3):  # which a study of many would hear of late
         raise ConfigError(
             f'{cfg.filename}: its perceptual loss is of grey or RGB images, and these have {channels} bands'

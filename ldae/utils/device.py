@@ -42,8 +42,10 @@ def has_bf16(device: str | torch.device) -> bool:
     float32."""
     kind = torch.device(device).type
     if kind == 'cuda':
-        # Of another machine's GPU nothing is known here.
-        return not torch.cuda.is_available() or torch.cuda.get_device_capability(device)[0] >= 8
+        try:
+            return torch.cuda.get_device_capability(device)[0] >= 8
+        except (RuntimeError, AssertionError):  # another machine's GPU, of which nothing is known here
+            return True
     return kind == 'cpu' and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
