@@ -4,7 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
-from .options import DATA, add_device, add_import, make_parser
+from .options import DATA, add_device, add_import, make_parser, sigterm_interrupts
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -32,4 +32,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from ldae.page import open_page
 
-    open_page(args.checkpoint, args.images, args.data_root, args.device, args.host, args.port)
+    with sigterm_interrupts():
+        open_page(args.checkpoint, args.images, args.data_root, args.device, args.host, args.port)

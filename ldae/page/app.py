@@ -3,6 +3,7 @@
 
 import base64
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ def open_page(
     gradio_for_page()
     if port is not None:
         check_range('--port', port, 1, 65535, kind=int)
+    check_address(host, port)
     with serving(Workbench(run, images, data_root, device), host, port) as (demo, url):
         print(f'The page is at {url}, until Ctrl-C', flush=True)
         if host != LOOPBACK:
@@ -61,6 +63,16 @@ def open_page(
                 flush=True,
             )
         demo.block_thread()
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Raise ConfigError if nobody can listen there, before anything slow is done; Gradio would try a hundred ports."""
+    try:
+        with socket.create_server((host, port or 0), family=socket.AF_INET6 if ':' in host else socket.AF_INET):
+            pass
+    except (OSError, UnicodeError) as error:
+        line = f'the page cannot listen at {host}{f", port {port}" if port else ""} ({short(error)})'
+        raise ConfigError(f'{line}: choose another --port or --host') from error
 
 
 def gradio_for_page() -> ModuleType:
@@ -83,32 +95,27 @@ def serving(bench: Workbench, host: str = LOOPBACK, port: int | None = None) -> 
     middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(partial(bounded, limit=MAX_BODY))]
     with tempfile.TemporaryDirectory(prefix='ldae-page-') as folder, patch.dict(os.environ, GRADIO_TEMP_DIR=folder):
         demo = build(gr, bench)
-        try:
-            _, url, _ = demo.launch(
-                server_name=host,
-                server_port=port,
-                share=False,
-                strict_cors=True,
-                max_file_size=MAX_UPLOAD,
-                allowed_paths=[],
-                state_session_capacity=64,
-                footer_links=[],
-                run_history=False,
-                enable_monitoring=False,
-                ssr_mode=False,
-                pwa=False,
-                mcp_server=False,
-                quiet=True,
-                inbrowser=False,
-                prevent_thread_lock=True,
-                theme=gr.themes.Default(**FONTS),
-                css=STYLE,
-                app_kwargs=dict(middleware=middleware, docs_url=None, redoc_url=None, openapi_url=None),
-            )
-        except OSError as error:
-            raise ConfigError(
-                f'the page cannot listen at {host}: {short(error)}: choose another --port or --host'
-            ) from error
+        _, url, _ = demo.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            strict_cors=True,
+            max_file_size=MAX_UPLOAD,
+            allowed_paths=[],
+            state_session_capacity=64,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            quiet=True,
+            inbrowser=False,
+            prevent_thread_lock=True,
+            theme=gr.themes.Default(**FONTS),
+            css=STYLE,
+            app_kwargs=dict(middleware=middleware, docs_url=None, redoc_url=None, openapi_url=None),
+        )
         try:
             yield demo, url
         finally:

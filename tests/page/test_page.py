@@ -164,10 +164,11 @@ def test_the_tool_opens_the_page_and_says_what_another_host_opens(monkeypatch, c
         open_page(port=0)
 
 
-def test_a_taken_port_is_one_line(bench: Workbench, address: str):
+def test_an_address_that_cannot_be_had_is_one_line(address: str):
     port = int(address.rstrip('/').rpartition(':')[2])
-    with pytest.raises(ConfigError, match='cannot listen'), serving(bench, port=port):
-        pass
+    for options in (dict(port=port), dict(host='192.0.2.1'), dict(host='a' * 300)):
+        with pytest.raises(ConfigError, match='cannot listen at .*: choose another --port or --host'):
+            open_page(**options)
 
 
 def png(size: int = 300) -> bytes:
