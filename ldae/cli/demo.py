@@ -34,5 +34,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     with sigterm_interrupts():
         demo(args.work_dir, args.epochs, args.seed, args.quick, args.device, args.precision)
         page = Path(args.work_dir, 'report.html').resolve()
-        report(args.work_dir, page)
+        report(args.work_dir, page, with_figures=True)
     print(f'All of it on one page: {page.as_uri()}', flush=True)

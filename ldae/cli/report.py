@@ -23,6 +23,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='of trainings, studies, comparisons, probes, samples, or folders of them',
     )
     add('--out', default='report.html', metavar='FILE', help='the page (report.html)')
+    add(
+        '--figures',
+        action='store_true',
+        help='draw the figures of each run, too (ldae figures --all): up to a minute each',
+    )
     about = 'write it anew every so many seconds, and let an open page follow (15)'
     add('--watch', nargs='?', type=int, const=15, metavar='SECONDS', help=about)
     return parser.parse_args(argv)
@@ -38,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_range('--watch', args.watch, 1, 86400, kind=int)
         print(f'Writing {args.out} every {args.watch} s, until Ctrl-C')
         watch(args.folders, args.out, args.watch)
-    runs = report(args.folders, args.out)
+    runs = report(args.folders, args.out, with_figures=args.figures)
     print(
         f'Wrote {args.out}: {", ".join(f"{run.name} ({run.kind})" for run in runs[:10])}' + ', ...' * (len(runs) > 10)
     )

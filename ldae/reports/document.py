@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from ldae.ablation.jobs import JOB_FILE, SCORES_FILE
@@ -42,7 +41,7 @@ def document(title: str, runs: Sequence[RunFiles], refresh: int | None = None) -
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rules = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     reload = f'<meta http-equiv="refresh" content="{refresh}">' if refresh else ''
-    own = {i: run for i, run in enumerate(runs) if not _is_part(run, runs)}
+    own = {i: run for i, run in enumerate(runs) if not is_part(run, runs)}
     names = ''.join(f'<li><a href="#run{i}">{escape(run.name)}</a> {escape(run.kind)}</li>' for i, run in own.items())
     body = ''.join(f'<section id="run{i}">{section(run)}</section>' for i, run in own.items())
     return (
@@ -54,7 +53,7 @@ def document(title: str, runs: Sequence[RunFiles], refresh: int | None = None) -
     )
 
 
-def _is_part(run: RunFiles, runs: Sequence[RunFiles]) -> bool:
+def is_part(run: RunFiles, runs: Sequence[RunFiles]) -> bool:
     """Whether a training is one of a study, which shows its curves and scores."""
     return run.kind == 'training' and any(study_of(run, other) for other in runs)
 
@@ -78,7 +77,8 @@ def section(run: RunFiles) -> str:
     if page := run.page:
         parts += markdown(page)
     parts.append(charts(run))
-    parts += [picture(file) for file in run.pictures[-MOST_PICTURES:]]
+    parts += [picture(file.name, file.read_bytes()) for file in run.pictures[-MOST_PICTURES:]]
+    parts += [picture(name, content) for name, content in run.drawn.items()]
     notes = ''.join(f'<li>{escape(note)}</li>' for note in dict.fromkeys(run.notes))
     return ''.join(parts) + (f'<ul class="notes">{notes}</ul>' if notes else '')
 
@@ -183,12 +183,12 @@ def chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> st
     return f'<figure class="chart"><script type="application/json">{data}</script></figure>'
 
 
-def picture(file: Path) -> str:
+def picture(name: str, content: bytes) -> str:
     """A PNG inside the page."""
-    if file.stat().st_size > LARGEST_PICTURE:
-        return f'<p>{escape(file.name)} is too large to be shown</p>'
-    content = base64.b64encode(file.read_bytes()).decode()
-    return f'<figure><img alt="{escape(file.name)}" src="data:image/png;base64,{content}"><figcaption>{escape(file.name)}</figcaption></figure>'
+    if len(content) > LARGEST_PICTURE:
+        return f'<p>{escape(name)} is too large to be shown</p>'
+    data = base64.b64encode(content).decode()
+    return f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{data}"><figcaption>{escape(name)}</figcaption></figure>'
 
 
 def markdown(text: str) -> Iterator[str]:

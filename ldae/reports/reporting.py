@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ldae.utils import ConfigError
 from ldae.utils.files import atomic_write_text
 
-from .document import document, section
-from .figures import figures
+from .document import document, is_part, section
+from .figures import draw_figures, figures
 from .runs import RunFiles, find_runs
+from .sources import Source
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +42,10 @@ class Run(RunFiles):
 
 
 def report(
-    folders: Iterable[str | Path] | str | Path, out: str | Path = 'report.html', refresh: int | None = None
+    folders: Iterable[str | Path] | str | Path,
+    out: str | Path = 'report.html',
+    refresh: int | None = None,
+    with_figures: bool = False,
 ) -> list[Run]:
     """Write a page on all runs in some folders and below: what was run, on what, curves, tables, pictures, what is missing.
 
@@ -50,6 +55,7 @@ def report(
         folders: Work dirs of trainings, studies, comparisons, probes, samples, or folders of them.
         out: File to write, whole or not at all.
         refresh: Seconds after which an open page loads itself anew; None never does.
+        with_figures: Draw the figures of each run that isn't a part of a study, too (:func:`ldae.figures`): seconds to a minute each.
 
     Returns:
         What was found.
@@ -59,6 +65,9 @@ def report(
     """
     folders = [folders] if isinstance(folders, str | Path) else list(folders)
     runs = find_runs(folders, Run)
+    for run in runs if with_figures else ():
+        if not is_part(run, runs):
+            run.drawn = _drawn(run)
     title = 'Report on ' + ', '.join(Path(folder).resolve().name for folder in folders)
     try:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +75,16 @@ def report(
     except OSError as error:
         raise ConfigError(f'{out} cannot be written ({error.strerror}): name another file with --out') from error
     return runs
+
+
+def _drawn(run: Run) -> dict[str, bytes]:
+    """PNGs of a run's figures; what the page shows already, or hasn't to do with the run, is left out."""
+    pictures = {}
+    for name, figure in draw_figures(Source([run.path], None, 4, None, False), captions=True):
+        if name not in ('schedules', 'loss') and not isinstance(figure, str):
+            figure.savefig(content := BytesIO(), format='png', bbox_inches='tight')
+            pictures[name] = content.getvalue()
+    return pictures
 
 
 def watch(folders: Iterable[str | Path], out: str | Path, seconds: int) -> None:

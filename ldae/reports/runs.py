@@ -46,11 +46,13 @@ class RunFiles:
     Attributes:
         kind: 'training', or one of :data:`KINDS`.
         notes: What is missing, broken or stale, a line each.
+        drawn: PNGs of figures, by name.
     """
 
     path: Path
     kind: str
     notes: list[str] = field(default_factory=list)
+    drawn: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

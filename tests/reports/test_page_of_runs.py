@@ -22,6 +22,7 @@ from ldae.evaluation.protocol import PROTOCOL
 from ldae.reports import reporting
 from ldae.reports.document import markdown, table
 from ldae.utils import ConfigError
+from ldae.visualization.figures import new_figure
 
 HOSTILE = '<script>alert(1)</script>"\'&'
 CHROMIUM = shutil.which('chromium')
@@ -153,6 +154,16 @@ def test_a_run_that_stopped_and_results_that_are_not_are_said(tmp_path):
     assert '2 lines of results.jsonl are not results' in text
     assert 'table.md is older than results.jsonl' in text
     assert 'probe.json is damaged' in text
+
+
+def test_figures_are_drawn_into_the_page_and_a_broken_run_has_none(tmp_path, monkeypatch):
+    found = [('noise', new_figure(1, 1)), ('schedules', new_figure(1, 1)), ('levels', 'nothing to draw')]
+    monkeypatch.setattr(reporting, 'draw_figures', lambda source, captions: found)
+    page = page_of(make_training(tmp_path / 'run'), with_figures=True)
+    assert [attributes['alt'] for tag, attributes in page.tags if tag == 'img'] == ['noise']
+    monkeypatch.undo()
+    run = make_training(tmp_path / 'broken')
+    assert 'vit-b_pca' in page_of(run, with_figures=True).text  # an empty file for a checkpoint
 
 
 def test_a_folder_can_put_text_and_pictures_on_the_page_only(tmp_path):
