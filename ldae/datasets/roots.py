@@ -101,13 +101,16 @@ def expand(place: str, suffix: str = '', braces: Callable[[str], Sequence[str]] 
 
 
 def files_of_split(root: Root, split: str, suffix: str, **expanding: Callable) -> list[str]:
-    """The files of a split of those that a root names: what its option says; of a folder, those with the name of the split in
-    theirs; else what the root says, with the name of the split in place of 'train'. Where no name says a split, all are for
-    training. Raises ConfigError if there are none, or one is missing."""
+    """The files of a split of those that a root names: what its option says; of a folder, or a pattern of files of several
+    splits, those with the name of the split in theirs; else what the root says, with the name of the split in place of
+    'train'. Where no name says a split, all are for training. Raises ConfigError if there are none, or one is missing."""
     where, is_told = root.options.get(split, root.where), split in root.options
     files = expand(where, suffix, **expanding)
-    if not is_told and os.path.isdir(folder := os.path.expanduser(where)):
-        named = {file: (WORD.findall(os.path.relpath(file, folder)) or ['train'])[-1] for file in files}
+    is_folder = os.path.isdir(folder := os.path.expanduser(where))
+    base = folder if is_folder or not files else os.path.commonpath([os.path.dirname(file) for file in files])
+    named = {file: (WORD.findall(os.path.relpath(file, base)) or ['train'])[-1] for file in files}
+    is_mixed = sum(any(name in names for name in named.values()) for names in NAMES.values()) > 1
+    if not is_told and (is_folder or is_mixed):  # a pattern of all shards, too
         files = [file for file in files if named[file] in NAMES[split]]
     elif not is_told and split != 'train':
         files = []

@@ -194,6 +194,7 @@ def test_patterns_and_folders_find_their_splits():
         'wds::data/train/*.tar',
         'wds::data/train/x-{0..2}.tar',
         'wds::data/**/x-*.tar::train=data/train::val=data/valid',
+        'wds::data/*/x-*.tar',  # of both splits
     ):
         sizes = [len(ImageFolder(root, split, with_label=False)) for split in ('train', 'val')]
         assert sizes == [3, 1], root
