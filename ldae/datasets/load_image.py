@@ -37,6 +37,7 @@ from .tar_shards import read_member
 OTHER_TIFF = (
     'is a TIFF of a kind that is not read: save it with 8 or 16 bits, or say how many bands it has (--channels)'
 )
+PALETTE = 'has numbers of a palette, which are no band: convert it to grey or to colours'
 NAN = 'holds NaN or infinite values: say which value stands for none (nodata)'
 # What may be wrong with a file; a reason's position in this list is what a data set keeps of it, in one byte.
 REASONS = (
@@ -45,6 +46,7 @@ REASONS = (
     'is too large a file', 'has too many parts, or scans for its size',
     OTHER_TIFF,
     NAN, 'has a band of nothing but nodata', 'holds objects, not numbers',
+    PALETTE,
 )  # fmt: skip
 #: The formats that are read, by the names that Pillow has for them: no other is tried, whatever a file is called. Some of
 #: Pillow's run programs (EPS), some of OpenCV's say their size too late (PAM, HDR).
@@ -425,6 +427,8 @@ def _read_tiff(data: bytes, path: str, max_pixels: int) -> np.ndarray:
     try:
         with library.TiffFile(io.BytesIO(data)) as file:
             page, series = file.pages.first, file.series[0]
+            if page.photometric == library.PHOTOMETRIC.PALETTE:
+                raise bad_image(path, PALETTE)
             _check_size((page.imagewidth, page.imagelength), 1, path, max_pixels)
             if series.nbytes > MAX_BYTES:
                 raise bad_image(path, 'is too large a file')
@@ -507,6 +511,8 @@ class LoadImage(BaseTransform):
 
     def _scaled(self, image: np.ndarray, name: str) -> np.ndarray:
         if self.value_range is None and image.dtype not in RANGES:
+            if not np.isfinite(image).all():
+                raise bad_image(name, NAN)
             raise ConfigError(
                 f'{name} has {image.dtype} values, here {image.min():g} to {image.max():g}: say which become 0 and 255 (value_range)'
             )

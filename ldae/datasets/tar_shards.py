@@ -43,7 +43,8 @@ def read_member(address: str) -> bytes:
 
 def read_part(shard: str, place: int, size: int) -> bytes:
     """Some bytes of a shard."""
-    return os.pread(_opened(shard).fileno(), size, place)
+    file = _opened(shard)  # held: what the cache lets go, or a second thread has opened, is closed when nobody has it
+    return os.pread(file.fileno(), size, place)
 
 
 @lru_cache(64)  # pread keeps no place: processes that are forked, and threads, share what is open

@@ -240,3 +240,13 @@ def test_a_folder_of_arrays_says_what_lacks_and_which_image_differs(folder):
         'has 5 bands',
         'holds NaN or infinite values',
     ]
+
+
+def test_a_palette_is_no_band_and_floats_of_nan_are_said_to_be(tmp_path):
+    pytest.importorskip('tifffile')
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).convert('P').save(tmp_path / 'a.tif')
+    with pytest.raises(BadImageError, match='has numbers of a palette'):
+        LoadImage(channels=1).read(str(tmp_path / 'a.tif'))
+    np.save(tmp_path / 'b.npy', np.full((4, 4, 2), np.nan, np.float32))
+    with pytest.raises(BadImageError, match='holds NaN'):
+        LoadImage(channels=2).read(str(tmp_path / 'b.npy'))

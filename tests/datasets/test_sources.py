@@ -17,7 +17,7 @@ from mmengine.registry import init_default_scope
 from ldae.apis import probe
 from ldae.apis.images import read_images
 from ldae.config.components import check_data_roots
-from ldae.datasets import ImageFolder
+from ldae.datasets import ImageFolder, tar_shards
 from ldae.datasets.load_image import BadImageError, read_file
 from ldae.datasets.mask_folder import MaskFolder
 from ldae.datasets.packed import PackedImages
@@ -386,3 +386,10 @@ def test_bands_of_arrays_are_read_from_shards_and_lists():
     for root in ('wds::x.tar::image=npy', 'csv::x.csv'):
         dataset = ImageFolder(root, with_label=False, pipeline=steps)
         assert [dataset[i]['inputs'][:, 0, 0].tolist() for i in range(2)] == [[3] * 5, [4] * 5]
+
+
+def test_a_shard_stays_open_while_it_is_read(tmp_path, monkeypatch):
+    (tmp_path / 'a.tar').write_bytes(b'0123456789')
+    # As for the second of two threads that open it, and for what the cache has let go: nobody else holds it.
+    monkeypatch.setattr(tar_shards, '_opened', tar_shards._opened.__wrapped__)
+    assert tar_shards.read_part(str(tmp_path / 'a.tar'), 2, 3) == b'234'
