@@ -129,11 +129,11 @@ function scatter(table) {
   const figure = document.createElement('figure');
   figure.className = 'chart';
   table.parentNode.after(figure);
-  const box = element('div', figure);
+  const box = element('div', figure), first = [...numeric.filter(i => names[i] !== 'seed'), ...numeric];
   const choices = ['x: ', ' y: '].map((text, axis) => {
     const label = element('label', box, text), choice = element('select', label);
     for (const i of numeric) element('option', choice, names[i]).value = i;
-    choice.value = numeric[Math.min(axis, numeric.length - 1)];
+    choice.value = first[axis];
     choice.addEventListener('change', update);
     return choice;
   });
