@@ -13,14 +13,13 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from ldae.utils import ConfigError
 from ldae.utils.commands import Command
 from ldae.utils.errors import nearest
 from ldae.utils.files import PACKAGE
 from ldae.utils.optional import import_extra
-from ldae.utils.ranges import Choice
 from ldae.utils.tables import text_table
 
 from .cost import IMAGENET, PUBLISHED_CORES, PUBLISHED_EPOCHS, PUBLISHED_HOURS, estimate, is_published
@@ -29,8 +28,6 @@ from .scheduler import POLL_SECONDS, in_processes, last_line, num_gpus, worker_c
 
 # On import, submitit would configure logging, by which Python closes the log files of all others.
 os.environ.setdefault('SUBMITIT_LOG_LEVEL', 'NOCONFIG')
-EXECUTORS = ('local', 'submitit-local', 'slurm')
-Executor = Annotated[str, Choice(*EXECUTORS)]
 SUBMITTED_FILE, FOLDER = 'submitted.json', 'submitit'
 #: Minutes that a job has before it is queued anew, and cores a process, unless ``--slurm`` says otherwise.
 MINUTES, CORES = 24 * 60, 5

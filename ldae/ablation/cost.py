@@ -34,8 +34,6 @@ IMAGENET = 1_281_167
 #: What the paper says of the 12 + 12 blocks of a ViT-L's width in 400 epochs: 12 hours of 256 TPU v3 cores.
 PUBLISHED_SIZE, PUBLISHED_EPOCHS = (1024, 12), 400
 PUBLISHED_HOURS, PUBLISHED_CORES = 12, 256
-#: What a GPU is assumed to do, in 1e12 operations a second, of about 300 that an A100 is built for and 1000 of an H100.
-TFLOPS = 100.0
 #: Images that operations are counted of; two views of one image make no batch norm.
 COUNTED = 4
 

@@ -16,10 +16,9 @@ from ldae.launch.prepare import set_precision
 from ldae.utils import check_range, checked, provenance
 from ldae.utils.device import choose_precision, use_device
 from ldae.utils.locks import claimed
-from ldae.utils.ranges import Precision
+from ldae.utils.ranges import TFLOPS, Executor, Precision
 
-from .clusters import Executor, SlurmExecutor, SubmititExecutor, check_machines, parse_options, plan_text
-from .cost import TFLOPS
+from .clusters import SlurmExecutor, SubmititExecutor, check_machines, parse_options, plan_text
 from .jobs import Job, num_members
 from .results import ResultsFile
 from .scheduler import Failure, LocalExecutor, Scheduler

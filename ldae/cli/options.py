@@ -14,13 +14,11 @@ from typing import Any
 from mmengine.config import DictAction
 
 from ldae.utils.errors import ConfigError
-from ldae.utils.ranges import PRECISIONS
+from ldae.utils.ranges import EXECUTORS, PRECISIONS, TFLOPS
 
 FAILED = 1
 #: Of :data:`ldae.generation.SAMPLERS`, whose room would load torch.
 SAMPLERS = ('dpm++', 'ddim', 'ddpm', 'euler', 'euler-ancestral', 'heun')
-#: Of :data:`ldae.ablation.clusters.EXECUTORS`, likewise.
-EXECUTORS = ('local', 'submitit-local', 'slurm')
 MACHINES = ('processes_per_job', 'gpus_per_job', 'executor', 'partition', 'slurm', 'dry_run', 'tflops')
 #: By the name that :class:`ldae.evaluation.protocol.Protocol` has for them.
 PROTOCOL_OPTIONS = dict(
@@ -108,10 +106,16 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments of :func:`add_image_options` that were given."""
     names = (*IMAGE_OPTIONS, 'shown_bands')
     found = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
-    size = found.get('img_size', [])
-    if len(size) > 2:
-        raise ConfigError(f'--img-size {" ".join(map(str, size))}: give one number, or height and width')
-    return found | (dict(img_size=size[0] if len(size) == 1 else tuple(size)) if size else {})
+    if 'img_size' in found:
+        found['img_size'] = size_of(found['img_size'], '--img-size')
+    return found
+
+
+def size_of(numbers: Sequence[int], option: str) -> int | tuple[int, int]:
+    """A size that was given as one number, or as height and width."""
+    if len(numbers) > 2:
+        raise ConfigError(f'{option} {" ".join(map(str, numbers))}: give one number, or height and width')
+    return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
 def add_data_root(parser: argparse.ArgumentParser, whose: str) -> None:
@@ -223,7 +227,7 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     about = 'options of sbatch: account=vision qos=long time=2-00 (time 1-00, cpus-per-task 5 a process)'
     add('--slurm', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help=about)
     add('--dry-run', action='store_true', help='say what would be run, and its GPU-hours, and leave it')
-    add('--tflops', type=float, default=100.0, metavar='X', help='that a GPU is assumed to do for these (100)')
+    add('--tflops', type=float, default=TFLOPS, metavar='X', help=f'that a GPU is assumed to do for these ({TFLOPS:g})')
 
 
 def study_options(args: argparse.Namespace, tool: str, argv: Sequence[str] | None) -> dict[str, Any]:

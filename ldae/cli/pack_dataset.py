@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ldae.utils import ConfigError
 
-from .options import DATA, add_folder_options, add_image_options, image_options, make_parser
+from .options import DATA, add_folder_options, add_image_options, image_options, make_parser, size_of
 
 if TYPE_CHECKING:
     from ldae.datasets import ImageFolder
@@ -88,9 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if args.verify:
         return check(find_packed(args.out, args.split), args.workers)
-    if len(args.size or ()) > 2:
-        raise ConfigError(f'--size {" ".join(map(str, args.size))}: give one number, or height and width')
-    size = args.size and (args.size[0] if len(args.size) == 1 else tuple(args.size))
+    size = args.size and size_of(args.size, '--size')
     stored = args.format or ('jpeg' if args.crop == 'none' else 'uint8')
     options = PackOptions(
         args.crop, args.edge, size, stored, args.quality, args.shard_size, image_options(args) or None

@@ -49,6 +49,11 @@ Seed = Annotated[int, Range(0, 2**31 - 1)]
 #: ``'auto'`` is bf16 where the device has instructions for it, else fp32.
 PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
 Precision = Annotated[str, Choice(*PRECISIONS)]
+#: Where the runs of a study are processes: of this one, on this machine by submitit, of Slurm.
+EXECUTORS = ('local', 'submitit-local', 'slurm')
+Executor = Annotated[str, Choice(*EXECUTORS)]
+#: What a GPU is assumed to do, in 1e12 operations a second, of about 300 that an A100 is built for and 1000 of an H100.
+TFLOPS = 100.0
 LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR')
 LogLevel = Annotated[str, Choice(*LOG_LEVELS)]
 
