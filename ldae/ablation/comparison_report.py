@@ -13,6 +13,7 @@ from ldae.utils.tables import markdown_table, text_table
 from ldae.visualization import accuracy_by_encoder, loss_over_steps, save_figure
 
 from .report import METRICS, MeanScore, chosen, made_with, scored_by
+from .results import read_log
 
 #: What was chosen on held-out training images.
 CHOICES = ('timestep', 'block', 'pooling', 'lr', 'weight_decay', 'held_out', 'at_edge')
@@ -232,12 +233,4 @@ def shares(rows: Mapping[str, dict]) -> list[str]:
 
 def losses_of(run: Path | None) -> list[tuple[int, float]]:
     """Steps and losses that a run has logged, in all its parts."""
-    found: dict[int, float] = {}
-    for file in sorted(run.glob('*/vis_data/scalars.json')) if run else ():
-        for line in file.read_text(errors='replace').splitlines():
-            try:
-                entry: Any = json.loads(line)
-                found[int(entry['step'])] = float(entry['loss'])
-            except (ValueError, KeyError, TypeError):
-                continue  # a validation, or cut short
-    return sorted(found.items())
+    return [(int(entry['step']), entry['loss']) for entry in (read_log(run) if run else ()) if 'loss' in entry]

@@ -2,6 +2,7 @@
 """The results file: one JSON object a line, appended and never rewritten."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,8 @@ GENERATION = dict(name=str, sampler=str, steps=NaturalInt, samples=NaturalInt, r
 GENERATION |= dict(frechet=Annotated[float, Range(-1e9, 1e30)])
 #: Errors of what isn't as it should be.
 WRONG = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
+#: Where mmengine logs numbers, in the folder of a run: a folder for each time that it was started.
+SCALARS = '*/vis_data/scalars.json'
 
 
 class ResultsFile:
@@ -92,3 +95,20 @@ def read_scores(path: Path) -> list[dict]:
     except (FileNotFoundError, *WRONG):
         return []
     return scores
+
+
+def read_log(run: Path) -> list[dict[str, float]]:
+    """Finite numbers that a training has logged, by step, in all its parts; lines that were cut short are left out. Validations
+    are among them, without their times, by the number that mmengine gives them: of epochs, where training counts these."""
+    found: dict[tuple[int, bool], dict[str, float]] = {}  # a validation's number may be that of another step
+    for line in (line for file in sorted(run.glob(SCALARS)) if file.is_file() for line in file.open(errors='replace')):
+        try:
+            entry = json.loads(line)
+            step = int(entry['step'])
+            numbers = {k: float(v) for k, v in entry.items() if isinstance(v, int | float) and math.isfinite(v)}
+        except (*WRONG, OverflowError):
+            continue
+        if 'iter' not in numbers:
+            numbers = {name: value for name, value in numbers.items() if name not in ('time', 'data_time')}
+        found.setdefault((step, 'iter' in numbers), {}).update(numbers)
+    return [found[key] for key in sorted(found)]

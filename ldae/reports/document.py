@@ -158,27 +158,30 @@ def _number(value: float | None) -> str:
 def charts(run: RunFiles) -> str:
     """Curves of a training, or the losses of all trainings of a study; what was logged once is a table."""
     groups: dict[str, dict[str, list]] = defaultdict(dict)
-    once = [['logged once', 'value']]
+    axes, once = {}, [['logged once', 'value']]
     if run.kind == 'training':
         for name, points in run.curves().items():
             if len(points) < 2:
                 once.append([name, _number(points[0][1])])
                 continue
             of_timestep = OF_TIMESTEP.fullmatch(name)
-            groups[of_timestep[1] if of_timestep else name][f't = {of_timestep[2]}' if of_timestep else name] = points
+            group = of_timestep[1] if of_timestep else name
+            groups[group][f't = {of_timestep[2]}' if of_timestep else name] = points
+            axes[group] = run.axis_of(name)
     elif run.kind in STUDIES:
         for file in sorted(run.path.glob(f'*/seed*/{JOB_FILE}'))[:MOST_CURVES]:
             part = RunFiles(file.parent, 'training')
             if points := part.curves().get('loss'):
                 groups['loss'][part.name] = points
-    drawn = ''.join(chart(name, series) for name, series in groups.items())
+    drawn = ''.join(chart(name, series, axes.get(name, 'step')) for name, series in groups.items())
     return drawn + (table(once) if len(once) > 1 else '')
 
 
-def chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+def chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]], xlabel: str) -> str:
     """Points by the name of their curve, which the script draws."""
     thin = {name: points[:: -(-len(points) // MOST_POINTS)] for name, points in series.items()}
-    data = json.dumps(dict(title=title, series=[dict(name=name, points=points) for name, points in thin.items()]))
+    curves = [dict(name=name, points=points) for name, points in thin.items()]
+    data = json.dumps(dict(title=title, xlabel=xlabel, series=curves))
     data = data.replace('&', '\\u0026').replace('<', '\\u003c')
     return f'<figure class="chart"><script type="application/json">{data}</script></figure>'
 

@@ -264,7 +264,7 @@ def draw_levels(source: Source, options: Options) -> 'Figure | None':
         for title, start in (('loss', 'denoising/weighted_error_t'), ('PSNR (dB)', 'denoising/psnr_t')):
             if key.startswith(start):
                 panels.setdefault(title, {})[f't = {key.removeprefix(start)}'] = points
-    return accuracy_curves(panels, 'epoch', unit='') if panels else None
+    return accuracy_curves(panels, source.training.axis_of('denoising/psnr'), unit='') if panels else None
 
 
 @drawn('log')

@@ -54,7 +54,7 @@ function draw(figure, data, joined) {
     node('line', { x1: LEFT, x2: WIDTH - MARGIN, y1: py(y), y2: py(y), class: 'axis' }, svg);
     node('text', { x: LEFT - 4, y: py(y) + 4, 'text-anchor': 'end' }, svg, short(y));
   }
-  node('text', { x: WIDTH - MARGIN, y: HEIGHT - 4, 'text-anchor': 'end' }, svg, data.xlabel || 'step');
+  node('text', { x: WIDTH - MARGIN, y: HEIGHT - 4, 'text-anchor': 'end' }, svg, data.xlabel);
   shown.forEach(series => {
     const color = COLORS[data.series.indexOf(series) % COLORS.length];
     const places = series.points.map(([x, y]) => `${px(x).toFixed(1)},${py(y).toFixed(1)}`);

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ldae.ablation.results import ResultsFile
+from ldae.ablation.results import SCALARS, ResultsFile, read_log
 from ldae.config import configs_root
 from ldae.config.reading import read_config
 from ldae.config.stored import parse_config
@@ -36,6 +35,8 @@ SKIPPED = ('vis_data', 'vis_image', 'features', 'non_finite', 'samples')
 DEEPEST, MOST_RUNS, LARGEST = 4, 500, 1 << 26
 #: Not options of a run, but words about it.
 ABOUT = ('batch_arithmetic', 'chosen_precision', 'small_batch', 'fewer_workers', 'made_with', 'work_dir', 'launcher')
+#: Logged beside training, by its steps.
+BY_STEP = ('health/', 'skipped_steps')
 STALE = 600  # seconds without a line in the log
 
 
@@ -94,23 +95,23 @@ class RunFiles:
 
     @cached_property
     def log(self) -> list[dict[str, float]]:
-        """Finite numbers that were logged, by step, in all parts of the run."""
-        found: dict[int, dict[str, float]] = {}
-        for file in sorted(self.path.glob('*/vis_data/scalars.json')):
-            for line in _text(file).splitlines():
-                try:
-                    entry = json.loads(line)
-                    step = int(entry['step'])
-                    numbers = {k: float(v) for k, v in entry.items() if isinstance(v, int | float) and math.isfinite(v)}
-                except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-                    continue  # cut short
-                found.setdefault(step, {}).update(numbers)
-        return [found[step] for step in sorted(found)]
+        """Numbers that were logged, by step, as :func:`ldae.ablation.results.read_log` reads them."""
+        return read_log(self.path)
 
     def curves(self) -> dict[str, list[tuple[int, float]]]:
         """Logged numbers, as points (step, value) by name."""
         names = dict.fromkeys(name for entry in self.log for name in entry if name not in ('step', 'iter', 'epoch'))
         return {name: [(int(e['step']), e[name]) for e in self.log if name in e] for name in names}
+
+    @cached_property
+    def _training(self) -> set[str]:
+        """Names of the numbers that training logs at its steps."""
+        return {name for entry in self.log if 'iter' in entry for name in entry}
+
+    def axis_of(self, name: str) -> str:
+        """The unit that the points of a curve are counted by: 'step', or 'epoch' of validations of a training by epochs."""
+        by_epoch = 'epoch' in self._training and name not in self._training and not name.startswith(BY_STEP)
+        return 'epoch' if by_epoch else 'step'
 
     @cached_property
     def facts(self) -> dict[str, str]:
@@ -159,7 +160,7 @@ class RunFiles:
         return spent
 
     def _last_change(self) -> float:
-        return max((file.stat().st_mtime for file in self.path.glob('*/vis_data/scalars.json')), default=0.0)
+        return max((file.stat().st_mtime for file in self.path.glob(SCALARS)), default=0.0)
 
     @cached_property
     def entries(self) -> list[dict]:

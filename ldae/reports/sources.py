@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ldae.ablation.report import METRICS, Summary, summarise
-from ldae.ablation.results import PERCENT, WRONG
+from ldae.ablation.results import PERCENT, SCALARS, WRONG
 from ldae.apis.encoders import CHECKPOINTS, TRANSFORMERS, get_encoder
 from ldae.apis.images import PICTURES, read_images, some_of
 from ldae.apis.models import MMPRETRAIN, TIMM
@@ -37,11 +37,11 @@ from ldae.utils.ranges import NaturalInt, check_value
 from ldae.utils.sizes import height_width
 from ldae.visualization.accuracies import Spread
 
-from .runs import RunFiles
+from .runs import KINDS, RunFiles
 
 LIBRARIES = (TIMM, TRANSFORMERS, MMPRETRAIN)
-RESULTS, COMPARISON, LOGS = 'results.jsonl', 'comparison.json', '*/vis_data/scalars.json'
-KNOWN = (JSON_FILE, RESULTS, COMPARISON, LOGS, 'config.json', '*.pth', '*/seed*/*.pth')
+RESULTS, COMPARISON = KINDS['study'], KINDS['comparison']
+KNOWN = (JSON_FILE, RESULTS, COMPARISON, SCALARS, 'config.json', '*.pth', '*/seed*/*.pth')
 #: Mean and deviation of pixels in the configs, by channels: a tokenizer's file doesn't say by which its images were normalised.
 PIXELS = {1: ((72.94,), (90.02,)), 3: ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))}
 #: Of which run of an ablation or comparison an encoder is taken: the first that is there.
@@ -195,13 +195,18 @@ class Source:
             return Tokens(tokenizer.to(self.images.device), self.images, pixels.mean, pixels.std)
         return Tokens(tokenizer, *normalised(self.pictures()[0], tokenizer.geometry))
 
-    @cached_property
+    @property
     def log(self) -> dict[str, list[tuple[int, float]]]:
         """The curves of a training."""
+        return self.training.curves()
+
+    @cached_property
+    def training(self) -> RunFiles:
+        """The first run that has logged something."""
         beside = [found.parent for run in self.runs if isinstance(run, Path) and (found := _checkpoint(run))]
         for folder in (*self.folders, *beside):
-            if curves := RunFiles(folder, 'training').curves():
-                return curves
+            if (run := RunFiles(folder, 'training')).log:
+                return run
         raise self.lacks('no log of a training')
 
     @cached_property

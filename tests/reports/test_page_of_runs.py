@@ -98,6 +98,19 @@ def test_a_training_tells_how_far_it_came_and_by_which_options(tmp_path):
     assert 'a device' in Reader(run._repr_html_()).text
 
 
+def test_validations_are_counted_by_epochs_and_their_time_is_not_trainings(tmp_path):
+    run = make_training(tmp_path / 'run')
+    with next(run.rglob('scalars.json')).open('a') as log:
+        log.writelines(f'{{"denoising/psnr": {10 * epoch}, "time": 99, "step": {epoch}}}\n' for epoch in (1, 2, 10))
+        log.write('{"health/grad_norm": 1, "step": 10}\n')
+    found = ldae.Run(run)
+    assert found.facts['hours'] == f'{30 * 0.5 / 3600:.2f}'
+    assert found.curves()['time'] == [(10, 0.5), (20, 0.5), (30, 0.5)]
+    assert found.curves()['denoising/psnr'] == [(1, 10), (2, 20), (10, 100)]
+    assert [found.axis_of(name) for name in ('loss', 'denoising/psnr', 'health/grad_norm')] == ['step', 'epoch', 'step']
+    assert '"title": "denoising/psnr", "xlabel": "epoch"' in found._repr_html_()
+
+
 def test_options_in_which_runs_differ_stand_side_by_side(tmp_path):
     make_training(tmp_path / 'a', model=dict(type='ldae.LDAE', weight=1))
     make_training(tmp_path / 'b', model=dict(type='ldae.LDAE', weight=2), losses=(3.0, 0.25))
