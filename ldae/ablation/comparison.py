@@ -20,7 +20,7 @@ from ldae.config.scale import PAPER
 from ldae.config.stored import read_stored_config
 from ldae.evaluation.features import num_blocks, resolve_blocks
 from ldae.evaluation.probe_data import labels_of_dataset
-from ldae.launch.auto import auto_scale, look_at, parse_duration
+from ldae.launch.auto import auto_scale, parse_duration
 from ldae.launch.batch import whole_batch
 from ldae.utils import ConfigError, check_range
 from ldae.utils.checkpoints import read_checkpoint
@@ -162,11 +162,7 @@ def scale_for(
             raise ConfigError('--budget belongs to --scale auto')
         return scale
     seconds = parse_duration(budget or '30m')
-    if data_root is not None and not look_at(data_root).classes:  # known before anything is timed
-        raise ConfigError(
-            f'{data_root} has no classes, by which encoders are scored: sort its images into train/<class>/'
-        )
-    return str(auto_scale(AT_SCALE, seconds, data_root, work_dir, resume='auto', device=device))
+    return str(auto_scale(AT_SCALE, seconds, data_root, work_dir, labelled=True, resume='auto', device=device))
 
 
 def named_sources(

@@ -142,7 +142,12 @@ class Choice:
 
 
 def auto_scale(
-    config: str | Path, budget: float, data_root: str | None = None, work_dir: str | Path = '.', **options: object
+    config: str | Path,
+    budget: float,
+    data_root: str | None = None,
+    work_dir: str | Path = '.',
+    labelled: bool = False,
+    **options: object,
 ) -> Path:
     """Choose a scale for a folder of images and write it to ``<work_dir>/auto_scale.py``, a file that ``--scale``
     takes. Raises ConfigError if there is no folder, it holds too few images, or the budget is too small for one pass
@@ -152,6 +157,7 @@ def auto_scale(
         config: What is going to be trained.
         budget: Seconds that the training may take on this machine.
         data_root: The folder, or what :class:`ldae.ImageFolder` takes in its place: ``train/`` and ``val/``, or images or classes of them without these.
+        labelled: Raise ConfigError if the images have no classes, by which encoders are to be scored.
         options: Others of :class:`LaunchOptions`; with ``resume``, a file that is there is taken.
     """
     path = Path(work_dir) / FILENAME
@@ -164,6 +170,10 @@ def auto_scale(
         )
     use_device(options.get('device'))
     survey = look_at(data_root)
+    if labelled and not survey.classes:  # known before anything is timed
+        raise ConfigError(
+            f'{data_root} has no classes, by which encoders are scored: sort its images into train/<class>/'
+        )
     print_log(f'Data:  {survey}')
     for note in survey.notes:
         print_log(f'Note:  {note}')
@@ -282,7 +292,8 @@ def _headers(files: list[str], most: int = 200) -> tuple[list[tuple[int, int]], 
     sizes, modes = [], []
     for file in files[:: -(-len(files) // most)]:
         try:
-            with Image.open(io.BytesIO(read_file(file))) as image:
+            # Of a large file the head is enough.
+            with Image.open(file if os.path.isfile(file) else io.BytesIO(read_file(file))) as image:
                 sizes.append(image.size[::-1])
                 modes.append(image.mode)
         except Exception:  # whatever is in the file: training counts bad images and names them
