@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ldae.compat import copy_images_without_waiting
 from ldae.registry import MODELS
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, Share, check_range, checked
-from ldae.utils.models import to_pixels
+from ldae.utils.models import psnr, to_pixels
 from ldae.visualization.tiles import check_shown, shown
 
 from .noisers import NoisySample
@@ -190,8 +190,7 @@ class LDAE(BaseSelfSupervisor):
             denoising_loss=self.head.sample_loss(pred, sample, inputs, self.tokenizer),
         )
         fields |= {f'{name}_pixels': self.to_pixels(fields[name]) for name in ('clean', 'denoised')}
-        mse = (fields['clean_pixels'] - fields['denoised_pixels']).square().flatten(1).mean(dim=1)
-        fields['psnr'] = 10 * torch.log10(255**2 / mse.clamp(min=1e-8))
+        fields['psnr'] = psnr(fields['denoised_pixels'], fields['clean_pixels'])
         results = data_samples or [DataSample() for _ in inputs]
         for i, result in enumerate(results):
             result.set_data({name: value[i] for name, value in fields.items()})

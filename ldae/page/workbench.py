@@ -29,7 +29,7 @@ from ldae.models.tokenizers import BaseTokenizer, DCTTokenizer, Geometry, PatchP
 from ldae.reports.figures import MANY, NEIGHBOURS, Options, draw, many_features, thumbnail
 from ldae.reports.sources import EDGE, PIXELS, Source, is_tokenizer, kind_of, normalised
 from ldae.utils import Choice, ConfigError, PositiveInt, Range, check_choice, check_range, checked
-from ldae.utils.models import evaluating
+from ldae.utils.models import evaluating, psnr
 from ldae.utils.ranges import Seed
 from ldae.utils.sizes import height_width
 from ldae.visualization import figure_to_array, tile
@@ -189,13 +189,12 @@ class Workbench:
         again, noisy = coder.decode(z), coder.decode(gamma * z + sigma * on_latents)
         in_pixels = gamma * (x - x.mean()) + x.mean() + sigma * x.std() * noise.view_as(x)
         clean, kept = self._pixels(x), coder.kept(d)
-        psnr = 10 * torch.log10(255**2 / (self._pixels(again) - clean).square().mean().clamp(min=1e-8))
         share = '' if kept is None else f', {100 * kept:.1f} % of the variance'
         amount = f'gamma = {gamma:.2f}, sigma = {sigma:.2f}'
         return [
             Panel('picture', tile(clean, 1)),
             Panel(f'latents: the first {min(d, 16)} of d = {d}', self._maps(z)),
-            Panel(f'decoded from d = {d}: {psnr:.1f} dB{share}', self._shown(again)),
+            Panel(f'decoded from d = {d}: {psnr(self._pixels(again), clean).item():.1f} dB{share}', self._shown(again)),
             Panel('residual: decoded less picture (grey is 0)', self._residual(again, x)),
             Panel(f'noise in latents: {amount}', self._shown(noisy)),
             Panel(f'noise in pixels: {amount}', self._shown(in_pixels)),

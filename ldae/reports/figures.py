@@ -24,7 +24,7 @@ from ldae.models.tokenizers import DCTTokenizer, PatchLinearTokenizer
 from ldae.models.tokenizers.patch_pca import principal_components
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, Range, check_choice, checked
 from ldae.utils.errors import short
-from ldae.utils.models import evaluating, to_pixels
+from ldae.utils.models import evaluating, psnr, to_pixels
 from ldae.utils.optional import import_extra
 from ldae.visualization import (
     accuracy_by_encoder,
@@ -251,8 +251,7 @@ def draw_reconstruction(source: Source, options: Options) -> 'Figure':
             first = torch.zeros_like(z)
             first[..., :kept] = z[..., :kept]
             pixels, clean = one.to_pixels(one.tokenizer.decode(first)), one.to_pixels(one.images)
-            psnr = 10 * torch.log10(255**2 / (pixels - clean).square().flatten(1).mean(dim=1).clamp(min=1e-8))
-            columns.setdefault(f'{kind_of(one.tokenizer)}\nd = {kept}\n{psnr.mean():.1f} dB', pixels)
+            columns.setdefault(f'{kind_of(one.tokenizer)}\nd = {kept}\n{psnr(pixels, clean).mean():.1f} dB', pixels)
     return image_columns(columns)
 
 

@@ -67,3 +67,9 @@ def to_pixels(images: Tensor, data_preprocessor: nn.Module) -> Tensor:
     if getattr(data_preprocessor, '_enable_normalize', False):
         images = images * data_preprocessor.std + data_preprocessor.mean
     return images.clamp(0, 255)
+
+
+def psnr(pixels: Tensor, clean: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio (B,) in dB of images (B, C, H, W) in [0, 255]; at most 128."""
+    mse = (pixels - clean).square().flatten(1).mean(dim=1)
+    return 10 * torch.log10(255**2 / mse.clamp(min=1e-8))

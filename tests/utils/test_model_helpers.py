@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
+import math
+
+import pytest
 import torch
 from mmengine.model import MMDistributedDataParallel
 from mmpretrain.models.utils import SelfSupDataPreprocessor
 from torch import nn
 
 from ldae.utils.files import atomic_write_text
-from ldae.utils.models import to_pixels, unwrapped
+from ldae.utils.models import psnr, to_pixels, unwrapped
 
 
 def test_pixels_are_what_mmpretrains_preprocessor_was_given():
@@ -34,3 +37,14 @@ def test_a_file_is_replaced_at_once_and_leaves_no_rest(tmp_path):
         atomic_write_text(path, text)
         assert path.read_text() == text
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_psnr_is_scikit_images():
+    metrics = pytest.importorskip('skimage.metrics')
+    clean, noisy = (torch.rand(3, 2, 8, 8, generator=torch.Generator().manual_seed(i)) * 255 for i in (0, 1))
+    expected = [
+        metrics.peak_signal_noise_ratio(*pair, data_range=255)
+        for pair in zip(clean.numpy(), noisy.numpy(), strict=True)
+    ]
+    torch.testing.assert_close(psnr(noisy, clean), torch.tensor(expected, dtype=torch.float32))
+    assert psnr(clean, clean).tolist() == pytest.approx([10 * math.log10(255**2 / 1e-8)] * 3)
