@@ -12,7 +12,7 @@ from ldae.config import list_rows, load_config
 from ldae.config.rows import Row
 from ldae.config.scale import PAPER, find_scale
 from ldae.launch.batch import whole_batch
-from ldae.utils import ConfigError
+from ldae.utils import ConfigError, check_range
 from ldae.utils.errors import nearest
 
 from .jobs import SCORING, Job, Pretraining, Quick, Scoring, plan
@@ -28,6 +28,7 @@ def ablate(
     data_root: str | None = None,
     cfg_options: dict | None = None,
     timesteps: Sequence[int] | None = None,
+    epochs: int | None = None,
     scoring: Scoring = SCORING,
     quick: bool = False,
     command: str = 'ldae.ablate',
@@ -45,6 +46,7 @@ def ablate(
         work_dir: Runs go to ``<work_dir>/<scale>/<row>/seed<k>``.
         data_root, cfg_options: Instead of the scale's, for all rows.
         timesteps: Candidates instead of the scale's, for rows that name no time step of their own.
+        epochs: At a scale, what becomes of the paper's 400 instead of the scale's; other lengths and warm-up in proportion.
         quick: A few images and epochs, to see everything run.
         command: What the table says it was written by.
         options: Of :class:`Study`: ``jobs``, ``force``, ``device``, ``executor``, ...
@@ -55,10 +57,14 @@ def ablate(
         scoring.sampling.check()
     is_paper = scale == PAPER
     name = (PAPER if is_paper else find_scale(scale).stem) + ('-quick' if quick else '')
+    if epochs is not None:
+        check_range('--epochs', epochs, 1, kind=int)
+        if is_paper:
+            raise ConfigError("--epochs is for a small scale: the rows epochs_* are the paper's lengths")
     study = Study(Path(work_dir) / name, name, **options)
 
     def load(path: Path) -> Config:
-        cfg = load_config(path, cfg_options, scale, data_root)
+        cfg = load_config(path, cfg_options, scale, data_root, epochs)
         if is_paper:
             whole_batch(cfg)
         names_none = 'timesteps' in cfg or is_paper and 'timestep' not in cfg.model.get('backbone', {'timestep': None})

@@ -21,6 +21,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('rows', nargs='+', metavar='ROW', help='names in configs/deconstruction, globs, or tables as in table3')
     add('--scale', required=True, metavar='NAME', help="a name in configs/scales, a file, or paper: the paper's own")
     add_study_options(parser, [0], 'work_dirs/ablation', 'SCALE/ROW/seedN')
+    add(
+        '--epochs', dest='length', type=int, metavar='N', help="what becomes of the paper's 400, instead of the scale's"
+    )
     group = parser.add_argument_group(
         'samples', 'A second figure: Fréchet distance of samples to the training images, FID if --inception is given.'
     )
@@ -40,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from ldae.ablation import Sampling, ablate
 
-    options = study_options(args, 'ablate', argv)
+    options = study_options(args, 'ablate', argv) | dict(epochs=args.length)
     if args.num is not None:
         check_arguments(args, Sampling.__init__, 'steps')
         names = ('num', 'steps', 'sampler', 'features', 'weights', 'inception')

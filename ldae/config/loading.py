@@ -17,6 +17,7 @@ def load_config(
     cfg_options: dict | None = None,
     scale: str | Path | None = None,
     data_root: str | None = None,
+    epochs: int | None = None,
 ) -> Config:
     """Read a config and merge options into it.
 
@@ -27,15 +28,17 @@ def load_config(
         scale: A scale to bring the config to, before options are merged: see :func:`ldae.config.scale.apply_scale`;
             ``'paper'`` leaves it as it is.
         data_root: As the option of that name, which it goes before.
+        epochs: At a scale, what becomes of the paper's 400 instead of the scale's.
     """
     cfg = filename if isinstance(filename, Config) else read_config(filename)
     if scale is not None and scale != PAPER:
-        apply_scale(cfg, scale)
+        apply_scale(cfg, scale, epochs)
     options = dict(cfg_options or {})
     root_of_options = options.pop('data_root', None)
     data_root = root_of_options if data_root is None else data_root
     if options:
         _check_names(cfg, options)
+        _open_schedule(cfg, options)
         try:
             cfg.merge_from_dict(options)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -52,6 +55,13 @@ def load_config(
             f'{cfg.filename}: its perceptual loss is of grey or RGB images, and these have {channels} bands'
         )
     return cfg
+
+
+def _open_schedule(cfg: Config, options: dict) -> None:
+    """A noise schedule that is given by its name alone becomes a dict, where options of it are named."""
+    noiser = (cfg.get('model') or {}).get('noiser')
+    if isinstance((noiser or {}).get('schedule'), str) and any(o.startswith('model.noiser.schedule.') for o in options):
+        noiser.schedule = dict(type=noiser.schedule)
 
 
 def _check_names(cfg: Config, options: dict) -> None:

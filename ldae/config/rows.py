@@ -23,6 +23,7 @@ TABLES = {
     'latent-norm': 'Scale of the latents',
     'loss-weight': 'Loss weight of a noise level',
     'target': 'Target at the end of the road',
+    'decoder': 'Depth and width of the decoder',
     'basis': 'Bases that need no training',
     'labels': 'Class labels on latents of a PCA',
     'ema': 'Average of the weights',

@@ -50,7 +50,7 @@ def tokenizer_checkpoint(config_name: str, scale_name: str | None = None) -> str
     return str(Path('work_dirs', scale_name or '', config_name, 'tokenizer.pth'))
 
 
-def apply_scale(cfg: Config, scale: str | Path) -> Config:
+def apply_scale(cfg: Config, scale: str | Path, epochs: int | None = None) -> Config:
     """Bring a config from the paper's scale to another.
 
     The scale's file holds data loaders, optimizer and hooks, as any config, and ``scale``, a dict with
@@ -73,6 +73,7 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
         cfg: A pre-training (of any method), tokenizer or benchmark config, changed in place. What its row is about stays: targets, noise, labels,
             augmentation, tokenizer, sizes relative to each other.
         scale: A name in ``configs/scales``, or a path.
+        epochs: Of a pre-training, what becomes of 400 instead of the scale's.
 
     Raises:
         ConfigError: If there is no such scale, it was applied already, or it lacks something that the config needs.
@@ -105,7 +106,7 @@ def apply_scale(cfg: Config, scale: str | Path) -> Config:
             tune_method(cfg, file.optim_wrapper)
         else:
             cfg.optim_wrapper = copy.deepcopy(file.optim_wrapper)
-        scale_schedule(cfg, round(cfg.train_cfg.max_epochs * rules.epochs / PAPER_EPOCHS))
+        scale_schedule(cfg, round(cfg.train_cfg.max_epochs * (epochs or rules.epochs) / PAPER_EPOCHS))
     hooks = {name: hook for name, hook in file.get('default_hooks', {}).items() if name in cfg.default_hooks}
     cfg.merge_from_dict(dict(default_hooks=hooks))
     return _name_scale(cfg, path)
@@ -213,9 +214,20 @@ def scaled_arch(arch: str | Mapping, archs: Mapping, path: Path) -> dict:
     where = f'{path}: scale.archs'
     if isinstance(arch, str):
         return dict(_lookup(archs, SHORT_NAMES.get(arch, arch), where))
+    if 'embed_dims' not in arch or 'num_heads' not in arch:
+        return light_arch(arch, _lookup(archs, 'half-large', where))
     name, blocks = NAME_OF_WIDTH.get(arch['embed_dims'], (f'a width of {arch["embed_dims"]}', 1))
     small = _lookup(archs, name, where)
     return dict(small, num_layers=max(1, round(small['num_layers'] * arch['num_layers'] / blocks)))
+
+
+def light_arch(arch: Mapping, small: Mapping) -> dict:
+    """The small decoder of one that is given by some numbers: what has a width in proportion to ViT-1/2L; blocks alone as many
+    as they are, up to the small network's, of which a proportion would make 1, 2 and 4 the same."""
+    if 'embed_dims' not in arch:
+        return dict(arch, **{key: min(arch[key], small[key]) for key in arch if key == 'num_layers'})
+    ratios = dict(embed_dims=small['embed_dims'] / 1024, num_layers=small['num_layers'] / 12)
+    return dict(arch, **{key: max(1, round(arch[key] * ratio)) for key, ratio in ratios.items() if key in arch})
 
 
 def _scale_tokenizer(node: dict, rules: ConfigDict, path: Path) -> None:

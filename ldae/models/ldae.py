@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The latent denoising autoencoder: tokenize, noise, encode, decode, score."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -89,8 +89,8 @@ class LDAE(BaseSelfSupervisor):
         geometry = tokenizer.geometry
         out_dims = geometry.latent_dim if head.space == 'latent' else geometry.patch_dim
         neck = complete('neck', neck, dict(in_dims=backbone.embed_dims, out_dims=out_dims))
-        shared = {name: getattr(backbone, name) for name in ('conditioned', 'cond_ratio', 'num_classes')}
-        return dict(dict(shared, arch=backbone.arch_settings), **neck)
+        shared = {name: getattr(backbone, name) for name in ('conditioned', 'cond_ratio', 'num_classes', 'gate_init')}
+        return dict(shared, **dict(neck, arch=decoder_arch(backbone.arch_settings, neck.get('arch', {}))))
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
         """Images (B, C, H, W), or their latents (B, N, d) where the head needs no images -> ``{'loss': scalar}``.
@@ -218,6 +218,14 @@ class LDAE(BaseSelfSupervisor):
     def pictures(self, images: Tensor) -> Tensor:
         """Normalised images -> pixels in [0, 255] of the bands that are shown, to be drawn."""
         return shown(self.to_pixels(images), self.shown_bands)
+
+
+def decoder_arch(encoder: dict, given: dict) -> dict:
+    """Size of a decoder of which some numbers are given: the others are the encoder's, hidden layers in proportion."""
+    arch = dict(encoder, **given) if isinstance(given, Mapping) else given  # which the decoder refuses
+    if 'embed_dims' in given and 'feedforward_channels' not in given:
+        arch['feedforward_channels'] = arch['embed_dims'] * encoder['feedforward_channels'] // encoder['embed_dims']
+    return arch
 
 
 def complete(where: str, cfg: dict, values: dict) -> dict:

@@ -117,3 +117,10 @@ def test_a_file_of_ones_own_goes_before_the_one_that_ships_with_ldae(tmp_path, m
 def test_a_name_of_several_or_of_none_is_one_line(name, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         find_config(name)
+
+
+def test_an_option_of_a_noise_schedule_leaves_its_name():
+    options = {'model.noiser.schedule.max_sigma': 0.6}
+    assert load_config('ldae::ldae/vit-b_pca.py', options).model.noiser.schedule == dict(
+        type='linear_sigma', max_sigma=0.6
+    )

@@ -96,6 +96,21 @@ def test_cuts_divide_as_many_blocks():
     assert layers[0][0] < half.num_layers < layers[-1][0]
 
 
+@pytest.mark.parametrize(('name', 'small', 'full'), [('depth1', {}, {}), ('depth4', dict(num_layers=3), {}),
+    ('mae', dict(embed_dims=48, num_layers=2), dict(embed_dims=512, num_layers=8))])  # fmt: skip
+def test_light_decoders_stay_light(name, small, full):
+    depth = {'depth1': dict(num_layers=1), 'depth4': dict(num_layers=4)}.get(name, {})
+    assert row(f'decoder_{name}').model.neck.arch == {**depth, **small}
+    assert row(f'decoder_{name}', None).model.neck.arch == {**depth, **full}
+
+
+def test_a_length_of_ones_own_keeps_lengths_and_warm_up_in_proportion():
+    for name, epochs in (('t3_5_original-image', 12), ('epochs_800', 24)):
+        cfg = load_config(f'ldae::deconstruction/{name}.py', scale=SUBSET, epochs=12)
+        assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == epochs
+        assert cfg.param_scheduler[0].end == 3
+
+
 def test_only_the_baseline_has_labels_at_small_scale():
     cfg = row('t1_1_dit-baseline')
     assert cfg.model.num_classes == 10

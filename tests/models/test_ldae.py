@@ -273,3 +273,17 @@ def test_a_tokenizer_that_is_not_linear_goes_through_pixels(input_type):
         losses.append(model.loss(images())['loss'])
     torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(plain.extract_feat(images())[0], folded.extract_feat(images())[0], atol=1e-4, rtol=1e-4)
+
+
+def test_a_decoder_is_the_encoder_s_size_but_for_the_numbers_that_are_given():
+    small = dict(embed_dims=16, num_layers=1)
+    neck = build(neck=dict(type='ldae.LDAEDecoder', arch=small)).neck
+    assert neck.embed.weight.shape == (16, 32)  # as MAE's decoder_embed
+    assert len(neck.layers) == 1
+    assert neck.layers[0].ffn.layers[0][0].weight.shape == (32, 16)
+    assert neck.layers[0].attn.num_heads == 2
+    deep = build(neck=dict(type='ldae.LDAEDecoder', arch=dict(num_layers=3))).neck
+    assert len(deep.layers) == 3
+    assert isinstance(deep.embed, nn.Identity)
+    with pytest.raises(ConfigError, match="no 'depth'"):
+        build(neck=dict(type='ldae.LDAEDecoder', arch=dict(depth=3)))

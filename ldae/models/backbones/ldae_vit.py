@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ldae.models.layers import DiTBlock, LabelEmbed, PatchEmbed, TimestepEmbed, init_dit_weights
-from ldae.models.layers.dit_block import NORM_CFG, CondRatio, check_arch
+from ldae.models.layers.dit_block import NORM_CFG, CondRatio, GateInit, check_arch
 from ldae.models.layers.patches import sincos_positions, token_index
 from ldae.registry import MODELS
 from ldae.utils import Choice, ConfigError, PositiveInt, Share, check_range, checked
@@ -41,6 +41,8 @@ class LDAEViT(VisionTransformer):
         latent_dim: d, for ``input_type='latent'``.
         conditioned: Whether blocks are conditioned on t.
         cond_ratio: Width of the condition relative to embed_dims; DiT has 1, the paper a quarter.
+        gate_init: Of the gates of all branches at the start of training: 0 (adaLN-Zero), or up to 1, that of a plain ViT.
+        learn_positions: Train the positions, which start as sines and cosines.
         num_classes: Number of labels that the condition may hold too; only the class-conditional baseline has any.
         timestep: t used when none is given, 0 to ``num_timesteps - 1``.
         num_timesteps: T.
@@ -67,6 +69,8 @@ class LDAEViT(VisionTransformer):
         latent_dim: int | None = None,
         conditioned: bool = True,
         cond_ratio: CondRatio = 0.25,
+        gate_init: GateInit = 0.0,
+        learn_positions: bool = False,
         num_classes: PositiveInt | None = None,
         timestep: int = 10,
         num_timesteps: PositiveInt = 1000,
@@ -95,10 +99,10 @@ class LDAEViT(VisionTransformer):
         super().__init__(arch=arch, out_indices=outs, drop_path_rate=drop_path_rate, **options)
         self.timestep, self.num_timesteps, self.conditioned = timestep, num_timesteps, conditioned
         self.patch_embed = PatchEmbed(img_size, patch_size, in_channels, self.embed_dims, input_type, latent_dim)
-        self.pos_embed.requires_grad = False
+        self.pos_embed.requires_grad = learn_positions
         if not pool_norm and out_type == 'avg_featmap':
             self.ln2 = nn.Identity()
-        self.cond_ratio, self.num_classes = cond_ratio, num_classes
+        self.cond_ratio, self.num_classes, self.gate_init = cond_ratio, num_classes, gate_init
         if conditioned:
             self._add_conditioning(cond_ratio, drop_path_rate)
         else:
@@ -122,7 +126,7 @@ class LDAEViT(VisionTransformer):
         arch = self.arch_settings
         # The parent has built plain blocks; these take their place under the same parameter names.
         self.layers = ModuleList(
-            DiTBlock(self.embed_dims, arch['num_heads'], arch['feedforward_channels'], cond_dims, rate)
+            DiTBlock(self.embed_dims, arch['num_heads'], arch['feedforward_channels'], cond_dims, rate, self.gate_init)
             for rate in rates
         )
 

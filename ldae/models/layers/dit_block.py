@@ -16,6 +16,7 @@ from ldae.utils.errors import similar
 #: What describes a stack of blocks.
 ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 #: Width of the condition relative to embed_dims.
+GateInit = Annotated[float, Range(0, 1)]
 CondRatio = Annotated[float, Range(1e-3, 16)]
 NORM_CFG = dict(type='LN', eps=1e-6)
 # adaLN supplies scale and shift, so the norms themselves have none.
@@ -82,7 +83,7 @@ class AdaLNModulation(nn.Sequential):
 
 class DiTBlock(TransformerEncoderLayer):
     """mmpretrain's ViT block with both norms modulated and both branches gated by a condition of width
-    ``cond_dims``. Parameter names are those of the ViT block, plus ``adaLN``."""
+    ``cond_dims``. Parameter names are those of the ViT block, plus ``adaLN``. Gates start at ``gate_init``."""
 
     def __init__(
         self,
@@ -91,12 +92,13 @@ class DiTBlock(TransformerEncoderLayer):
         feedforward_channels: int,
         cond_dims: int,
         drop_path_rate: float = 0.0,
+        gate_init: float = 0.0,
         **kwargs,
     ) -> None:
         kwargs = dict(kwargs, drop_path_rate=drop_path_rate, norm_cfg=PLAIN_NORM_CFG)
         super().__init__(embed_dims, num_heads, feedforward_channels, **kwargs)
         attend_fastest(self.attn)
-        self.adaLN = AdaLNModulation(cond_dims, embed_dims, 6)
+        self.adaLN, self.gate_init = AdaLNModulation(cond_dims, embed_dims, 6), gate_init
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """x (B, N, C), cond (B or 1, cond_dims) -> (B, N, C)."""
@@ -108,7 +110,7 @@ class DiTBlock(TransformerEncoderLayer):
 
 def init_dit_weights(module: nn.Module) -> None:
     """DiT's initialisation, in one place: Xavier for linear layers and patch embeddings, a small normal for the time
-    embedding, zero for all that modulates, so that each block starts as the identity."""
+    embedding, zero for all that modulates, so that each block starts as the identity, unless its gates start open."""
     for child in module.modules():
         if isinstance(child, nn.Linear | nn.Conv2d):
             nn.init.xavier_uniform_(child.weight.data.flatten(1))
@@ -124,6 +126,8 @@ def init_dit_weights(module: nn.Module) -> None:
             nn.init.normal_(child.weight, std=0.02)
         elif isinstance(child, AdaLNModulation):
             nn.init.zeros_(child[1].weight)
+        elif isinstance(child, DiTBlock):
+            child.adaLN[1].bias.data.view(6, -1)[[2, 5]] = child.gate_init
 
 
 #: Where mmpretrain's attention keeps the function that it calls.

@@ -6,7 +6,7 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from torch import Tensor, nn
 
 from ldae.models.layers import AdaLNModulation, DiTBlock, LabelEmbed, TimestepEmbed, init_dit_weights, modulate
-from ldae.models.layers.dit_block import NORM_CFG, PLAIN_NORM_CFG, CondRatio, check_arch
+from ldae.models.layers.dit_block import NORM_CFG, PLAIN_NORM_CFG, CondRatio, GateInit, check_arch
 from ldae.registry import MODELS
 from ldae.utils import PositiveInt, checked
 
@@ -20,11 +20,11 @@ class LDAEDecoder(BaseModule):
     there, each half has a time embedding of its own, so that either can be taken alone.
 
     Args:
-        arch: Dict with embed_dims, num_layers, num_heads and feedforward_channels; inside :class:`LDAE` the
-            encoder's unless given.
+        arch: Dict with embed_dims, num_layers, num_heads and feedforward_channels; inside :class:`LDAE` those that aren't
+            given are the encoder's.
         in_dims: Width of the encoder.
         out_dims: Length of a prediction per token; inside :class:`LDAE` the head's.
-        conditioned, cond_ratio, num_classes: As the encoder's.
+        conditioned, cond_ratio, num_classes, gate_init: As the encoder's.
     """
 
     @checked
@@ -36,6 +36,7 @@ class LDAEDecoder(BaseModule):
         conditioned: bool = True,
         cond_ratio: CondRatio = 0.25,
         num_classes: PositiveInt | None = None,
+        gate_init: GateInit = 0.0,
     ) -> None:
         super().__init__()
         check_arch('LDAEDecoder', arch, least_layers=0)
@@ -47,7 +48,7 @@ class LDAEDecoder(BaseModule):
             self.time_embed = TimestepEmbed(cond_dims)
             self.label_embed = LabelEmbed(num_classes, cond_dims) if num_classes else None
             self.final_adaLN = AdaLNModulation(cond_dims, dims, 2)
-            blocks = (DiTBlock(dims, heads, hidden, cond_dims) for _ in range(arch['num_layers']))
+            blocks = (DiTBlock(dims, heads, hidden, cond_dims, gate_init=gate_init) for _ in range(arch['num_layers']))
         else:
             blocks = (
                 TransformerEncoderLayer(dims, heads, hidden, norm_cfg=NORM_CFG) for _ in range(arch['num_layers'])

@@ -96,6 +96,14 @@ def test_positions_are_fixed_sin_cos_and_survive_initialisation():
     assert not model.pos_embed.requires_grad
 
 
+def test_learned_positions_start_as_the_fixed_ones_and_are_trained():
+    model = LDAEViT(arch=ARCH, img_size=32, patch_size=8, learn_positions=True)
+    model.init_weights()
+    assert torch.equal(model.pos_embed, LDAEViT(arch=ARCH, img_size=32, patch_size=8).pos_embed)
+    model(torch.randn(1, 3, 32, 32))[0].sum().backward()
+    assert model.pos_embed.grad.abs().sum() > 0
+
+
 def test_a_fresh_encoder_passes_its_embedding_through():
     model = encoder()
     model.init_weights()

@@ -2,6 +2,7 @@
 import math
 
 import torch
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from torch import nn
 from torch.nn import functional as F
 
@@ -73,3 +74,12 @@ def test_modulation_is_zero_at_the_start():
     modulation = AdaLNModulation(8, 16, 3)
     init_dit_weights(modulation)
     assert all(torch.equal(out, torch.zeros(2, 16)) for out in modulation(torch.randn(2, 8)))
+
+
+def test_a_fresh_block_with_open_gates_is_mmpretrain_s_vit_block():
+    block = DiTBlock(16, 2, 32, cond_dims=4, gate_init=1.0).eval()
+    init_dit_weights(block)
+    plain = TransformerEncoderLayer(16, 2, 32, norm_cfg=dict(type='LN', eps=1e-6)).eval()
+    assert not plain.load_state_dict(block.state_dict(), strict=False).missing_keys[4:]  # weight and bias of two norms
+    x = torch.randn(2, 5, 16)
+    torch.testing.assert_close(block(x, torch.randn(2, 4)), plain(x))
