@@ -128,7 +128,7 @@ def rows_section() -> str:
         for row in list_rows(table):
             figures = dict(linear=row.paper_linear, FID=row.paper_fid)
             text = ', '.join(f'{kind} {value}' for kind, value in figures.items() if value is not None)
-            link = f'[{row.name}](../configs/deconstruction/{row.path.name})'
+            link = f'[{row.name}](../configs/{row.path.parent.name}/{row.path.name})'
             cells.append([row.label, link, f'paper: {text}' if text else '-', 'not yet measured'])
         lines += [f'### {title}', '', markdown_table(cells, 4), '']
     return '\n'.join(lines)

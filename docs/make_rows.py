@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # of a clone where ldae isn't installed
 
 from ldae.config import configs_root, load_config  # noqa: E402
-from ldae.config.rows import FOLDER, TABLES, Row, list_rows  # noqa: E402
+from ldae.config.rows import AFTER, TABLES, Row, list_rows  # noqa: E402
 from ldae.utils.tables import markdown_table  # noqa: E402
 
 PAGE = ROOT / 'docs' / 'rows.md'
@@ -18,7 +18,8 @@ INTRO = """\
 # Rows: the whole deconstruction
 
 Every row of the paper's tables is a config in [configs/deconstruction](../configs/deconstruction), and inherits the row
-before it: what its file states is what the row changes. A link leads to that file. This page is written by
+before it: what its file states is what the row changes. Rows from later papers are in
+[configs/after_paper](../configs/after_paper) and the [last table](#after-the-paper-what-has-been-proposed-since-after-paper). A link leads to that file. This page is written by
 [make_rows.py](make_rows.py): after a change of a config, run `make pages`.
 
 The paper's figures are ImageNet-1k top-1 accuracy of a linear probe in percent and, for Table 1, FID-50K; a dash stands where
@@ -77,12 +78,13 @@ def table(name: str) -> str:
     """One table of the page."""
     rows = list_rows(name)
     with_fid = any(row.paper_fid is not None for row in rows)
-    head = ['config', 'row', 'inherits', 'what', 'paper'] + (['FID'] if with_fid else [])
+    told = 'source' if name == AFTER else 'paper'
+    head = ['config', 'row', 'inherits', 'what', told] + (['FID'] if with_fid else [])
     cells = [head]
     for row in rows:
-        link = f'[{row.name}](../configs/{FOLDER}/{row.path.name})'
+        link = f'[{row.name}](../configs/{row.path.parent.name}/{row.path.name})'
         figures = [row.paper_linear, row.paper_fid][: 1 + with_fid]
-        printed = ['-' if x is None else f'{x:.1f}' for x in figures]
+        printed = [row.source] if row.source else ['-' if x is None else f'{x:.1f}' for x in figures]
         cells.append([link, row.label, parent(row), row.about, *printed])
     return '\n'.join([f'## {TABLES[name]} (`{name}`)', '', markdown_table(cells, len(head)), ''])
 

@@ -40,7 +40,7 @@ def ablate(
     unknown row or scale, or what no row could be run with.
 
     Args:
-        rows: Names in ``configs/deconstruction``, globs of names, or tables such as ``'table3'``.
+        rows: Names in ``configs/deconstruction`` or ``configs/after_paper``, globs of names, or tables such as ``'table3'``.
         scale: A name in ``configs/scales``, or a file; ``'paper'`` is the paper's own, with its batch whatever the processes.
         seeds: Of pre-training and scoring, one run each.
         work_dir: Runs go to ``<work_dir>/<scale>/<row>/seed<k>``.

@@ -18,7 +18,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'tools/ablate.py table3 t2_pca_* f5_pixel_256 --scale fashion-mnist_subset --seeds 0 1 2 --jobs 2',
     )
     add = parser.add_argument
-    add('rows', nargs='+', metavar='ROW', help='names in configs/deconstruction, globs, or tables as in table3')
+    add('rows', nargs='+', metavar='ROW', help='names of rows (docs/rows.md), globs, or tables: table3, after-paper')
     add('--scale', required=True, metavar='NAME', help="a name in configs/scales, a file, or paper: the paper's own")
     add_study_options(parser, [0], 'work_dirs/ablation', 'SCALE/ROW/seedN')
     add(

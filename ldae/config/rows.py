@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of the paper's tables: one config each in ``configs/deconstruction``, listed from their own docstrings."""
+"""The rows of the paper's tables, one config each in ``configs/deconstruction``, and those of what came after it, in
+``configs/after_paper``: listed from their own docstrings."""
 
 import ast
 import re
@@ -10,7 +11,9 @@ from ldae.utils.errors import ConfigError, nearest
 
 from .reading import configs_root
 
-FOLDER = 'deconstruction'
+FOLDERS = ('deconstruction', 'after_paper')
+#: The table of rows from other papers, whose docstrings name them as Source:, not as Paper:.
+AFTER = 'after-paper'
 #: Tables in the paper's order, what each varies.
 TABLES = {
     'table1': 'From a Diffusion Transformer to a self-supervised one',
@@ -29,14 +32,16 @@ TABLES = {
     'ema': 'Average of the weights',
     'appendix-a-timestep': 'Appendix A: time step and noise in transfer',
     'appendix-a-cut': 'Appendix A: where the encoder ends',
+    AFTER: 'After the paper: what has been proposed since',
 }
 #: Table 2 has a column a tokenizer.
 COLUMNS = ('conv-vae', 'patch-vae', 'patch-ae', 'pca')
-FIELD = re.compile(r'^(Row|Table|Paper|Run): +(.+)$', re.MULTILINE)
+FIELD = re.compile(r'^(Row|Table|Paper|Source|Run): +(.+)$', re.MULTILINE)
 
 
 class Row(NamedTuple):
-    """A row: its config, and the paper's figures (ImageNet-1k linear probe top-1 in percent, FID-50K)."""
+    """A row: its config, the paper's figures (ImageNet-1k linear probe top-1 in percent, FID-50K), and whose idea it is where
+    that isn't the paper's."""
 
     name: str
     path: Path
@@ -45,13 +50,14 @@ class Row(NamedTuple):
     about: str
     paper_linear: float | None
     paper_fid: float | None
+    source: str | None = None
 
 
 def list_rows(table: str | None = None) -> list[Row]:
     """All rows, or those of one of :data:`TABLES`, in the paper's order."""
     if table is not None and table not in TABLES:
         raise ConfigError(f'there is no table {table!r}{nearest(table, TABLES)}')
-    rows = map(read_row, (configs_root() / FOLDER).glob('*.py'))
+    rows = (read_row(path) for folder in FOLDERS for path in (configs_root() / folder).glob('*.py'))
     return sorted((row for row in rows if table in (None, row.table)), key=_order)
 
 
@@ -59,14 +65,14 @@ def read_row(path: Path) -> Row:
     """The row that a config's docstring describes; raise ConfigError if a line of it is missing."""
     text = ast.get_docstring(ast.parse(path.read_text())) or ''
     fields = dict(FIELD.findall(text))
-    missing = {'Row', 'Table', 'Paper', 'Run'} - set(fields)
-    if missing or fields['Table'] not in TABLES:
+    told = 'Source' if fields.get('Table') == AFTER else 'Paper'
+    if {'Row', 'Table', told, 'Run'} - set(fields) or fields['Table'] not in TABLES:
         raise ConfigError(
-            f'{path}: its docstring needs the lines Row:, Table: (one of {", ".join(TABLES)}), Paper: and Run:'
+            f'{path}: its docstring needs the lines Row:, Table: (one of {", ".join(TABLES)}), {told}: and Run:'
         )
-    figures = {kind: float(value) for kind, value in re.findall(r'(linear|FID) ([\d.]+)', fields['Paper'])}
-    about = text.splitlines()[0]
-    return Row(path.stem, path, fields['Table'], fields['Row'], about, figures.get('linear'), figures.get('FID'))
+    figures = {kind: float(value) for kind, value in re.findall(r'(linear|FID) ([\d.]+)', fields.get('Paper', ''))}
+    about, papers = text.splitlines()[0], (figures.get('linear'), figures.get('FID'))
+    return Row(path.stem, path, fields['Table'], fields['Row'], about, *papers, fields.get('Source'))
 
 
 def _order(row: Row) -> tuple:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import re
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,12 @@ def test_docstring_without_a_line_is_an_error(tmp_path: Path):
     (tmp_path / 'b.py').write_text('"""Nothing."""\n')
     with pytest.raises(ConfigError, match='Row:'):
         read_row(tmp_path / 'b.py')
+    with pytest.raises(ConfigError, match='Source: and Run:'):
+        read_row(write(tmp_path / 'c.py', table='after-paper'))
+
+
+def test_a_row_of_another_paper_names_it():
+    found = list_rows('after-paper')
+    assert all(re.match(r'arXiv \d{4}\.\d{5}', row.source) and row.paper_linear is None for row in found)
+    assert {row.path.parent.name for row in found} == {'after_paper'}
+    assert all(row.source is None for row in list_rows('table1'))

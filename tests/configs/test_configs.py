@@ -22,7 +22,7 @@ NAMES = sorted(
 )
 BENCHMARKS = [name for name in NAMES if name.startswith('benchmarks/')]
 # Rows take their steps at a scale, in test_deconstruction.py.
-PRE_TRAINING = [name for name in NAMES if not name.startswith(('benchmarks/', 'deconstruction/'))]
+PRE_TRAINING = [name for name in NAMES if not name.startswith(('benchmarks/', 'deconstruction/', 'after_paper/'))]
 RECIPES = [name for name in NAMES if 'demo' not in name]
 
 

@@ -61,7 +61,7 @@ def repeated(own: dict, base: dict, path: str = '') -> Iterator[str]:
             yield path + key
 
 
-@pytest.mark.parametrize('name', names('_base_', *MATRIX, 'tokenizers', 'deconstruction', 'scales'))
+@pytest.mark.parametrize('name', names('_base_', *MATRIX, 'tokenizers', 'deconstruction', 'after_paper', 'scales'))
 def test_a_config_repeats_nothing_of_its_bases(name):
     path = ROOT / name
     base: dict = {}

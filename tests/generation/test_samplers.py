@@ -10,7 +10,7 @@ from ldae.generation.samplers import SAMPLERS, DiffusionSampler, choose_timestep
 from ldae.models.noisers import schedules
 from ldae.utils import ConfigError
 
-SCHEDULES = ('ddpm_linear', 'linear_gamma_sq', 'linear_sigma')
+SCHEDULES = ('ddpm_linear', 'linear_gamma_sq', 'linear_sigma', 'flow')
 N = 5000
 MEAN = torch.tensor([0.5, -0.3, 0.1], dtype=torch.float64)
 FACTOR = torch.tensor([[1.0, 0.5, 0], [0, 0.7, 0.3], [0, 0, 0.4]], dtype=torch.float64)

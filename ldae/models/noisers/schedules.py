@@ -37,6 +37,14 @@ def linear_sigma(num_timesteps: int = 1000, max_sigma: float = math.sqrt(2)) -> 
 
 
 @NOISE_SCHEDULES.register_module()
+def flow(num_timesteps: int = 1000) -> Schedule:
+    """The straight line from image to noise of flow matching: ``gamma + sigma = 1``, sigma_t linear, to 1. Papers on it often
+    count the other way, with t = 1 clean: their t is our gamma."""
+    sigma = torch.arange(1, num_timesteps + 1, dtype=torch.float64) / num_timesteps
+    return 1 - sigma, sigma
+
+
+@NOISE_SCHEDULES.register_module()
 def single_level(num_timesteps: int = 1000, sigma: float = math.sqrt(1 / 3)) -> Schedule:
     """One noise level, that of a classical DAE: ``gamma = 1``, constant sigma (ablation after Table 3)."""
     return torch.ones(num_timesteps, dtype=torch.float64), torch.full((num_timesteps,), sigma, dtype=torch.float64)

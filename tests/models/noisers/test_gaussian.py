@@ -7,7 +7,7 @@ from ldae.utils import ConfigError
 from ldae.utils.row_streams import integers, row_streams, standard_normal
 
 WAYS = pytest.mark.parametrize('draw_by', ['batch', 'row'])
-SCHEDULES = ['ddpm_linear', 'linear_gamma_sq', 'linear_sigma', 'single_level']
+SCHEDULES = ['ddpm_linear', 'linear_gamma_sq', 'linear_sigma', 'flow', 'single_level']
 
 
 @pytest.mark.parametrize('schedule', SCHEDULES)
