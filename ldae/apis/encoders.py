@@ -27,11 +27,10 @@ from ldae.utils.errors import nearest, short
 from ldae.utils.optional import import_extra
 from ldae.utils.sizes import height_width
 
-from .models import MMPRETRAIN, TIMM, get_model, to_device
+from .models import CHECKPOINTS, MMPRETRAIN, TIMM, get_model, to_device
 from .preprocess import geometry_of
 
 TRANSFORMERS, LOCAL = 'transformers::', 'local-dir:'
-CHECKPOINTS = ('.pth', '.pt', '.tar', '.bin', '.safetensors')
 WEIGHTS = ('model.safetensors', 'pytorch_model.bin', 'model-*-of-*.safetensors', 'pytorch_model-*-of-*.bin')
 #: By which ImageNet's pixels are normalised, as the authors of MAE, MoCo v3 and DINO do; of 0 to 1.
 IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

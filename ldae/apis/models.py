@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -22,6 +23,8 @@ from ldae.utils.checkpoints import averaged_weights, compare_keys, hint_of_names
 from ldae.utils.device import find_device
 from ldae.utils.errors import nearest, short
 
+#: Endings of files of weights.
+CHECKPOINTS = ('.pth', '.pt', '.tar', '.bin', '.safetensors')
 #: Other libraries' models: ``timm::vit_base_patch16_224``, ``mmpretrain::mae_vit-base-p16_8xb512-amp-coslr-300e_in1k``.
 TIMM, MMPRETRAIN = 'timm::', 'mmpretrain::'
 
@@ -50,7 +53,8 @@ def get_model(
     Args:
         model: A name of :func:`list_models` or an unmistakable last part of one, a config file, ``'ldae::...'``, a
             ``Config``, ``'timm::NAME'`` or ``'mmpretrain::NAME'``. None takes the config that ``checkpoint`` holds, as
-            data: it may name registered components only, so import the module that registers your own before.
+            data: it may name registered components only, so import the module that registers your own before. A file
+            that ends in .pth or .pt is taken for ``checkpoint``.
         checkpoint: Its weights, all of them; without one they are initialised as for training.
         device: ``'auto'``, or None, takes the GPU if there is one; else its name, as ``'cpu'``, ``'cuda:1'``, ``'mps'``.
         scale: A scale to bring the config to (:func:`ldae.config.scale.apply_scale`).
@@ -65,6 +69,8 @@ def get_model(
     Raises:
         ConfigError: An unknown name, or a checkpoint that doesn't fit or can't be trusted.
     """
+    if checkpoint is None and isinstance(model, str | os.PathLike) and Path(model).suffix in CHECKPOINTS:
+        model, checkpoint = None, model
     content = None if checkpoint is None else read_checkpoint(checkpoint)
     if ema:
         if content is None:

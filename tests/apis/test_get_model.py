@@ -33,6 +33,13 @@ def demo_checkpoint(tmp_path_factory):
     return path, model.eval()
 
 
+def test_a_checkpoint_alone_is_no_name_of_a_model(demo_checkpoint):
+    path, model = demo_checkpoint
+    images = torch.randn(2, 1, 28, 28)
+    for given in (path, str(path)):
+        assert torch.equal(get_model(given).extract_feat(images)[-1], model.extract_feat(images)[-1])
+
+
 def test_models_are_the_configs_that_describe_one():
     names = list_models()
     assert 'ldae/vit-b_pca' in names
