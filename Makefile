@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOURNEY ?= work_dirs/journey
 STAMP := $(VENV)/.installed
+DOCS := $(VENV)/.docs
 # Where no NVIDIA GPU is seen, torch comes from here if that answers: PyPI's for Linux brings CUDA, 5 GB. Empty: from PyPI.
 CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 ANSWERS := import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=10)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-faults test-e2e journey pages lint format clean
+.PHONY: help install demo test test-faults test-e2e journey tutorials pages docs docs-full linkcheck lint format clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +44,22 @@ journey: $(STAMP)  ## Go from a folder of photographs to an exported encoder by 
 
 pages: $(STAMP)  ## Write the pages that are made from the configs.
 	$(BIN)/python docs/make_pages.py
+
+$(DOCS): $(STAMP)
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS)  ## Build the site into build/docs (Python 3.11 or later), without running the tutorials; any warning is an error.
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
+
+docs-full: $(DOCS)  ## The same, with the tutorials run and their output in the pages (under 15 minutes on 2 cores).
+	LDAE_DOCS_EXECUTE=1 $(BIN)/python -m sphinx -W --keep-going -q docs build/docs
+
+linkcheck: $(DOCS)  ## Ask for each external address of the site if it is there.
+	$(BIN)/python -m sphinx -q -b linkcheck docs build/linkcheck
+
+tutorials: $(STAMP)  ## Run the tutorials' code, each in a process and folder of its own; TUTORIALS=--quick in seconds each.
+	$(BIN)/python docs/run_tutorials.py $(TUTORIALS)
 
 lint: $(STAMP)  ## Check style and spelling.
 	$(BIN)/pip install -q -c constraints.txt ruff codespell

@@ -26,7 +26,7 @@ All configs that are meant to be run, from their own docstrings. This page is wr
 [make_model_zoo.py](make_model_zoo.py): after a change of a config, run `make pages`.
 
 * **Batch**: processes x accumulated batches, if there are several, x images = images a step. lr is scaled when the batch differs
-  ([fewer GPUs](get_started.md#fewer-gpus-or-another-batch)).
+  ([fewer GPUs](several_gpus.md#fewer-gpus-or-another-batch)).
 * **Published** figures are ImageNet-1k top-1 in percent, as printed in the l-DAE paper or by mmpretrain. They are not
   ours. The configs named `linear` and `finetune` in `configs/benchmarks` measure them.
 * **Ours** are measured with this repository.

@@ -86,7 +86,7 @@ class LinearOptions:
 
     Args:
         solver: ``'sgd'`` (momentum, cosine schedule) trains all heads together as one batched product;
-            ``'lbfgs'`` finds the minimum of mean cross-entropy + weight_decay / 2 |W|^2 over the full batch, which is
+            ``'lbfgs'`` minimises mean cross-entropy + ``weight_decay / 2 |W|^2`` over the full batch, which is
             scikit-learn's LogisticRegression at C = 1 / (n weight_decay), and ignores ``lrs``, ``epochs``, ``batch_size``.
         lrs, weight_decays: Each is tried with each.
         held_out: Part of the training set that selects the setting; unused for a single setting.

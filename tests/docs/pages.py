@@ -11,8 +11,10 @@ import pytest
 from ldae.utils import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
-FENCE = re.compile(r'(?:`(\w+\.py)`:\n\n)?^```(\w*)\n(.*?)^```$', re.DOTALL | re.MULTILINE)
+DOCS = ROOT / 'docs'
+PAGES = [ROOT / 'README.md', *sorted(path for path in DOCS.rglob('*.md') if DOCS / 'generated' not in path.parents)]
+# A directive of the site, ```{name} ..., has a language of that name in braces.
+FENCE = re.compile(r'(?:`(\w+\.py)`:\n\n)?^```(\w*|\{[\w-]+\})(?: [^\n]*)?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r'^#+ +(.*)$', re.MULTILINE)
 
 
@@ -89,3 +91,10 @@ def not_stale(files: dict[Path, str]) -> None:
     stale = [name_of(path) for path, text in files.items() if not path.is_file() or path.read_text() != text]
     if stale:
         pytest.fail(f'{", ".join(stale)} out of date: run make pages', pytrace=False)
+
+
+def toctrees(page: Path) -> set[Path]:
+    """Pages that a page's toctrees name; those that the build writes are left out."""
+    entries = '\n'.join(block.text for block in blocks(page, '{toctree}')).splitlines()
+    names = [re.sub(r'^.*<(.*)>$', r'\1', line) for line in entries if line and not line.startswith(':')]
+    return {(page.parent / f'{name}.md').resolve() for name in names if not name.startswith('generated/')}

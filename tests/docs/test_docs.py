@@ -16,7 +16,20 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import init_default_scope
-from pages import PAGES, ROOT, Block, blocks, command_lines, name_of, option_table, prose, sections, slugs
+from pages import (
+    DOCS,
+    PAGES,
+    ROOT,
+    Block,
+    blocks,
+    command_lines,
+    name_of,
+    option_table,
+    prose,
+    sections,
+    slugs,
+    toctrees,
+)
 from PIL import Image
 
 import ldae.evaluation
@@ -286,9 +299,22 @@ def test_the_layout_is_that_of_the_repository():
         assert path.is_dir() if entry.endswith('/') else path.is_file(), path
 
 
+def links_of(page: Path) -> set[Path]:
+    return {(page.parent / target.partition('#')[0]).resolve() for target in re.findall(r'\]\(([^)]+)\)', prose(page))}
+
+
 def test_every_page_is_on_the_map():
-    index = ROOT / 'docs' / 'index.md'
-    linked = {
-        (index.parent / target.partition('#')[0]).resolve() for target in re.findall(r'\]\(([^)]+)\)', prose(index))
-    }
-    assert {page for page in PAGES if page.is_relative_to(index.parent)} - {index} <= linked
+    """By toctrees, which make the site's menus, and by links, which readers of the repository follow."""
+    for step in (toctrees, links_of):
+        reached, left = set(), [DOCS / 'index.md']
+        while left:
+            page = left.pop()
+            if page not in reached and page in PAGES:
+                reached.add(page)
+                left += step(page)
+        assert set(PAGES) - {ROOT / 'README.md'} - reached == set(), step.__name__
+
+
+def test_every_entry_of_a_menu_is_a_page_once():
+    entries = [entry for page in PAGES for entry in toctrees(page)]
+    assert sorted(entries) == sorted(set(entries) & set(PAGES))

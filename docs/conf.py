@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build the site: ``make docs``; the tutorials are executed where LDAE_DOCS_EXECUTE is set, as ``make docs-full`` does."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+sys.path[:0] = [str(ROOT), str(DOCS)]
+
+from reference import write_pages  # noqa: E402
+
+from ldae.version import __version__  # noqa: E402
+
+project = 'ldae'
+author = 'the authors of ldae'
+project_copyright = f'{author}, Apache 2.0'
+release = version = __version__
+
+extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode']
+exclude_patterns = ['generated/.*']
+suppress_warnings = ['mystnb.unknown_mime_type']
+
+myst_enable_extensions = ['colon_fence', 'deflist']
+myst_heading_anchors = 4
+nb_execution_mode = 'force' if os.environ.get('LDAE_DOCS_EXECUTE') else 'off'
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_merge_streams = True
+
+autodoc_typehints = 'signature'
+autodoc_preserve_defaults = True
+autodoc_member_order = 'bysource'
+autodoc_class_signature = 'mixed'
+python_maximum_signature_line_length = 100
+napoleon_use_rtype = False
+napoleon_use_param = False
+napoleon_custom_sections = []
+add_module_names = False
+
+html_theme = 'pydata_sphinx_theme'
+html_title = 'ldae'
+html_static_path = ['_static']
+html_css_files = ['site.css']
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = dict(
+    logo=dict(text='ldae'),
+    navbar_end=['theme-switcher'],
+    header_links_before_dropdown=6,
+    show_prev_next=True,
+    navigation_with_keys=False,
+    secondary_sidebar_items=['page-toc'],
+    footer_start=['copyright'],
+    footer_end=[],
+    back_to_top_button=False,
+)
+linkcheck_timeout = 20
+linkcheck_allowed_redirects = {r'https://.*': r'https://.*'}
+
+#: Pages of the repository's root, and the page of the site that shows each.
+FROM_ROOT = dict(
+    contributing='CONTRIBUTING.md', changelog='CHANGELOG.md', releasing='RELEASING.md', security='SECURITY.md'
+)
+LINK = re.compile(r'(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)')
+FENCES = re.compile(r'(^(`{3,}|:{3,}).*?^\2$)', re.DOTALL | re.MULTILINE)
+
+
+def show_page(app: object, docname: str, source: list[str]) -> None:
+    """Bring a page's links to files of the repository to what the site has of them."""
+    page = DOCS / docname
+    if docname in FROM_ROOT:
+        page = ROOT / FROM_ROOT[docname]
+        source[0] = page.read_text() + ''.join(
+            re.findall(r'\n```{toctree}.*?^```\n', source[0], re.DOTALL | re.MULTILINE)
+        )
+    if docname.startswith('generated/'):
+        return
+    pieces = FENCES.split(source[0])
+    # The text, a fenced block and its fence, in turn.
+    for i in range(0, len(pieces), 3):
+        pieces[i] = LINK.sub(lambda link: _link(link, page.parent, (DOCS / docname).parent), pieces[i])
+    source[0] = ''.join(piece for i, piece in enumerate(pieces) if i % 3 != 2)
+
+
+def _link(link: re.Match, here: Path, there: Path) -> str:
+    """A link of a page in folder ``here`` as one of a page in ``there``; a folder of the repository is its name alone."""
+    text, target = link.groups()
+    if '://' in target or target.startswith(('#', 'mailto:')):
+        return link[0]
+    path, _, anchor = target.partition('#')
+    file = Path(os.path.normpath(here / path))
+    pages = {ROOT / name: DOCS / f'{page}.md' for page, name in FROM_ROOT.items()} | {
+        ROOT / 'README.md': DOCS / 'index.md'
+    }
+    file = pages.get(file, file)
+    if file.is_dir():
+        file = file / 'README.md'
+    if not file.is_file():
+        return text
+    return f'[{text}]({os.path.relpath(file, there)}{"#" * bool(anchor)}{anchor})'
+
+
+def setup(app: object) -> None:
+    """Write the pages of reference before they are read."""
+    write_pages(DOCS / 'generated')
+    app.connect('source-read', show_page)
