@@ -10,7 +10,16 @@ compat.apply(_find_config)
 
 _OWNERS = {
     'ldae.ablation': ('ablate', 'compare', 'demo'),
-    'ldae.apis': ('FeatureExtractor', 'get_encoder', 'get_model', 'list_models', 'load_config_of', 'probe', 'segment'),
+    'ldae.apis': (
+        'FeatureExtractor',
+        'get_encoder',
+        'get_model',
+        'bound',
+        'list_models',
+        'load_config_of',
+        'probe',
+        'segment',
+    ),
     'ldae.generation': ('denoise', 'frechet_distance', 'sample'),
     'ldae.launch': ('benchmark', 'evaluate', 'train'),
     'ldae.reports': ('Run', 'figures', 'report'),

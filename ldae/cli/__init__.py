@@ -26,6 +26,7 @@ TOOLS = {
     'reproduce': 'repeat a training step that was skipped, and say where it went wrong',
     'sample': 'sample images from a pre-trained l-DAE',
     'denoise': 'draw images, noisy and denoised by an l-DAE at chosen noise levels',
+    'bound': "an l-DAE's loss by noise level, beside the best linear denoiser's",
     'report': 'write a page on runs: options, curves, tables, pictures, what is missing',
     'figures': 'draw figures of runs and of any pictures, as in the paper',
     'page': 'open a page to play with pictures, tokenizers, noise and a model',

@@ -12,7 +12,19 @@ from .options import add_device, add_import, check_arguments, make_parser
 FORMATS = ('png', 'svg', 'pdf', 'jpg')
 #: Of :data:`ldae.reports.FIGURES`, whose room would load torch.
 NAMES = (
-    *('schedules', 'filters', 'variance', 'noise', 'denoised', 'reconstruction', 'levels', 'loss', 'dimension', 'road'),
+    *(
+        'schedules',
+        'filters',
+        'variance',
+        'noise',
+        'denoised',
+        'bound',
+        'reconstruction',
+        'levels',
+        'loss',
+        'dimension',
+        'road',
+    ),
     *('rows', 'distance', 'encoders', 'timesteps', 'blocks', 'attention', 'features', 'neighbours', 'embedding'),
 )
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ldae.ablation import report as results
+from ldae.apis.bounding import bound
 from ldae.apis.feature_extractor import FeatureExtractor, lay_out
 from ldae.datasets.low_shot import evenly
 from ldae.evaluation.attention import attention_maps
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 #: Pictures among which neighbours are looked for, and that are embedded; queries; neighbours of each.
 MANY, QUERIES, NEIGHBOURS = 500, 6, 6
 THUMBNAIL = 96
+#: Of which a covariance is taken.
+MOST_IMAGES = 20_000
 
 
 @checked
@@ -238,6 +241,14 @@ def draw_denoised(source: Source, options: Options) -> 'Figure':
     model = check_denoiser(source.model, list(options.timesteps or ()))
     with evaluating(model):
         return draw_denoising(model, source.images, options.timesteps or model.val_timesteps, options.seed)
+
+
+@drawn('denoiser')
+def draw_bound(source: Source, options: Options) -> 'Figure':
+    """Weighted loss on held-out images by noise level, beside that of the best linear denoiser for the covariance of the training
+    images, in closed form: a bound only where images are Gaussian. No twin in the paper."""
+    limits = dict(max_train_images=MOST_IMAGES, max_test_images=MOST_IMAGES // 20)
+    return bound(source.denoiser, data_root=source.data_root, timesteps=options.timesteps, **limits).figure()
 
 
 @drawn('tokens')

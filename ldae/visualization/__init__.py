@@ -7,7 +7,7 @@ from .accuracies import (
     accuracy_over_dimension,
     road,
 )
-from .curves import embedding, explained_variance, loss_curve, loss_over_steps, noise_schedules
+from .curves import bound_curves, embedding, explained_variance, loss_curve, loss_over_steps, noise_schedules
 from .figures import (
     GREY,
     PALETTE,

@@ -86,6 +86,19 @@ def loss_over_steps(curves: Mapping[str, Sequence[tuple[int, float]]], title: st
     return figure
 
 
+def bound_curves(timesteps: Sequence[int], curves: Mapping[str, Sequence[float]]) -> Figure:
+    """Losses over the time step by the name of their curve, on a logarithmic axis."""
+    figure = new_figure(5, 3.2)
+    axes = figure.subplots()
+    for i, (name, losses) in enumerate(curves.items()):
+        positive = [loss if loss > 0 else np.nan for loss in losses]
+        axes.plot(timesteps, positive, ('-', '--', ':', '-.')[i % 4], marker='.', label=name)
+    axes.set(xlabel='time step t', ylabel='weighted loss', yscale='log')
+    axes.grid(linewidth=0.3)
+    axes.legend(fontsize=7)
+    return figure
+
+
 def embedding(points: np.ndarray, labels: Sequence[str]) -> Figure:
     """Points (n, 2) by label: labels differ in colour, and beyond eight in their marker too."""
     names = sorted(set(labels))

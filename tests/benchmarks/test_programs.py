@@ -37,7 +37,13 @@ PEERS += '|together|the smallest network|bare loop|bare copy|processes that do n
 
 
 def test_every_program_is_run_here():
-    assert {path.name for path in FOLDER.glob('[!_]*.py')} == {*TINY, 'generation.py', 'learning_rates.py', 'memory.py'}
+    assert {path.name for path in FOLDER.glob('[!_]*.py')} == {
+        *TINY,
+        'gaussian_rows.py',
+        'generation.py',
+        'learning_rates.py',
+        'memory.py',
+    }
 
 
 @pytest.mark.parametrize('name', TINY)
@@ -48,6 +54,15 @@ def test_program_prints_a_ratio_against_a_named_peer(name, monkeypatch, capsys):
     runpy.run_path(str(FOLDER / name), run_name='__main__')
     out = capsys.readouterr().out
     assert re.search(rf'({PEERS}).*(ldae / it = [\d.]+|[\d.]+%)', out)
+
+
+def test_no_row_is_below_the_bound_of_gaussian_images(monkeypatch, capsys, tmp_path):
+    options = f'--rows t3_5_original-image --epochs 1 --images 64 --work-dir {tmp_path / "gaussian"}'
+    monkeypatch.setattr(sys, 'argv', ['gaussian_rows.py', *options.split()])
+    runpy.run_path(str(FOLDER / 'gaussian_rows.py'), run_name='__main__')
+    header, row = capsys.readouterr().out.strip().splitlines()[-4:-2]
+    assert header.startswith('loss / least loss at t =')
+    assert all(float(ratio) > 1 for ratio in row.split()[1:-1])
 
 
 def test_the_program_on_learning_rates_says_which_is_best(monkeypatch, capsys):

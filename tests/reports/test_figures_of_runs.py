@@ -27,6 +27,7 @@ OF_A_MODEL = {
     'variance',
     'noise',
     'denoised',
+    'bound',
     'reconstruction',
     'attention',
     'features',
