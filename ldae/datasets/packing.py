@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from .load_image import BadImageError
 from .packed import IMAGES, NAMES, PACKED, packed_pipeline, resize_edge
 from .resize import with_faster_steps
 from .store import LABELS, OFFSETS, ArrayFile, damaged_files, entries_of, new_shard, shard_name, write_manifest
+from .workers import forked_pool
 
 PLAN = 'plan.json'
 
@@ -189,7 +190,6 @@ _job: tuple[ImageFolder, Path, dict, _Progress]
 def _start_worker(*job: Any) -> None:
     global _job
     _job = job
-    cv2.setNumThreads(1)
 
 
 def _write_shards(
@@ -197,10 +197,9 @@ def _write_shards(
 ) -> None:
     images = sum(len(_images_of(number, settings)) for number in todo)
     shared, workers = _Progress(), max(1, min(num_workers, len(todo)))
-    job = dataset, folder, settings, shared
     try:
         with (
-            ProcessPoolExecutor(workers, get_context('fork'), _start_worker, job) as pool,
+            forked_pool(workers, _start_worker, dataset, folder, settings, shared) as pool,
             tqdm(total=images, desc='pack', unit='img', disable=None if progress else True) as bar,
         ):
             jobs = {pool.submit(_write_shard, number) for number in todo}

@@ -4,14 +4,12 @@
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 from tqdm import tqdm
 
 from ldae.utils import ConfigError, PositiveInt, checked
@@ -20,6 +18,7 @@ from .image_folder import ImageFolder, describe_bad
 from .listing import list_images
 from .load_image import LoadImage
 from .roots import is_source
+from .workers import forked_pool
 
 CHUNK = 32  # images a task
 # Reasons of this module's own, beside load_image's: what libjpeg says while it makes up the missing pixels.
@@ -59,7 +58,6 @@ class Verification(NamedTuple):
 
 def _start_worker() -> None:
     """Keep what the decoders' C libraries print from the terminal, for :func:`_take_messages`."""
-    cv2.setNumThreads(1)
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
 
@@ -136,8 +134,7 @@ def verify_files(
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
     found: dict[str, str] = {}
     try:
-        # A pool that notices when a worker dies; multiprocessing's own would wait for ever.
-        with ProcessPoolExecutor(num_workers, get_context('fork'), _start_worker) as pool:
+        with forked_pool(num_workers, _start_worker) as pool:
             sizes = {pool.submit(_judge_chunk, chunk, reader, strict): len(chunk) for chunk in chunks}
             with tqdm(total=len(paths), desc='verify', unit='img', disable=None if progress else True) as bar:
                 for done in as_completed(sizes):

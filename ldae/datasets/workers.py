@@ -5,6 +5,12 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
 
 from ldae.registry import FUNCTIONS
 from ldae.utils.signals import SIGNALS, end_with_parent
@@ -30,3 +36,17 @@ def _end_by_main_process() -> None:
     while signal.sigwaitinfo(SIGNALS).si_pid != os.getppid():
         pass
     os._exit(0)
+
+
+@contextmanager
+def forked_pool(workers: int, start: Callable, *args: Any) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes that inherit what this one holds, and of which each begins with ``start(*args)``; in all, OpenCV has one
+    thread. This one's end before the fork: a process that inherits sleeping ones would wait for them for ever."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        # A pool that notices when a worker dies; multiprocessing's own would wait for ever.
+        with ProcessPoolExecutor(workers, multiprocessing.get_context('fork'), start, args) as pool:
+            yield pool
+    finally:
+        cv2.setNumThreads(threads)

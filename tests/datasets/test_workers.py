@@ -4,11 +4,15 @@ import os
 import signal
 import subprocess
 from multiprocessing.connection import Connection
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from ldae.datasets import start_worker
+from ldae.datasets.workers import forked_pool
 
 
 class Signalled(Dataset):
@@ -56,3 +60,25 @@ def test_a_worker_outlives_any_step_but_ends_by_the_main_process():
         worker.terminate()
         worker.join(0.05)
     assert worker.exitcode == 0
+
+
+def state_of(thread: str) -> str:
+    """``S`` of one that sleeps."""
+    return Path(f'/proc/self/task/{thread}/stat').read_text().rpartition(')')[2].split()[0]
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/task'), reason='no /proc here')
+def test_a_pool_is_forked_without_the_sleeping_threads_of_opencv():
+    before, threads = cv2.getNumThreads(), set(os.listdir('/proc/self/task'))
+    try:
+        cv2.setNumThreads(1)  # those of tests before
+        cv2.setNumThreads(2)
+        while not (opencvs := set(os.listdir('/proc/self/task')) - threads):
+            cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (9, 9), 2)
+        while any(state_of(thread) != 'S' for thread in opencvs):
+            pass
+        with forked_pool(1, cv2.setNumThreads, 1) as pool:  # which has to end them
+            assert pool.submit(cv2.getNumThreads).result(timeout=60) == 1
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
