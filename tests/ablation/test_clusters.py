@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from ldae.ablation import Scheduler, plan_jobs
 from ldae.ablation.clusters import SlurmExecutor, SubmititExecutor, minutes_of, parse_options, sbatch_options
-from ldae.ablation.cost import estimate, training_cost
+from ldae.ablation.cost import estimate, sizes_of_views, stored_operations, training_cost
 from ldae.ablation.scheduler import in_processes, worker_environment
 from ldae.ablation.study import Study
 from ldae.apis import get_model
@@ -392,6 +392,22 @@ def test_a_dry_run_of_the_papers_rows_says_what_they_cost_and_leaves_everything(
     assert 'that is assumed (--tflops), not measured' in out
     assert 'nowhere cannot be read here' in out
     assert '--nproc-per-node=2' in out
+
+
+def test_operations_are_of_all_views_in_their_sizes():
+    cfg = load_config('ldae::dino/vit-b_400e.py')
+    assert sizes_of_views(cfg, 224) == ((224, 224),) * 2 + ((96, 96),) * 10
+    assert sizes_of_views(load_config('ldae::simclr/vit-b_300e.py'), 224) == ((224, 224),) * 2
+    assert sizes_of_views(load_config('ldae::ldae/vit-b_pca.py'), 256) == ((256, 256),)
+    cfg = load_config('ldae::dino/vit-b_400e.py', scale='fashion-mnist_subset')
+    assert estimate(cfg).gflop == pytest.approx(training_cost(get_model(cfg), cfg)['gflop'], rel=0.01)
+
+
+def test_a_stored_model_that_would_take_all_memory_is_not_built_to_be_counted():
+    cfg = load_config('ldae::byol/vit-b_300e.py', scale='fashion-mnist_subset')
+    assert stored_operations(cfg.pretty_text) > 0
+    cfg.model.backbone.arch.embed_dims = 1 << 23
+    assert stored_operations(cfg.pretty_text) is None
 
 
 def test_operations_are_counted_without_images_and_weights_as_with_them():
