@@ -28,7 +28,7 @@ from ldae.utils.optional import import_extra
 from ldae.utils.sizes import height_width
 
 from .models import CHECKPOINTS, MMPRETRAIN, TIMM, get_model, to_device
-from .preprocess import geometry_of
+from .preprocess import image_shape_of
 
 TRANSFORMERS, LOCAL = 'transformers::', 'local-dir:'
 WEIGHTS = ('model.safetensors', 'pytorch_model.bin', 'model-*-of-*.safetensors', 'pytorch_model-*-of-*.bin')
@@ -84,7 +84,7 @@ def get_encoder(
     else:
         encoder = get_model(model, checkpoint, device, pretrained=pretrained, **options)
         if name.startswith(MMPRETRAIN):  # whose images are its own; on others it has its size, too
-            encoder.input_size = height_width(geometry_of(encoder)[0])
+            encoder.input_size = height_width(image_shape_of(encoder)[0])
         return encoder
     return to_device(encoder.eval(), device)
 

@@ -73,7 +73,7 @@ class Preprocess:
         return self.model.data_preprocessor(dict(inputs=stacked, data_samples=None), False)['inputs']
 
     def _own_steps(self) -> Callable[[np.ndarray], Tensor]:
-        size, channels = geometry_of(self.model)
+        size, channels = image_shape_of(self.model)
         pipeline = pipeline_of(getattr(self.model, '_config', None) or Config(), TEST_LOADERS)
         preprocessor = self.model.data_preprocessor
         converts = getattr(preprocessor, '_channel_conversion', False) or getattr(preprocessor, 'to_rgb', False)
@@ -99,7 +99,7 @@ class Preprocess:
         return run
 
 
-def geometry_of(model: nn.Module) -> tuple[int | tuple[int, int], int]:
+def image_shape_of(model: nn.Module) -> tuple[int | tuple[int, int], int]:
     """Image size, one number for squares, and channels that a model was built for."""
     tokenizer = getattr(model, 'tokenizer', None)
     if tokenizer is not None:

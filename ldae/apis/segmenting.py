@@ -33,7 +33,7 @@ from ldae.visualization import save_figure, segmentation_grid
 from ldae.visualization.tiles import check_shown, shown
 
 from .encoders import get_encoder
-from .preprocess import Preprocess, geometry_of
+from .preprocess import Preprocess, image_shape_of
 from .probing import check_output, default_work_dir
 
 FILES = ('segmentation.json', 'segmentation.md', 'segmentation.png')
@@ -214,7 +214,7 @@ def _input_of(model: nn.Module) -> tuple[tuple[int, int], int]:
     """Height and width, and channels, of the images that a model takes."""
     if (size := getattr(model, 'input_size', None)) is not None:
         return tuple(size[-2:]), len(model.data_preprocessor.mean)
-    size, channels = geometry_of(model)
+    size, channels = image_shape_of(model)
     return height_width(size), channels
 
 

@@ -3,6 +3,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -29,7 +30,7 @@ from ldae.models.tokenizers import BaseTokenizer, DCTTokenizer, Geometry, PatchP
 from ldae.reports.figures import MANY, NEIGHBOURS, Options, draw, many_features, thumbnail
 from ldae.reports.sources import EDGE, PIXELS, Source, is_tokenizer, kind_of, normalised
 from ldae.utils import Choice, ConfigError, PositiveInt, Range, check_choice, check_range, checked
-from ldae.utils.models import evaluating, psnr
+from ldae.utils.models import evaluating, psnr, to_pixels
 from ldae.utils.ranges import Seed
 from ldae.utils.sizes import height_width
 from ldae.visualization import figure_to_array, tile
@@ -115,8 +116,8 @@ class Workbench:
         self._is_prepared = own is not None and not is_file
         if self.geometry.in_channels not in PIXELS or self._is_prepared and Preprocess(self.model).reader.channels:
             raise ConfigError(f'{run} takes images of bands: the page is for grey and coloured pictures')
-        pixels = self.model.data_preprocessor if self._is_prepared else None
-        self._mean, self._std = (pixels.mean.cpu(), pixels.std.cpu()) if pixels else normalised([], self.geometry)[1:]
+        pixels = self.model.data_preprocessor if self._is_prepared else normalised([], self.geometry)[1]
+        self._preprocessor = deepcopy(pixels).cpu()
         shown, fitted = self._given(images) if images is not None else self._shipped()
         self.names, self.pictures = [*shown], [self.picture(bgr) for bgr in shown.values()]
         self.coders = self._bases(fitted)
@@ -255,7 +256,7 @@ class Workbench:
 
     def _pixels(self, images: Tensor) -> Tensor:
         """Normalised images -> pixels in [0, 255]."""
-        return (images * self._std + self._mean).clamp(0, 255)
+        return to_pixels(images, self._preprocessor)
 
     def _shown(self, images: Tensor) -> np.ndarray:
         return tile(self._pixels(images), 1)

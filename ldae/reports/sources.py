@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from mmengine.model import ImgDataPreprocessor
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -33,6 +34,7 @@ from ldae.models.tokenizers import BaseTokenizer, Geometry, PatchPCATokenizer, o
 from ldae.models.tokenizers.base import read_tokenizer
 from ldae.utils import ConfigError, PositiveInt, checked
 from ldae.utils.errors import short
+from ldae.utils.models import to_pixels
 from ldae.utils.ranges import NaturalInt, check_value
 from ldae.utils.sizes import height_width
 from ldae.visualization.accuracies import Spread
@@ -51,16 +53,15 @@ EDGE = 256
 
 
 class Tokens(NamedTuple):
-    """A tokenizer, images (B, C, H, W) as it takes them, and mean and deviation of their pixels."""
+    """A tokenizer, images (B, C, H, W) as it takes them, and the data preprocessor that normalised them."""
 
     tokenizer: BaseTokenizer
     images: Tensor
-    mean: Tensor
-    std: Tensor
+    preprocessor: nn.Module
 
     def to_pixels(self, images: Tensor) -> Tensor:
         """Normalised images -> pixels in [0, 255]."""
-        return (images * self.std + self.mean).clamp(0, 255)
+        return to_pixels(images, self.preprocessor)
 
 
 class Source:
@@ -191,8 +192,7 @@ class Source:
         normalised as in the configs."""
         own, (size, _, channels, _) = self._own_tokenizer, tokenizer.geometry
         if own is not None and own.geometry[::2] == (size, channels):
-            pixels = self.model.data_preprocessor
-            return Tokens(tokenizer.to(self.images.device), self.images, pixels.mean, pixels.std)
+            return Tokens(tokenizer.to(self.images.device), self.images, self.model.data_preprocessor)
         return Tokens(tokenizer, *normalised(self.pictures()[0], tokenizer.geometry))
 
     @property
@@ -262,14 +262,14 @@ class Source:
         raise self.lacks(f'no {name}')
 
 
-def normalised(pictures: Sequence[np.ndarray], geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
-    """BGR pictures resized, cropped and normalised as in the configs (B, C, H, W), and mean and deviation of pixels."""
+def normalised(pictures: Sequence[np.ndarray], geometry: Geometry) -> tuple[Tensor, ImgDataPreprocessor]:
+    """BGR pictures resized, cropped and normalised as in the configs (B, C, H, W), and what normalises so."""
     channels, (height, width) = geometry.in_channels, height_width(geometry.img_size)
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in PIXELS[channels])
+    preprocessor = ImgDataPreprocessor(*PIXELS[channels])
     mode = 'L' if channels == 1 else 'RGB'
     rgb = (ImageOps.fit(Image.fromarray(picture[..., ::-1]).convert(mode), (width, height)) for picture in pictures)
     pixels = np.array([np.asarray(one) for one in rgb], np.float32).reshape(-1, height, width, channels)
-    return (torch.from_numpy(pixels).permute(0, 3, 1, 2) - mean) / std, mean, std
+    return (torch.from_numpy(pixels).permute(0, 3, 1, 2) - preprocessor.mean) / preprocessor.std, preprocessor
 
 
 def kind_of(tokenizer: BaseTokenizer) -> str:
