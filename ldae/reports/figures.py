@@ -376,7 +376,8 @@ def shown(source: Source) -> Tensor:
 
 @drawn('model')
 def draw_neighbours(source: Source, options: Options) -> 'Figure':
-    """Pictures (left) and those with the nearest features. No twin in the paper."""
+    """Pictures (left) and those with the nearest features, of the same class (green, bold) and others. No twin in the
+    paper."""
     pictures, names = source.pictures(MANY)
     if len(pictures) < 3:
         raise ConfigError(f'{len(pictures)} pictures are too few to look for neighbours among: name a folder of them')

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .figures import GREY, PALETTE, new_figure
+from .figures import GREY, MARKERS, PALETTE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ROW_HEIGHT = 0.22  # inches
-MARKERS = 'osD^vP*X'
 #: Mean and standard deviation; None where there is nothing to take them of.
 Spread = tuple[float | None, float | None]
 
@@ -73,7 +72,9 @@ def accuracy_over_dimension(
 ) -> Figure:
     """Linear accuracy over the latent dimension d per token, a curve a tokenizer (the paper's Figures 3 and 5); the paper's, if
     any, in a panel of its own."""
-    panels = {f'{scale}: mean and spread over seeds': curves} | ({"the paper's: ImageNet": papers} if papers else {})
+    panels = {f'ours: {scale}, mean and spread over seeds': curves} | (
+        {"the paper's: ImageNet": papers} if papers else {}
+    )
     figure = new_figure(1 + 4 * len(panels), 3.5)
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     for axes, (title, shown) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
@@ -152,8 +153,8 @@ def _label_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None
         for right, up in product((1, 0), (1, 0)):
             offset = dict(xytext=(3 if right else -3, 3 if up else -3), textcoords='offset points')
             sides = dict(ha='left' if right else 'right', va='bottom' if up else 'top')
-            label = axes.annotate(name, point, fontsize=5, **offset, **sides)
-            box = label.get_window_extent()
+            label = axes.annotate(name, point, fontsize=6, **offset, **sides)
+            box = label.get_window_extent().expanded(1.12, 1.1)  # letters are wider at fewer dots an inch, as in SVG
             others = [*taken, *(Bbox.from_extents(u - 3, v - 3, u + 3, v + 3) for u, v in places if (u, v) != (x, y))]
             if (
                 axes.bbox.contains(box.x1, box.y0)

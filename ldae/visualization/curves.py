@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from ldae.registry import NOISE_SCHEDULES
 from ldae.utils import check_choice
 
-from .figures import GREY, PALETTE, new_figure
+from .figures import GREY, LINES, MARKERS, PALETTE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,8 +34,7 @@ def noise_schedules(names: Sequence[str] = ('ddpm_linear', 'linear_gamma_sq', 'l
             ratio = gamma**2 / sigma**2
         ratio[~np.isfinite(ratio) | (ratio <= 0)] = np.nan
         for axes, values in zip(panels, (gamma**2, sigma, ratio), strict=True):
-            style = ('-', '--', ':', '-.')[i % 4]  # where curves cover each other, and in print without colours
-            axes.plot(values, style, label=name)
+            axes.plot(values, LINES[i % 4], label=name)
     for axes, label in zip(panels, labels, strict=True):
         axes.set(xlabel='time step t', ylabel=label)
         axes.grid(linewidth=0.3)
@@ -46,12 +45,16 @@ def noise_schedules(names: Sequence[str] = ('ddpm_linear', 'linear_gamma_sq', 'l
 
 def explained_variance(ratio: Tensor, latent_dim: int | None = None) -> Figure:
     """Share of the patches' variance that the first d components hold, over d; ``latent_dim`` is marked."""
+    from matplotlib.ticker import LogLocator
+
     total = np.cumsum(np.asarray(ratio.detach().cpu()))
     figure = new_figure(4, 3)
     axes = figure.subplots()
     axes.plot(np.arange(1, len(total) + 1), 100 * total)
     axes.set(xlabel='latent dimension d', ylabel='explained variance (%)', xscale='log')
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter('{x:g}')
+    axes.xaxis.set_minor_formatter('')
     axes.grid(linewidth=0.3)
     if latent_dim is not None:
         axes.axvline(latent_dim, color=GREY, linewidth=0.8)
@@ -78,11 +81,12 @@ def loss_over_steps(curves: Mapping[str, Sequence[tuple[int, float]]], title: st
     """Logged losses, as points (step, loss) by the name of their curve."""
     figure = new_figure(5, 3)
     axes = figure.subplots()
-    for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), marker='.', label=name)
+    for (name, points), style in zip(curves.items(), cycle(LINES), strict=False):
+        axes.plot(*zip(*points, strict=True), style, marker='.', label=name)
     axes.set(xlabel='step', ylabel='loss', title=title)
     axes.grid(linewidth=0.3)
-    axes.legend(fontsize=7)
+    if len(curves) > 1:
+        axes.legend(fontsize=7)
     return figure
 
 
@@ -100,14 +104,22 @@ def bound_curves(timesteps: Sequence[int], curves: Mapping[str, Sequence[float]]
 
 
 def embedding(points: np.ndarray, labels: Sequence[str]) -> Figure:
-    """Points (n, 2) by label: labels differ in colour, and beyond eight in their marker too."""
+    """Points (n, 2) by label: labels differ in their marker, as in print, and in colour."""
     names = sorted(set(labels))
-    styles = dict(zip(names, product('osD^vP*X', PALETTE), strict=False))
+    styles = {name: (MARKERS[i % 12], PALETTE[(i + i // 24) % 8]) for i, name in enumerate(names[:96])}
     figure = new_figure(5.5, 4)
     axes = figure.subplots()
-    for name in names[: len(styles)]:
-        marker, color = styles[name]
-        axes.plot(*points[np.asarray(labels) == name].T, marker, color=color, ms=4, mew=0, alpha=0.8, label=name)
+    for name, (marker, color) in styles.items():
+        axes.plot(
+            *points[np.asarray(labels) == name].T,
+            marker,
+            color=color,
+            ms=4,
+            mew=0.2,
+            mec='black',
+            alpha=0.8,
+            label=name,
+        )
     axes.set(xticks=[], yticks=[])
     if len(names) > 1:
         figure.legend(loc='outside right upper', fontsize=7, ncols=1 + len(names) // 25)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: Of Okabe and Ito, which the colour-blind can tell apart: blue, vermilion, green, purple, orange, sky blue, black, yellow.
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#F0E442')
 GREY = '#999999'  # of what is the paper's
+#: By which curves differ where they cover each other, and in print without colours.
+MARKERS, LINES = 'osD^vP*X<>ph', ('-', '--', ':', '-.')
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -46,10 +48,15 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def add_caption(figure: Figure, text: str) -> Figure:
-    """The figure with a caption below it, for which it becomes higher."""
-    lines = textwrap.wrap(text, max(30, int(17 * figure.get_figwidth())))
-    figure.set_figheight(figure.get_figheight() + 0.13 * len(lines))
-    figure.supxlabel('\n'.join(lines), fontsize=6.5, color='#444444')
+    """The figure with a caption below what it shows, for which it becomes higher; all else stays where it is, names of points too."""
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(text, max(30, int(17 * width)))
+    figure.draw_without_rendering()
+    bottom, below = figure.get_tightbbox().y0, 0.06 + 0.13 * len(lines)
+    figure.set_figheight(whole := height + below)
+    figure.get_layout_engine().set(rect=(0, below / whole, 1, height / whole))
+    place = 0.5, (below + bottom - 0.06) / whole
+    figure.text(*place, '\n'.join(lines), fontsize=6.5, color='#444444', ha='center', va='top', in_layout=True)
     return figure
 
 
@@ -110,15 +117,17 @@ def image_rows(rows: Sequence[Tensor], captions: Sequence[str]) -> Figure:
 
 
 def retrieval_grid(images: Sequence[Sequence[Tensor]], labels: Sequence[Sequence[str]]) -> Figure:
-    """Rows of images (C, H, W) in [0, 255], a query and what was found for it, below their labels: green ones are the
-    query's own."""
+    """Rows of images (C, H, W) in [0, 255], a query and what was found for it, below their labels: green and bold ones are
+    the query's own."""
     count, size = len(images[0]), images[0][0].shape
     figure = new_figure(1.0 * count, 1.2 * len(images))
     for row, names, panels in zip(images, labels, figure.subplots(len(images), count, squeeze=False), strict=True):
         for i, (image, name, panel) in enumerate(zip(row, names, panels, strict=True)):
             _show(panel, tile(image.expand(size[0], -1, -1)[None], 1))
-            color = 'black' if i == 0 else PALETTE[2] if name == names[0] else PALETTE[1]
-            panel.set_title(name if len(name) <= 14 else f'{name[:13]}…', fontsize=6, color=color, pad=2)
+            is_own = name == names[0]
+            color = 'black' if i == 0 else PALETTE[2] if is_own else PALETTE[1]
+            text = name if len(name) <= 14 else f'{name[:13]}…'
+            panel.set_title(text, fontsize=6, color=color, pad=2, weight='bold' if is_own else 'normal')
     return figure
 
 

@@ -9,7 +9,9 @@ from PIL import Image
 from ldae.utils import ConfigError
 from ldae.visualization import (
     PALETTE,
+    add_caption,
     denoising_grid,
+    embedding,
     explained_variance,
     figure_to_array,
     filter_grid,
@@ -117,3 +119,26 @@ def test_masks_have_the_colours_of_their_classes_and_ignored_pixels_none():
     assert shown[1, 0].tolist() == [1, 1, 1]
     assert len({tuple(pixel) for pixel in shown.reshape(-1, 3).tolist()}) == 4
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ['a', 'b', 'c']
+
+
+def test_a_caption_stands_below_what_stays_where_it_is():
+    figure = noise_schedules()
+    figure.draw_without_rendering()
+    before = [axes.get_tightbbox().translated(0, 0) for axes in figure.axes]
+    height = figure.get_figheight()
+    add_caption(figure, 'A long caption. ' * 20)
+    figure.draw_without_rendering()
+    moved = (figure.get_figheight() - height) * figure.dpi
+    text = figure.texts[-1].get_window_extent()
+    for axes, box in zip(figure.axes, before, strict=True):
+        np.testing.assert_allclose(axes.get_tightbbox().bounds, box.translated(0, moved).bounds, atol=1.5)
+        assert text.y1 < axes.get_tightbbox().y0
+    assert text.y0 >= 0
+    assert 0 <= text.x0 < text.x1 <= figure.bbox.x1
+
+
+def test_points_of_many_labels_differ_without_their_colours():
+    figure = embedding(np.random.default_rng(0).normal(size=(60, 2)), [f'{i % 20:02}' for i in range(60)])
+    markers = [line.get_marker() for line in figure.axes[0].lines]
+    assert len(set(markers[:12])) == 12
+    assert len({(line.get_marker(), line.get_color()) for line in figure.axes[0].lines}) == 20
