@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -17,10 +18,11 @@ from ldae.ablation.jobs import JOB_FILE, SCORES_FILE
 from ldae.ablation.report import METRICS
 from ldae.ablation.results import read_scores
 from ldae.config.rows import list_rows
+from ldae.version import __version__
 
-from .runs import STUDIES, RunFiles, shown
+from .runs import STUDIES, RunFiles, encodable, shown
 
-MOST_PICTURES, LARGEST_PICTURE, MOST_POINTS, MOST_CURVES = 12, 4 << 20, 400, 40
+MOST_PICTURES, LARGEST_PICTURE, MOST_POINTS, MOST_CURVES, MOST_NOTES = 12, 4 << 20, 400, 40, 40
 #: Columns of the results of a study, with where they stand in an entry.
 COLUMNS = {
     'k-NN': 'knn', 'linear': 'linear', 'held out': 'held_out', 't': 'timestep', 'block': 'block', 'd': 'latent_dim',
@@ -29,9 +31,11 @@ COLUMNS = {
 }  # fmt: skip
 #: Options of a training that its weights depend on.
 OPTIONS = re.compile(r'(model|data_preprocessor|optim_wrapper|param_scheduler|train_cfg|train_dataloader|randomness)\.')
-FACTS, SCORES, MOST_COLUMNS = ('reached', 'hours', 'images seen'), ('k-NN', 'linear'), 40
+FACTS, SCORES = ('reached', 'hours', 'images seen', 'FLOP'), ('k-NN', 'linear')
+MOST_COLUMNS, MOST_ROWS = 40, 1000
 #: Curves of one quantity at several time steps share a chart.
 OF_TIMESTEP = re.compile(r'(.+)_t(\d+)')
+IMAGE = re.compile(r'!\[.*?\]\((.*?)\)')
 Cells = Sequence[Sequence[str]]
 
 
@@ -42,14 +46,20 @@ def document(title: str, runs: Sequence[RunFiles], refresh: int | None = None) -
     rules = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     reload = f'<meta http-equiv="refresh" content="{refresh}">' if refresh else ''
     own = {i: run for i, run in enumerate(runs) if not is_part(run, runs)}
+    overall = overview(runs)  # which reads each
+    for study in own.values():
+        study.notes += [
+            f'{run.name}: {note}' for run in runs if study_of(run, study) and run.facts for note in run.notes
+        ]
     names = ''.join(f'<li><a href="#run{i}">{escape(run.name)}</a> {escape(run.kind)}</li>' for i, run in own.items())
     body = ''.join(f'<section id="run{i}">{section(run)}</section>' for i, run in own.items())
-    return (
+    return encodable(
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{rules}">{reload}'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{escape(title)}</title><style>{style}</style></head><body><h1>{escape(title)}</h1>'
-        f'{overview(runs)}<nav><ul>{names}</ul></nav>{body}<script>{script}</script></body></html>\n'
+        f'<p>Written {time.strftime("%Y-%m-%d %H:%M %Z")} by ldae {escape(__version__)}</p>'
+        f'{overall}<nav><ul>{names}</ul></nav>{body}<script>{script}</script></body></html>\n'
     )
 
 
@@ -69,7 +79,7 @@ def section(run: RunFiles) -> str:
     if run.changes:
         rows = [['option', 'in ldae', 'here'], *([key, shown(a), shown(b)] for key, (a, b) in run.changes.items())]
         parts.append(
-            f'<details><summary>{len(run.changes)} options differ from {escape(run.config_file.stem)} as ldae has it'
+            f'<details><summary>{len(run.changes)} options differ from {escape(run.config_name)} as ldae has it'
         )
         parts.append(f'</summary>{table(rows)}</details>')
     if run.kind in STUDIES:
@@ -79,8 +89,10 @@ def section(run: RunFiles) -> str:
     parts.append(charts(run))
     parts += [picture(file.name, file.read_bytes()) for file in run.pictures[-MOST_PICTURES:]]
     parts += [picture(name, content) for name, content in run.drawn.items()]
-    notes = ''.join(f'<li>{escape(note)}</li>' for note in dict.fromkeys(run.notes))
-    return ''.join(parts) + (f'<ul class="notes">{notes}</ul>' if notes else '')
+    notes = [*dict.fromkeys(run.notes)]
+    notes = notes[:MOST_NOTES] + [f'{len(notes) - MOST_NOTES} more'] * (len(notes) > MOST_NOTES)
+    notes = ''.join(f'<li>{escape(note)}</li>' for note in notes)
+    return encodable(''.join(parts) + (f'<ul class="notes">{notes}</ul>' if notes else ''))
 
 
 def _facts(facts: Mapping[str, str]) -> str:
@@ -111,7 +123,7 @@ def overview(runs: Sequence[RunFiles]) -> str:
             for run, own in zip(trained, options, strict=True)
         ),
     ]
-    scored = [i for i in range(len(rows[0])) if i < 5 or any(row[i] != '-' for row in rows[1:])]
+    scored = [i for i in range(len(rows[0])) if not i or any(row[i] != '-' for row in rows[1:])]
     left = len(differing) - MOST_COLUMNS
     more = f'<p>{left} more options differ.</p>' if left > 0 else ''
     title = f'<h2>{len(trained)} trainings, and the options in which they differ</h2>'
@@ -159,7 +171,7 @@ def charts(run: RunFiles) -> str:
     """Curves of a training, or the losses of all trainings of a study; what was logged once is a table."""
     groups: dict[str, dict[str, list]] = defaultdict(dict)
     axes, once = {}, [['logged once', 'value']]
-    if run.kind == 'training':
+    if run.is_trained:
         for name, points in run.curves().items():
             if len(points) < 2:
                 once.append([name, _number(points[0][1])])
@@ -202,9 +214,8 @@ def markdown(text: str) -> Iterator[str]:
             level = min(len(lines[0]) - len(lines[0].lstrip('#')) + 2, 6)
             yield f'<h{level}>{_inline(lines[0].lstrip("# "))}</h{level}>'
         elif lines[0].startswith('|') and len(lines) > 2:
-            yield table(
-                [[cell.strip(' `') for cell in re.split(r'(?<!\\)\|', line)[1:-1]] for line in (lines[0], *lines[2:])]
-            )
+            cells = (re.split(r'(?<!\\)\|', line)[1:-1] for line in (lines[0], *lines[2:MOST_ROWS]))
+            yield table([[cell.strip(' `') for cell in line[:MOST_ROWS]] for line in cells])
         elif lines[0].startswith(('* ', '- ')):
             yield '<ul>' + ''.join(f'<li>{_inline(line[2:])}</li>' for line in lines) + '</ul>'
         elif plain := _inline(' '.join(lines)):
@@ -212,6 +223,7 @@ def markdown(text: str) -> Iterator[str]:
 
 
 def _inline(text: str) -> str:
-    text = escape(re.sub(r'!\[.*?\]\(.*?\)', '', text).strip())
+    text = '' if re.fullmatch(IMAGE, text.strip()) else re.sub(IMAGE, r'`\1`', text)  # a name: the picture comes below
+    text = escape(text.strip())
     text = re.sub(r'\[(.*?)\]\(.*?\)', r'\1', text)
     return re.sub(r'\*\*(.+?)\*\*', r'<b>\1</b>', re.sub(r'`(.+?)`', r'<code>\1</code>', text))

@@ -1,6 +1,7 @@
 'use strict';
-// Colours of Okabe and Ito, which the colour-blind can tell apart.
-const COLORS = ['#0072b2', '#e69f00', '#009e73', '#cc79a7', '#d55e00', '#56b4e9', '#999999', '#b8a800'];
+// Colours of Okabe and Ito, which the colour-blind can tell apart; curves differ in their dashes, too, as in print.
+const COLORS = ['#0072b2', '#e69f00', '#009e73', '#cc79a7', '#d55e00', '#56b4e9'], DASHES = ['', '7 3', '2 2', '9 2 2 2'];
+const styleOf = i => ({ stroke: COLORS[i % 6], 'stroke-dasharray': DASHES[(i + Math.floor(i / 12)) % 4], 'stroke-width': 1.5, fill: 'none' });
 const [WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN] = [480, 280, 58, 34, 22];
 
 function node(name, attributes, parent, text) {
@@ -32,7 +33,7 @@ const short = value => String(Number(value.toPrecision(5)));
 
 // Draw points by series; labels of points are shown beside the mouse.
 function draw(figure, data, joined) {
-  figure.querySelectorAll('svg').forEach(old => old.remove());
+  figure.querySelectorAll(':scope > svg').forEach(old => old.remove());
   const shown = data.series.filter(series => !series.hidden), all = shown.flatMap(series => series.points);
   if (!all.length) return;
   const range = i => {
@@ -56,10 +57,10 @@ function draw(figure, data, joined) {
   }
   node('text', { x: WIDTH - MARGIN, y: HEIGHT - 4, 'text-anchor': 'end' }, svg, data.xlabel);
   shown.forEach(series => {
-    const color = COLORS[data.series.indexOf(series) % COLORS.length];
+    const style = styleOf(data.series.indexOf(series));
     const places = series.points.map(([x, y]) => `${px(x).toFixed(1)},${py(y).toFixed(1)}`);
-    if (joined && places.length > 1) node('polyline', { points: places.join(' '), fill: 'none', stroke: color, 'stroke-width': 1.5 }, svg);
-    if (!joined || places.length < 30) series.points.forEach(([x, y]) => node('circle', { cx: px(x), cy: py(y), r: 2.5, fill: color }, svg));
+    if (joined && places.length > 1) node('polyline', { points: places.join(' '), ...style }, svg);
+    if (!joined || places.length < 30) series.points.forEach(([x, y]) => node('circle', { cx: px(x), cy: py(y), r: 2.5, fill: style.stroke }, svg));
   });
   const mark = node('circle', { r: 4, fill: 'none', stroke: 'currentColor', visibility: 'hidden' }, svg);
   const tip = node('text', { y: HEIGHT - 4, x: LEFT, visibility: 'hidden' }, svg);
@@ -84,11 +85,12 @@ function legend(figure, data, joined) {
   const box = element('div', figure, undefined, 'legend');
   data.series.forEach((series, i) => {
     const label = element('label', box);
-    const dot = element('span', label, '\u25cf ');
-    dot.style.color = COLORS[i % COLORS.length];
+    node('line', { x1: 0, x2: 24, y1: 5, y2: 5, ...styleOf(i) }, node('svg', { width: 28, height: 10 }, label));
     label.append(series.name);
     label.tabIndex = 0;
-    label.addEventListener('click', () => { series.hidden = !series.hidden; label.classList.toggle('off'); draw(figure, data, joined); });
+    const toggle = () => { series.hidden = !series.hidden; label.classList.toggle('off'); draw(figure, data, joined); };
+    label.addEventListener('click', toggle);
+    label.addEventListener('keydown', event => { if (event.key === 'Enter') toggle(); });
   });
 }
 
@@ -130,10 +132,11 @@ function scatter(table) {
   figure.className = 'chart';
   table.parentNode.after(figure);
   const box = element('div', figure), first = [...numeric.filter(i => names[i] !== 'seed'), ...numeric];
+  const place = name => numeric.find(i => names[i] === name), wanted = [place('FLOP'), place('linear') ?? place('loss')];
   const choices = ['x: ', ' y: '].map((text, axis) => {
     const label = element('label', box, text), choice = element('select', label);
     for (const i of numeric) element('option', choice, names[i]).value = i;
-    choice.value = first[axis];
+    choice.value = wanted[axis] ?? first[axis];
     choice.addEventListener('change', update);
     return choice;
   });

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
+from ldae.ablation.cost import stored_operations
 from ldae.ablation.results import SCALARS, ResultsFile, read_log
 from ldae.config import configs_root
 from ldae.config.reading import read_config
@@ -35,6 +37,8 @@ SKIPPED = ('vis_data', 'vis_image', 'features', 'non_finite', 'samples')
 DEEPEST, MOST_RUNS, LARGEST = 4, 500, 1 << 26
 #: Not options of a run, but words about it.
 ABOUT = ('batch_arithmetic', 'chosen_precision', 'small_batch', 'fewer_workers', 'made_with', 'work_dir', 'launcher')
+#: In the text of a config by which something was trained.
+TRAINS = 'train_dataloader = dict('
 #: Logged beside training, by its steps.
 BY_STEP = ('health/', 'skipped_steps')
 STALE = 600  # seconds without a line in the log
@@ -58,7 +62,7 @@ class RunFiles:
     @property
     def name(self) -> str:
         """The last two parts of the path."""
-        return '/'.join(self.path.resolve().parts[-2:])
+        return encodable('/'.join(self.path.resolve().parts[-2:]))
 
     @cached_property
     def options(self) -> dict[str, Any]:
@@ -74,16 +78,23 @@ class RunFiles:
 
     @cached_property
     def config_file(self) -> Path | None:
-        """The newest config that was written into the folder."""
+        """The newest config that was written into the folder, of a training rather than of what tested it later."""
         found = [*self.path.glob('*.py'), *self.path.glob('*/vis_data/config.py')]
         found = [file for file in found if file.is_file() and file.name != 'auto_scale.py']
-        return max(found, key=lambda file: (file.parent == self.path, file.stat().st_mtime), default=None)
+        order = {file: (TRAINS in _text(file), file.parent == self.path, file.stat().st_mtime) for file in found}
+        return max(order, key=order.get, default=None)
+
+    @property
+    def config_name(self) -> str:
+        """The name of that config, in the folder's own copy."""
+        own = [file for file in self.path.glob('*.py') if file.name != 'auto_scale.py']
+        file = self.config_file
+        return file.stem if file in own or not own else max(own, key=lambda one: one.stat().st_mtime).stem
 
     @cached_property
     def changes(self) -> dict[str, tuple[Any, Any]]:
         """Options that differ from the config of ldae that the run's is called after: (that one's, its own)."""
-        file = self.config_file
-        bases = [] if file is None else sorted(configs_root().glob(f'*/{file.stem}.py'))
+        bases = [] if self.config_file is None else sorted(configs_root().glob(f'*/{self.config_name}.py'))
         if len(bases) != 1:
             return {}
         base = dict(flat(read_config(bases[0]).to_dict()))
@@ -92,6 +103,11 @@ class RunFiles:
             for key in sorted({*base, *self.options})
             if not key.startswith(ABOUT) and _plain(base.get(key)) != _plain(self.options.get(key))
         }
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is a training, or a benchmark that trains."""
+        return self.kind == 'training' or self.kind == 'benchmark' and bool(self.log)
 
     @cached_property
     def log(self) -> list[dict[str, float]]:
@@ -121,7 +137,10 @@ class RunFiles:
             facts |= self._of_training()
         elif self.kind not in STUDIES:
             content = _read_json(self.path / KINDS[self.kind], self.notes)
-            facts |= {key: shown(value) for key, value in flat(content) if not key.startswith(('protocol.', 'results'))}
+            own = [(key, value) for key, value in flat(content) if not key.startswith(('protocol.', 'results'))]
+            facts |= {key: shown(value) for key, value in own if value is not None}
+            if self.is_trained:
+                facts |= self._of_training()
         else:
             facts |= _made_with(self.entries)
         return facts
@@ -130,25 +149,36 @@ class RunFiles:
         made = {
             key.removeprefix('made_with.'): value for key, value in self.options.items() if key.startswith('made_with.')
         }
-        facts = {key: shown(value) for key, value in made.items()}
+        facts = dict(made)
         words = {'batch_arithmetic': 'batch', 'chosen_precision': 'precision'}
         facts |= {word: str(self.options[key]) for key, word in words.items() if key in self.options}
-        last, total = (self.log or [{}])[-1], self.options.get('train_cfg.max_epochs')
-        # Validations are logged with the step alone.
-        epochs = max((entry['epoch'] for entry in self.log if 'epoch' in entry), default=None)
-        if epochs is not None:
-            facts['reached'] = f'epoch {epochs:g}' + (f' of {total}' if total else '') + f', step {last["step"]:,.0f}'
-            batch = re.search(r'= (\d+)', str(self.options.get('batch_arithmetic', '')))
+        steps = [entry for entry in self.log if 'iter' in entry or 'epoch' in entry]  # validations have the step alone
+        if steps:
+            unit = 'epoch' if 'epoch' in steps[-1] else 'step'
+            reached, total = (
+                steps[-1][unit],
+                self.options.get(f'train_cfg.max_{"iters" if unit == "step" else "epochs"}'),
+            )
+            total = total if isinstance(total, int | float) else None
+            reach = f'{unit} {reached:,.0f}' + (f' of {total:,}' if total else '')
+            facts['reached'] = reach + (f', step {steps[-1]["step"]:,.0f}' if unit == 'epoch' else '')
+            batch = re.search(r'= (\d{1,9})', str(self.options.get('batch_arithmetic', '')))
             if batch:
-                facts['images seen'] = f'{int(last["step"]) * int(batch[1]):,}'
+                images = steps[-1]['step'] * int(batch[1])
+                each = stored_operations(_text(self.config_file)) if self.config_file else None
+                facts |= {'images seen': f'{images:,.0f}', 'FLOP': f'{1e9 * images * each:.1e}' if each else '-'}
             facts['hours'] = f'{self._seconds() / 3600:.2f}'
-        if not self.log:
+            if total and reached < total and time.time() - self._last_change() > STALE:
+                self.notes.append(f'stopped at {reach}: the same command with --resume goes on')
+        else:
             self.notes.append('nothing was logged: it has not begun, or stopped before the first line')
-        elif total and epochs < total and time.time() - self._last_change() > STALE:
-            self.notes.append(f'stopped at epoch {epochs:g} of {total}: the same command with --resume goes on')
-        if not any(self.path.glob('*.pth')):
+        checkpoints = sorted(self.path.glob('*.pth'))
+        if not checkpoints:
             self.notes.append('no checkpoint here')
-        return facts
+        self.notes += [f'{file.name} is damaged, or cut short' for file in checkpoints if not _is_whole(file)]
+        if self.config_file is None:
+            self.notes.append('no config: what it was trained by cannot be told')
+        return {key: shown(value) for key, value in facts.items()}
 
     def _seconds(self) -> float:
         """Of training: the logged time of a step, for the steps since the line before."""
@@ -238,6 +268,11 @@ def flat(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
         yield from flat(value, f'{prefix}.{key}' if prefix else str(key))
 
 
+def encodable(text: str) -> str:
+    """A text with ? for what UTF-8 has no bytes for, as in names of files that aren't UTF-8."""
+    return text.encode(errors='replace').decode()
+
+
 def shown(value: Any) -> str:
     """A value in few characters."""
     text = f'{value:.6g}' if isinstance(value, float) else str(value)
@@ -255,6 +290,15 @@ def _made_with(entries: Sequence[dict]) -> dict[str, str]:
         facts[key] = ', '.join(sorted({str(entry[key]) for entry in entries if entry.get(key)}))
     versions = {f'{name} {value}' for entry in entries for name, value in (entry.get('versions') or {}).items()}
     return {key: value for key, value in (facts | {'versions': ', '.join(sorted(versions))}).items() if value}
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether a file ends as torch writes it: as an archive, or in its old format, which doesn't tell."""
+    try:
+        with checkpoint.open('rb') as file:
+            return file.read(1) == b'\x80' or is_zipfile(file)
+    except OSError:
+        return False
 
 
 def _text(file: Path) -> str:

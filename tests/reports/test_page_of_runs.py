@@ -10,13 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import ldae
+from ldae.ablation.cost import training_cost
 from ldae.ablation.report import MeanScore, Summary
 from ldae.ablation.scheduler import Failure
 from ldae.ablation.study import Outcome
+from ldae.apis.models import get_model
 from ldae.cli import report as tool
+from ldae.config import load_config
 from ldae.config.rows import list_rows
 from ldae.evaluation.protocol import PROTOCOL
 from ldae.reports import reporting
@@ -64,7 +68,7 @@ def make_training(folder: Path, losses=(3.0, 2.0, 1.0), epochs: int = 3, name: s
     cfg = dict(model=dict(type='ldae.LDAE'), train_cfg=dict(max_epochs=epochs)) | options
     cfg |= dict(batch_arithmetic='batch 1 x 8 x 1 = 8 of 8', made_with=dict(device='a device', commit='abc'))
     (folder / f'{name}.py').write_text(''.join(f'{key} = {value!r}\n' for key, value in cfg.items()))
-    (folder / 'epoch_3.pth').touch()
+    torch.save({}, folder / 'epoch_3.pth')
     return folder
 
 
@@ -111,6 +115,63 @@ def test_validations_are_counted_by_epochs_and_their_time_is_not_trainings(tmp_p
     assert '"title": "denoising/psnr", "xlabel": "epoch"' in found._repr_html_()
 
 
+def test_a_training_by_iterations_and_settings_that_are_none_are_told(tmp_path):
+    run = make_training(tmp_path / 'run', train_cfg=dict(max_iters=100))
+    log = next(run.rglob('scalars.json'))
+    log.write_text(re.sub('"epoch": ., ', '', log.read_text()))
+    os.utime(log, (0, 0))
+    found = ldae.Run(run)
+    assert found.facts['reached'] == 'step 30 of 100'
+    assert found.notes == ['stopped at step 30 of 100: the same command with --resume goes on']
+    odd = make_training(tmp_path / 'odd', train_cfg=dict(max_epochs='<b>'))
+    assert ldae.Run(odd).facts['reached'] == 'epoch 3, step 30'
+
+
+def test_operations_are_those_of_the_stored_config_and_a_dash_for_one_that_is_not_ours(tmp_path):
+    cfg = load_config('ldae::ldae/vit-b_pca.py', scale='fashion-mnist_subset')
+    model = get_model(cfg)
+    model.tokenizer.take_as_fitted()
+    expected = 240 * 1e9 * training_cost(model, cfg)['gflop']
+    options = {name: cfg[name].to_dict() for name in ('model', 'train_dataloader')}
+    facts = ldae.Run(make_training(tmp_path / 'ours', **options)).facts
+    assert (facts['images seen'], float(facts['FLOP'])) == ('240', pytest.approx(expected, rel=0.05))
+    for name, model in dict(foreign=dict(type='Foreign'), sized=dict(type='ImageClassifier', backbone=5)).items():
+        assert ldae.Run(make_training(tmp_path / name, model=model)).facts['FLOP'] == '-'
+    assert facts['FLOP'] in page_of(tmp_path).texts
+
+
+def test_the_config_is_that_of_the_training_though_it_was_tested_later(tmp_path):
+    run = make_training(tmp_path / 'run')
+    (run / '20260101_000000/vis_data/config.py').write_text('train_dataloader = dict(batch_size=8)\nseed = 5\n')
+    (run / 'vit-b_pca.py').write_text('train_dataloader = None\nseed = 6\n')
+    found = ldae.Run(run)
+    assert (found.options['seed'], found.config_name) == (5, 'vit-b_pca')
+    assert found.changes['train_dataloader.batch_size'][1] == 8
+
+
+def test_a_name_that_is_not_utf8_is_shown_as_far_as_it_is(tmp_path, capsys):
+    run = make_training(tmp_path / os.fsdecode(b'a\xff'))
+    tool.main([str(run), '--out', str(tmp_path / 'report.html')])
+    assert '/a? (training)' in capsys.readouterr().out
+    assert '/a?' in Reader((tmp_path / 'report.html').read_text()).text
+    ldae.Run(run)._repr_html_().encode()
+
+
+def test_a_study_says_what_its_trainings_lack(tmp_path):
+    study = make_study(tmp_path / 'study', dict(row='mine'))
+    (make_training(study / 'mine/seed0') / 'epoch_3.pth').unlink()
+    assert 'mine/seed0: no checkpoint here' in page_of(study).texts
+
+
+def test_a_benchmark_that_trains_has_its_curves(tmp_path):
+    run = make_training(tmp_path / 'run')
+    (run / 'benchmark.json').write_text('{"top1": 79.5, "scale": null}')
+    page = page_of(run)
+    assert {'top1', '79.5', 'epoch 3 of 3, step 30'} <= set(page.texts)
+    assert 'scale' not in page.texts
+    assert '"title": "loss"' in (tmp_path / 'report.html').read_text()
+
+
 def test_options_in_which_runs_differ_stand_side_by_side(tmp_path):
     make_training(tmp_path / 'a', model=dict(type='ldae.LDAE', weight=1))
     make_training(tmp_path / 'b', model=dict(type='ldae.LDAE', weight=2), losses=(3.0, 0.25))
@@ -141,6 +202,8 @@ def test_results_of_a_study_stand_beside_the_papers_and_its_trainings_are_its_ow
         (lambda run: next(run.glob('*.py')).write_text('import os\nos.system("x")\n'), 'cannot be read as data'),
         (lambda run: next(run.glob('*.py')).write_text('a = [' * 5000), 'cannot be read as data'),
         (lambda run: next(run.glob('*.pth')).unlink(), 'no checkpoint here'),
+        (lambda run: os.truncate(run / 'epoch_3.pth', 200), 'epoch_3.pth is damaged, or cut short'),
+        (lambda run: next(run.glob('*.py')).unlink(), 'no config: what it was trained by'),
         (
             lambda run: next(run.rglob('scalars.json')).write_text('{"step": "x"}\nnull\n[1]\n{"loss"'),
             'nothing was logged',
@@ -176,7 +239,7 @@ def test_figures_are_drawn_into_the_page_and_a_broken_run_has_none(tmp_path, mon
     assert [attributes['alt'] for tag, attributes in page.tags if tag == 'img'] == ['noise']
     monkeypatch.undo()
     run = make_training(tmp_path / 'broken')
-    assert 'vit-b_pca' in page_of(run, with_figures=True).text  # an empty file for a checkpoint
+    assert 'vit-b_pca' in page_of(run, with_figures=True).text  # a checkpoint that holds nothing
 
 
 def test_a_folder_can_put_text_and_pictures_on_the_page_only(tmp_path):
@@ -211,6 +274,7 @@ def test_pages_of_ldae_are_shown_as_they_read():
         table([['a', 'b'], ['c', '1']]),
         '<ul><li>one</li><li>two</li></ul>',
     ]
+    assert list(markdown('Its loss: ![l](loss.png)\n\n![alone](x.png)')) == ['<p>Its loss: <code>loss.png</code></p>']
 
 
 @pytest.mark.parametrize('make', [lambda folder: None, Path.mkdir, Path.touch])
