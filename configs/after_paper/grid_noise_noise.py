@@ -12,4 +12,4 @@ Batch:     8 processes x 2 x 128 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 
 _base_ = '../deconstruction/t2_pca_d32.py'
 
-model = dict(noiser=dict(schedule='flow'))
+model = dict(noiser=dict(schedule='flow'), head=dict(_delete_=True, type='ldae.LatentHead', prediction='noise'))

@@ -28,6 +28,8 @@ ROAD = (
 )
 #: The paper's claim: a low-dimensional latent instead of pixels.
 CENTRAL_PAIR = ('t2_pca_d32', 'f5_pixel_256')
+#: The rows and columns of the rows ``grid_<prediction>_<loss>``.
+QUANTITIES = ('clean', 'noise', 'velocity')
 AGREES = "in the paper's order by more than both standard deviations together"
 REVERSED, WITHIN = 'in the reverse order', 'within the spread'
 NOT_JUDGED = 'not judged, since one seed has no spread'
@@ -175,10 +177,22 @@ def table_page(summaries: Sequence[Summary], scale: str, command: str, missing: 
         title = f'## {table}: {TABLES[table]}' if table in TABLES else f'## {table}'
         lacking = [_cells_of_missing(row, why, group) for row, why in missing.items() if row.table == table]
         cells = [_header(group), *lacking, *(_cells(summary, group) for summary in group)]
-        parts += [title, markdown_table(cells, left=2), *_order(group)]
+        parts += [title, *_grids(group), markdown_table(cells, left=2), *_order(group)]
     tables = {summary.row.table for summary in summaries}
     parts += [f'`{row.name}`: {why}' for row, why in missing.items() if row.table not in tables]
     return '\n\n'.join(parts) + '\n'
+
+
+def _grids(group: Sequence[Summary]) -> list[str]:
+    """Accuracy, and distance of samples, over what is predicted and whose error counts, where such rows were run."""
+    found = {summary.row.name: summary for summary in group if summary.row.name.startswith('grid_')}
+    grids = []
+    for figure, title, form in (('linear', 'linear', '.1f'), ('distance', _distance_name(group), '.4g')):
+        scores = {name: score.shown(form) for name, one in found.items() if (score := getattr(one, figure))}
+        cells = [[row, *(scores.get(f'grid_{row}_{column}', '-') for column in QUANTITIES)] for row in QUANTITIES]
+        head = [f'{title}; prediction', *(f'loss of {column}' for column in QUANTITIES)]
+        grids += [markdown_table([head, *cells], left=1)] * bool(scores)
+    return grids
 
 
 def row_table(summaries: Sequence[Summary]) -> str:

@@ -19,6 +19,8 @@ from .reading import LOADERS, configs_root, find_config, read_config, walk_dicts
 PAPER = 'paper'
 #: What the configs that are scaled have.
 PAPER_SIZE, PAPER_EPOCHS = 256, 400
+#: Of a patch of the paper's: latents of as many keep all of an image.
+PAPER_VALUES = 768
 #: Named sizes by width, for encoders and decoders that a row cuts elsewhere.
 NAME_OF_WIDTH = {768: ('base', 12), 1024: ('half-large', 12)}
 #: mmpretrain's short names of sizes.
@@ -202,6 +204,8 @@ def _scale_model(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
             node['arch'] = scaled_arch(node['arch'], rules.archs, path)
         if str(node.get('type', '')).endswith('Tokenizer'):
             _scale_tokenizer(node, rules, path)
+        if node.get('rank'):  # of AsymFlow, in dimensions of a latent
+            node['rank'] = _lookup(_dims(rules.latent_dims, rules), node['rank'], f'{path}: latent_dims')
 
 
 def _candidates(rules: ConfigDict) -> list[int]:
@@ -232,7 +236,7 @@ def light_arch(arch: Mapping, small: Mapping) -> dict:
 
 def _scale_tokenizer(node: dict, rules: ConfigDict, path: Path) -> None:
     options = dict(rules.get('tokenizers', {}).get(node['type'], {}))
-    dims = options.pop('latent_dims', rules.latent_dims)
+    dims = _dims(options.pop('latent_dims', rules.latent_dims), rules)
     if 'latent_dim' in node:
         node['latent_dim'] = _lookup(dims, node['latent_dim'], f'{path}: latent_dims')
     if 'resized' in node:
@@ -242,6 +246,11 @@ def _scale_tokenizer(node: dict, rules: ConfigDict, path: Path) -> None:
     if node.get('checkpoint'):
         node['checkpoint'] = tokenizer_checkpoint(Path(node['checkpoint']).parent.name, path.stem)
     node.update(img_size=rules.img_size, patch_size=rules.patch_size, in_channels=rules.in_channels, **options)
+
+
+def _dims(latent_dims: Mapping, rules: ConfigDict) -> dict:
+    """Latent dimensions at a scale by those of the paper, which may be all of a patch."""
+    return {PAPER_VALUES: rules.in_channels * rules.patch_size**2, **latent_dims}
 
 
 def _lookup(table: Mapping, key: str | int, where: str) -> object:

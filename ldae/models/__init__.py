@@ -4,7 +4,7 @@
 from .backbones import LDAEViT
 from .dino import DINO, DINOProjection
 from .encoders import Encoder, EncoderPreprocessor
-from .heads import CleanLatentHead, DecodedImageHead, DenoisingHead, NoiseHead, OriginalImageHead
+from .heads import CleanLatentHead, DecodedImageHead, DenoisingHead, LatentHead, NoiseHead, OriginalImageHead
 from .ldae import LDAE
 from .masking import RandomMasking
 from .necks import LDAEDecoder

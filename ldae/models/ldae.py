@@ -65,6 +65,7 @@ class LDAE(BaseSelfSupervisor):
         head = MODELS.build(head or dict(type='ldae.OriginalImageHead'))
         head.check(tokenizer)
         noiser = MODELS.build(noiser, default_args=dict(weighting=head.weighting))
+        head.check_noiser(noiser)
         given = dict(tokenizer.geometry._asdict(), num_classes=num_classes)
         backbone = MODELS.build(complete('backbone', backbone, given))
         check_range('LDAE: backbone.timestep', backbone.timestep, 0, noiser.num_timesteps - 1, kind=int)

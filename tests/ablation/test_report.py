@@ -92,3 +92,21 @@ def test_tables_name_the_protocol_its_overrides_and_choices_at_the_edge():
     page = table_page(summarise(ROWS, entries), 'tiny', 'x')
     assert 'Scored by protocol ldae-1 (k=5). At the edge of the values that were tried: up (lr).' in page
     assert 'ours: 5-NN' in page
+
+
+def test_nine_cells_are_a_grid_of_prediction_and_loss():
+    rows = [make_row(f'grid_{name}', 'after-paper', None) for name in ('clean_velocity', 'noise_noise')]
+    sampled = dict(name='Fréchet distance (net)', samples=5, reference=5, steps=5, sampler='dpm++', frechet=12.5)
+    entries = [make_entry('grid_clean_velocity', 0, 61.0), make_entry('grid_noise_noise', 0, 70.0, generation=sampled)]
+    page = table_page(summarise([*rows, make_row('other', 'after-paper')], entries), 'tiny', 'x')
+    lines = [re.split(r' *\| *', line)[1:-1] for line in page.splitlines() if line.startswith('|')]
+    at = [i for i, line in enumerate(lines) if line[0].endswith('; prediction')]
+    assert [lines[i][0] for i in at] == ['linear; prediction', 'Fréchet distance (net); prediction']
+    assert [lines[i][1:] for i in at] == [['loss of clean', 'loss of noise', 'loss of velocity']] * 2
+    assert lines[at[0] + 2 : at[0] + 5] == [
+        ['clean', '-', '-', '61.0'],
+        ['noise', '-', '70.0', '-'],
+        ['velocity', '-', '-', '-'],
+    ]
+    assert lines[at[1] + 3] == ['noise', '-', '12.5', '-']
+    assert 'prediction' not in table_page(summarise([make_row('a')], [make_entry('a', 0, 60.0)]), 'tiny', 'x')

@@ -177,6 +177,13 @@ def test_options_of_the_command_come_after_the_scale():
     assert (cfg.train_cfg.max_epochs, cfg.model.tokenizer.latent_dim) == (3, 5)
 
 
+@pytest.mark.parametrize(('scale', 'whole'), [(SUBSET, 64), ('cifar10', 192)])
+def test_all_components_of_a_patch_stay_all_and_a_rank_follows_the_dimensions(scale, whole):
+    model = {r: load_config(f'ldae::after_paper/asymflow_r{r}.py', scale=scale).model for r in (0, 8, 768)}
+    assert {one.tokenizer.latent_dim for one in model.values()} == {whole}
+    assert [one.head.rank for one in model.values()] == [0, 2, whole]
+
+
 @pytest.mark.parametrize('scale', ['fashion-mnist', 'cifar10', 'image-folder'])
 def test_data_root_reaches_every_data_set(scale):
     cfg = row('t3_5_original-image', scale, data_root='here')

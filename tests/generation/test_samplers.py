@@ -137,6 +137,20 @@ def test_ddim_with_all_of_the_noise_is_ddpm():
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('steps', [7, 50])
+def test_ddim_on_the_path_of_flow_is_diffusers_euler_sampler_of_flow_matching(steps: int):
+    """Which steps along the velocity from noise to data, counted the other way."""
+    gaussian = Gaussian('flow', predicts_noise=False)
+    ours = gaussian.sampler('ddim', steps)
+    theirs = pytest.importorskip('diffusers').FlowMatchEulerDiscreteScheduler()
+    theirs.set_timesteps(sigmas=gaussian.sigma[ours.timesteps].flip(0).tolist())
+    z = start = gaussian.noisy(ours.start)[:20]
+    for position, t in zip(theirs.timesteps, ours.timesteps.flip(0).tolist(), strict=True):
+        velocity = (gaussian.predict(z, t) - z) / gaussian.sigma[t]
+        z = theirs.step(-velocity.float(), position, z).prev_sample
+    torch.testing.assert_close(ours.run(start, gaussian.predict), z, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize('name', ['ddpm', 'euler-ancestral'])
 def test_noise_of_a_sample_is_its_own(name: str):
     gaussian = Gaussian('linear_sigma', predicts_noise=False)

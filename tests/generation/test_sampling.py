@@ -62,6 +62,30 @@ def test_an_image_depends_on_its_number_whatever_the_batch(sampler: str, model: 
     assert rounding(ldae.sample(model, num=8, **dict(options, seed=4)).images, expected) > 1
 
 
+@pytest.mark.parametrize('sampler', ['dpm++', 'heun', 'ddim'])
+@pytest.mark.parametrize('schedule', ['flow', 'linear_gamma_sq'])
+@pytest.mark.parametrize(
+    'head', [dict(prediction=name) for name in ('noise', 'clean', 'velocity')] + [dict(prediction='velocity', rank=3)]
+)
+def test_every_prediction_and_path_gives_the_image_that_a_perfect_network_knows(
+    head: dict, schedule: str, sampler: str, small_model: Build
+):
+    """The space of the loss is none of a sampler's business: these are all nine cells."""
+    options = dict(loss_space='velocity', **head)
+    model = small_model('LatentHead', schedule, **{f'head.{name}': value for name, value in options.items()})
+    z0 = model.tokenizer.encode(torch.randn(1, 1, 28, 28))
+
+    def perfect(z_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        levels = model.noiser.levels(t)
+        noise = (z_t - levels[0] * z0) / levels[1]
+        return model.head.target(NoisySample(z0.expand_as(z_t), z_t, noise, t, *levels))
+
+    model._predict_target = perfect
+    found = ldae.sample(model, num=2, steps=10, sampler=sampler).images
+    expected = model.to_pixels(model.tokenizer.decode(z0)).round()[0, 0].numpy().astype(np.uint8)
+    assert max(rounding(image, expected) for image in found) <= 1
+
+
 @pytest.mark.parametrize(
     ('head', 'schedule'),
     [('NoiseHead', 'ddpm_linear'), ('CleanLatentHead', 'linear_gamma_sq'), ('DecodedImageHead', 'linear_gamma_sq')],

@@ -1,3 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
 from .base import DenoisingHead
-from .targets import CleanLatentHead, DecodedImageHead, NoiseHead, OriginalImageHead
+from .latent import CleanLatentHead, LatentHead, NoiseHead
+from .targets import DecodedImageHead, OriginalImageHead

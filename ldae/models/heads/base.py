@@ -6,7 +6,7 @@ from abc import ABCMeta, abstractmethod
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ldae.models.noisers import NoisySample
+from ldae.models.noisers import GaussianNoiser, NoisySample
 from ldae.models.tokenizers import BaseTokenizer
 from ldae.utils import ConfigError
 from ldae.utils.device import full_precision
@@ -28,6 +28,9 @@ class DenoisingHead(BaseModule, metaclass=ABCMeta):
 
     def check(self, tokenizer: BaseTokenizer) -> None:
         """Raise ConfigError if this target can't be computed with ``tokenizer``; called when the model is built."""
+
+    def check_noiser(self, noiser: GaussianNoiser) -> None:
+        """The same with the noise that will be added."""
 
     def check_inputs(self, inputs: Tensor) -> None:
         """Raise ConfigError if a batch is of latents (B, N, d) and the target needs images."""

@@ -2,7 +2,7 @@
 """Additive Gaussian noise on latent tokens."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from mmengine import dist
@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ldae.registry import MODELS, NOISE_SCHEDULES
-from ldae.utils import Choice, PositiveInt, check_choice, checked
+from ldae.utils import Choice, PositiveInt, Range, check_choice, checked
 from ldae.utils.row_streams import GOLDEN_RATIO, integers, row_streams, standard_normal, uniform
 from ldae.utils.signatures import check_arguments
 
@@ -44,6 +44,8 @@ class GaussianNoiser(BaseModule):
         draw_by: ``'row'`` draws an image's numbers from a stream of its own, by its place in the batch. ``'batch'`` draws
             those of the whole global batch from one, on every rank, of which it keeps its share: W times the numbers. Runs
             that were begun without this option go on as they began.
+        logit_normal: Mean and deviation of logit(1 - t/T), where t is not to be uniform; JiT's are (-0.8, 0.8): more noise. Of
+            ``'flow'``, 1 - t/T is the share of the image.
     """
 
     @checked
@@ -54,6 +56,7 @@ class GaussianNoiser(BaseModule):
         weighting: Weighting = 'signal_share',
         rank_invariant: bool = True,
         draw_by: Annotated[str, Choice('batch', 'row')] = 'batch',
+        logit_normal: tuple[float, Annotated[float, Range(1e-3)]] | None = None,
     ) -> None:
         super().__init__()
         schedule = dict(type=schedule) if isinstance(schedule, str) else dict(schedule)
@@ -64,7 +67,7 @@ class GaussianNoiser(BaseModule):
         with torch.device('cpu'):  # tables are values even where a model is only sketched on the meta device
             gamma, sigma = NOISE_SCHEDULES.get(schedule.pop('type'))(num_timesteps, **schedule)
         self.num_timesteps = num_timesteps
-        self.rank_invariant, self.draw_by = rank_invariant, draw_by
+        self.rank_invariant, self.draw_by, self.logit_normal = rank_invariant, draw_by, logit_normal
         # Made from the config: not in checkpoints, so that a checkpoint can be read under another schedule.
         self.register_buffer('gamma', gamma.float(), persistent=False)
         self.register_buffer('sigma', sigma.float(), persistent=False)
@@ -75,16 +78,29 @@ class GaussianNoiser(BaseModule):
     ) -> NoisySample:
         """z0 (B, N, d); t (B,) integers and noise (B, N, d), each drawn where it is None -> :class:`NoisySample`."""
         options = dict(generator=generator, device=z0.device)
-        if t is None and self.draw_by == 'row':
-            t = integers(self._streams(len(z0), **options), self.num_timesteps)
-        elif t is None:
-            t = self._share(lambda b: torch.randint(self.num_timesteps, (b,), **options), len(z0))
-        if noise is None and self.draw_by == 'row':
-            noise = standard_normal(self._streams(len(z0), **options), z0.shape[1:])
-        elif noise is None:
-            noise = self._share(lambda b: torch.randn(b, *z0.shape[1:], **options), len(z0))
+        t = self._draw_steps(len(z0), **options) if t is None else t
+        noise = self._draw_normal(len(z0), z0.shape[1:], **options) if noise is None else noise
         gamma, sigma, weight = self.levels(t)
         return NoisySample(z0, gamma * z0 + sigma * noise, noise, t, gamma, sigma, weight)
+
+    def _draw_steps(self, batch_size: int, **options: Any) -> Tensor:
+        """Time steps (batch_size,)."""
+        steps = self.num_timesteps
+        if self.logit_normal is not None:
+            mean, deviation = self.logit_normal
+            shares = (
+                -mean - deviation * self._draw_normal(batch_size, (1,), **options)[:, 0]
+            ).sigmoid()  # from clean to noise
+            return (shares * steps).long().clamp(max=steps - 1)
+        if self.draw_by == 'row':
+            return integers(self._streams(batch_size, **options), steps)
+        return self._share(lambda b: torch.randint(steps, (b,), **options), batch_size)
+
+    def _draw_normal(self, batch_size: int, shape: Sequence[int], **options: Any) -> Tensor:
+        """Standard normal (batch_size, *shape)."""
+        if self.draw_by == 'row':
+            return standard_normal(self._streams(batch_size, **options), shape)
+        return self._share(lambda b: torch.randn(b, *shape, **options), batch_size)
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gamma, sigma and weight (B, 1, 1) of time steps (B,)."""

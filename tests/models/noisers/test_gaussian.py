@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import math
+
 import pytest
 import torch
 
@@ -36,6 +38,29 @@ def test_time_steps_are_uniform_over_all_of_them(draw_by):
     counts = torch.bincount(sample.t, minlength=10)
     chi_square = ((counts - 2000) ** 2 / 2000).sum()
     assert chi_square < 27.9  # 99.9% quantile for 9 degrees of freedom
+
+
+@WAYS
+def test_logit_normal_steps_have_the_distribution_of_their_closed_form(draw_by):
+    """JiT's: the share of the image is sigmoid(-0.8 + 0.8 n)."""
+    noiser = GaussianNoiser('flow', draw_by=draw_by, logit_normal=(-0.8, 0.8))
+    t = noiser(torch.zeros(20000, 1, 1), generator=torch.Generator().manual_seed(0)).t
+    for share in (0.2, 0.5, 0.7, 0.9):
+        noise_below = torch.special.ndtr(torch.tensor((math.log(share / (1 - share)) - 0.8) / 0.8)).item()
+        assert (t < 1000 * share).float().mean().item() == pytest.approx(noise_below, abs=0.012)
+    assert noiser.gamma[t.median()].item() == pytest.approx(1 / (1 + math.exp(0.8)), abs=0.01)
+
+
+def test_logit_normal_steps_stay_in_the_table():
+    noiser = GaussianNoiser(num_timesteps=10, logit_normal=[0.0, 50.0])
+    t = noiser(torch.zeros(500, 1, 1), generator=torch.Generator().manual_seed(0)).t
+    assert (t.min(), t.max()) == (0, 9)
+
+
+@pytest.mark.parametrize('value', [(0.0, 0.0), (0.0,), 'jit', (0.0, 'wide')])
+def test_a_wrong_distribution_of_steps_is_one_line(value):
+    with pytest.raises(ConfigError, match=r'GaussianNoiser.logit_normal(\[1\]=0.0 is out of range| must be)'):
+        GaussianNoiser(logit_normal=value)
 
 
 @WAYS

@@ -31,6 +31,14 @@ def test_linear_sigma_rises_from_zero_to_the_square_root_of_two():
     np.testing.assert_allclose(sigma, np.linspace(0, math.sqrt(2), 1000), atol=1e-12)
 
 
+def test_flow_is_the_straight_line_to_noise_and_the_levels_of_diffusers():
+    gamma, sigma = schedules.flow(1000)
+    np.testing.assert_allclose(sigma, np.arange(1, 1001) / 1000, atol=1e-12)
+    assert torch.equal(gamma + sigma, torch.ones(1000).double())
+    diffusers = pytest.importorskip('diffusers')
+    np.testing.assert_allclose(sigma.flip(0), diffusers.FlowMatchEulerDiscreteScheduler().sigmas, atol=1e-6)
+
+
 def test_single_level_has_variance_one_third():
     gamma, sigma = schedules.single_level(5)
     np.testing.assert_allclose(sigma**2, 1 / 3)

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network predicts the noise, and the loss is the error of the velocity that follows.
+
+Row:       predict noise, loss of velocity
+Table:     after-paper
+Source:    arXiv 2511.13720
+Run:       tools/dist_train.sh configs/after_paper/grid_noise_velocity.py 8
+Batch:     8 processes x 2 x 128 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
+"""
+
+_base_ = './grid_noise_noise.py'
+
+model = dict(head=dict(loss_space='velocity'))
