@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from make_model_zoo import SECTIONS, batch, describe  # noqa: E402
 
 from ldae.apis.models import forget_files  # noqa: E402
-from ldae.apis.preprocess import geometry_of  # noqa: E402
+from ldae.apis.preprocess import image_shape_of  # noqa: E402
 from ldae.config import load_config, walk_dicts  # noqa: E402
 from ldae.evaluation.features import patch_tokens  # noqa: E402
 from ldae.registry import MODELS  # noqa: E402
@@ -129,7 +129,7 @@ def _measure(model_cfg: dict, scope: str) -> tuple[int, int]:
 
 def flops_of(model: nn.Module) -> int:
     """FLOPs of a model's encoder; encoders of the same tensors have the same."""
-    size, channels = geometry_of(model)
+    size, channels = image_shape_of(model)
     shapes = {name: tuple(value.shape) for name, value in model.backbone.state_dict().items()}
     known = str((type(model.backbone), size, channels, shapes))
     if known not in FLOPS:
