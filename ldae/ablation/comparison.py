@@ -338,7 +338,7 @@ def _same(one: tuple, other: tuple) -> bool:
 def _without_pipelines(loaders: list) -> list:
     loaders = deepcopy([loader and loader.get('dataset') for loader in loaders])
     for node in walk_dicts(loaders):
-        for key in ('pipeline', 'crop_scale', 'indices', 'views'):
+        for key in ('pipeline', 'crop_scale', 'flip', 'indices', 'views'):
             node.pop(key, None)
     return [dict(loader) if loader else None for loader in loaders]
 

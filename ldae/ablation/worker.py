@@ -159,7 +159,7 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
     if encode is None:
         encoder = model if member['encoder'] != 'untrained' else untrained_twin(model, cfg, transfer, seed)
         poolings = [name for name in scoring.get('poolings', POOLINGS[:1]) if name in poolings_of(encoder)]
-        places = transfer['timesteps'], scoring['blocks'], poolings or POOLINGS[:1]
+        places = transfer['timesteps'], transfer.get('blocks') or scoring['blocks'], poolings or POOLINGS[:1]
         candidates = [Candidate(*place) for place in product(*map(dict.fromkeys, places))]
         encode = partial(encode_candidates, encoder=encoder, candidates=candidates)
     loaders, preprocess = labelled_images(cfg, scoring), preprocessor_of(model, cfg)

@@ -29,7 +29,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     shared.add_data_root(parser, 'config')
     for split in ('train', 'test'):
         add(f'--max-{split}-images', type=int, metavar='N', help='at most so many, of each class in proportion (all)')
-    add('--blocks', nargs='+', default=['-1'], metavar='N', help="numbers, ranges as in 6-12, or 'all' (-1, the last)")
+    add(
+        '--blocks',
+        nargs='+',
+        default=['-1'],
+        metavar='N',
+        help="numbers, ranges as in 6-12, 'all', of an l-DAE 'decoder', d1 (-1, the last)",
+    )
     add('--timesteps', type=int, nargs='+', metavar='T', help="of an l-DAE (the encoder's own)")
     kinds, about = ['clean', 'noisy'], 'noisy: noised to the time step'
     add('--input', nargs='+', dest='inputs', choices=kinds, default=['clean'], help=about)

@@ -30,7 +30,7 @@ SGD = dict(type='SGD', lr=0.4, momentum=0.9, weight_decay=0.0)
 EMA_STEPS = 12.5
 FOLDERS = ('ImageFolder', 'PackedImages')
 #: What of a pre-training's data set says how it is read and not which images it has.
-NOT_DATA = ('pipeline', 'with_label', 'fast_resize', 'max_bad', 'crop_scale', 'views')
+NOT_DATA = ('pipeline', 'with_label', 'fast_resize', 'max_bad', 'crop_scale', 'flip', 'views')
 NOT_DATA += ('fraction', 'fraction_seed', 'indices')
 
 

@@ -44,6 +44,10 @@ def replace_data(cfg: Config, file: Config, img_size: int) -> None:
         scale_pipelines(cfg, img_size)
     else:
         augment_in_memory(dataset, train.pipeline, img_size, (cfg.model.get('backbone') or {}).get('patch_size', 1))
+        if flips := [
+            step.prob for step in train.pipeline if step.type == 'RandomFlip' and cfg.model.type == 'ldae.LDAE'
+        ]:
+            dataset.flip = flips[0]  # of a row; other methods' flips have never come along
     for variable in ('train_pipeline', 'test_pipeline'):  # a pipeline's second copy, which nothing reads
         cfg.pop(variable, None)
 

@@ -30,8 +30,11 @@ TABLES = {
     'basis': 'Bases that need no training',
     'labels': 'Class labels on latents of a PCA',
     'ema': 'Average of the weights',
+    'optimizer': 'Betas of Adam',
+    'kl-weight': 'Patch-wise VAE with the KL weight that is printed',
     'appendix-a-timestep': 'Appendix A: time step and noise in transfer',
     'appendix-a-cut': 'Appendix A: where the encoder ends',
+    'one-cut': 'Appendix A: where the encoder ends, of one pre-trained model',
     AFTER: 'After the paper: what has been proposed since',
 }
 #: Table 2 has a column a tokenizer.

@@ -18,7 +18,7 @@ from .reading import LOADERS, configs_root, find_config, read_config, walk_dicts
 #: The scale that leaves configs as they are written.
 PAPER = 'paper'
 #: What the configs that are scaled have.
-PAPER_SIZE, PAPER_EPOCHS = 256, 400
+PAPER_SIZE, PAPER_EPOCHS, PAPER_BETAS = 256, 400, (0.9, 0.95)
 #: Of a patch of the paper's: latents of as many keep all of an image.
 PAPER_VALUES = 768
 #: Named sizes by width, for encoders and decoders that a row cuts elsewhere.
@@ -93,6 +93,9 @@ def apply_scale(cfg: Config, scale: str | Path, epochs: int | None = None) -> Co
     else:
         _scale_model(cfg.model, rules, path)
         backbone = cfg.model.get('backbone')
+        if 'blocks' in cfg:  # of 12 and 12
+            half = backbone.arch['num_layers']
+            cfg.blocks = [max(1, round(half * block / 12)) for block in cfg.blocks]
         if backbone is not None and 'timestep' not in backbone:  # the row names none: here are the candidates
             cfg.timesteps = _candidates(rules)
             if cfg.timesteps:
@@ -107,7 +110,10 @@ def apply_scale(cfg: Config, scale: str | Path, epochs: int | None = None) -> Co
         if is_other:
             tune_method(cfg, file.optim_wrapper)
         else:
+            betas = tuple(cfg.optim_wrapper.optimizer.get('betas', PAPER_BETAS))
             cfg.optim_wrapper = copy.deepcopy(file.optim_wrapper)
+            if betas != PAPER_BETAS:  # a row's own
+                cfg.optim_wrapper.optimizer.betas = betas
         scale_schedule(cfg, round(cfg.train_cfg.max_epochs * (epochs or rules.epochs) / PAPER_EPOCHS))
     hooks = {name: hook for name, hook in file.get('default_hooks', {}).items() if name in cfg.default_hooks}
     cfg.merge_from_dict(dict(default_hooks=hooks))

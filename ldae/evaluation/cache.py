@@ -27,7 +27,15 @@ from ldae.utils.models import hash_tensors, unwrapped
 from ldae.utils.ranges import check_value
 from ldae.version import __version__
 
-from .features import check_pooling, features_of_settings, labels_of, num_blocks, resolve_blocks, resolve_inputs
+from .features import (
+    blocks_of,
+    check_pooling,
+    features_of_settings,
+    labels_of,
+    num_blocks,
+    resolve_blocks,
+    resolve_inputs,
+)
 
 #: A part of each cache's name, raised when those written before can't be used any more.
 FORMAT = 2
@@ -145,7 +153,10 @@ class FeatureCache(Mapping):
 
         ``block`` may count from the end; None is the last. ``timestep`` None is the one there is. Raises ConfigError if
         the cache holds no such setting."""
-        (block,) = resolve_blocks(self._layout['depth'], None if block is None else [block])
+        depth = self._layout['depth']
+        (block,) = resolve_blocks(
+            depth, None if block is None else [block], max(depth, *self._layout['blocks']) - depth
+        )
         timesteps = {setting.timestep for setting in self.settings}
         if timestep is None and len(timesteps) == 1:
             (timestep,) = timesteps
@@ -197,7 +208,7 @@ def cache_features(
             has patches.
     """
     _check_sampler(dataloader)
-    numbers = resolve_blocks(num_blocks(model), blocks)
+    numbers = blocks_of(model, blocks)
     check_pooling(model, pooling, numbers)
     timesteps, noisy = resolve_inputs(model, timesteps, noisy)
     # Caches of averages are named as they were before there was another pooling.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features of a frozen encoder: of its last block or of several, from one pass over images or over a data set."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ldae.models import LDAE, LDAEViT
+from ldae.models import LDAE, LDAEDecoder, LDAEViT
 from ldae.models.noisers import noise_of_images
 from ldae.utils import ConfigError, check_range
 from ldae.utils.models import changed, unwrapped
@@ -38,7 +38,7 @@ def block_tokens(model: nn.Module, images: Tensor, block: int | None = None) -> 
     """Patch tokens after one block, by default the last: images (B, C, H, W) -> (B, N, embed_dims).
 
     ``model`` and ``block`` as of :func:`block_features`. Raises ConfigError for a network that has none."""
-    blocks = resolve_blocks(num_blocks(model), None if block is None else [block])
+    blocks = blocks_of(model, None if block is None else [block])
     return features_of_blocks(model, images, blocks, tokens=True)[1]
 
 
@@ -52,11 +52,12 @@ def block_features(
     Args:
         model: As :func:`pooled_features` takes it; of a convolutional network, blocks are its stages.
         blocks: Numbers from 1 to the depth, or negative ones from the end; None takes the last. The last block's features
-            are those of :func:`pooled_features`: the encoder's final norm, if it has one, counts to it.
+            are those of :func:`pooled_features`: the encoder's final norm, if it has one, counts to it. Of an l-DAE, numbers
+            beyond the depth are blocks of the decoder.
         pooling: One of :func:`poolings_of`: ``'mean'`` of the patch tokens, the class token (``'cls'``), or of the last block
             the encoder's ``'own'`` pooled output; or a list of these.
     """
-    features = features_of_blocks(model, images, resolve_blocks(num_blocks(model), blocks), pooling=pooling)
+    features = features_of_blocks(model, images, blocks_of(model, blocks), pooling=pooling)
     widths = {rows.shape[1] for rows in features}
     if len(widths) > 1:
         raise ConfigError(f'blocks={blocks} have {sorted(widths)} channels: ask for one of them at a time')
@@ -71,11 +72,12 @@ def features_of_blocks(
     forward: Callable[[], Tensor | tuple[Tensor, ...]] | None = None,
     pooling: str | Sequence[str] = 'mean',
     tokens: bool = False,
+    timestep: int | None = None,
 ) -> list[Tensor]:
     """As :func:`block_features`, for positive block numbers: one (B, C) a block, of whatever width, pooling by pooling;
     with ``tokens`` followed by the patch tokens (B, N, C) of each block.
 
-    ``forward`` runs the encoder another way than on clean images at its own time step."""
+    ``forward`` runs the encoder another way than on clean images at its own time step; ``timestep`` is then the decoder's."""
     backbone, depth = backbone_of(model), num_blocks(model)
     poolings = [pooling] if isinstance(pooling, str) else list(pooling)
     for name in poolings:
@@ -86,8 +88,13 @@ def features_of_blocks(
         pooled = [_pool(output, backbone, name) for name in poolings]
         return [*pooled, *([_tokens(output, backbone)] if tokens else [])]
 
-    with _watched(backbone, [block for block in blocks if block != depth], take) as found, _raw(backbone, is_whole):
+    parts = [*_blocks(backbone), *(decoder_of(model).layers if max(blocks) > depth else ())]
+    watched = {block: parts[block - 1] for block in blocks if block != depth}
+    with _watched(watched, take) as found, _raw(backbone, is_whole):
         output = _forward_unmasked(model, backbone, images) if forward is None else forward()
+        if max(blocks) > depth:
+            step = backbone.timestep if timestep is None else timestep
+            decoder_of(model)(_last(output), torch.full((1,), step, device=images.device))
     if depth in blocks:
         found[depth] = take(output)
         if is_whole and 'mean' in poolings and getattr(backbone, 'out_type', None) == 'avg_featmap':
@@ -144,7 +151,7 @@ def features_of_settings(
                 z = model.noiser(latents, t.expand(len(latents)), noise=noise).z_t if noised else latents
                 inputs = model._encoder_input(z)
             forward = partial(backbone_of(model), inputs, t)
-            yield features_of_blocks(model, images, blocks, forward, pooling, tokens)
+            yield features_of_blocks(model, images, blocks, forward, pooling, tokens, timestep)
 
 
 def resolve_inputs(
@@ -178,13 +185,32 @@ def num_blocks(model: nn.Module) -> int:
     return max(1, len(_blocks(backbone_of(model))))
 
 
-def resolve_blocks(depth: int, blocks: Sequence[int] | None) -> list[int]:
-    """Positive numbers of an encoder's blocks, of which None is the last. Raises ConfigError for a number out of range,
-    none, or one given twice."""
+def decoder_of(model: nn.Module) -> LDAEDecoder | None:
+    """The decoder of an l-DAE, whose blocks count on from the encoder's."""
+    neck = getattr(unwrapped(model), 'neck', None)
+    return neck if isinstance(neck, LDAEDecoder) else None
+
+
+def blocks_of(model: nn.Module, blocks: Sequence[int] | None) -> list[int]:
+    """:func:`resolve_blocks` of a model, its decoder's among them."""
+    return resolve_blocks(num_blocks(model), blocks, num_decoder_blocks(model))
+
+
+def num_decoder_blocks(model: nn.Module) -> int:
+    """Blocks of an l-DAE's decoder."""
+    return len(getattr(decoder_of(model), 'layers', ()))
+
+
+def resolve_blocks(depth: int, blocks: Sequence[int] | None, further: int = 0) -> list[int]:
+    """Positive numbers of an encoder's blocks, of which None is the last; ``further`` ones are its decoder's. Raises ConfigError
+    for a number out of range, none, or one given twice."""
     blocks = [depth] if blocks is None else list(blocks)
     for block in blocks:
-        if isinstance(block, bool) or not isinstance(block, int) or not 1 <= abs(block) <= depth:
-            raise ConfigError(f'blocks: {block!r} is not one: the encoder has blocks 1 to {depth}, or -1 to -{depth}')
+        if isinstance(block, bool) or not isinstance(block, int) or not block or not -depth <= block <= depth + further:
+            more = f', and the decoder {depth + 1} to {depth + further}' if further else ''
+            raise ConfigError(
+                f'blocks: {block!r} is not one: the encoder has blocks 1 to {depth}, or -1 to -{depth}{more}'
+            )
     resolved = [block if block > 0 else depth + 1 + block for block in blocks]
     if not resolved or len(set(resolved)) < len(resolved):
         raise ConfigError(f'blocks={blocks} must name at least one block, and none twice')
@@ -204,16 +230,16 @@ def _blocks(backbone: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def _watched(backbone: nn.Module, blocks: Sequence[int], take: Callable) -> Iterator[dict[int, list[Tensor]]]:
-    """Outputs of ``blocks``, as ``take`` makes them, while the context is open, by block."""
-    found, parts = {}, _blocks(backbone)
+def _watched(parts: Mapping[int, nn.Module], take: Callable) -> Iterator[dict[int, list[Tensor]]]:
+    """Outputs of blocks, as ``take`` makes them, while the context is open, by their number."""
+    found: dict[int, list[Tensor]] = {}
 
     def watch(block: int) -> Callable:
         return lambda module, inputs, output: found.__setitem__(block, take(output))
 
     with ExitStack() as handles:
-        for block in blocks:
-            handles.enter_context(parts[block - 1].register_forward_hook(watch(block)))
+        for block, part in parts.items():
+            handles.enter_context(part.register_forward_hook(watch(block)))
         yield found
 
 

@@ -25,7 +25,7 @@ from ldae.utils.tables import markdown_table, text_table
 from ldae.visualization import accuracy_curves, save_figure
 
 from .cache import FeatureCache, FeatureSetting, cache_features
-from .features import check_pooling, num_blocks, resolve_blocks, resolve_inputs
+from .features import check_pooling, num_blocks, num_decoder_blocks, resolve_blocks, resolve_inputs
 from .further import Chosen, Found, Further, look_further, mean_by_severity
 from .knn import check_classes
 from .probe_data import data_description, labelled_dataloaders, labels_of_dataset, preprocessor_of
@@ -121,7 +121,7 @@ def probe_encoder(
         precision: Of the encoder's products, as of :func:`ldae.utils.device.autocast`.
         further: What else is asked of the chosen features.
     """
-    numbers = parse_blocks(blocks, num_blocks(model))
+    numbers = parse_blocks(blocks, num_blocks(model), num_decoder_blocks(model))
     timesteps = None if timesteps is None else sorted(set(timesteps))
     noisy = list(dict.fromkeys(noisy))
     resolve_inputs(model, timesteps, noisy)
@@ -164,22 +164,27 @@ def probe_encoder(
     return ProbeScores(list(rows.values()), chosen, protocol, counts, seconds, further=found)
 
 
-def parse_blocks(words: Sequence[str | int], depth: int) -> list[int]:
-    """``['1', '6-12']`` -> numbers, each once, in order; ``['all']`` -> 1 to ``depth``; negative ones count from the
-    end. Raises ConfigError for a word that is not a number or a range, or a block that the encoder doesn't have."""
+def parse_blocks(words: Sequence[str | int], depth: int, further: int = 0) -> list[int]:
+    """``['1', '6-12']`` -> numbers, each once, in order; ``['all']`` -> 1 to ``depth``, ``['decoder']`` the ``further`` ones of an
+    l-DAE's decoder, which count on, ``['d2']`` the second of them; negative ones count from the encoder's end. Raises ConfigError for a word that is not a number or a range, or a block that the encoder doesn't have."""
     numbers: list[int] = []
     for word in map(str, words):
         match = RANGE.fullmatch(word)
         if word == 'all':
             numbers += range(1, depth + 1)
+        elif word == 'decoder' and further:
+            numbers += range(depth + 1, depth + further + 1)
+        elif (block := re.fullmatch(r'd(\d+)', word)) and 1 <= int(block[1]) <= further:
+            numbers.append(depth + int(block[1]))
         elif match and int(match[1]) <= int(match[2]):
-            numbers += range(int(match[1]), int(match[2]) + 1)
+            numbers += resolve_blocks(depth, range(int(match[1]), int(match[2]) + 1))
         elif re.fullmatch(r'-?\d+', word):
-            numbers.append(int(word))
+            numbers += resolve_blocks(depth, [int(word)])
         else:
-            raise ConfigError(f"blocks {word}: give numbers, ranges from small to large as in 6-12, or 'all'")
-    resolved = [resolve_blocks(depth, [number])[0] for number in numbers]
-    return sorted(set(resolved))
+            raise ConfigError(
+                f"blocks {word}: give numbers, ranges from small to large as in 6-12, 'all', or of an l-DAE 'decoder' or d1"
+            )
+    return sorted(set(numbers))
 
 
 def _check_classes(train_y: Tensor | None, test_y: Tensor | None, limit: int | None) -> None:

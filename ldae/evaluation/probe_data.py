@@ -24,7 +24,7 @@ from ldae.utils import ConfigError
 from .knn import check_classes
 
 # What makes a training set smaller or its images random.
-NOT_PROBED = ('indices', 'crop_scale', 'views')
+NOT_PROBED = ('indices', 'crop_scale', 'flip', 'views')
 
 
 def probe_dataloaders(cfg: Config) -> tuple[dict, dict]:

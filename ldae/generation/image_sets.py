@@ -252,7 +252,7 @@ def images_of_config(name: str, cfg: Config, split: str) -> ImageSet:
     dataset = node = loader.dataset.to_dict()
     while 'pipeline' not in node and isinstance(node.get('dataset'), dict):
         node = node['dataset']
-    for option in ('crop_scale', 'views'):
+    for option in ('crop_scale', 'flip', 'views'):
         node.pop(option, None)
     steps = pipeline_of(cfg, SPLITS['val'])
     if node.get('pipeline'):

@@ -387,3 +387,16 @@ def test_candidates_are_chunks_of_one_pass():
             model.backbone.timestep = candidate.timestep
             torch.testing.assert_close(features, block_features(model, images, [candidate.block])[:, 0])
     assert not any(torch.allclose(together[0], other) for other in together[1:])
+
+
+def test_a_cut_of_one_model_is_scored_after_its_own_block(tmp_path, monkeypatch):
+    monkeypatch.setitem(TINY, 'num_layers', 3)
+    (job,) = plan_rows(['one_cut9', 'one_cut15', 't3_5_original-image'], tmp_path)
+    worker.main([str(job.folder)])
+    scores = json.loads((job.folder / 'scores.json').read_text())
+    assert [(score['row'], score['block']) for score in scores] == [
+        ('t3_5_original-image', -1),
+        ('one_cut9', 2),
+        ('one_cut15', 4),
+    ]
+    assert len({score['held_out'] for score in scores}) > 1

@@ -247,6 +247,16 @@ def test_blocks_are_numbers_ranges_or_all(words, numbers):
     assert parse_blocks(words, 4) == numbers
 
 
+def test_blocks_of_a_decoder_count_on():
+    assert parse_blocks(['all', 'decoder'], 2, 3) == [1, 2, 3, 4, 5]
+    assert parse_blocks(['-1', 'd1', 'd3'], 2, 3) == [2, 3, 5]
+    for word in ('d4', 'd0', '3', '1-3'):
+        with pytest.raises(ConfigError, match='blocks'):
+            parse_blocks([word], 2, 3)
+    with pytest.raises(ConfigError, match='blocks decoder: give numbers'):
+        parse_blocks(['decoder'], 4)
+
+
 @pytest.mark.parametrize('word', ['5', '-5', '0', '1-9', 'x', '2.5'])
 def test_unknown_blocks_are_refused(word):
     with pytest.raises(ConfigError, match='blocks'):

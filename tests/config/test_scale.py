@@ -104,6 +104,23 @@ def test_light_decoders_stay_light(name, small, full):
     assert row(f'decoder_{name}', None).model.neck.arch == {**depth, **full}
 
 
+def test_blocks_of_one_model_are_those_that_a_cut_trains():
+    cuts = [row(f'a_cut{n}').model.backbone.arch.num_layers for n in range(9, 16)]
+    assert [row(f'one_cut{n}').blocks for n in range(9, 16)] == [[n] for n in cuts]
+    assert row('one_cut13', None).blocks == [13]
+    assert row('one_cut13').model == row('t3_5_original-image').model
+
+
+@pytest.mark.parametrize('scale', SCALES)
+def test_flips_and_betas_of_a_row_reach_a_scale(scale):
+    assert row('betas_999', scale).optim_wrapper.optimizer.betas == (0.9, 0.999)
+    assert row('t3_5_original-image', scale).optim_wrapper.optimizer.betas == (0.9, 0.95)
+    dataset = row('aug_flip', scale).train_dataloader.dataset
+    assert dataset.get('flip') == 0.5 or [step for step in dataset.pipeline if step.type == 'RandomFlip']
+    assert 'flip' not in row('t3_5_original-image', scale).train_dataloader.dataset
+    assert 'flip' not in row('aug_flip', scale).val_dataloader.dataset
+
+
 def test_a_length_of_ones_own_keeps_lengths_and_warm_up_in_proportion():
     for name, epochs in (('t3_5_original-image', 12), ('epochs_800', 24)):
         cfg = load_config(f'ldae::deconstruction/{name}.py', scale=SUBSET, epochs=12)

@@ -55,13 +55,19 @@ PAPER = {
     'size_vit-l': 70.9,
     **{f'a_t{t}_clean': x for t, x in {0: 64.1, 10: 64.5, 20: 64.1, 40: 63.3, 80: 62.2}.items()},
     **{f'a_t{t}_noisy': x for t, x in {0: 64.2, 10: 65.0, 20: 65.0, 40: 65.0, 80: 64.5}.items()},
-    **{f'a_cut{n}': x for n, x in zip(range(9, 16), (58.5, 62.0, 64.1, 64.5, 63.6, 61.9, 59.7), strict=True)},
+    **{f'kl1_patch-vae_d{d}': x for d, x in {8: 58.3, 16: 64.9, 32: 64.8, 64: 56.8}.items()},
+    **{
+        f'{kind}_cut{n}': x
+        for kind in ('a', 'one')
+        for n, x in zip(range(9, 16), (58.5, 62.0, 64.1, 64.5, 63.6, 61.9, 59.7), strict=True)
+    },
 }
 # The paper prints no figure for these.
 NO_FIGURE = (
     *('f5_pixel_32', 'f5_pixel_64', 'f5_pixel_128', 'norm_global', 'norm_whiten', 'norm_none'),
     *('decoder_mae', 'decoder_depth1', 'decoder_depth2', 'decoder_depth4'),
     *('weight_snr', 'target_noise', 'basis_dct', 'basis_random', 'labels_pca_d32', 'ema'),
+    *('aug_flip', 'betas_999'),
 )
 
 # Which parts of its parent a row changes, where that isn't one.
@@ -73,7 +79,7 @@ CHANGES = {
     **dict.fromkeys(('t2_conv-vae_d16', 'epochs_400', 'size_half-l', 'norm_global'), NOTHING),
     # A size has its own way to the batch of 2048.
     **dict.fromkeys(('size_vit-b', 'size_vit-l'), {'model.backbone', 'train_dataloader', 'optim_wrapper'}),
-    'aug_random-crop': {'train_pipeline', 'train_dataloader'},
+    **dict.fromkeys(('aug_random-crop', 'aug_flip'), {'train_pipeline', 'train_dataloader'}),
     **dict.fromkeys(('epochs_800', 'epochs_1600'), {'param_scheduler', 'train_cfg'}),
     **{f'a_cut{n}': {'model.backbone', 'model.neck'} for n in range(9, 16)},
 }

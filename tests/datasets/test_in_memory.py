@@ -63,6 +63,15 @@ def test_crops_come_from_torchs_generator():
     assert batches[0].shape == (3, 3, 8, 8)
 
 
+def test_a_share_of_the_images_is_flipped_anew_each_time():
+    data = dataset(flip=0.5)
+    torch.manual_seed(0)
+    batches = [data.__getitems__([0, 1])['inputs'] for _ in range(40)]
+    assert len({tuple((batch == data.images[:2]).flatten(1).all(1).tolist()) for batch in batches}) == 4
+    data.flip = 1.0
+    assert torch.equal(data.__getitems__([0, 1])['inputs'], F.hflip(data.images[:2]))
+
+
 def test_without_crops_no_random_number_is_drawn():
     data = dataset()
     state = torch.get_rng_state()

@@ -130,6 +130,27 @@ def test_settings_of_an_ldae_are_those_of_its_encoder_alone(images, tokenizer, i
             torch.testing.assert_close(rows, model.backbone(model._encoder_input(z))[0].mean(dim=1))
 
 
+@pytest.mark.parametrize('noisy', [False, True])
+def test_blocks_of_the_decoder_run_on_the_encoder_s_tokens_at_the_same_time_step(images, noisy):
+    model, steps = make_ldae(), [10, 600]
+    settings = [*features_of_settings(model, images, [1, 4, 6], steps, [noisy], range(4))]
+    z0 = model.tokenizer.encode(images)
+    for step, found in zip(steps, settings, strict=True):
+        t = torch.tensor([step] * 4)
+        z = model.noiser(z0, t, noise=noise_of_images(range(4), z0)).z_t if noisy else z0
+        x = model.backbone(model._encoder_input(z), t)[-1]
+        cond, expected = model.neck.time_embed(t), []
+        for layer in model.neck.layers:
+            x = layer(x, cond)
+            expected.append(x.mean(dim=1))
+        torch.testing.assert_close(found[1], expected[0])
+        torch.testing.assert_close(found[2], expected[2])
+    model.backbone.timestep = 600
+    if not noisy:
+        torch.testing.assert_close(block_features(model, images, [6])[:, 0], expected[2])
+        torch.testing.assert_close(block_tokens(model, images, 6), x)
+
+
 def test_each_block_runs_once(images):
     model, calls = make_ldae(), []
     for layer in model.backbone.layers:

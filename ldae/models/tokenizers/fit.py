@@ -69,7 +69,7 @@ def fit_tokenizer(
         progress: Show a bar on rank 0 if it writes to a terminal.
     """
     # Images of a batch that is drawn for as a whole would depend on who else is in it.
-    size = 1 if getattr(dataset, 'crop_scale', None) is not None else batch_size
+    size = 1 if getattr(dataset, 'is_drawn', False) else batch_size
     rank, world, before_training = dist.get_rank(), dist.get_world_size(), -1
     mine = sample_indices(len(dataset), num_images, seed)[rank::world].tolist()
     # What an image's augmentation draws follows from its place in the whole sample.

@@ -70,6 +70,33 @@ def test_without_noise_the_vae_has_the_same_optimum(images, pca):
     assert error(trained(images, PatchVAETokenizer), images) == pytest.approx(error(pca, images), rel=1e-2)
 
 
+@pytest.mark.parametrize('weight', [1.0, 20.0])
+def test_with_its_noise_the_vae_is_probabilistic_pca(images, weight):
+    """Tipping & Bishop's optimum, of a decoder with variance weight / 2: components shrink, and below it are switched off."""
+    torch.manual_seed(0)
+    trainer = TokenizerTrainer(dict(type='ldae.PatchVAETokenizer', **GEOMETRY), kl_weight=weight).double().eval()
+    net = trainer.net
+    optimizer = torch.optim.LBFGS(net.parameters(), max_iter=400, history_size=20, line_search_fn='strong_wolfe')
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        result = net(images.double())
+        # The noise's mean part in the error, which training draws.
+        noise = result.posterior.logvar.exp() * (net.decoder * net.size).square().sum(dim=1)
+        loss = sum(trainer.losses(result).values()) + noise.flatten(1).sum(dim=1).mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    patches = patchify(images.double(), 7).flatten(0, 1)
+    values, vectors = torch.linalg.eigh(torch.cov(patches.t(), correction=0))
+    values, vectors = values[-4:], vectors[:, -4:]
+    shrink = (1 - weight / (2 * values)).clamp(min=0)
+    assert (shrink == 0).any() == (weight > 1)
+    found = (net.decoder.t() @ net.encoder).detach() * net.size**2
+    torch.testing.assert_close(found, vectors * shrink @ vectors.t(), atol=0.01, rtol=0)
+
+
 def test_maps_are_two_and_not_transposes(autoencoder):
     encoder, decoder = autoencoder._raw_maps()
     torch.testing.assert_close(decoder @ encoder.T, torch.eye(4).double(), atol=0.02, rtol=0)
