@@ -92,7 +92,8 @@ def serving(bench: Workbench, host: str = LOOPBACK, port: int | None = None) -> 
 
     # A page of another site whose name is made to lead here is not ours.
     hosts = ['*'] if host in ANY_HOST else [host, LOOPBACK, 'localhost']
-    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(partial(bounded, limit=MAX_BODY))]
+    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(of_its_own_origin)]
+    middleware.append(Middleware(partial(bounded, limit=MAX_BODY)))
     with tempfile.TemporaryDirectory(prefix='ldae-page-') as folder, patch.dict(os.environ, GRADIO_TEMP_DIR=folder):
         demo = build(gr, bench)
         _, url, _ = demo.launch(
@@ -120,6 +121,21 @@ def serving(bench: Workbench, host: str = LOOPBACK, port: int | None = None) -> 
             yield demo, url
         finally:
             demo.close(verbose=False)
+
+
+def of_its_own_origin(app: Callable) -> Callable:
+    """An ASGI app that refuses what pages of other origins send. Gradio answers them, and keeps only the answer from them."""
+    from starlette.responses import PlainTextResponse
+
+    async def call(scope: dict, receive: Callable, send: Callable) -> None:
+        headers = {name: value.lower() for name, value in scope.get('headers', ())}
+        origin, host = headers.get(b'origin', b''), headers.get(b'host', b'')
+        answer = app
+        if origin and origin.partition(b'://')[2] != host:
+            answer = PlainTextResponse('a page of another origin cannot use this one', 403)
+        await answer(scope, receive, send)
+
+    return call
 
 
 def bounded(app: Callable, limit: int) -> Callable:

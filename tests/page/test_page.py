@@ -21,6 +21,8 @@ from ldae.page import Workbench, app, open_page, serving
 from ldae.utils import ConfigError
 
 CHROMIUM = shutil.which('chromium')
+#: A picture, None for the first that is offered, and settings.
+GOOD = [None, 'PCA', 32, 'sigma', 0.5, 400, 'linear_sigma', 0]
 HOSTILE = '<img src=x onerror=alert(1)>'
 pytest.importorskip('gradio', reason='gradio (the extra page) is not installed')
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason='no chromium here')
@@ -56,9 +58,10 @@ def config_of(address: str) -> dict:
     return json.loads(ask(f'{address}config')[1])
 
 
-def call(address: str, config: dict, number: int, *values: Any) -> tuple[int, str]:
+def call(address: str, config: dict, number: int, *values: Any, **headers: str) -> tuple[int, str]:
     body = dict(fn_index=config['dependencies'][number]['id'], data=list(values), session_hash='a')
-    status, answer = ask(f'{address}gradio_api/run/predict', json.dumps(body).encode(), Content_Type='application/json')
+    headers |= dict(Content_Type='application/json')
+    status, answer = ask(f'{address}gradio_api/run/predict', json.dumps(body).encode(), **headers)
     return status, answer.decode()
 
 
@@ -73,8 +76,15 @@ def test_only_this_machines_own_page_is_answered(address: str):
     assert address.startswith('http://127.0.0.1:')
     assert ask(address)[0] == 200
     assert ask(address, Host='attacker.example')[0] == 400
-    status, _ = ask(f'{address}gradio_api/run/predict', b'{}', Origin='http://attacker.example')
-    assert status >= 400
+    config, own = config_of(address), address.rstrip('/')
+    show = event_of(config, 'load'), *GOOD
+    assert call(address, config, *show, Origin=own)[0] == 200
+    form = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n\r\n--b--\r\n'
+    kind = 'multipart/form-data; boundary=b'  # which a form of another page may send without asking first
+    assert ask(f'{address}gradio_api/upload', form, Content_Type=kind, Origin=own)[0] == 200
+    for origin in ('http://attacker.example', 'null', 'http://localhost:1', f'{own}.attacker.example', 'file://'):
+        assert call(address, config, *show, Origin=origin)[0] == 403
+        assert ask(f'{address}gradio_api/upload', form, Content_Type=kind, Origin=origin)[0] == 403
 
 
 def test_no_path_reaches_the_file_system(address: str):
@@ -102,7 +112,7 @@ def test_no_path_reaches_the_file_system(address: str):
 def test_settings_of_any_kind_are_refused_without_a_picture(address: str):
     config = config_of(address)
     show = event_of(config, 'load')
-    good = [None, 'PCA', 32, 'sigma', 0.5, 400, 'linear_sigma', 0]
+    good = GOOD
     status, answer = call(address, config, show, *good)
     assert status == 200
     assert 'data:image/' in answer
