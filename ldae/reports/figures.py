@@ -405,15 +405,16 @@ def many_features(source: Source, pictures: Sequence[np.ndarray]) -> Tensor:
 
 @drawn('model')
 def draw_embedding(source: Source, options: Options) -> 'Figure':
-    """Features in the plane; distances between clusters say little. No twin in the paper."""
+    """Features in the plane, by UMAP where umap-learn is installed, else by t-SNE; distances between clusters say little. No
+    twin in the paper."""
     pictures, names = source.pictures(MANY)
     if len(pictures) < 8:
         raise ConfigError(f'{len(pictures)} pictures are too few to embed: name a folder of them')
     rows = many_features(source, pictures).numpy()
     try:
         umap, neighbours = import_extra('umap', 'figures', 'UMAP'), min(15, len(rows) - 1)
-        method, name = umap.UMAP(random_state=options.seed, n_neighbors=neighbours), 'UMAP'
-    except ConfigError:
+        method, name = umap.UMAP(random_state=options.seed, n_neighbors=neighbours, n_jobs=1), 'UMAP'
+    except (ConfigError, ImportError):  # it isn't installed, or lacks something itself
         manifold = import_extra('sklearn.manifold', 'figures', 'the figure embedding')
         method, name = manifold.TSNE(perplexity=min(30, len(rows) / 4), random_state=options.seed), 't-SNE'
     figure = embedding(method.fit_transform(rows), names)

@@ -3,7 +3,9 @@
 
 import json
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +22,19 @@ from ldae.models.tokenizers.base import save_tokenizer
 from ldae.reports import FIGURES, Options, Source, draw_figures
 from ldae.reports.figures import principal_colours
 from ldae.utils import ConfigError
+from ldae.utils.optional import import_extra
 from ldae.visualization import save_figure
+
+
+class FirstTwo:
+    """In the place of UMAP."""
+
+    def __init__(self, random_state: int, n_neighbors: int, n_jobs: int) -> None:
+        assert n_neighbors > 1
+
+    def fit_transform(self, rows: np.ndarray) -> np.ndarray:
+        return rows[:, :2]
+
 
 OF_A_MODEL = {
     'filters',
@@ -107,6 +121,25 @@ def test_each_query_is_another_picture(small_checkpoint, tiny_image_folder):
     assert len(first) == 4
     assert len({image.tobytes() for image in first}) == 4
     assert all(axes.get_title() == '' for axes in figure.axes), 'one folder is no class'
+
+
+@pytest.mark.parametrize('umap', [None, SimpleNamespace(UMAP=FirstTwo), ImportError])
+def test_features_are_embedded_by_what_is_installed(umap, small_ldae, tiny_image_folder, monkeypatch):
+    def imported(module: str, extra: str, user: str):
+        if module == 'umap' and umap is ImportError:
+            raise ImportError('numba needs another numpy')
+        return import_extra(module, extra, user)
+
+    monkeypatch.setitem(sys.modules, 'umap', umap)
+    monkeypatch.setattr(sys.modules['ldae.reports.figures'], 'import_extra', imported)
+    source = Source([small_ldae], tiny_image_folder)
+    [(_, figure)] = draw_figures(source, ['embedding'])
+    method = 'UMAP' if isinstance(umap, SimpleNamespace) else 't-SNE'
+    assert figure.axes[0].get_title().startswith(f'{method} of ')
+    if umap is None:
+        monkeypatch.setitem(sys.modules, 'sklearn.manifold', None)
+        with pytest.raises(ConfigError, match='the figure embedding needs the library sklearn.*pip install'):
+            list(draw_figures(source, ['embedding']))
 
 
 def test_noise_of_sigma_0_leaves_pixels_and_what_latents_keep(small_ldae, rgb):
