@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 
 from ldae.models import LDAE
-from ldae.models.heads import CleanLatentHead, DecodedImageHead, DenoisingHead, NoiseHead, OriginalImageHead
+from ldae.models.heads import DecodedImageHead, DenoisingHead, LatentHead, OriginalImageHead
 from ldae.models.layers import patchify
-from ldae.models.noisers.gaussian import content_seeds, noise_of_images
+from ldae.models.noisers.gaussian import NoisySample, content_seeds, noise_of_images
 from ldae.models.tokenizers import BaseTokenizer
 from ldae.utils import ConfigError
 from ldae.utils.models import evaluating
 
 #: Latent numbers of an image, beyond which each token is denoised by itself; and images to each of them.
-LARGEST, IMAGES_A_NUMBER = 4096, 4
+LARGEST, IMAGES_A_NUMBER = 2048, 4
 
 
 class Moments(NamedTuple):
-    """Means of latents (n,) and targets (m,); covariances of latents (n, n) and of target and latents (m, n); sum of the targets'
-    variances. Float64."""
+    """Means of latents (n,) and targets (m,); covariances of latents (n, n) and of target and latents (m, n); variances of
+    the target's values (m,). Float64."""
 
     latent_mean: Tensor
     target_mean: Tensor
@@ -58,7 +58,7 @@ def moments(pairs: Iterable[tuple[Tensor, Tensor]], about: Moments | None = None
     count, sums = 0, None
     for y, z in pairs:
         y, z = y.double(), z.double()
-        parts = (z.sum(0), y.sum(0), z.t() @ z, y.t() @ z, y.square().sum())
+        parts = (z.sum(0), y.sum(0), z.t() @ z, y.t() @ z, y.square().sum(0))
         sums = parts if sums is None else tuple(a + b for a, b in zip(sums, parts, strict=True))
         count += len(z)
     if not count:
@@ -67,33 +67,45 @@ def moments(pairs: Iterable[tuple[Tensor, Tensor]], about: Moments | None = None
     mz, my = (z, y) if about is None else (about.latent_mean, about.target_mean)
     latents = zz - torch.outer(z, mz) - torch.outer(mz, z) + torch.outer(mz, mz)
     cross = yz - torch.outer(y, mz) - torch.outer(my, z) + torch.outer(my, mz)
-    return Moments(z, y, latents, cross, yy - 2 * y @ my + my @ my)
+    return Moments(z, y, latents, cross, yy - 2 * y * my + my**2)
 
 
-def linear_losses(train: Moments, test: Moments, gamma: Tensor, sigma: Tensor, of_noise: bool) -> Tensor:
-    """Squared error (T,) of the best linear denoiser of data with moments ``train``, summed over the target's values, on data with
-    moments ``test`` about the same means; the noise is the target where ``of_noise``."""
+def linear_errors(train: Moments, test: Moments, gamma: Tensor, sigma: Tensor) -> Tensor:
+    """Mean squared errors (T, m) of the best linear denoiser of data with moments ``train``, of each of the target's values, on data
+    with moments ``test`` about the same means."""
     values, vectors = torch.linalg.eigh(train.latents)
     values, spread = values.clamp(min=0), vectors.t() @ test.latents @ vectors
-    filters = train.cross @ vectors  # (m, n)
-    agreement, gram = (filters * (test.cross @ vectors)).sum(0), filters.t() @ filters
-    losses = []
+    filters, agreement = train.cross @ vectors, test.cross @ vectors  # (m, n)
+    errors = []
     for g, s in zip(gamma.double().tolist(), sigma.double().tolist(), strict=True):
         variance = g**2 * values + s**2
-        inverse = torch.where(variance > 0, 1 / variance, 0)
-        noisy = g**2 * spread.diagonal() + s**2
-        if of_noise:
-            losses.append((1 - 2 * s**2 * inverse + s**2 * inverse.square() * noisy).sum())
-            continue
-        inner = (inverse @ (gram * spread) @ inverse) * g**2 + s**2 * (inverse.square() * gram.diagonal()).sum()
-        losses.append(test.target_variance - 2 * g**2 * (inverse * agreement).sum() + g**2 * inner)
-    return torch.stack(losses)
+        scaled = g * filters * torch.where(variance > 0, 1 / variance, 0)
+        noisy = g**2 * spread + s**2 * torch.eye(len(values)).to(spread)
+        errors.append(test.target_variance - 2 * g * (scaled * agreement).sum(1) + ((scaled @ noisy) * scaled).sum(1))
+    return torch.stack(errors)
+
+
+def latent_losses(
+    head: LatentHead, errors: Tensor, gamma: Tensor, sigma: Tensor, dim: int, is_mean: bool = False
+) -> Tensor:
+    """Loss (T,) from squared errors (T, m) of clean latents of ``dim`` numbers a token.
+
+    A target ``a z0 + b eps`` has the error ``(a - b gamma / sigma)^2`` of the clean latent, and without noise, which nobody can
+    know then, ``b^2``; of a mean that looks at no noisy latent, ``a^2`` of its error plus ``b^2``."""
+    one = torch.ones(len(gamma), 1, dim, dtype=torch.float64)
+    levels = gamma.double().view(-1, 1, 1), sigma.double().view(-1, 1, 1)
+    sample = NoisySample(one, one, 0 * one, None, *levels, None)
+    a, b = head.target(sample), head.target(sample._replace(z0=0 * one, noise=one))
+    scale = one if (found := head.scale(sample)) is None else found
+    known = torch.where(levels[1] > 0, b * levels[0] / levels[1], 0)
+    factor, rest = (a**2, b**2) if is_mean else ((a - known) ** 2, torch.where(levels[1] > 0, 0, b**2))
+    return (scale * (factor * errors.cpu().view(len(gamma), -1, dim) + rest)).mean(dim=(1, 2))
 
 
 def target_of(head: DenoisingHead, images: Tensor, z0: Tensor, tokenizer: BaseTokenizer) -> tuple[Tensor, int]:
-    """Per token, numbers (B, N, m) whose squared error is the head's, but for a divisor; and that. Of noise: the clean latents,
-    which stand in for what isn't asked."""
-    if isinstance(head, NoiseHead | CleanLatentHead):
+    """Per token, numbers (B, N, m) whose squared error is the head's, but for a divisor; and that. Of a target in the latent space:
+    the clean latents, from whose error its own follows."""
+    if isinstance(head, LatentHead):
         return z0, z0.shape[-1]
     if isinstance(head, DecodedImageHead):
         images = tokenizer.decode(z0)
@@ -136,10 +148,15 @@ def denoising_bound(
         second = moments(pairs_of(model, test(), whole), about=first)
         t = torch.as_tensor(timesteps)
         gamma, sigma, weight = (table.cpu()[t].double() for table in (noiser.gamma, noiser.sigma, noiser.weight))
-        of_noise, each = model.head.predicts_noise, tokenizer.num_tokens if whole else 1
-        values = target_of(model.head, *one_image(model, test()), tokenizer)[1] * each
-        found = [linear_losses(first, one, gamma, sigma, of_noise).cpu() * weight / values for one in (first, second)]
-        mean = torch.ones_like(weight) * weight if of_noise else second.target_variance.cpu() * weight / values
+        values = target_of(model.head, *one_image(model, test()), tokenizer)[1]
+
+        def weighted(errors: Tensor, is_mean: bool = False) -> Tensor:
+            if isinstance(model.head, LatentHead):
+                return weight * latent_losses(model.head, errors, gamma, sigma, values, is_mean)
+            return weight * errors.sum(1).cpu() / (values * (tokenizer.num_tokens if whole else 1))
+
+        found = [weighted(linear_errors(first, one, gamma, sigma)) for one in (first, second)]
+        mean = weighted(second.target_variance.expand(len(t), -1), is_mean=True)
         losses = torch.cat([model_losses(model, batch, timesteps) for batch in test()]).double().cpu()
     error = losses.std(0) / len(losses) ** 0.5
     columns = (timesteps, sigma, losses.mean(0), error, *found, mean)
