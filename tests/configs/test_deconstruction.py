@@ -17,9 +17,13 @@ from mmpretrain.structures import DataSample
 from ldae.config import configs_root, load_config
 from ldae.config.rows import AFTER, list_rows
 from ldae.datasets import idx
+from ldae.export import plain_vit
+from ldae.export.plain_vit import patch_map_of
+from ldae.export.timm_format import build, features_of
 from ldae.launch import build_runner, prepare
 from ldae.models.tokenizers import BaseTokenizer
 from ldae.models.tokenizers.base import save_tokenizer
+from ldae.utils import ConfigError
 
 PATHS = {row.name: row.path for row in list_rows()}
 ROWS = list(PATHS)
@@ -210,6 +214,18 @@ def check_two_steps(runner: Runner) -> None:
 @pytest.mark.parametrize('name', ROWS)
 def test_row_takes_two_steps_at_small_scale(name, run_row):
     check_two_steps(run_row(name))
+
+
+@pytest.mark.parametrize('name', sorted(AFTER_PAPER))
+def test_row_of_another_paper_becomes_a_plain_vit(name, run_row):
+    """With the tokenizer folded into its embedding, where that is linear per patch, and one time step merged."""
+    model, images = run_row(name).model.eval(), torch.randn(2, 1, 32, 32)
+    if patch_map_of(model.tokenizer) is None:
+        with pytest.raises(ConfigError, match='cannot be a plain ViT'):
+            plain_vit(model)
+        return
+    found = features_of(build(plain_vit(model)))(images)[0]
+    torch.testing.assert_close(found, model.extract_feat(images)[-1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture(scope='module')
