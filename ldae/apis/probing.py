@@ -26,6 +26,7 @@ from ldae.evaluation.protocol import PROTOCOL, Protocol
 from ldae.models.tokenizers.fit import fit_tokenizer
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, Seed, checked, provenance
+from ldae.utils.checkpoints import name_of_run
 from ldae.utils.collective import failing_together
 from ldae.utils.device import use_device
 from ldae.utils.ranges import Precision
@@ -105,8 +106,7 @@ def probe(
 def default_work_dir(checkpoint: str | Path | None, config: str | Path | Config | None) -> str:
     """``work_dirs/probe/<run>_<checkpoint>``, or the model's name."""
     if checkpoint is not None and '::' not in str(checkpoint):
-        path = Path(checkpoint).absolute()
-        return f'work_dirs/probe/{path.parent.name}_{path.stem}'
+        return f'work_dirs/probe/{name_of_run(checkpoint)}'
     name = str(getattr(config, 'filename', checkpoint or config))
     return f'work_dirs/probe/{re.sub("[^A-Za-z0-9_.-]+", "_", name).removesuffix(".py")}'
 

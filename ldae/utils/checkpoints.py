@@ -4,6 +4,7 @@
 import argparse
 import os
 import pickle
+import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -152,6 +153,13 @@ def check_archive(path: str | os.PathLike) -> None:
         raise ConfigError(
             f'{path} is damaged: {damaged[:80]!r} in it is not as it was written: take another copy, or the file before it'
         )
+
+
+def name_of_run(checkpoint: str | Path) -> str:
+    """``<run>_<checkpoint>``; a run of a study is named with its row: ``vit-b_pca_seed0_epoch_4``."""
+    path = Path(checkpoint).absolute()
+    run = path.parent.name
+    return f'{path.parents[1].name}_{run}_{path.stem}' if re.fullmatch(r'seed\d.*', run) else f'{run}_{path.stem}'
 
 
 def _is_pickle(path: Path) -> bool:

@@ -265,6 +265,7 @@ def test_unknown_blocks_are_refused(word):
 
 def test_each_checkpoint_has_a_work_dir_of_its_own():
     assert default_work_dir('runs/vit-b_pca/epoch_4.pth', None) == 'work_dirs/probe/vit-b_pca_epoch_4'
+    assert default_work_dir('road/t3_5/seed0/epoch_4.pth', None) == 'work_dirs/probe/t3_5_seed0_epoch_4'
     assert default_work_dir(None, 'timm::vit_tiny') == 'work_dirs/probe/timm_vit_tiny'
 
 
