@@ -45,10 +45,13 @@ html_theme = 'pydata_sphinx_theme'
 html_title = 'ldae'
 html_static_path = ['_static']
 html_css_files = ['site.css']
+html_sidebars = dict(index=[])
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = dict(
     logo=dict(text='ldae'),
+    navbar_align='left',
+    navbar_persistent=['search-button'],
     navbar_end=['theme-switcher'],
     header_links_before_dropdown=6,
     show_prev_next=True,
@@ -104,7 +107,33 @@ def _link(link: re.Match, here: Path, there: Path) -> str:
     return f'[{text}]({os.path.relpath(file, there)}{"#" * bool(anchor)}{anchor})'
 
 
+def plain_types(
+    app: object, what: str, name: str, obj: object, options: object, signature: str | None, returned: str | None
+):
+    """Show ``int`` where a signature says ``Annotated[int, Range(...)]``: ranges are told in the text and by errors."""
+
+    def plain(text: str | None) -> str | None:
+        while text and (start := text.find('Annotated[')) >= 0:
+            depth, comma, end = 1, None, start + len('Annotated[')
+            while depth:
+                depth += {'[': 1, '(': 1, ']': -1, ')': -1}.get(text[end], 0)
+                comma = end if comma is None and depth == 1 and text[end] == ',' else comma
+                end += 1
+            text = text[:start] + text[start + len('Annotated[') : comma] + text[end:]
+        return text
+
+    return plain(signature), plain(returned)
+
+
+def own_docstring(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Leave out what Python says of ``operator.attrgetter`` where a property is made of one."""
+    if lines and lines[0].startswith('attrgetter('):
+        lines.clear()
+
+
 def setup(app: object) -> None:
     """Write the pages of reference before they are read."""
     write_pages(DOCS / 'generated')
     app.connect('source-read', show_page)
+    app.connect('autodoc-process-signature', plain_types)
+    app.connect('autodoc-process-docstring', own_docstring)

@@ -158,7 +158,8 @@ def command(tool: str, about: str) -> str:
         parts += [title, '-' * len(title), '', escaped(group.description or ''), '']
         for action in actions:
             parts += option(action)
-    return page(f'ldae {tool}', f'*{escaped(about[0].upper() + about[1:])}.*', parts)
+    intro = about[0].upper() + about[1:] + '.'
+    return page(f'ldae {tool}', '' if intro == parser.description else f'*{escaped(intro)}*', parts)
 
 
 def option(action: argparse.Action) -> list[str]:
