@@ -131,7 +131,7 @@ function scatter(table) {
   const figure = document.createElement('figure');
   figure.className = 'chart';
   table.parentNode.after(figure);
-  const box = element('div', figure), first = [...numeric.filter(i => names[i] !== 'seed'), ...numeric];
+  const box = element('div', figure, undefined, 'choice'), first = [...numeric.filter(i => names[i] !== 'seed'), ...numeric];
   const place = name => numeric.find(i => names[i] === name), wanted = [place('FLOP'), place('linear') ?? place('loss')];
   const choices = ['x: ', ' y: '].map((text, axis) => {
     const label = element('label', box, text), choice = element('select', label);

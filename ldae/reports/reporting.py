@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+#: Different models whose operations are counted, of a report.
+MOST_COUNTED = 20
+
+
 class Run(RunFiles):
     """The folder of a training, a study, a comparison, a probe, samples; shows itself in a notebook. Attributes ``options``,
     ``changes``, ``facts``, ``log``, ``entries`` and ``notes`` are read when they are asked for. Raises ConfigError for a
@@ -65,6 +69,10 @@ def report(
     """
     folders = [folders] if isinstance(folders, str | Path) else list(folders)
     runs = find_runs(folders, Run)
+    models = [str([one for one in run.options.items() if one[0].startswith('model.')]) for run in runs]
+    counted = list(dict.fromkeys(models))[:MOST_COUNTED]
+    for run, model in zip(runs, models, strict=True):
+        run.is_counted = model in counted
     for run in runs if with_figures else ():
         if not is_part(run, runs):
             run.drawn = _drawn(run)

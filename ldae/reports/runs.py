@@ -52,12 +52,14 @@ class RunFiles:
         kind: 'training', or one of :data:`KINDS`.
         notes: What is missing, broken or stale, a line each.
         drawn: PNGs of figures, by name.
+        is_counted: Whether its operations are counted, which takes a second.
     """
 
     path: Path
     kind: str
     notes: list[str] = field(default_factory=list)
     drawn: dict[str, bytes] = field(default_factory=dict)
+    is_counted: bool = True
 
     @property
     def name(self) -> str:
@@ -151,7 +153,8 @@ class RunFiles:
         }
         facts = dict(made)
         words = {'batch_arithmetic': 'batch', 'chosen_precision': 'precision'}
-        facts |= {word: str(self.options[key]) for key, word in words.items() if key in self.options}
+        said = {word: str(self.options[key]) for key, word in words.items() if key in self.options}
+        facts |= {word: text.removeprefix(f'{word} ') for word, text in said.items()}
         steps = [entry for entry in self.log if 'iter' in entry or 'epoch' in entry]  # validations have the step alone
         if steps:
             unit = 'epoch' if 'epoch' in steps[-1] else 'step'
@@ -165,7 +168,7 @@ class RunFiles:
             batch = re.search(r'= (\d{1,9})', str(self.options.get('batch_arithmetic', '')))
             if batch:
                 images = steps[-1]['step'] * int(batch[1])
-                each = stored_operations(_text(self.config_file)) if self.config_file else None
+                each = stored_operations(_text(self.config_file)) if self.config_file and self.is_counted else None
                 facts |= {'images seen': f'{images:,.0f}', 'FLOP': f'{1e9 * images * each:.1e}' if each else '-'}
             facts['hours'] = f'{self._seconds() / 3600:.2f}'
             if total and reached < total and time.time() - self._last_change() > STALE:

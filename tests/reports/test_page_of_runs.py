@@ -140,6 +140,15 @@ def test_operations_are_those_of_the_stored_config_and_a_dash_for_one_that_is_no
     assert facts['FLOP'] in page_of(tmp_path).texts
 
 
+def test_operations_of_few_models_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(reporting, 'MOST_COUNTED', 2)
+    monkeypatch.setattr('ldae.reports.runs.stored_operations', lambda text: 1.0)
+    for i, width in enumerate((1, 2, 1, 3)):
+        make_training(tmp_path / str(i), model=dict(type='ldae.LDAE', width=width))
+    found = [run.facts['FLOP'] for run in ldae.report([tmp_path], tmp_path / 'report.html')]
+    assert found == ['2.4e+11', '2.4e+11', '2.4e+11', '-']
+
+
 def test_the_config_is_that_of_the_training_though_it_was_tested_later(tmp_path):
     run = make_training(tmp_path / 'run')
     (run / '20260101_000000/vis_data/config.py').write_text('train_dataloader = dict(batch_size=8)\nseed = 5\n')
@@ -354,6 +363,10 @@ def test_a_browser_draws_sorts_and_asks_for_nothing(tmp_path):
             assert [name[-1] for name in names] == ['b', 'a', 'c']
             page.locator('.chart select').first.select_option(label='model.weight')
             assert 'over model.weight' in page.locator('.chart svg').first.text_content()
+            page.emulate_media(media='print', color_scheme='dark')
+            assert page.evaluate('getComputedStyle(document.body).backgroundColor') == 'rgb(255, 255, 255)'
+            assert page.locator('details table').first.is_visible()
+            page.emulate_media(media='screen')
             page.locator('.chart svg').last.hover()
             assert ':' in page.locator('.chart svg text').last.text_content()
         browser.close()
