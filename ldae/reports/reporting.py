@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ldae.utils import ConfigError
 from ldae.utils.files import atomic_write_text
+from ldae.visualization import loss_over_steps
 
 from .document import document, is_part, section
 from .figures import draw_figures, figures
@@ -42,6 +43,9 @@ class Run(RunFiles):
         return figures(self.path, names, images, **options)
 
     def _repr_html_(self) -> str:
+        points = self.curves().get('loss') if self.is_trained else None
+        if points:  # a notebook has no script to draw charts
+            self.drawn['loss'] = _png(loss_over_steps({self.name: points}))
         return section(self)
 
 
@@ -90,9 +94,13 @@ def _drawn(run: Run) -> dict[str, bytes]:
     pictures = {}
     for name, figure in draw_figures(Source([run.path], None, 4, None, False), captions=True):
         if name not in ('schedules', 'loss') and not isinstance(figure, str):
-            figure.savefig(content := BytesIO(), format='png', bbox_inches='tight')
-            pictures[name] = content.getvalue()
+            pictures[name] = _png(figure)
     return pictures
+
+
+def _png(figure: Figure) -> bytes:
+    figure.savefig(content := BytesIO(), format='png', bbox_inches='tight')
+    return content.getvalue()
 
 
 def watch(folders: Iterable[str | Path], out: str | Path, seconds: int) -> None:

@@ -99,7 +99,9 @@ def test_a_training_tells_how_far_it_came_and_by_which_options(tmp_path):
     assert expected.items() <= run.facts.items()
     assert run.changes['train_cfg.max_epochs'] == (400, 3)
     assert not any(key.startswith(('made_with', 'batch_arithmetic')) for key in run.changes)
-    assert 'a device' in Reader(run._repr_html_()).text
+    shown = Reader(run._repr_html_())
+    assert 'a device' in shown.text
+    assert [attributes['alt'] for tag, attributes in shown.tags if tag == 'img'] == ['loss']
 
 
 def test_validations_are_counted_by_epochs_and_their_time_is_not_trainings(tmp_path):
