@@ -28,7 +28,7 @@ class LatentHead(DenoisingHead):
     Args:
         prediction: What the network gives.
         loss_space: Whose error counts; None: that of the prediction.
-        clip: Least size that is divided by, where the two differ: JiT's 0.05.
+        clip: Least size that is divided by, where the two differ, and where samples are drawn: JiT's 0.05.
         rank: Predict so only the first dimensions of a latent, and the clean values of all others (AsymFlow). With velocity, 0 is
             clean prediction and d velocity prediction.
         min_snr: Weigh as if the error of the clean latent had the weight min(SNR, min_snr): the paper of that name has 5. Where
@@ -53,7 +53,6 @@ class LatentHead(DenoisingHead):
         super().__init__(init_cfg)
         self.prediction, self.loss_space, self.clip = prediction, loss_space or prediction, clip
         self.rank, self.min_snr = rank, min_snr
-        self.predicts_noise = prediction == 'noise' and rank is None
 
     def check(self, tokenizer: BaseTokenizer) -> None:
         if self.rank is not None:
@@ -92,8 +91,8 @@ class LatentHead(DenoisingHead):
         if self.prediction == 'clean':
             first = pred
         elif self.prediction == 'noise':
-            # gamma is 0 at the last step of "linear gamma^2": nothing of z0 is left there to be recovered.
-            first = (sample.z_t - sample.sigma * pred) / sample.gamma.clamp(min=1e-3)
+            # Where hardly anything of z0 is left, an error of the noise would be any number of times that of z0.
+            first = (sample.z_t - sample.sigma * pred) / sample.gamma.clamp(min=self.clip)
         elif self.is_straight:
             first = sample.z_t + sample.sigma * pred
         else:
@@ -141,10 +140,13 @@ def min_snr_weight(loss_space: Quantity, gamma: Tensor, sigma: Tensor, limit: fl
 
 @MODELS.register_module()
 class NoiseHead(LatentHead):
-    """Predict the noise: ``||eps - net||^2``, every time step counting the same (the DiT baseline)."""
+    """Predict the noise: ``||eps - net||^2``, every time step counting the same (the DiT baseline). Samplers take the noise as it
+    is."""
+
+    predicts_noise = True
 
     def __init__(self, init_cfg: dict | None = None) -> None:
-        super().__init__('noise', init_cfg=init_cfg)
+        super().__init__('noise', clip=1e-3, init_cfg=init_cfg)
 
 
 @MODELS.register_module()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldae.models import GaussianNoiser, LatentHead, PatchPCATokenizer, PixelTokenizer
+from ldae.models import GaussianNoiser, LatentHead, NoiseHead, PatchPCATokenizer, PixelTokenizer
 from ldae.models.heads.latent import min_snr_weight
 from ldae.models.noisers import NoisySample
 from ldae.utils import ConfigError
@@ -81,7 +81,7 @@ def test_the_target_gives_the_clean_latent_back(prediction, setting):
     double = NoisySample(*(x.double() if x.is_floating_point() else x for x in sample))
     double = double._replace(z_t=double.gamma * double.z0 + double.sigma * double.noise)
     head = head_of(noiser, prediction)
-    known = (double.gamma > 1e-2).flatten()  # in float32 gamma^2 + sigma^2 = 1 holds to 1e-7
+    known = (double.gamma > CLIP).flatten()  # in float32 gamma^2 + sigma^2 = 1 holds to 1e-7
     found = head.clean(head.target(double), double)
     torch.testing.assert_close(found[known], double.z0[known], rtol=0, atol=1e-5)
 
@@ -177,6 +177,15 @@ def test_min_snr_makes_all_loss_spaces_one(schedule, prediction):
         torch.testing.assert_close(error, errors[0], rtol=1e-4, atol=1e-6)
 
 
+def test_where_hardly_any_signal_is_left_an_error_of_the_noise_is_not_multiplied_without_bound():
+    noiser = GaussianNoiser('flow')
+    sample = made(noiser, *torch.randn(2, 2, N, D), [998, 999])  # gamma = 0.001 and 0
+    for head, least in ((LatentHead('noise'), CLIP), (NoiseHead(), 1e-3)):
+        moved = head.clean(sample.noise + 0.01, sample) - head.clean(sample.noise, sample)
+        torch.testing.assert_close(moved.abs(), 0.01 * sample.sigma.expand_as(moved) / least, rtol=1e-2, atol=1e-4)
+    assert NoiseHead().to_latents(sample.noise, sample, None) is sample.noise
+
+
 class TestAsymFlow:
     def test_rank_0_is_clean_prediction_and_rank_d_velocity_prediction(self, setting):
         _, noiser, sample, pred = setting
@@ -210,7 +219,6 @@ class TestAsymFlow:
         noiser = GaussianNoiser('linear_sigma')
         sample = made(noiser, *torch.randn(2, 2, N, D), [100, 900])
         head = head_of(noiser, 'noise', rank=2)
-        assert not head.predicts_noise
         found = head.to_latents(head.target(sample), sample, None)
         torch.testing.assert_close(found, sample.z0, rtol=1e-4, atol=1e-4)
 
