@@ -26,7 +26,7 @@ suppress_warnings = ['mystnb.unknown_mime_type']
 myst_enable_extensions = ['colon_fence', 'deflist']
 myst_heading_anchors = 4
 nb_execution_mode = 'force' if os.environ.get('LDAE_DOCS_EXECUTE') else 'off'
-nb_execution_timeout = 600
+nb_execution_timeout = 1800
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_merge_streams = True
@@ -100,8 +100,17 @@ def _link(link: re.Match, here: Path, there: Path) -> str:
         ROOT / 'README.md': DOCS / 'index.md'
     }
     file = pages.get(file, file)
-    if file.is_dir():
-        file = file / 'README.md'
+    if file.is_dir():  # what the site has of it
+        pages = {
+            'deconstruction': 'rows.md',
+            'after_paper': 'rows.md',
+            'tokenizers': 'components/tokenizer_training.md',
+        }
+        room = file.relative_to(ROOT).parts[1:2]
+        if file.parent == ROOT / 'configs':
+            file = DOCS / pages.get(file.name, 'model_zoo.md')
+        elif room and (DOCS / 'generated' / 'api' / f'{room[0]}.rst').is_file():
+            file = DOCS / 'generated' / 'api' / f'{room[0]}.rst'
     if not file.is_file():
         return text
     return f'[{text}]({os.path.relpath(file, there)}{"#" * bool(anchor)}{anchor})'

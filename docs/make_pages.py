@@ -7,13 +7,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]  # of a clone where ldae isn't installed
 
+import make_config_pages  # noqa: E402
 import make_model_index  # noqa: E402
 import make_model_zoo  # noqa: E402
 import make_rows  # noqa: E402
 
 from ldae.utils.error_lines import run_explained  # noqa: E402
 
-MAKERS = (make_model_zoo, make_rows, make_model_index)
+#: In order: the pages of configs are made from what the index says of models.
+MAKERS = (make_model_zoo, make_rows, make_model_index, make_config_pages)
 
 
 def main(argv: object = None) -> None:
