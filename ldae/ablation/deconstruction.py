@@ -4,7 +4,7 @@
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from mmengine.config import Config
 
@@ -12,12 +12,15 @@ from ldae.config import list_rows, load_config
 from ldae.config.rows import Row
 from ldae.config.scale import PAPER, find_scale
 from ldae.launch.batch import whole_batch
-from ldae.utils import ConfigError, check_range
+from ldae.utils import Choice, ConfigError, check_range
 from ldae.utils.errors import nearest
 
 from .jobs import SCORING, Job, Pretraining, Quick, Scoring, plan
 from .report import Summary, row_table, summarise, write_report
 from .study import Outcome, Study, checked_seeds
+
+#: Of an l-DAE's features: noisy images are noised to the time step.
+Input = Annotated[str, Choice('clean', 'noisy')]
 
 
 def ablate(
@@ -28,6 +31,7 @@ def ablate(
     data_root: str | None = None,
     cfg_options: dict | None = None,
     timesteps: Sequence[int] | None = None,
+    inputs: Sequence[Input] | None = None,
     epochs: int | None = None,
     scoring: Scoring = SCORING,
     quick: bool = False,
@@ -45,7 +49,8 @@ def ablate(
         seeds: Of pre-training and scoring, one run each.
         work_dir: Runs go to ``<work_dir>/<scale>/<row>/seed<k>``.
         data_root, cfg_options: Instead of the scale's, for all rows.
-        timesteps: Candidates instead of the scale's, for rows that name no time step of their own.
+        timesteps, inputs: Candidates instead of the scale's, and of ``'clean'`` and ``'noisy'`` images, for rows that name no time step
+            of their own.
         epochs: At a scale, what becomes of the paper's 400 instead of the scale's; other lengths and warm-up in proportion.
         quick: A few images and epochs, to see everything run.
         command: What the table says it was written by.
@@ -70,6 +75,8 @@ def ablate(
         names_none = 'timesteps' in cfg or is_paper and 'timestep' not in cfg.model.get('backbone', {'timestep': None})
         if timesteps and names_none:
             cfg.timesteps = list(timesteps)
+        if inputs and names_none:
+            cfg.inputs = list(inputs)
         return study.in_precision(cfg)
 
     def report() -> list[Summary]:

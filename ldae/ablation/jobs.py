@@ -377,11 +377,11 @@ def relevant(node: object) -> object:
 
 def pop_transfer(cfg: Config) -> dict:
     """Take out of a config what features depend on and pre-training doesn't: the time step, candidates for it where the
-    row names none, its own blocks, and whether images are noised; and say whether they are those of the average of the
+    row names none, its own blocks, and whether images are noised, or may be; and say whether they are those of the average of the
     weights."""
     timestep = cfg.model.get('backbone', {}).pop('timestep', None)
     candidates = cfg.pop('timesteps', None) or [timestep]
-    blocks = dict(blocks=list(cut)) if (cut := cfg.pop('blocks', None)) else {}
+    own = {name: list(value) for name in ('blocks', 'inputs') if (value := cfg.pop(name, None))}
     average = dict(ema=True) if keeps_average(cfg) else {}
     noise = cfg.model.pop('transfer_noise', False)
-    return dict(timestep=timestep, timesteps=list(candidates), transfer_noise=noise, **average, **blocks)
+    return dict(timestep=timestep, timesteps=list(candidates), transfer_noise=noise, **average, **own)

@@ -105,10 +105,13 @@ def made_with(entries: Sequence[dict], command: str) -> str:
 
 
 def chosen(entries: Sequence[dict]) -> str:
-    """The time steps that features were taken at, and blocks that aren't the last."""
+    """The time steps that features were taken at, noisy where that was chosen, and blocks that aren't the last."""
     steps = {entry.get('timestep') for entry in entries} - {None}
+    is_choice = any('noisy' in (one or ()) for entry in entries for one in entry.get('candidates') or ())
+    noisy = is_choice and [bool(entry.get('transfer_noise')) for entry in entries]
     blocks = {entry.get('block') for entry in entries} - {None, -1}
     shown = ', '.join(map(str, sorted(steps))) or '-'
+    shown += f' ({"noisy" if all(noisy) else f"noisy in {sum(noisy)} of {len(noisy)}"})' if noisy and any(noisy) else ''
     return shown + (f' (block {", ".join(map(str, sorted(blocks)))})' if blocks else '')
 
 

@@ -138,6 +138,11 @@ class Candidate(NamedTuple):
     timestep: int | None
     block: int | None
     pooling: str | None = POOLINGS[0]
+    noisy: bool | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; without what is asked of few rows."""
+        return {name: value for name, value in self._asdict().items() if name != 'noisy' or value is not None}
 
 
 def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
@@ -160,7 +165,8 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
         encoder = model if member['encoder'] != 'untrained' else untrained_twin(model, cfg, transfer, seed)
         poolings = [name for name in scoring.get('poolings', POOLINGS[:1]) if name in poolings_of(encoder)]
         places = transfer['timesteps'], transfer.get('blocks') or scoring['blocks'], poolings or POOLINGS[:1]
-        candidates = [Candidate(*place) for place in product(*map(dict.fromkeys, places))]
+        inputs = [kind == 'noisy' for kind in transfer.get('inputs', ())] or [None]
+        candidates = [Candidate(*place, noisy) for noisy in inputs for place in product(*map(dict.fromkeys, places))]
         encode = partial(encode_candidates, encoder=encoder, candidates=candidates)
     loaders, preprocess = labelled_images(cfg, scoring), preprocessor_of(model, cfg)
     (train, train_y), (test, test_y) = (extract(model, loader, encode, preprocess) for loader in loaders)
@@ -169,9 +175,10 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
     sets = [dict(zip(candidates, x.chunk(len(candidates), dim=1), strict=True)) for x in (train, test)]
     scores = score_sets(protocol, sets[0], train_y, sets[1], test_y, seed=seed)
     best = choose(scores)
+    is_noisy = bool(transfer['transfer_noise'] if best.noisy is None else best.noisy)
     tokenizer = getattr(model, 'tokenizer', None)  # MAE has none
     more = {}
-    if scoring.get('attentive') and member['encoder'] not in REFERENCES and not transfer['transfer_noise']:
+    if scoring.get('attentive') and member['encoder'] not in REFERENCES and not is_noisy:
         more['attentive'] = score_attentive(folder, encoder, loaders, preprocess, best, scoring['attentive'], seed)
     if member['encoder'] == 'trained':
         more['cost'] = training_cost(model, cfg)
@@ -180,9 +187,9 @@ def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
             more['generation'] = found
     return dict(
         **scores[best].as_dict(),
-        **best._asdict(),
-        candidates=[dict(c._asdict(), held_out=s.as_dict()['held_out']) for c, s in scores.items()],
-        transfer_noise=bool(transfer['transfer_noise']),
+        **{name: value for name, value in best.as_dict().items() if name != 'noisy'},
+        candidates=[dict(c.as_dict(), held_out=s.as_dict()['held_out']) for c, s in scores.items()],
+        transfer_noise=is_noisy,
         tokenizer=type(tokenizer).__name__ if tokenizer else None,
         latent_dim=tokenizer.geometry.latent_dim if tokenizer else None,
         epochs=cfg.train_cfg.get('max_epochs') if member['encoder'] == 'trained' else None,
@@ -238,8 +245,10 @@ def extract(model: nn.Module, loader: DataLoader, encode: Encode, preprocess: Ca
 
 def encode_candidates(model: nn.Module, images: Tensor, encoder: nn.Module, candidates: Sequence[Candidate]) -> Tensor:
     """Features of each candidate, side by side: (B, C, H, W) -> (B, candidates x embed_dims)."""
-    parts, (steps, blocks, poolings) = [], map(dict.fromkeys, zip(*candidates, strict=True))
-    for timestep in steps:
+    parts, (steps, blocks, poolings, inputs) = [], map(dict.fromkeys, zip(*candidates, strict=True))
+    for noisy, timestep in product(inputs, steps):
+        if noisy is not None:
+            encoder.transfer_noise = noisy
         if timestep is not None:
             check_range('timesteps', timestep, 0, encoder.backbone.num_timesteps - 1, kind=int)
             encoder.backbone.timestep = timestep

@@ -21,9 +21,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('rows', nargs='+', metavar='ROW', help='names of rows (docs/rows.md), globs, or tables: table3, after-paper')
     add('--scale', required=True, metavar='NAME', help="a name in configs/scales, a file, or paper: the paper's own")
     add_study_options(parser, [0], 'work_dirs/ablation', 'SCALE/ROW/seedN')
-    add(
-        '--epochs', dest='length', type=int, metavar='N', help="what becomes of the paper's 400, instead of the scale's"
-    )
+    add('--input', nargs='+', dest='inputs', choices=['clean', 'noisy'], help='likewise as --timesteps (clean)')
+    about = "what becomes of the paper's 400, instead of the scale's"
+    add('--epochs', dest='length', type=int, metavar='N', help=about)
     group = parser.add_argument_group(
         'samples', 'A second figure: Fréchet distance of samples to the training images, FID if --inception is given.'
     )
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from ldae.ablation import Sampling, ablate
 
-    options = study_options(args, 'ablate', argv) | dict(epochs=args.length)
+    options = study_options(args, 'ablate', argv) | dict(epochs=args.length, inputs=args.inputs)
     if args.num is not None:
         check_arguments(args, Sampling.__init__, 'steps')
         names = ('num', 'steps', 'sampler', 'features', 'weights', 'inception')

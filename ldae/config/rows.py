@@ -23,6 +23,7 @@ TABLES = {
     'augmentation': 'Augmentation',
     'epochs': 'Length of training',
     'size': 'Size of the model',
+    'table4': 'The final comparison, at the best time step and input',
     'latent-norm': 'Scale of the latents',
     'loss-weight': 'Loss weight of a noise level',
     'target': 'Target at the end of the road',

@@ -400,3 +400,24 @@ def test_a_cut_of_one_model_is_scored_after_its_own_block(tmp_path, monkeypatch)
         ('one_cut15', 4),
     ]
     assert len({score['held_out'] for score in scores}) > 1
+
+
+def test_clean_or_noisy_is_chosen_on_held_out_training_images(tmp_path):
+    (job,) = plan_rows(['table4_vit-b'], tmp_path)
+    assert job.content['members'][0]['transfer']['inputs'] == ['clean', 'noisy']
+    worker.main([str(job.folder)])
+    (score,) = json.loads((job.folder / 'scores.json').read_text())
+    held_out = {(one['timestep'], one['noisy']): one['held_out'] for one in score['candidates']}
+    assert list(held_out) == [(t, noisy) for noisy in (False, True) for t in (600, 10, 100, 300)]
+    assert held_out[score['timestep'], score['transfer_noise']] == max(held_out.values())
+    # Each is what that row of its own scores.
+    model = worker.model_for_transfer(job.cfg, dict(timestep=600, transfer_noise=True), job.folder / 'epoch_2.pth')
+    images = torch.randn(4, 1, 32, 32)
+    both = [worker.Candidate(600, -1, 'mean', noisy) for noisy in (False, True)]
+    found = worker.encode_candidates(
+        model,
+        images,
+        worker.model_for_transfer(job.cfg, dict(timestep=600, transfer_noise=False), job.folder / 'epoch_2.pth'),
+        both,
+    )
+    torch.testing.assert_close(found[:, found.shape[1] // 2 :], block_features(model, images)[:, 0])

@@ -57,6 +57,8 @@ PAPER = {
     'size_vit-b': 60.3,
     'size_half-l': 65.0,
     'size_vit-l': 70.9,
+    'table4_vit-b': 66.6,
+    'table4_vit-l': 75.0,
     **{f'a_t{t}_clean': x for t, x in {0: 64.1, 10: 64.5, 20: 64.1, 40: 63.3, 80: 62.2}.items()},
     **{f'a_t{t}_noisy': x for t, x in {0: 64.2, 10: 65.0, 20: 65.0, 40: 65.0, 80: 64.5}.items()},
     **{f'kl1_patch-vae_d{d}': x for d, x in {8: 58.3, 16: 64.9, 32: 64.8, 64: 56.8}.items()},
@@ -85,6 +87,7 @@ CHANGES = {
     **dict.fromkeys(('size_vit-b', 'size_vit-l'), {'model.backbone', 'train_dataloader', 'optim_wrapper'}),
     **dict.fromkeys(('aug_random-crop', 'aug_flip'), {'train_pipeline', 'train_dataloader'}),
     **dict.fromkeys(('epochs_800', 'epochs_1600'), {'param_scheduler', 'train_cfg'}),
+    **{f'table4_vit-{s}': {'param_scheduler', 'train_cfg', 'timesteps', 'inputs'} for s in 'bl'},
     **{f'a_cut{n}': {'model.backbone', 'model.neck'} for n in range(9, 16)},
 }
 # Our own configs that are rows of the paper.
