@@ -29,7 +29,10 @@ function ticks(low, high) {
   return found;
 }
 
-const short = value => String(Number(value.toPrecision(5)));
+const short = value => {
+  const rounded = Number(value.toPrecision(5)), size = Math.abs(rounded);
+  return size && (size >= 1e6 || size < 1e-4) ? rounded.toExponential().replace('+', '') : String(rounded);
+};
 
 // Draw points by series; labels of points are shown beside the mouse.
 function draw(figure, data, joined) {

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 #: Different models whose operations are counted, of a report.
-MOST_COUNTED = 20
+MOST_COUNTED = 100
 
 
 class Run(RunFiles):
