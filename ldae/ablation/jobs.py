@@ -292,7 +292,8 @@ def run_config(cfg: Config, seed: int, watched: bool = False) -> Config:
     epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
     checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
     # Two: the newer one may turn out not to be readable.
-    checkpoint.update(max_keep_ckpts=2, save_last=True)
+    kept = -1 if checkpoint.get('max_keep_ckpts') == -1 else 2  # all, where that is asked for
+    checkpoint.update(max_keep_ckpts=kept, save_last=True)
     if epochs:
         checkpoint.update(interval=max(1, epochs // CHECKPOINTS_A_RUN))
     return cfg

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """An encoder's blocks, time steps and inputs, scored as ``ldae probe`` does."""
 
+import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,14 @@ from ldae.utils import ConfigError, NaturalInt, PositiveInt, Seed, checked, prov
 from ldae.utils.checkpoints import name_of_run
 from ldae.utils.collective import failing_together
 from ldae.utils.device import use_device
+from ldae.utils.files import atomic_write_text
 from ldae.utils.ranges import Precision
+from ldae.visualization import accuracy_curves, save_figure
 
 from .encoders import encoder_images, get_encoder
+
+#: Of :func:`learning_curves`.
+CURVES = ('curves.json', 'curves.png')
 
 
 @checked
@@ -101,6 +107,45 @@ def probe(
         made_with = _made_with(model, scores, seed, ema, config=config, checkpoint=checkpoint, data=data, root=root)
         scores = replace(scores, files=write_probe(folder, scores, made_with))
     return scores
+
+
+def learning_curves(
+    checkpoints: Sequence[str | Path], work_dir: str | Path | None = None, force: bool = False, **options: Any
+) -> dict[str, list[dict[str, Any]]]:
+    """Scores of several checkpoints of trainings by the run they are of, in the order of their epochs; written to ``curves.json`` and,
+    as a figure, ``curves.png``, with each probe in a folder of its own.
+
+    Args:
+        work_dir: None takes ``work_dirs/probe/curves``.
+        force, options: As of :func:`probe`, which has the others of a single checkpoint.
+    """
+    folder = Path(work_dir or 'work_dirs/probe/curves')
+    check_output(folder, force, CURVES)
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(map(Path, checkpoints), key=lambda path: (str(path.parent), number_of(path))):
+        name = name_of_run(path)
+        row = (scores := probe(path, work_dir=folder / name, force=True, **options)).chosen or scores.rows[0]
+        point = dict(epoch=number_of(path), checkpoint=str(path), **asdict(row))
+        curves.setdefault(name.removesuffix(f'_{path.stem}'), []).append(point)
+    if is_main_process():
+        kinds = {'linear, held-out images': 'held_out', 'linear, test images': 'linear'}
+        panels = {
+            title: {run: [(one['epoch'], one[key]) for one in points] for run, points in curves.items()}
+            for title, key in kinds.items()
+            if all(one[key] is not None for points in curves.values() for one in points)
+        }
+        save_figure(accuracy_curves(panels, 'epoch'), folder / CURVES[1])
+        atomic_write_text(folder / CURVES[0], json.dumps(curves, indent=2) + '\n')
+    return curves
+
+
+def number_of(checkpoint: Path) -> int:
+    """Epoch or step in the name of a checkpoint."""
+    if (found := re.search(r'(\d+)$', checkpoint.stem)) is None:
+        raise ConfigError(
+            f'{checkpoint}: curves are of checkpoints whose names end in their epoch, such as epoch_4.pth'
+        )
+    return int(found[1])
 
 
 def default_work_dir(checkpoint: str | Path | None, config: str | Path | Config | None) -> str:

@@ -19,7 +19,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     about = 'of l-DAE, MAE or a classifier, an official file of MAE, MoCo v3 or DINO, or a folder of timm or transformers; without one, untrained weights'
-    add('checkpoint', nargs='?', metavar='CHECKPOINT', help=about)
+    add('checkpoints', nargs='*', metavar='CHECKPOINT', help=about + '; of several, curves over their epochs')
     about = 'a config, a name of ldae.list_models(), timm::, transformers:: or mmpretrain::NAME (the config in the checkpoint)'
     add('--config', '--model', metavar='MODEL', help=about)
     add('--pretrained', action='store_true', help='download the weights that this library has')
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from mmengine.dist import is_main_process
 
-    from ldae.apis import probe
+    from ldae.apis.probing import learning_curves, probe
     from ldae.evaluation.probe import report
 
     shared.check_arguments(args, probe)
@@ -89,7 +89,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     options['protocol'] = shared.protocol_of(args, *SCORING)
     shared.export_local_rank(args)
     start_processes(args.launcher, args.device)
-    scores = probe(**options)
+    if len(args.checkpoints) > 1:
+        curves = learning_curves(args.checkpoints, **options)
+        for name, points in curves.items() if is_main_process() else ():
+            shown = ', '.join(f'{one["epoch"]}: {one["linear"]:.1f}' for one in points)
+            print(f'{name}: {shown}')
+        return
+    scores = probe(*args.checkpoints, **options)
     if is_main_process():
         seconds = ', '.join(f'{name} {value} s' for name, value in scores.seconds.items())
         written = ', '.join(path.name for path in scores.files)

@@ -8,7 +8,7 @@ from made_up import make_row
 
 from ldae.ablation import jobs as jobs_module
 from ldae.ablation import plan_jobs
-from ldae.ablation.jobs import fingerprint, training_part
+from ldae.ablation.jobs import fingerprint, run_config, training_part
 from ldae.ablation.study import Study
 from ldae.config import list_rows, load_config
 from ldae.utils import ConfigError
@@ -69,6 +69,9 @@ def test_nothing_looks_at_a_run_while_it_trains_and_it_can_be_resumed(load, tmp_
     assert 'online_knn' not in hooks
     assert hooks.checkpoint.interval == 1
     assert hooks.checkpoint.max_keep_ckpts == 2
+    cfg = load(named('wide')[0].path)
+    cfg.default_hooks.checkpoint.max_keep_ckpts = -1  # for curves over epochs
+    assert run_config(cfg, 0).default_hooks.checkpoint.max_keep_ckpts == -1
 
 
 def test_a_pretraining_is_found_under_whichever_row_began_it(load, tmp_path):

@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.structures import DataSample
 from PIL import Image
 
-from ldae.apis.probing import default_work_dir
+from ldae.apis.probing import default_work_dir, learning_curves
 from ldae.cli import run_tool
 from ldae.config import load_config
 from ldae.evaluation import knn_accuracies
@@ -284,3 +284,22 @@ def test_a_class_that_training_lacks_is_said_before_the_pass(monkeypatch, own_im
         path.unlink()
     assert 'no training image of class [1]' in error_of(capsys, *own_images)
     assert not passes
+
+
+def test_several_checkpoints_give_curves_over_their_epochs(small_checkpoint, tmp_path, capsys):
+    files = [tmp_path / 'row' / 'seed0' / f'epoch_{epoch}.pth' for epoch in (4, 12)]
+    files[0].parent.mkdir(parents=True)
+    for file in files:
+        file.write_bytes(small_checkpoint.read_bytes())
+    command = [str(file) for file in reversed(files)] + [*FEW, '--work-dir', str(tmp_path / 'curves')]
+    assert run_tool('probe', command) == 0
+    assert 'row_seed0: 4: ' in capsys.readouterr().out
+    curves = json.loads((tmp_path / 'curves' / 'curves.json').read_text())
+    assert list(curves) == ['row_seed0']
+    assert [point['epoch'] for point in curves['row_seed0']] == [4, 12]
+    alone = json.loads((tmp_path / 'curves' / 'row_seed0_epoch_12' / 'probe.json').read_text())
+    assert curves['row_seed0'][1]['linear'] == alone['results'][0]['linear']
+    assert (tmp_path / 'curves' / 'curves.png').is_file()
+    assert 'pass --force' in error_of(capsys, *command)
+    with pytest.raises(ConfigError, match='names end in their epoch'):
+        learning_curves([small_checkpoint.with_name('last.pth')], tmp_path / 'none')
