@@ -44,6 +44,7 @@ add_module_names = False
 html_theme = 'pydata_sphinx_theme'
 html_title = 'ldae'
 html_static_path = ['_static']
+html_search_scorer = str(DOCS / '_static' / 'scorer.js')
 html_css_files = ['site.css']
 html_sidebars = dict(index=[])
 html_copy_source = False
