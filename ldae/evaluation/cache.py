@@ -154,9 +154,8 @@ class FeatureCache(Mapping):
         ``block`` may count from the end; None is the last. ``timestep`` None is the one there is. Raises ConfigError if
         the cache holds no such setting."""
         depth = self._layout['depth']
-        (block,) = resolve_blocks(
-            depth, None if block is None else [block], max(depth, *self._layout['blocks']) - depth
-        )
+        beyond = max([depth, *self._layout['blocks']]) - depth
+        (block,) = resolve_blocks(depth, None if block is None else [block], beyond)
         timesteps = {setting.timestep for setting in self.settings}
         if timestep is None and len(timesteps) == 1:
             (timestep,) = timesteps

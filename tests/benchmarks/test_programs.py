@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import init_default_scope
+
+from ldae.config import load_config
+from ldae.registry import MODELS
 
 FOLDER = Path(__file__).parents[2] / 'benchmarks'
 TINY = {
@@ -39,10 +43,13 @@ PEERS += '|together|the smallest network|bare loop|bare copy|processes that do n
 def test_every_program_is_run_here():
     assert {path.name for path in FOLDER.glob('[!_]*.py')} == {
         *TINY,
+        'block_change.py',
         'gaussian_rows.py',
         'generation.py',
+        'how_long.py',  # tests/docs/test_how_long.py
         'learning_rates.py',
         'memory.py',
+        'small_data.py',
     }
 
 
@@ -63,6 +70,30 @@ def test_no_row_is_below_the_bound_of_gaussian_images(monkeypatch, capsys, tmp_p
     header, row = capsys.readouterr().out.strip().splitlines()[-4:-2]
     assert header.startswith('loss / least loss at t =')
     assert all(float(ratio) > 1 for ratio in row.split()[1:-1])
+
+
+def test_the_program_on_small_data_names_variations_that_are_configs(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setattr(sys, 'argv', ['small_data.py', '--list'])
+    program = runpy.run_path(str(FOLDER / 'small_data.py'), run_name='__main__')
+    assert capsys.readouterr().out.split('\n')[:2] == ['MAE', 'demo']
+    for options in program['VARIATIONS'].values():
+        cfg = load_config(program['DEMO'], {key: value for key, value in options.items() if key != 'epochs'})
+        assert cfg.model.type == 'ldae.LDAE'
+
+
+def test_the_program_on_blocks_sees_closed_gates_as_no_change(monkeypatch, capsys, tmp_path):
+    cfg = load_config('ldae::ldae/demo_fashion-mnist.py')
+    init_default_scope('mmpretrain')
+    model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+    model.init_weights()
+    model.tokenizer.fit([torch.randn(64, 1, 28, 28)])
+    torch.save(dict(meta=dict(cfg=cfg.pretty_text), state_dict=model.state_dict()), tmp_path / 'epoch_0.pth')
+    argv = ['block_change.py', str(tmp_path / 'epoch_0.pth'), '--timesteps', '10', '--images', '4']
+    monkeypatch.setattr(sys, 'argv', argv)
+    capsys.readouterr()
+    runpy.run_path(str(FOLDER / 'block_change.py'), run_name='__main__')
+    assert capsys.readouterr().out.splitlines()[-1] == '  t =   10, sigma 0.01: 0.00 0.00 0.00 0.00 0.00 0.00'
 
 
 def test_the_program_on_learning_rates_says_which_is_best(monkeypatch, capsys):
