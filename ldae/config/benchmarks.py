@@ -54,7 +54,7 @@ def fit_encoder(
     if cfg.model.get('neck'):
         cfg.model.neck.input_features = sizes['embed_dims']
     cfg.model.head.in_channels = sizes['embed_dims']
-    for name in ('timestep', 'num_timesteps', 'final_norm') if 'tokenizer' in old else ():
+    for name in ('timestep', 'num_timesteps', 'final_norm', 'reg_tokens') if 'tokenizer' in old else ():
         if name in old.backbone:
             new[name] = old.backbone[name]
     is_folded = 'backbone.patch_embed.patch_map.encoder' in state

@@ -12,7 +12,15 @@ from torch.overrides import TorchFunctionMode
 from ldae.utils import ConfigError
 from ldae.utils.models import evaluating
 
-from .features import backbone_of, block_tokens, num_blocks, num_extra_tokens, poolings_of, resolve_blocks
+from .features import (
+    backbone_of,
+    block_tokens,
+    num_blocks,
+    num_extra_tokens,
+    num_registers,
+    poolings_of,
+    resolve_blocks,
+)
 
 
 class Watched(TorchFunctionMode):
@@ -44,7 +52,7 @@ def attention_maps(model: nn.Module, images: Tensor, block: int = -1) -> Tensor:
         block: From 1 to the depth, or negative from the end.
     """
     depth, backbone = num_blocks(model), backbone_of(model)
-    number, extra = resolve_blocks(depth, [block])[0], num_extra_tokens(backbone)
+    number, extra = resolve_blocks(depth, [block])[0], num_extra_tokens(backbone) + num_registers(backbone)
     with evaluating(model), Watched() as seen:
         count = block_tokens(model, images).shape[1]
     if len(seen.calls) < depth or seen.calls[number - 1][1].shape[-2] != count + extra:

@@ -90,7 +90,12 @@ def features_of_blocks(
 
     parts = [*_blocks(backbone), *(decoder_of(model).layers if max(blocks) > depth else ())]
     watched = {block: parts[block - 1] for block in blocks if block != depth}
-    with _watched(watched, take) as found, _raw(backbone, is_whole):
+
+    def take_inside(block: int, output: Tensor | Sequence) -> list[Tensor]:
+        hidden = num_registers(backbone) if block < depth else 0
+        return take(output[:, hidden:] if hidden else output)
+
+    with _watched(watched, take_inside) as found, _raw(backbone, is_whole):
         output = _forward_unmasked(model, backbone, images) if forward is None else forward()
         if max(blocks) > depth:
             step = backbone.timestep if timestep is None else timestep
@@ -235,7 +240,7 @@ def _watched(parts: Mapping[int, nn.Module], take: Callable) -> Iterator[dict[in
     found: dict[int, list[Tensor]] = {}
 
     def watch(block: int) -> Callable:
-        return lambda module, inputs, output: found.__setitem__(block, take(output))
+        return lambda module, inputs, output: found.__setitem__(block, take(block, output))
 
     with ExitStack() as handles:
         for block, part in parts.items():
@@ -292,6 +297,11 @@ def _forward_unmasked(model: nn.Module, backbone: nn.Module, images: Tensor) -> 
             return backbone(images, mask=None)  # mask=False masks as well
         # timm's forward ends in a classifier; mmpretrain's backbones have no such method.
         return getattr(backbone, 'forward_features', backbone)(images)
+
+
+def num_registers(backbone: nn.Module) -> int:
+    """Of the tokens in front of the patches' inside an encoder, those that its output lacks."""
+    return getattr(backbone, 'reg_tokens', 0)
 
 
 def num_extra_tokens(backbone: nn.Module) -> int:

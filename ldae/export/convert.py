@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ldae.apis import get_model
+from ldae.evaluation.features import num_registers
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError, check_choice
 from ldae.utils.files import whole_file
@@ -152,12 +153,14 @@ def validation_images(model: nn.Module, img_size: Size, count: int = NUM_PICTURE
 
 
 def compare(model: nn.Module, features: Callable[[Tensor], tuple[Tensor, Tensor]], images: Tensor) -> float:
-    """Largest error of tokens and features, each relative to the source's largest. Raises ConfigError if the source's
-    own features aren't finite."""
+    """Largest error of tokens, without registers, and features, each relative to the source's largest. Raises ConfigError if
+    the source's own features aren't finite."""
     expected = source_features(model, images)
     if not all(values.isfinite().all() for values in expected):
         raise ConfigError("the checkpoint's own features are NaN or infinite: use one from before training went wrong")
-    return max(_relative_error(*pair) for pair in zip(features(images), expected, strict=True))
+    tokens, pooled = features(images)
+    found = tokens[:, num_registers(model.backbone) :], pooled
+    return max(_relative_error(*pair) for pair in zip(found, expected, strict=True))
 
 
 def _relative_error(found: Tensor, expected: Tensor) -> float:

@@ -10,6 +10,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from ldae.models.layers.dit_block import NORM_CFG
+from ldae.utils import ConfigError
 from ldae.utils.checkpoints import read_checkpoint
 from ldae.utils.files import atomic_save
 from ldae.utils.models import changed
@@ -32,6 +33,8 @@ def hint(out: Path) -> str:
 
 def model_config(vit: PlainViT) -> dict:
     """mmpretrain's model: ``'avg_featmap'`` would put a LayerNorm on the average, so an average without is a neck."""
+    if vit.reg_tokens:
+        raise ConfigError("mmpretrain's VisionTransformer has no registers: export to timm, hf or onnx instead")
     averages = vit.pool == 'avg'
     out_type = 'cls_token' if not averages else 'avg_featmap' if vit.pool_norm else 'featmap'
     arch = {key: getattr(vit, key) for key in ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')}

@@ -12,6 +12,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ldae.evaluation import pooled_features
+from ldae.evaluation.features import num_registers
 from ldae.models import LDAEViT, SimMIMViT
 from ldae.models.layers import AffinePatchMap
 from ldae.models.tokenizers import BaseTokenizer, PixelTokenizer
@@ -33,6 +34,7 @@ class PlainViT:
     Attributes:
         state: Its parameters, under the names of mmpretrain's ``VisionTransformer``.
         class_token: Whether a class token stands before the patches, as in MAE.
+        reg_tokens: Number of registers, which have no positions, before the patches.
         final_norm: LayerNorm on the tokens of the last block.
         pool_norm: LayerNorm on the average.
         pool: The feature of an image: ``'avg'`` of the patch tokens, or the class ``'token'``.
@@ -51,13 +53,15 @@ class PlainViT:
     pool_norm: bool
     pool: str
     timestep: int | None = None
+    reg_tokens: int = 0
 
     @property
     def num_params(self) -> int:
         return sum(value.numel() for value in self.state.values())
 
     def __str__(self) -> str:
-        t = '' if self.timestep is None else f', t = {self.timestep} merged in'
+        t = f', {self.reg_tokens} registers' if self.reg_tokens else ''
+        t += '' if self.timestep is None else f', t = {self.timestep} merged in'
         return (
             f'ViT of {self.num_layers} blocks of width {self.embed_dims}, patches of {self.patch_size} in '
             f'{" x ".join(map(str, height_width(self.img_size)))} x {self.in_channels} pixels, {self.num_params / 1e6:.1f} M parameters{t}'
@@ -141,6 +145,7 @@ def plain_vit(
         'token' if backbone.out_type == 'cls_token' else 'avg',
     )
     timestep = backbone.timestep if getattr(backbone, 'conditioned', False) else None
+    arch |= dict(reg_tokens=num_registers(backbone))
     return PlainViT(state, size, patch, channels, **arch, pool=pool, timestep=timestep)
 
 
@@ -185,7 +190,8 @@ def _merged_state(model: nn.Module, backbone: VisionTransformer, grid: tuple[int
     # An encoder that has neither conditioning nor patch map takes them in, as in transfer.
     channels = tokenizer.geometry.in_channels if tokenizer else backbone.patch_embed.projection.weight.shape[1]
     patch = backbone.patch_embed.patch_size
-    same = {key: getattr(backbone, key) for key in ('timestep', 'num_timesteps', 'out_type', 'final_norm')}
+    names = ('timestep', 'num_timesteps', 'out_type', 'final_norm', 'reg_tokens')
+    same = {key: getattr(backbone, key) for key in names}
     same['pool_norm'] = _has_pool_norm(backbone)
     plain = LDAEViT(backbone.arch_settings, [edge * patch for edge in grid], patch, channels, conditioned=False, **same)
     plain.load_state_dict(state)

@@ -44,6 +44,8 @@ def model_args(vit: PlainViT) -> dict:
     geometry = dict(
         img_size=vit.img_size, patch_size=vit.patch_size, in_chans=vit.in_channels, embed_dim=vit.embed_dims
     )
+    # They have no positions; no encoder of ours has a class token as well, which would have one.
+    geometry |= dict(reg_tokens=vit.reg_tokens, no_embed_class=True) if vit.reg_tokens else {}
     network = dict(depth=vit.num_layers, num_heads=vit.num_heads, mlp_ratio=ratio, class_token=vit.class_token)
     norms = dict(global_pool=vit.pool, final_norm=vit.final_norm or vit.pool_norm, fc_norm=vit.pool_norm)
     return geometry | network | norms

@@ -23,7 +23,7 @@ from ldae.utils.ranges import Precision
 from ldae.utils.rng import seed_of
 from ldae.visualization import denoising_grid, image_rows
 
-from .samplers import DiffusionSampler, SamplerName
+from .samplers import DiffusionSampler, SamplerName, SingleLevelError
 from .start import draw_noise, generators_of
 
 if TYPE_CHECKING:
@@ -100,8 +100,13 @@ def denoiser(model: LDAE, t: int, steps: int | None = None, sampler: str = 'dpm+
 
 
 def sampler_of(model: LDAE, name: str, steps: int, eta: float = 0.0, start: int | None = None) -> DiffusionSampler:
-    """The sampler of this name over a model's levels of noise."""
+    """The sampler of this name over a model's levels of noise. Raises ConfigError for a model of a single level."""
     noiser = model.noiser
+    if not noiser.draws_levels:
+        raise SingleLevelError(
+            f'noiser.level={noiser.level} is the only level of noise, and one has no way from noise to images: sample from a model '
+            "with level='drawn'"
+        )
     return DiffusionSampler(noiser.gamma, noiser.sigma, name, steps, model.head.predicts_noise, eta, start)
 
 

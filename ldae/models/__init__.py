@@ -8,7 +8,7 @@ from .heads import CleanLatentHead, DecodedImageHead, DenoisingHead, LatentHead,
 from .ldae import LDAE
 from .masking import RandomMasking
 from .necks import LDAEDecoder
-from .noisers import GaussianNoiser, NoisySample
+from .noisers import GaussianNoiser, NoisySample, TokenNoiser
 from .simmim import SimMIM, SimMIMDecoder, SimMIMViT
 from .tokenizer_training import TokenizerTrainer
 from .tokenizers import (

@@ -68,6 +68,11 @@ class LDAE(BaseSelfSupervisor):
         head.check_noiser(noiser)
         given = dict(tokenizer.geometry._asdict(), num_classes=num_classes)
         backbone = MODELS.build(complete('backbone', backbone, given))
+        if backbone.attend_by_level and not noiser.by_token:
+            raise ConfigError(
+                f'LDAE: backbone.attend_by_level needs noise that differs from token to token, and {type(noiser).__name__} gives '
+                'all of an image one level: use ldae.TokenNoiser, or leave attend_by_level out'
+            )
         check_range('LDAE: backbone.timestep', backbone.timestep, 0, noiser.num_timesteps - 1, kind=int)
         neck = MODELS.build(self._complete_neck(neck or dict(type='ldae.LDAEDecoder'), tokenizer, backbone, head))
         super().__init__(backbone, neck, head, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -76,6 +81,8 @@ class LDAE(BaseSelfSupervisor):
         grid, latent_dim = tokenizer.geometry.grid, tokenizer.geometry.latent_dim
         given = dict(embed_dims=backbone.embed_dims, grid=grid, latent_dim=latent_dim)
         self.masking = None if masking is None else MODELS.build(complete('masking', masking, given))
+        if self.masking is not None:
+            self.masking.check_noiser(noiser)
         # One map, two users: what fits the tokenizer reaches the encoder, and its checkpoint holds the subspace it saw.
         self.backbone.patch_embed.patch_map = tokenizer.patch_map
         check_range('LDAE: number of val_timesteps', len(val_timesteps), 1)
@@ -90,7 +97,8 @@ class LDAE(BaseSelfSupervisor):
         geometry = tokenizer.geometry
         out_dims = geometry.latent_dim if head.space == 'latent' else geometry.patch_dim
         neck = complete('neck', neck, dict(in_dims=backbone.embed_dims, out_dims=out_dims))
-        shared = {name: getattr(backbone, name) for name in ('conditioned', 'cond_ratio', 'num_classes', 'gate_init')}
+        names = ('conditioned', 'cond_ratio', 'num_classes', 'gate_init', 'attend_by_level')
+        shared = {name: getattr(backbone, name) for name in names}
         return dict(shared, **dict(neck, arch=decoder_arch(backbone.arch_settings, neck.get('arch', {}))))
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample] | None = None) -> dict[str, Tensor]:
@@ -121,7 +129,7 @@ class LDAE(BaseSelfSupervisor):
         if self.masking is None:
             tokens = self.backbone(noisy, t, labels)[-1]  # (B, N, C)
             return self.neck(tokens, t, labels)
-        visible = self.masking.draw(z_t, self.noiser)  # (B, M)
+        visible = self.masking.draw(z_t, self.noiser, t)  # (B, M)
         tokens = self.backbone(noisy, t, labels, visible)[-1]  # (B, M, C)
         return self.neck(self.masking.restore(tokens, visible, z_t), t, labels)
 

@@ -30,9 +30,10 @@ def uniform(streams: Tensor, count: int) -> Tensor:
     return _shifted(random_bits(streams, count), 40).float() * 2.0**-24
 
 
-def integers(streams: Tensor, high: int) -> Tensor:
-    """One of 0 ... high - 1 for each stream: (B,); high below 2^31."""
-    return _shifted(_shifted(random_bits(streams, 1)[:, 0], 33) * high, 31)
+def integers(streams: Tensor, high: int, shape: Sequence[int] = ()) -> Tensor:
+    """Some of 0 ... high - 1 for each stream: (B, *shape); high below 2^31."""
+    bits = random_bits(streams, math.prod(shape)).reshape(len(streams), *shape)
+    return _shifted(_shifted(bits, 33) * high, 31)
 
 
 def standard_normal(streams: Tensor, shape: Sequence[int]) -> Tensor:

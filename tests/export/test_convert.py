@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from small_models import PREPROCESSOR, classifier_config, ldae_config
 
+from ldae.apis import FeatureExtractor
 from ldae.cli import run_tool
 from ldae.export import convert, export_encoder, timm_format
 from ldae.models import vit_files
@@ -28,6 +29,21 @@ def test_the_command_writes_checks_and_says_how_to_load(saved, tmp_path, capsys)
     assert 'on random images' in printed
     assert 'on given pictures' in printed
     assert f"timm.create_model('local-dir:{tmp_path / 'vit'}', pretrained=True)" in printed
+
+
+@pytest.mark.parametrize('to', ['timm', 'hf', 'onnx'])
+def test_registers_go_with_the_encoder_and_are_no_features(to, saved, tmp_path, capsys):
+    pytest.importorskip(dict(timm='timm', hf='transformers', onnx='onnxruntime')[to])
+    checkpoint = saved(ldae_config(backbone=dict(reg_tokens=4)))
+    exported = export_encoder(checkpoint, to, tmp_path / dict(onnx='vit.onnx').get(to, 'vit'))
+    assert exported.errors['random images'] < 1e-5
+    assert ', 4 registers, t = 10 merged in' in str(exported.vit)
+    if to == 'timm':
+        model = timm.create_model(f'local-dir:{exported.path}', pretrained=True)
+        assert (model.num_reg_tokens, model.num_prefix_tokens) == (4, 4)
+        image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        own, theirs = (FeatureExtractor(source, device='cpu')(image) for source in (checkpoint, exported.path))
+        torch.testing.assert_close(theirs, own, rtol=1e-4, atol=1e-4)
 
 
 def test_validation_images_are_compared_where_they_are_at_hand(saved, tmp_path):

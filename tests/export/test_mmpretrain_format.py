@@ -12,6 +12,7 @@ from small_models import ARCH, classifier_config, ldae_config, mae_config
 from ldae.apis import get_model
 from ldae.export import export_encoder, source_features
 from ldae.export.preprocessing import preprocessing_of
+from ldae.utils import ConfigError
 
 VIT = dict(type='VisionTransformer', arch=ARCH, img_size=16, patch_size=4)
 CONFIGS = dict(
@@ -66,6 +67,15 @@ def test_the_config_beside_it_holds_no_type_of_ours_and_says_how_pictures_are_pr
     assert cfg.data_preprocessor.to_rgb is True
     assert cfg.data_preprocessor.mean == [123.675, 116.28, 103.53]
     assert [step.type for step in cfg.test_pipeline][1:3] == ['ResizeEdge', 'CenterCrop']
+
+
+def test_registers_which_mmpretrain_does_not_have_are_one_line(saved, tmp_path):
+    with pytest.raises(
+        ConfigError, match="mmpretrain's VisionTransformer has no registers: export to timm, hf or onnx"
+    ) as error:
+        export_encoder(saved(ldae_config(backbone=dict(reg_tokens=4))), 'mmpretrain', tmp_path / 'vit.pth')
+    assert '\n' not in str(error.value)
+    assert not (tmp_path / 'vit.pth').exists()
 
 
 def test_an_export_can_be_exported_again(saved, tmp_path):

@@ -38,7 +38,8 @@ OTHERS = [
 
 def assert_timm_agrees(model, vit):
     images = torch.randn(2, vit.in_channels, vit.img_size, vit.img_size)
-    expected, found = source_features(model, images), features_of(build(vit))(images)
+    expected, (tokens, pooled) = source_features(model, images), features_of(build(vit))(images)
+    found = tokens[:, vit.reg_tokens :], pooled
     for ours, theirs in zip(expected, found, strict=True):
         torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4 * float(ours.abs().max()))
 
@@ -69,6 +70,7 @@ def test_the_time_step_asked_for_is_merged(timestep, built):
         ldae_config(num_classes=5, backbone=dict(num_classes=5)),
         ldae_config(backbone=dict(conditioned=False), tokenizer=dict(PCA, in_channels=1)),
         ldae_config(backbone=dict(final_norm=True)),
+        ldae_config(backbone=dict(reg_tokens=4)),
         mae_config(),
         *({'model': other} for other in OTHERS),
         classifier_config(LDAE_VIT),
@@ -82,6 +84,7 @@ def test_the_time_step_asked_for_is_merged(timestep, built):
         'class-conditional',
         'grey',
         'norm',
+        'registers',
         'mae',
         'simclr',
         'simmim',

@@ -114,7 +114,7 @@ def repeat_step(model: nn.Module, cfg: Config, snapshot: dict[str, Any]) -> Find
     found.bad_losses = [key for key, value in log.items() if not all_finite(value)]
     if (recent := recent_losses(model)) is not None:
         t, sample_losses = (part.cpu() for part in recent)
-        found.samples = [(i, int(t[i])) for i in bad_rows(sample_losses)]
+        found.samples = [(i, int(t[i].max())) for i in bad_rows(sample_losses)]
         found.same_timesteps = snapshot['t'] is None or torch.equal(t, snapshot['t'])
     total.backward()
     gradients = {name: param.grad for name, param in model.named_parameters() if param.grad is not None}

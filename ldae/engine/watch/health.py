@@ -114,7 +114,7 @@ class HealthHook(LDAEHook):
         """Mean loss of each range of time steps that was drawn."""
         if not self._losses:
             return {}
-        t, loss = (torch.cat(parts) for parts in zip(*self._losses, strict=True))
+        t, loss = (torch.cat(parts).flatten() for parts in zip(*self._losses, strict=True))
         self._losses.clear()
         num_timesteps = unwrapped(runner.model).noiser.num_timesteps
         sums = loss_by_level(t, loss, num_timesteps, self.num_levels)

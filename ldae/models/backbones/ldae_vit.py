@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ldae.models.layers import DiTBlock, LabelEmbed, PatchEmbed, TimestepEmbed, init_dit_weights
-from ldae.models.layers.dit_block import NORM_CFG, CondRatio, GateInit, check_arch
+from ldae.models.layers.dit_block import NORM_CFG, CondRatio, GateInit, check_arch, condition, same_level
 from ldae.models.layers.patches import sincos_positions, token_index
 from ldae.registry import MODELS
-from ldae.utils import Choice, ConfigError, PositiveInt, Share, check_range, checked
+from ldae.utils import Choice, ConfigError, NaturalInt, PositiveInt, Share, check_range, checked
 from ldae.utils.models import changed
 
 #: The paper's "ViT-1/2L" is half of a ViT-L: its 24-block DiT-L cut into two.
 HALF_LARGE = dict(embed_dims=1024, num_layers=12, num_heads=16, feedforward_channels=4096)
 CONDITION = ('time_embed.', 'label_embed.')
+#: The registers' parameter, under timm's name.
+REGISTERS = 'reg_token'
 
 
 @MODELS.register_module()
@@ -43,6 +45,10 @@ class LDAEViT(VisionTransformer):
         cond_ratio: Width of the condition relative to embed_dims; DiT has 1, the paper a quarter.
         gate_init: Of the gates of all branches at the start of training: 0 (adaLN-Zero), or up to 1, that of a plain ViT.
         learn_positions: Train the positions, which start as sines and cosines.
+        reg_tokens: Number of registers: learned tokens, without positions, that go through the blocks with an image's and are
+            then dropped (Darcet et al., arXiv 2309.16588). Their condition is that of the noisiest token that is encoded.
+        attend_by_level: A token attends to those of its own noise level only, where levels differ from token to token, and to
+            registers (arXiv 2607.02508).
         num_classes: Number of labels that the condition may hold too; only the class-conditional baseline has any.
         timestep: t used when none is given, 0 to ``num_timesteps - 1``.
         num_timesteps: T.
@@ -71,6 +77,8 @@ class LDAEViT(VisionTransformer):
         cond_ratio: CondRatio = 0.25,
         gate_init: GateInit = 0.0,
         learn_positions: bool = False,
+        reg_tokens: NaturalInt = 0,
+        attend_by_level: bool = False,
         num_classes: PositiveInt | None = None,
         timestep: int = 10,
         num_timesteps: PositiveInt = 1000,
@@ -87,6 +95,10 @@ class LDAEViT(VisionTransformer):
         check_range('LDAEViT.timestep', timestep, 0, num_timesteps - 1, kind=int)
         if input_type == 'latent' and latent_dim is None:
             raise ConfigError("LDAEViT: input_type='latent' needs latent_dim, the tokenizer's dimension d")
+        if attend_by_level and not conditioned:
+            raise ConfigError(
+                'LDAEViT.attend_by_level needs blocks that know their noise level: leave conditioned=False out'
+            )
         if not isinstance(arch, str):
             check_arch('LDAEViT', arch)
         depth = (self.arch_zoo[arch] if isinstance(arch, str) else arch)['num_layers']
@@ -100,6 +112,8 @@ class LDAEViT(VisionTransformer):
         self.timestep, self.num_timesteps, self.conditioned = timestep, num_timesteps, conditioned
         self.patch_embed = PatchEmbed(img_size, patch_size, in_channels, self.embed_dims, input_type, latent_dim)
         self.pos_embed.requires_grad = learn_positions
+        self.reg_tokens, self.attend_by_level = reg_tokens, attend_by_level
+        self.reg_token = nn.Parameter(torch.zeros(1, reg_tokens, self.embed_dims)) if reg_tokens else None
         if not pool_norm and out_type == 'avg_featmap':
             self.ln2 = nn.Identity()
         self.cond_ratio, self.num_classes, self.gate_init = cond_ratio, num_classes, gate_init
@@ -142,6 +156,8 @@ class LDAEViT(VisionTransformer):
         """DiT's initialisation, then a pre-trained checkpoint if ``init_cfg`` names one."""
         with changed(self, tokenizer=None):  # a trained one keeps its weights
             init_dit_weights(self)
+        if self.reg_token is not None:
+            nn.init.normal_(self.reg_token, std=0.02)
         if self.init_cfg:
             # Past the parent's, which would draw random positions.
             super(VisionTransformer, self).init_weights()
@@ -155,7 +171,7 @@ class LDAEViT(VisionTransformer):
         Args:
             x: Raw images, or latents z_t; an encoder with image input maps latents back to pixels inside its
                 embedding's weight.
-            t: Time steps (B,); None takes the fixed transfer time step.
+            t: Time steps (B,), or (B, N) of each token; None takes the fixed transfer time step.
             labels: Class labels (B,), where ``num_classes`` is set; None stands for no label.
             visible: Numbers (B, M) of the tokens to encode, for ``out_type='raw'``; None encodes all.
 
@@ -168,6 +184,9 @@ class LDAEViT(VisionTransformer):
         x = x + resize_pos_embed(self.pos_embed, self.patch_resolution, grid, self.interpolate_mode, 0)
         if visible is not None:
             x = x.gather(1, token_index(visible, x.shape[2]))  # (B, M, C)
+            t = t.gather(1, visible) if t is not None and t.dim() == 2 else t
+        if self.reg_token is not None:
+            x = torch.cat([self.reg_token.expand(len(x), -1, -1), x], dim=1)
         cond = self._condition(t, labels, x.device)
         outs = []
         for i, layer in enumerate(self.layers):
@@ -175,7 +194,7 @@ class LDAEViT(VisionTransformer):
             if i == self.num_layers - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:
-                outs.append(self._format_output(x, grid))
+                outs.append(self._format_output(x[:, self.reg_tokens :], grid))
         return tuple(outs)
 
     def _tokenize(self, images: Tensor) -> Tensor:
@@ -186,12 +205,15 @@ class LDAEViT(VisionTransformer):
         return latents if self.patch_embed.takes_latents else self.tokenizer.decode(latents)
 
     def _condition(self, t: Tensor | None, labels: Tensor | None, device: torch.device) -> tuple[Tensor, ...]:
+        """The condition, and who attends to whom where that isn't everybody."""
         if not self.conditioned:
             return ()
         if t is None:
             t = torch.full((1,), self.timestep, device=device)
-        cond = self.time_embed(t)
-        return (cond if self.label_embed is None else cond + self.label_embed(labels),)
+        mask = [same_level(t, self.reg_tokens)] if self.attend_by_level and t.dim() == 2 else []
+        if self.reg_tokens and t.dim() == 2:
+            t = torch.cat([t.amax(dim=1, keepdim=True).expand(-1, self.reg_tokens), t], dim=1)
+        return condition(self, t, labels), *mask
 
     def _merge_checkpoint(self, state_dict: dict, prefix: str, *args) -> None:
         merge_conditioning(state_dict, self.timestep, prefix)
@@ -199,7 +221,7 @@ class LDAEViT(VisionTransformer):
     def _freeze_stages(self) -> None:
         super()._freeze_stages()
         for name, param in self.named_parameters():
-            if name.startswith(CONDITION):
+            if name.startswith((*CONDITION, REGISTERS)):
                 param.requires_grad = False
 
     def train(self, mode: bool = True) -> 'LDAEViT':
@@ -207,8 +229,8 @@ class LDAEViT(VisionTransformer):
         return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """As mmpretrain's; the condition belongs to the stem."""
-        if param_name.removeprefix(prefix).startswith(CONDITION):
+        """As mmpretrain's; the condition and registers belong to the stem."""
+        if param_name.removeprefix(prefix).startswith((*CONDITION, REGISTERS)):
             return 0, self.num_layers + 2
         return super().get_layer_depth(param_name, prefix)
 

@@ -23,7 +23,8 @@ class DenoisingHead(BaseModule, metaclass=ABCMeta):
     needs_images = True
     #: Whether a prediction is of the noise; else it is of the clean latents or images. What samples from a model asks.
     predicts_noise = False
-    #: Time steps (B,) and losses (B,) of the last training batch, on its device, for whoever watches.
+    #: Time steps and losses (B,) of the last training batch, or (B, N) where tokens have their own, on its device, for whoever
+    #: watches.
     recent: tuple[Tensor, Tensor] | None = None
 
     def check(self, tokenizer: BaseTokenizer) -> None:
@@ -60,12 +61,17 @@ class DenoisingHead(BaseModule, metaclass=ABCMeta):
 
     def sample_loss(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> Tensor:
         """lambda_t-weighted loss per image (B,)."""
+        losses = self._level_loss(pred, sample, images, tokenizer)
+        return losses if losses.dim() == 1 else losses.mean(dim=1)
+
+    def _level_loss(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> Tensor:
+        """Weighted loss of each time step, shaped as ``sample.t``."""
         with full_precision(pred.device):
             error = self.error(pred.float(), sample, images, tokenizer)  # (B, N)
-            return sample.weight.view(-1) * error.mean(dim=1)
+            return sample.weight.view(sample.t.shape) * (error.mean(dim=1) if sample.t.dim() == 1 else error)
 
     def loss(self, pred: Tensor, sample: NoisySample, images: Tensor, tokenizer: BaseTokenizer) -> dict[str, Tensor]:
         """pred (B, N, out_dims), images (B, C, H, W) -> ``{'loss': scalar}``."""
-        losses = self.sample_loss(pred, sample, images, tokenizer)
+        losses = self._level_loss(pred, sample, images, tokenizer)
         self.recent = sample.t, losses.detach()
         return dict(loss=losses.mean())

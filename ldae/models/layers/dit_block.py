@@ -39,12 +39,12 @@ def check_arch(where: str, arch: dict, least_layers: int = 1) -> None:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x (B, N, C); shift and scale (B or 1, C)."""
-    return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
+    """x (B, N, C); shift and scale (B or 1, N or 1, C)."""
+    return x * (1 + scale) + shift
 
 
 class TimestepEmbed(nn.Module):
-    """Time steps (B,) -> condition (B, cond_dims): sinusoids of ``freq_dims`` frequencies, then a two-layer MLP."""
+    """Time steps (...) -> condition (..., cond_dims): sinusoids of ``freq_dims`` frequencies, then a two-layer MLP."""
 
     def __init__(self, cond_dims: int, freq_dims: int = 256) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class TimestepEmbed(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(freq_dims, cond_dims), nn.SiLU(), nn.Linear(cond_dims, cond_dims))
 
     def forward(self, t: Tensor) -> Tensor:
-        angles = t.float()[:, None] * self.freqs[None]
+        angles = t.float()[..., None] * self.freqs
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
 
 
@@ -70,15 +70,36 @@ class LabelEmbed(nn.Embedding):
         return self.weight[self.no_label :] if labels is None else super().forward(labels)
 
 
+def condition(module: nn.Module, t: Tensor, labels: Tensor | None) -> Tensor:
+    """Condition (B, cond_dims) of a module with ``time_embed`` and ``label_embed`` at time steps t (B,), or (B, N, cond_dims) at
+    those (B, N) of each token; labels (B,) or None."""
+    if t.dim() == 2 and t.device.type == 'cpu' and bool((t == t[:, :1]).all()):
+        t = t[:, 0]  # the same, to the last bit too, where asking costs no wait for a device
+    cond = module.time_embed(t)
+    if module.label_embed is None:
+        return cond
+    label = module.label_embed(labels)
+    return cond + (label if cond.dim() == 2 else label.unsqueeze(1))
+
+
+def same_level(t: Tensor, registers: int = 0) -> Tensor:
+    """Whether tokens have the same time step t (B, N), as a mask (B, 1, N, N) of who attends to whom, with registers before
+    them, which attend to all and all to them."""
+    mask = t.unsqueeze(2) == t.unsqueeze(1)
+    return F.pad(mask, (registers, 0, registers, 0), value=True).unsqueeze(1)
+
+
 class AdaLNModulation(nn.Sequential):
-    """Condition (B, cond_dims) -> ``num`` vectors (B, embed_dims), all zero at the start of training."""
+    """Condition (B, cond_dims) or (B, N, cond_dims) -> ``num`` vectors (B, 1 or N, embed_dims), all zero at the start of
+    training."""
 
     def __init__(self, cond_dims: int, embed_dims: int, num: int) -> None:
         super().__init__(nn.SiLU(), nn.Linear(cond_dims, num * embed_dims))
         self.num = num
 
     def forward(self, cond: Tensor) -> tuple[Tensor, ...]:
-        return super().forward(cond).chunk(self.num, dim=-1)
+        out = super().forward(cond)
+        return (out if out.dim() == 3 else out.unsqueeze(1)).chunk(self.num, dim=-1)
 
 
 class DiTBlock(TransformerEncoderLayer):
@@ -100,12 +121,14 @@ class DiTBlock(TransformerEncoderLayer):
         attend_fastest(self.attn)
         self.adaLN, self.gate_init = AdaLNModulation(cond_dims, embed_dims, 6), gate_init
 
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """x (B, N, C), cond (B or 1, cond_dims) -> (B, N, C)."""
+    def forward(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, N, C), cond (B or 1, cond_dims) or (B, N, cond_dims), mask (B, 1, N, N) of who attends to whom, or None for all
+        -> (B, N, C)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN(cond)
-        x = x + gate1.unsqueeze(1) * self.attn(modulate(self.ln1(x), shift1, scale1))
+        hidden = modulate(self.ln1(x), shift1, scale1)
+        x = x + gate1 * (self.attn(hidden) if mask is None else attend_where(self.attn, hidden, mask))
         hidden = self.ffn.layers(modulate(self.ln2(x), shift2, scale2))
-        return x + gate2.unsqueeze(1) * self.ffn.dropout_layer(hidden)
+        return x + gate2 * self.ffn.dropout_layer(hidden)
 
 
 def init_dit_weights(module: nn.Module) -> None:
@@ -144,6 +167,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return scores.softmax(dim=-1) @ v
+
+
+def attend_where(attention: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
+    """mmpretrain's attention module, which takes no mask, with one: x (B, N, C), mask (B, 1, N, N)."""
+    q, k, v = attention.qkv(x).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return attention.out_drop(attention.proj(x.transpose(1, 2).flatten(2)))
 
 
 def attend_fastest(attention: nn.Module) -> None:

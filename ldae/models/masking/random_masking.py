@@ -22,6 +22,7 @@ class RandomMasking(BaseModule):
 
     Args:
         ratio: Share of the tokens that the encoder doesn't see, from 0 to below 1.
+        hides: Tokens at ``'random'``, or the ``'noisiest'`` of each image, where noise differs from token to token.
         fill: What the decoder is given at their places: ``'noisy'``, a linear embedding of the noisy latent itself, so that
             denoising stays the task, or ``'mask'``, one learned vector, which makes it MAE's with noise on top.
         embed_dims, grid, latent_dim: Width of the encoder, rows and columns of tokens, and d; filled in by :class:`LDAE`.
@@ -35,13 +36,14 @@ class RandomMasking(BaseModule):
         latent_dim: int,
         ratio: Share = 0.75,
         fill: Annotated[str, Choice('noisy', 'mask')] = 'noisy',
+        hides: Annotated[str, Choice('random', 'noisiest')] = 'random',
     ) -> None:
         super().__init__()
-        num_tokens = grid[0] * grid[1]
+        self.num_tokens = num_tokens = grid[0] * grid[1]
         self.num_visible = round(num_tokens * (1 - ratio))
         if self.num_visible < 1:
             raise ConfigError(f'RandomMasking.ratio={ratio} leaves none of {num_tokens} tokens: lower it')
-        self.fill = fill
+        self.fill, self.hides = fill, hides
         self.embed = nn.Linear(latent_dim, embed_dims) if fill == 'noisy' else None
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims)) if fill == 'mask' else None
         # Without it, the places of filled tokens would be lost on the decoder, which has no positions of its own.
@@ -57,13 +59,32 @@ class RandomMasking(BaseModule):
             nn.init.normal_(self.mask_token, std=0.02)
         self._is_init = True
 
-    def draw(self, latents: Tensor, noiser: GaussianNoiser) -> Tensor | None:
-        """Numbers (B, M) of the tokens that the encoder sees of latents (B, N, d); None, for all, out of training.
+    def check_noiser(self, noiser: GaussianNoiser) -> None:
+        """Raise ConfigError if the noisiest tokens are to be hidden and there are none, or fewer, that are noisier than others."""
+        if self.hides == 'random':
+            return
+        if not noiser.by_token:
+            raise ConfigError(
+                f"RandomMasking.hides='noisiest' needs noise that differs from token to token, and {type(noiser).__name__} gives "
+                "all of an image one level: use ldae.TokenNoiser, or hides='random'"
+            )
+        hidden, noised = self.num_tokens - self.num_visible, noiser.num_noised(self.num_tokens)
+        if hidden > noised and noiser.rest != 'drawn':
+            raise ConfigError(
+                f'RandomMasking.ratio hides the {hidden} noisiest of {self.num_tokens} tokens, and noiser.share={noiser.share} noises '
+                f'{noised}: lower ratio, or raise share'
+            )
+
+    def draw(self, latents: Tensor, noiser: GaussianNoiser, t: Tensor | None = None) -> Tensor | None:
+        """Numbers (B, M) of the tokens that the encoder sees of latents (B, N, d), of noise levels t (B,) or (B, N); None, for all,
+        out of training.
 
         Drawn like noise, so that they don't depend on the number of processes."""
         if not self.training:
             return None
         scores = noiser.uniform(*latents.shape[:2], latents.device)
+        if self.hides == 'noisiest':
+            scores = scores + t  # of as much noise, any
         return scores.argsort(dim=1)[:, : self.num_visible]
 
     def restore(self, tokens: Tensor, visible: Tensor | None, latents: Tensor) -> Tensor:

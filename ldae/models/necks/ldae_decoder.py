@@ -6,9 +6,17 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from torch import Tensor, nn
 
 from ldae.models.layers import AdaLNModulation, DiTBlock, LabelEmbed, TimestepEmbed, init_dit_weights, modulate
-from ldae.models.layers.dit_block import NORM_CFG, PLAIN_NORM_CFG, CondRatio, GateInit, check_arch
+from ldae.models.layers.dit_block import (
+    NORM_CFG,
+    PLAIN_NORM_CFG,
+    CondRatio,
+    GateInit,
+    check_arch,
+    condition,
+    same_level,
+)
 from ldae.registry import MODELS
-from ldae.utils import PositiveInt, checked
+from ldae.utils import ConfigError, PositiveInt, checked
 
 
 @MODELS.register_module()
@@ -24,7 +32,7 @@ class LDAEDecoder(BaseModule):
             given are the encoder's.
         in_dims: Width of the encoder.
         out_dims: Length of a prediction per token; inside :class:`LDAE` the head's.
-        conditioned, cond_ratio, num_classes, gate_init: As the encoder's.
+        conditioned, cond_ratio, num_classes, gate_init, attend_by_level: As the encoder's.
     """
 
     @checked
@@ -37,11 +45,16 @@ class LDAEDecoder(BaseModule):
         cond_ratio: CondRatio = 0.25,
         num_classes: PositiveInt | None = None,
         gate_init: GateInit = 0.0,
+        attend_by_level: bool = False,
     ) -> None:
         super().__init__()
         check_arch('LDAEDecoder', arch, least_layers=0)
+        if attend_by_level and not conditioned:
+            raise ConfigError(
+                'LDAEDecoder.attend_by_level needs blocks that know their noise level: leave conditioned=False out'
+            )
         dims, heads, hidden = arch['embed_dims'], arch['num_heads'], arch['feedforward_channels']
-        self.conditioned = conditioned
+        self.conditioned, self.attend_by_level = conditioned, attend_by_level
         self.embed = nn.Identity() if in_dims == dims else nn.Linear(in_dims, dims)
         if conditioned:
             cond_dims = max(1, round(dims * cond_ratio))
@@ -65,15 +78,14 @@ class LDAEDecoder(BaseModule):
         self._is_init = True
 
     def forward(self, tokens: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        """tokens (B, N, in_dims), t (B,), labels (B,) or None -> predictions (B, N, out_dims)."""
+        """tokens (B, N, in_dims), t (B,) or (B, N), labels (B,) or None -> predictions (B, N, out_dims)."""
         x = self.embed(tokens)
         if not self.conditioned:
             for layer in self.layers:
                 x = layer(x)
             return self.predict(self.final_norm(x))
-        cond = self.time_embed(t)
-        if self.label_embed is not None:
-            cond = cond + self.label_embed(labels)
+        cond = condition(self, t, labels)
+        mask = same_level(t) if self.attend_by_level and t.dim() == 2 else None
         for layer in self.layers:
-            x = layer(x, cond)
+            x = layer(x, cond, mask)
         return self.predict(modulate(self.final_norm(x), *self.final_adaLN(cond)))

@@ -2,3 +2,4 @@
 from ldae.models.noisers import schedules
 
 from .gaussian import GaussianNoiser, NoisySample, noise_of_images
+from .tokens import TokenNoiser

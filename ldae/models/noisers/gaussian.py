@@ -18,7 +18,8 @@ from .schedules import Weighting, loss_weight
 
 
 class NoisySample(NamedTuple):
-    """A batch of noisy latents and what made them. Levels are (B, 1, 1), latents (B, N, d), t is (B,)."""
+    """A batch of noisy latents and what made them. Levels are (B, 1, 1), latents (B, N, d), t is (B,); where tokens have levels
+    of their own, levels are (B, N, 1) and t is (B, N)."""
 
     z0: Tensor
     z_t: Tensor
@@ -47,6 +48,9 @@ class GaussianNoiser(BaseModule):
         logit_normal: Mean and deviation of logit(1 - t/T), where t is not to be uniform; JiT's are (-0.8, 0.8): more noise. Of
             ``'flow'``, 1 - t/T is the share of the image.
     """
+
+    #: Whether the tokens of an image may have different levels, and whether levels are drawn, not fixed.
+    by_token, draws_levels = False, True
 
     @checked
     def __init__(
@@ -83,18 +87,17 @@ class GaussianNoiser(BaseModule):
         gamma, sigma, weight = self.levels(t)
         return NoisySample(z0, gamma * z0 + sigma * noise, noise, t, gamma, sigma, weight)
 
-    def _draw_steps(self, batch_size: int, **options: Any) -> Tensor:
-        """Time steps (batch_size,)."""
+    def _draw_steps(self, batch_size: int, shape: Sequence[int] = (), **options: Any) -> Tensor:
+        """Time steps (batch_size, *shape)."""
         steps = self.num_timesteps
         if self.logit_normal is not None:
             mean, deviation = self.logit_normal
-            shares = (
-                -mean - deviation * self._draw_normal(batch_size, (1,), **options)[:, 0]
-            ).sigmoid()  # from clean to noise
+            normal = self._draw_normal(batch_size, (*shape, 1), **options)[..., 0]
+            shares = (-mean - deviation * normal).sigmoid()  # from clean to noise
             return (shares * steps).long().clamp(max=steps - 1)
         if self.draw_by == 'row':
-            return integers(self._streams(batch_size, **options), steps)
-        return self._share(lambda b: torch.randint(steps, (b,), **options), batch_size)
+            return integers(self._streams(batch_size, **options), steps, shape)
+        return self._share(lambda b: torch.randint(steps, (b, *shape), **options), batch_size)
 
     def _draw_normal(self, batch_size: int, shape: Sequence[int], **options: Any) -> Tensor:
         """Standard normal (batch_size, *shape)."""
@@ -103,8 +106,9 @@ class GaussianNoiser(BaseModule):
         return self._share(lambda b: torch.randn(b, *shape, **options), batch_size)
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gamma, sigma and weight (B, 1, 1) of time steps (B,)."""
-        return tuple(table[t].view(-1, 1, 1) for table in (self.gamma, self.sigma, self.weight))
+        """Gamma, sigma and weight (B, 1, 1) of time steps (B,), or (B, N, 1) of (B, N)."""
+        shape = (*t.shape, *[1] * (3 - t.dim()))
+        return tuple(table[t].view(shape) for table in (self.gamma, self.sigma, self.weight))
 
     def at_level(self, z0: Tensor, timestep: int, images: Tensor) -> Tensor:
         """Latents z0 (B, N, d) noised to one level: z_t (B, N, d). Noise follows from the ``images`` (B, ...) of which
@@ -112,11 +116,13 @@ class GaussianNoiser(BaseModule):
         t = torch.full((len(z0),), timestep, device=z0.device)
         return self(z0, t, noise=noise_of_images(content_seeds(images), z0)).z_t
 
-    def uniform(self, batch_size: int, count: int, device: torch.device) -> Tensor:
+    def uniform(
+        self, batch_size: int, count: int, device: torch.device, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Numbers in [0, 1) (batch_size, count), drawn as the noise is: they don't depend on the number of processes."""
         if self.draw_by == 'row':
-            return uniform(self._streams(batch_size, device), count)
-        return self._share(lambda b: torch.rand(b, count, device=device), batch_size)
+            return uniform(self._streams(batch_size, device, generator), count)
+        return self._share(lambda b: torch.rand(b, count, device=device, generator=generator), batch_size)
 
     def _world(self) -> int:
         return dist.get_world_size() if self.rank_invariant and self.training else 1
