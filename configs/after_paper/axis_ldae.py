@@ -10,4 +10,4 @@ Batch:     8 processes x 2 x 128 images = 2048; lr = 1e-4 x 2048 / 256 = 8e-4
 
 _base_ = '../deconstruction/t3_5_original-image.py'
 
-model = dict(noiser=dict(type='ldae.TokenNoiser', share=1.0, loss_on='noised'))
+model = dict(noiser=dict(type='ldae.TokenNoiser', share=1.0, level='drawn', loss_on='noised'))

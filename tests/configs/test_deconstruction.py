@@ -232,6 +232,22 @@ def test_row_of_another_paper_becomes_a_plain_vit(name, run_row):
     torch.testing.assert_close(found, model.extract_feat(images)[-1], rtol=1e-4, atol=1e-4)
 
 
+def test_the_axis_ends_in_ldae_to_the_bit(run_row):
+    """The row that noises all tokens has the loss and the gradients of the row that it changes."""
+    images, found = torch.randn(BATCH, 1, 32, 32), []
+    state = run_row('t3_5_original-image').model.state_dict()
+    for name in ('axis_ldae', 't3_5_original-image'):
+        model = run_row(name).model.train()
+        model.load_state_dict(state)
+        model.zero_grad()
+        torch.manual_seed(0)
+        loss = model.loss(images)['loss']
+        loss.backward()
+        found.append([loss.detach(), *(param.grad for param in model.parameters() if param.grad is not None)])
+    assert len(found[0]) > 10
+    assert all(map(torch.equal, *found))
+
+
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> dict[str, Path]:
     """Data for the scales that read some."""

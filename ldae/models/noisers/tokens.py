@@ -60,10 +60,10 @@ class TokenNoiser(GaussianNoiser):
         if t is not None or not self.training:
             return super().forward(z0, t, generator, noise)
         (batch, tokens), options = z0.shape[:2], dict(generator=generator, device=z0.device)
-        count, steps = self.num_noised(tokens), self._steps(self.level, z0, **options)
-        if count == tokens:
-            return super().forward(z0, steps if self.level == 'each' else steps[:, 0], generator, noise)
-        others = self._steps(self.rest, z0, **options)
+        steps = self._steps(self.level, z0, **options)
+        if not self.by_token:
+            return super().forward(z0, steps[:, 0], generator, noise)
+        count, others = self.num_noised(tokens), self._steps(self.rest, z0, **options)
         chosen = self.uniform(batch, tokens, **options).argsort(dim=1)[:, :count]
         noised = torch.zeros(batch, tokens, dtype=torch.bool, device=z0.device).scatter(1, chosen, True)
         sample = super().forward(z0, torch.where(noised, steps, others), generator, noise)

@@ -13,7 +13,7 @@ def seeded(noiser: GaussianNoiser, z0: torch.Tensor, seed: int = 0):
 
 
 @WAYS
-@pytest.mark.parametrize('share', [0.25, 0.5, 0.7, 0.01])
+@pytest.mark.parametrize('share', [0.25, 0.5, 0.7, 0.01, 0.99])
 def test_an_exact_share_has_the_level_and_all_places_equally_often(draw_by, share):
     sample = seeded(TokenNoiser(share, level=900, rest=5, draw_by=draw_by), torch.zeros(4000, 16, 1))
     noised = sample.t == 900
@@ -21,7 +21,7 @@ def test_an_exact_share_has_the_level_and_all_places_equally_often(draw_by, shar
     assert torch.equal(noised, sample.t != 5)
     assert (noised.sum(1) == count).all()
     expected = 4000 * count / 16
-    assert ((noised.sum(0) - expected) ** 2 / expected).sum() < 37.7  # chi-square, 15 degrees of freedom, 99.9%
+    assert ((noised.sum(0) - expected) ** 2 / expected).sum() <= 37.7  # chi-square, 15 degrees of freedom, 99.9%
 
 
 @WAYS
