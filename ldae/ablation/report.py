@@ -10,11 +10,19 @@ from itertools import combinations, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ldae.config import load_config
 from ldae.config.rows import TABLES, Row, list_rows
 from ldae.evaluation.protocol import Protocol
 from ldae.utils.files import atomic_write_text
 from ldae.utils.tables import markdown_table, text_table
-from ldae.visualization import accuracy_against_distance, accuracy_by_row, accuracy_over_dimension, road, save_figure
+from ldae.visualization import (
+    accuracy_against_distance,
+    accuracy_by_row,
+    accuracy_over_dimension,
+    accuracy_over_share,
+    road,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +34,8 @@ ROAD = (
     *('t1_5_linear-schedule', 't2_patch-vae_d16', 't2_patch-ae_d16', 't2_pca_d32', 't3_1_predict-clean'),
     *('t3_2_no-input-scaling', 't3_3_image-input', 't3_4_image-output', 't3_5_original-image'),
 )
+#: The rows between MAE, whose tokens are clean or gone, and l-DAE, which noises all alike; its ends.
+AXIS, ENDS = 'axis_', {'axis_mae': 'MAE', 'axis_ldae': 'l-DAE'}
 #: The paper's claim: a low-dimensional latent instead of pixels.
 CENTRAL_PAIR = ('t2_pca_d32', 'f5_pixel_256')
 #: The rows and columns of the rows ``grid_<prediction>_<loss>``.
@@ -118,10 +128,10 @@ def chosen(entries: Sequence[dict]) -> str:
 def write_report(
     folder: Path, summaries: Sequence[Summary], scale: str, command: str, missing: Mapping[Row, str] | None = None
 ) -> list[Path]:
-    """Write ``table.md``, ``accuracy.png``, where tokenizers of several sizes were run ``dimension.png``, and where samples were
-    scored ``generation.png``; ``missing`` rows are in the table with the reason."""
+    """Write ``table.md``, ``accuracy.png``, where tokenizers of several sizes were run ``dimension.png``, of the axis
+    from MAE to l-DAE ``axis.png``, and where samples were scored ``generation.png``; ``missing`` rows are in the table with the reason."""
     atomic_write_text(folder / 'table.md', table_page(summaries, scale, command, missing))
-    drawn = {'accuracy': draw_rows, 'dimension': draw_dimension, 'generation': draw_distance}
+    drawn = {'accuracy': draw_rows, 'dimension': draw_dimension, 'axis': draw_axis, 'generation': draw_distance}
     figures = {name: draw(summaries, scale) for name, draw in drawn.items()}
     return [folder / 'table.md', *(save_figure(one, folder / f'{name}.png') for name, one in figures.items() if one)]
 
@@ -136,6 +146,22 @@ def draw_dimension(summaries: Sequence[Summary], scale: str) -> Figure | None:
     """Linear accuracy over the latent dimension, beside the paper's, where tokenizers of several sizes were run."""
     curves = dimension_curves(summaries)
     return accuracy_over_dimension(curves, scale, paper_curves()) if curves else None
+
+
+def draw_axis(summaries: Sequence[Summary], scale: str) -> Figure | None:
+    """Linear accuracy over the share of tokens noised, a curve a level of noise, from MAE to l-DAE, where several such rows were
+    run."""
+    curves: dict[str, list[tuple[float, MeanScore]]] = {}
+    ends: dict[str, tuple[float, MeanScore]] = {}
+    for summary in (one for one in summaries if one.row.name.startswith(AXIS)):
+        model = load_config(summary.row.path).model
+        level = 'a level that is drawn' if model.noiser.level == 'drawn' else f't = {model.noiser.level}'
+        point = 100 * model.noiser.share, summary.linear
+        curves.setdefault('hidden' if model.get('masking') else level, []).append(point)
+        if summary.row.name in ENDS:
+            ends[ENDS[summary.row.name]] = point
+    shown = {name: sorted(points) for name, points in curves.items()}
+    return accuracy_over_share(shown, ends, scale) if sum(map(len, shown.values())) > 1 else None
 
 
 def draw_distance(summaries: Sequence[Summary], scale: str) -> Figure | None:

@@ -23,6 +23,7 @@ NAMES = (
         'levels',
         'loss',
         'dimension',
+        'axis',
         'road',
     ),
     *('rows', 'distance', 'encoders', 'timesteps', 'blocks', 'attention', 'features', 'neighbours', 'embedding'),

@@ -291,6 +291,13 @@ def draw_dimension(source: Source, options: Options) -> 'Figure | None':
 
 
 @drawn('summaries')
+def draw_axis(source: Source, options: Options) -> 'Figure | None':
+    """Accuracy over the share of an image's tokens that are noised, by the level of their noise, all others being clean: from MAE,
+    where they are hidden, to l-DAE, where all are noised alike. No twin in the paper."""
+    return results.draw_axis(source.summaries, source.scale)
+
+
+@drawn('summaries')
 def draw_road(source: Source, options: Options) -> 'Figure | None':
     """From the diffusion transformer to the l-DAE, step by step. Twin: the paper's trajectory. Ours are of small data
     and networks (d in the names is the paper's), and compare with the paper's in order only."""

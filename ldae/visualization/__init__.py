@@ -5,6 +5,7 @@ from .accuracies import (
     accuracy_by_row,
     accuracy_curves,
     accuracy_over_dimension,
+    accuracy_over_share,
     road,
 )
 from .curves import bound_curves, embedding, explained_variance, loss_curve, loss_over_steps, noise_schedules

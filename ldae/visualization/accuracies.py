@@ -75,21 +75,41 @@ def accuracy_over_dimension(
     panels = {f'ours: {scale}, mean and spread over seeds': curves} | (
         {"the paper's: ImageNet": papers} if papers else {}
     )
+    return _curves(panels, 'latent dimension d per token', base=2)
+
+
+def accuracy_over_share(
+    curves: Mapping[str, Sequence[tuple[float, Spread]]], ends: Mapping[str, tuple[float, Spread]], scale: str
+) -> Figure:
+    """Linear accuracy over the share of tokens that are noised, in percent, a curve a level of noise; ``ends``, points of a
+    curve, have their names beside them."""
+    figure = _curves({f'ours: {scale}, mean and spread over seeds': curves}, 'share of the tokens noised (%)')
+    for name, (share, (mean, _)) in ends.items():
+        place = dict(textcoords='offset points', fontsize=8, ha='right', va='bottom')
+        figure.axes[0].annotate(name, (share, mean), (-5, 4), **place)
+    return figure
+
+
+def _curves(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, Spread]]]], xlabel: str, base: int | None = None
+) -> Figure:
+    """Panels by title, each with points (x, mean and deviation) by the name of their curve; x in powers of a base, if any."""
     figure = new_figure(1 + 4 * len(panels), 3.5)
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     for axes, (title, shown) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for name, points in shown.items():
-            dims = [dim for dim, _ in points]
+            places = [x for x, _ in points]
             means, spread = [mean for _, (mean, _) in points], [deviation or 0.0 for _, (_, deviation) in points]
             style = dict(
                 marker=MARKERS[names.index(name) % len(MARKERS)], color=PALETTE[names.index(name) % len(PALETTE)]
             )
-            axes.errorbar(dims, means, spread, markersize=4, capsize=2, label=name, **style)
-        ticks = sorted({dim for points in shown.values() for dim, _ in points})
-        axes.set_xscale('log', base=2)
-        axes.set_xticks(ticks, map(str, ticks))
+            axes.errorbar(places, means, spread, markersize=4, capsize=2, label=name, **style)
+        ticks = sorted({x for points in shown.values() for x, _ in points})
+        if base:
+            axes.set_xscale('log', base=base)
+        axes.set_xticks(ticks, map('{:g}'.format, ticks))
         axes.minorticks_off()
-        axes.set(xlabel='latent dimension d per token', ylabel='linear probe, top-1 (%)')
+        axes.set(xlabel=xlabel, ylabel='linear probe, top-1 (%)')
         axes.set_title(title, fontsize=9)
         axes.legend(fontsize=8)
     return figure

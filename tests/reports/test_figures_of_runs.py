@@ -201,6 +201,40 @@ def test_results_stand_beside_the_papers_own(study):
     assert sorted(ours.lines[0].get_ydata()) == [70.0, 79.0, 81.0]
 
 
+def test_the_axis_runs_from_mae_to_ldae_with_the_spread_over_seeds(tmp_path):
+    scores = {
+        'axis_mae': (60.0, 62.0),
+        'axis_share75_t999': (63.0, 63.0),
+        'axis_share75_t500': (64.0, 66.0),
+        'axis_share75': (70.0, 74.0),
+        'axis_share25': (50.0, 54.0),
+        'axis_ldae': (77.0, 79.0),
+        't3_5_original-image': (10.0, 11.0),
+    }
+    base = dict(
+        config='c', knn=50.0, protocol=PROTOCOL.as_dict(), tokenizer='PatchPCATokenizer', scale='tiny', latent_dim=8
+    )
+    lines = [
+        base | dict(row=row, seed=i, linear=x, pretraining=row) for row, xs in scores.items() for i, x in enumerate(xs)
+    ]
+    (tmp_path / 'results.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    [axes] = drawn(tmp_path)['axis'].axes
+    curves = dict(zip((text.get_text() for text in axes.get_legend().get_texts()), axes.containers, strict=True))
+    found = {}
+    for name, (line, _, [bars]) in curves.items():
+        low, high = np.array(bars.get_segments())[:, :, 1].T
+        found[name] = [*zip(*line.get_data(), ((high - low) / 2).round(3), strict=True)]
+    deviation = round(2**0.5, 3)  # of two values that are 2 apart
+    assert found == {
+        'hidden': [(75, 61.0, deviation)],
+        't = 999': [(75, 63.0, 0)],
+        't = 500': [(75, 65.0, deviation)],
+        'a level that is drawn': [(25, 52.0, 2 * deviation), (75, 72.0, 2 * deviation), (100, 78.0, deviation)],
+    }
+    assert {text.get_text(): text.xy for text in axes.texts} == {'MAE': (75, 61.0), 'l-DAE': (100, 78.0)}
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ('share of the tokens noised (%)', 'linear probe, top-1 (%)')
+
+
 def test_a_probe_is_drawn_by_time_step_and_block(probe):
     found = drawn(probe)
     assert {name for name in found if not isinstance(found[name], str)} == {'schedules', 'timesteps', 'blocks'}
