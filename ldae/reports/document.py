@@ -158,6 +158,10 @@ def results(run: RunFiles) -> str:
 
 
 def _at(entry: Mapping[str, Any], place: str) -> Any:
+    if (
+        place == COLUMNS['seconds'] and entry.get('epochs') is entry.get('cost') is None
+    ):  # not trained, in a training's job
+        return None
     for key in place.split('.'):
         entry = (entry or {}).get(key)
     return entry

@@ -86,6 +86,15 @@ def page_of(*folders: Path, **options) -> Reader:
     return Reader(out.read_text())
 
 
+def test_seconds_of_a_training_are_not_those_of_what_was_only_scored_beside_it(tmp_path):
+    entries = [
+        dict(row=name, epochs=epochs, seconds=dict(train=584.5)) for name, epochs in [('ldae', 4), ('pixels', None)]
+    ]
+    page = page_of(make_study(tmp_path / 'study', *entries)).text
+    assert re.search(r'seconds.*\nldae\n.*\n584.5\npixels\n[^l]*\n-\n', page, re.DOTALL), page
+    assert page.count('584.5') == 1
+
+
 def test_a_training_tells_how_far_it_came_and_by_which_options(tmp_path):
     run = ldae.Run(make_training(tmp_path / 'one', train_cfg=dict(max_epochs=3)))
     assert (run.kind, run.name, run.notes) == ('training', f'{tmp_path.name}/one', [])
