@@ -23,13 +23,15 @@ NOT_TRAINED = ('pixels', 'latents', 'untrained')
 INTRO = """\
 # How long it takes, as measured
 
-Wall-clock time of finished runs whose results are kept in [results](rows_and_results.md), each on one thread of the machine named, beside other work:
-a quiet machine is faster. Median, and the least and most of all. In `generation`, scoring has samples and their distance in it. Written by `python benchmarks/how_long.py`. What follows for your images and network: [where time goes](performance.md#where-time-goes).
+Wall-clock time of finished runs whose results are kept in [results](rows_and_results.md), each on one thread, beside other work: a quiet
+machine is faster. Median, and the least and most of all; `where` is a line of the list below. In `generation`, scoring has samples and
+their distance in it. The demo, the tests, and what follows for your images:
+[where time goes](performance.md#where-time-goes).
 
 """
 NOTES = """
 Lines of a GPU are missing: nothing in the results was run on one. What it would cost there by published figures:
-[clusters](clusters.md); the commands to measure it: [on a GPU](performance.md#on-a-gpu).
+[clusters](clusters.md); the commands to measure it: [on a GPU](performance.md#on-a-gpu). Written by `python benchmarks/how_long.py`.
 """
 
 
@@ -44,20 +46,21 @@ def runs() -> list[dict[str, Any]]:
     return found
 
 
-def table(found: list[dict[str, Any]]) -> list[list[str]]:
-    """A line for each kind of run, machine and commit."""
+def table(found: list[dict[str, Any]]) -> tuple[list[list[str]], list[str]]:
+    """A line for each kind of run, machine and commit; the machines and commits that lines name by number."""
     groups = defaultdict(list)
     for run in found:
         # Rows of an ablation differ in what they learn, methods of a comparison in what they cost.
         what = run['row'] if run['scale'] == 'the configs' else 'a row of the paper'
         groups[what, run['epochs'], run['folder'], run['device'], run['commit'], run['versions']['torch']].append(run)
-    lines = [['what', 'results', 'machine', 'commit', 'epochs', 'images', 'runs', 'training', 'scoring']]
+    lines = [['what', 'results', 'epochs', 'images', 'runs', 'training', 'scoring', 'where']]
+    places: dict[str, int] = {}
     for (what, epochs, folder, device, commit, torch), same in sorted(groups.items(), key=lambda item: item[0]):
         spans = [span([run['seconds'].get(kind) or 0.0 for run in same]) for kind in ('train', 'scoring')]
         images = f'{same[0]["images"]["train_images"]:,}'
-        place = [what, folder, f'{device}, torch {torch}', f'`{commit}`']
-        lines.append([*place, str(epochs), images, str(len(same)), *spans])
-    return lines
+        place = places.setdefault(f'{device}, torch {torch}, commit `{commit}`', len(places) + 1)
+        lines.append([what, folder, str(epochs), images, str(len(same)), *spans, str(place)])
+    return lines, list(places)
 
 
 def span(seconds: list[float]) -> str:
@@ -68,7 +71,9 @@ def span(seconds: list[float]) -> str:
 
 def page() -> str:
     """The page, from what is kept."""
-    return INTRO + markdown_table(table(runs()), 4) + '\n' + NOTES
+    lines, places = table(runs())
+    listed = ''.join(f'{number}. {place}\n' for number, place in enumerate(places, 1))
+    return INTRO + markdown_table(lines, 2) + '\n\n' + listed + NOTES
 
 
 if __name__ == '__main__':

@@ -22,6 +22,9 @@ release = version = __version__
 extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode']
 exclude_patterns = ['generated/.*']
 suppress_warnings = ['mystnb.unknown_mime_type']
+smartquotes_action = 'D'  # quotes stay as they are typed: they are pasted
+# A block that names no language is a drawing or output.
+highlight_language = 'none'
 
 myst_enable_extensions = ['colon_fence', 'deflist']
 myst_heading_anchors = 4
@@ -40,13 +43,14 @@ napoleon_use_rtype = False
 napoleon_use_param = False
 napoleon_custom_sections = []
 add_module_names = False
+toc_object_entries_show_parents = 'hide'
 
 html_theme = 'pydata_sphinx_theme'
 html_title = 'ldae'
 html_static_path = ['_static']
 html_search_scorer = str(DOCS / '_static' / 'scorer.js')
 html_css_files = ['site.css']
-html_sidebars = dict(index=[])
+html_sidebars = {page: [] for page in ('index', 'architecture', 'faq', 'changelog')}  # no pages below them
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = dict(
@@ -88,6 +92,8 @@ def show_page(app: object, docname: str, source: list[str]) -> None:
     for i in range(0, len(pieces), 3):
         pieces[i] = LINK.sub(lambda link: _link(link, page.parent, (DOCS / docname).parent), pieces[i])
     source[0] = ''.join(piece for i, piece in enumerate(pieces) if i % 3 != 2)
+    if docname == 'commands':
+        source[0] = re.sub(r'`ldae ([a-z-]+)`(?= \|)', r'[`ldae \1`](generated/cli/\1.rst)', source[0])
 
 
 def _link(link: re.Match, here: Path, there: Path) -> str:
@@ -136,9 +142,16 @@ def plain_types(
 
 
 def own_docstring(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Leave out what Python says of ``operator.attrgetter`` where a property is made of one."""
+    """Leave out what Python says of ``operator.attrgetter``, and keep Napoleon from taking text before a colon for a type."""
     if lines and lines[0].startswith('attrgetter('):
         lines.clear()
+    elif what in ('property', 'attribute', 'data'):
+        lines.insert(0, '\\')  # a line without a colon, of which nothing is shown
+
+
+def show_files(app: object, page: str, template: str, context: dict, doctree: object) -> None:
+    """Let a browser show the repository's files that a page links to, instead of saving them."""
+    context['body'] = context.get('body', '').replace(' download=""', '')
 
 
 def setup(app: object) -> None:
@@ -146,4 +159,5 @@ def setup(app: object) -> None:
     write_pages(DOCS / 'generated')
     app.connect('source-read', show_page)
     app.connect('autodoc-process-signature', plain_types)
-    app.connect('autodoc-process-docstring', own_docstring)
+    app.connect('autodoc-process-docstring', own_docstring, priority=400)  # before Napoleon
+    app.connect('html-page-context', show_files)

@@ -115,7 +115,8 @@ def section(folder: str) -> str:
     for path in sorted((ROOT / 'configs' / folder).glob('*.py')):
         fields = describe(path)
         name = f'[{path.stem}](../configs/{folder}/{path.name})'
-        rows.append([name, fields['about'], batch(fields), published(fields), fields.get('Ours', '-')])
+        ours = re.sub(r'\(docs/(\w+\.md)\)', r'([figures](\1))', fields.get('Ours', '-'))
+        rows.append([name, fields['about'], batch(fields), published(fields), ours])
         lines += [line for line in commands(fields) if line not in lines]
     return '\n'.join([f'## {title}', '', note, '', markdown_table(rows, 5), '', '```bash', *lines, '```', ''])
 

@@ -176,5 +176,6 @@ def option(action: argparse.Action) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    """Plain text as reStructuredText."""
-    return re.sub(r'([\\*`|]|_(?=\W|$))', r'\\\1', text)
+    """Plain text as reStructuredText; options of a command as code, or two hyphens would be shown as a dash."""
+    text = re.sub(r'([\\*`|]|_(?=\W|$))', r'\\\1', text)
+    return re.sub(r'(?<![\w-])--[a-z][\w-]*', r'``\g<0>``', text)

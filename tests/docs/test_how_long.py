@@ -25,11 +25,12 @@ def test_a_line_is_the_runs_of_one_kind_on_one_machine(how_long, monkeypatch: py
         same = dict(epochs=2, scale='the configs', folder='x', device='CPU', commit=commit, versions=dict(torch='2'))
         return dict(same, row=row, images=dict(train_images=5000), seconds=dict(train=seconds, scoring=1.0))
 
-    head, *lines = how_long.table(
+    (head, *lines), places = how_long.table(
         [run('mae', 7.0), run('mae', 3.0), run('mae', 5.2), run('ldae', 9.0), run('mae', 1.0, 'b')]
     )
     assert [dict(zip(head, line, strict=True))['training'] for line in lines] == ['9 s', '5 s (3 to 7)', '1 s']
-    assert [line[3] for line in lines] == ['`a`', '`a`', '`b`']
+    assert [line[-1] for line in lines] == ['1', '1', '2']
+    assert places == ['CPU, torch 2, commit `a`', 'CPU, torch 2, commit `b`']
 
 
 def test_what_is_scored_beside_a_training_is_not_a_training(how_long):

@@ -59,6 +59,7 @@ def test_every_option_of_a_command_is_there(tool: str, reference, files: dict):
 
 def test_plain_text_stays_plain(reference):
     assert reference.escaped('a*b `c` d_ e_f |g| \\') == r'a\*b \`c\` d\_ e_f \|g\| \\'
+    assert reference.escaped('with --new-schedule, a--b') == 'with ``--new-schedule``, a--b'
 
 
 def test_only_what_differs_is_written_and_what_is_gone_is_removed(reference, tmp_path: Path, monkeypatch):
