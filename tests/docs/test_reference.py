@@ -4,9 +4,11 @@
 import argparse
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import pytest
 from pages import DOCS, ROOT
@@ -14,6 +16,18 @@ from pages import DOCS, ROOT
 import ldae
 from ldae import registry
 from ldae.cli import TOOLS
+
+#: What a newcomer asks, and the page that answers.
+QUESTIONS = {
+    'train on my folder': 'own_images',
+    'why is my accuracy low': 'low_accuracy',
+    'resume': 'resume',
+    'use two GPUs': 'several_gpus',
+    'export to timm': 'export',
+    'add a tokenizer': 'how_to_add',
+    'what did the paper report': 'rows_and_results',
+    'is it safe to open this checkpoint': 'reliability',
+}
 
 
 @pytest.fixture(scope='module')
@@ -93,18 +107,33 @@ def test_the_site_asks_no_other_host_for_anything(site: Path):
     assert [sheet.name for sheet in site.rglob('*.css') if sheets.search(sheet.read_text())] == []
 
 
-@pytest.mark.parametrize(
-    'question',
-    [
-        'train on my folder', 'why is my accuracy low', 'resume', 'use two gpus', 'export to timm', 'add a tokenizer',
-        'what did the paper report', 'is it safe to open this checkpoint',
-    ],
-)  # fmt: skip
-def test_the_index_of_the_search_has_a_title_for_each_question_of_a_newcomer(question: str, site: Path):
-    titles = re.search(r'"alltitles":\s*(\{.*?\]\]\})', (site / 'searchindex.js').read_text()) or pytest.fail(
-        'no titles'
+@pytest.fixture(scope='module')
+def browser():
+    sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
+    chromium = shutil.which('chromium') or pytest.skip('no chromium here')
+    with sync_api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
+
+
+def test_the_search_leads_a_newcomer_to_the_page(site: Path, browser):
+    tab, wrong = browser.new_page(), {}
+    for question, page in QUESTIONS.items():
+        tab.goto(f'{(site / "search.html").as_uri()}?q={quote_plus(question)}')
+        tab.wait_for_function("document.querySelector('.search-summary')?.textContent.includes('found')")
+        links = "[...document.querySelectorAll('ul.search li > a')].slice(0, 3).map(a => a.getAttribute('href'))"
+        first = [re.split('[?#]', link)[0] for link in tab.evaluate(links)]
+        if f'{page}.html' not in first:
+            wrong[question] = first
+    assert not wrong
+
+
+def test_no_page_is_wider_than_a_phone(site: Path, browser):
+    tab, wide, names = browser.new_page(viewport=dict(width=390, height=800)), [], [*QUESTIONS.values()]
+    clipped = (
+        "[...document.querySelectorAll('.prev-next-title')].some(e => e.getBoundingClientRect().right > innerWidth)"
     )
-    known = [
-        re.sub(r'[^\w ]', '', title.lower()).split() for title in re.findall(r'"((?:[^"\\]|\\.)*)":\[\[', titles[1])
-    ]
-    assert any(set(question.split()) <= set(title) for title in known)
+    for name in ['index', 'method', 'reference', 'commands', 'rows', 'faq', 'generated/api/models', *names]:
+        tab.goto((site / f'{name}.html').as_uri())
+        if tab.evaluate(f'document.documentElement.scrollWidth > innerWidth || {clipped}'):
+            wide.append(name)
+    assert not wide
