@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write configs/*/README.md, in OpenMMLab's form, from the metafiles beside them; ``make pages`` calls this."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,15 +59,29 @@ FOLDERS = dict(
     ),
 )
 RESULTS = 'No weights are published. Published figures, marked as such, and ours: [model zoo](../../docs/model_zoo.md).'
-CITATION = """\
-```bibtex
-@article{chen2024deconstructing,
-  title   = {Deconstructing Denoising Diffusion Models for Self-Supervised Learning},
-  author  = {Chen, Xinlei and Liu, Zhuang and Xie, Saining and He, Kaiming},
-  journal = {arXiv preprint arXiv:2401.14404},
-  year    = {2024}
-}
-```"""
+#: Of each method's paper: authors, where it appeared, the year.
+CITED = dict(
+    ldae=('Chen, Xinlei and Liu, Zhuang and Xie, Saining and He, Kaiming', 'arXiv preprint arXiv:2401.14404', 2024),
+    mae=(
+        "He, Kaiming and Chen, Xinlei and Xie, Saining and Li, Yanghao and Doll{\\'a}r, Piotr and Girshick, Ross",
+        'CVPR',
+        2022,
+    ),
+    mocov3=('Chen, Xinlei and Xie, Saining and He, Kaiming', 'ICCV', 2021),
+    simclr=('Chen, Ting and Kornblith, Simon and Norouzi, Mohammad and Hinton, Geoffrey', 'ICML', 2020),
+    byol=("Grill, Jean-Bastien and Strub, Florian and Altch{\\'e}, Florent and others", 'NeurIPS', 2020),
+    simmim=('Xie, Zhenda and Zhang, Zheng and Cao, Yue and Lin, Yutong and Bao, Jianmin and others', 'CVPR', 2022),
+    dino=("Caron, Mathilde and Touvron, Hugo and Misra, Ishan and J{\\'e}gou, Herv{\\'e} and others", 'ICCV', 2021),
+)
+
+
+def citation(folder: str, title: str) -> str:
+    """A method's paper in BibTeX."""
+    authors, place, year = CITED[folder]
+    fields = dict(title=title, author=authors, journal=place, year=year)
+    key = authors.partition(',')[0].lower() + str(year) + re.search(r'\w{4,}', title)[0].lower()
+    lines = [f'  {name:7} = {{{value}}},' for name, value in fields.items()]
+    return '\n'.join(['## Citation\n\n```bibtex', f'@article{{{key},', *lines, '}', '```'])
 
 
 def model_row(model: dict[str, Any]) -> list[str]:
@@ -86,13 +101,14 @@ def method_page(folder: str, models: list[dict[str, Any]]) -> str:
     """The page of a method, or of the benchmarks of all."""
     rows = [['config', 'parameters (M)', 'FLOPs (G)', 'epochs', 'batch', 'data'], *map(model_row, models)]
     if folder == 'benchmarks':
-        title, paper = 'Benchmarks', ''
+        title, paper, cited = 'Benchmarks', '', []
         about = 'Linear probes and fine-tuning of pre-trained encoders, with all labels and with 1% and 10% of them.'
         commands = 'tools/benchmark.sh linear work_dirs/vit-b_pca/epoch_400.pth 8 --data-root data/imagenet'
         more = '[Evaluation](../../docs/components/evaluation.md#linear-probe-and-fine-tuning)'
     else:
         title, name, url = COLLECTIONS[folder]
         paper, about, config = f'> [{name}]({url})\n\n', ABOUT[folder], Path(models[-1]['Config']).name
+        cited = [citation(folder, name)]
         commands = f'tools/dist_train.sh configs/{folder}/{config} 8 --data-root data/imagenet'
         more = '[The method](../../docs/method.md)' if folder == 'ldae' else '[Methods](../../docs/methods.md)'
     note = (
@@ -103,12 +119,13 @@ def method_page(folder: str, models: list[dict[str, Any]]) -> str:
         f'## How to use it\n\n```bash\n{commands}\n```\n\n{more}',
     ]
     parts += [f'## Models\n\n{markdown_table(rows, 1)}\n\n{note}', f'## Results\n\n{RESULTS}']
-    return '\n\n'.join([*parts, *([f'## Citation\n\n{CITATION}'] if folder == 'ldae' else [])]) + '\n'
+    return '\n\n'.join([*parts, *cited]) + '\n'
 
 
 def folder_page(title: str, about: str, command: str, listed: str) -> str:
     """The page of a folder whose configs another page lists."""
-    return f'# {title}\n\n{about} [List](../../docs/{listed})\n\n```bash\n{command}\n```\n\n## Results\n\n{RESULTS}\n'
+    use = f'## How to use it\n\n```bash\n{command}\n```\n\n[List of configs](../../docs/{listed})'
+    return f'# {title}\n\n## Introduction\n\n{about}\n\n{use}\n\n## Results\n\n{RESULTS}\n'
 
 
 def files() -> dict[Path, str]:
