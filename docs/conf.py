@@ -33,6 +33,7 @@ nb_execution_timeout = 1800
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_merge_streams = True
+os.environ.setdefault('PYTHONWARNINGS', 'ignore:IProgress not found')  # tqdm's, with a path of this machine
 
 autodoc_typehints = 'signature'
 autodoc_preserve_defaults = True

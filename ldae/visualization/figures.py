@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,10 @@ def new_figure(width: float, height: float) -> Figure:
             axes = super().add_subplot(*args, **kwargs)
             axes.set_prop_cycle(color=PALETTE)
             return axes
+
+        def _repr_png_(self) -> bytes:  # a notebook shows figures by itself only once pyplot is imported
+            self.savefig(png := BytesIO(), format='png')
+            return png.getvalue()
 
     figure = Coloured(figsize=(width, height), dpi=150, layout='constrained')
     FigureCanvasAgg(figure)

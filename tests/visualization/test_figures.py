@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import io
 import math
 
 import numpy as np
@@ -33,6 +34,12 @@ def test_denoising_grid_shows_all_images_with_time_step_and_sigma(tmp_path):
     assert '0.71' in pairs[1].get_title()
     path = save_figure(figure, tmp_path / 'new' / 'grid.png')
     assert Image.open(path).size[0] > 100
+
+
+def test_a_notebook_shows_a_figure_without_pyplot():
+    figure = filter_grid(torch.eye(12)[:10], patch_size=2, in_channels=3)
+    with Image.open(io.BytesIO(figure._repr_png_())) as shown:
+        assert shown.size == tuple(int(side) for side in figure.get_size_inches() * figure.dpi)
 
 
 def test_counts_that_differ_are_one_clear_line():
