@@ -84,6 +84,9 @@ def accuracy_over_share(
     """Linear accuracy over the share of tokens that are noised, in percent, a curve a level of noise; ``ends``, points of a
     curve, have their names beside them."""
     figure = _curves({f'ours: {scale}, mean and spread over seeds': curves}, 'share of the tokens noised (%)')
+    figure.set_size_inches(7, 3.5)
+    figure.axes[0].margins(0.12)  # room for names
+    figure.axes[0].legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))  # where it covers no point
     for name, (share, (mean, _)) in ends.items():
         place = dict(textcoords='offset points', fontsize=8, ha='right', va='bottom')
         figure.axes[0].annotate(name, (share, mean), (-5, 4), **place)
