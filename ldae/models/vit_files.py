@@ -168,7 +168,7 @@ def _options(part: Mapping[str, Tensor], where: object, num_heads: int | None, b
         qkv_bias='blocks.0.attn.qkv.bias' in part,
         init_values=1e-5 if 'blocks.0.ls1.gamma' in part else None,
         class_token=has_class,
-        no_embed_class=has_class and not extra,
+        no_embed_class=not extra and (has_class or 'reg_token' in part),
         reg_tokens=part['reg_token'].shape[1] if 'reg_token' in part else 0,
         final_norm='norm.weight' in part or 'fc_norm.weight' in part,
         fc_norm='fc_norm.weight' in part,

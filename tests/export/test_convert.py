@@ -41,6 +41,10 @@ def test_registers_go_with_the_encoder_and_are_no_features(to, saved, tmp_path, 
     if to == 'timm':
         model = timm.create_model(f'local-dir:{exported.path}', pretrained=True)
         assert (model.num_reg_tokens, model.num_prefix_tokens) == (4, 4)
+        alone, about = vit_files.vit_of_state(load_file(exported.path / 'model.safetensors'), 'a file', num_heads=2)
+        assert 'no class token, 4 registers' in about
+        images = torch.randn(2, 3, 16, 16)
+        assert torch.equal(alone.eval().forward_features(images), model.eval().forward_features(images))
         image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         own, theirs = (FeatureExtractor(source, device='cpu')(image) for source in (checkpoint, exported.path))
         torch.testing.assert_close(theirs, own, rtol=1e-4, atol=1e-4)
