@@ -2,6 +2,7 @@
 """docs/how_long.md holds what finished runs took, and nothing else."""
 
 import importlib
+import json
 
 import pytest
 from pages import DOCS, ROOT, not_stale
@@ -36,3 +37,15 @@ def test_a_line_is_the_runs_of_one_kind_on_one_machine(how_long, monkeypatch: py
 def test_what_is_scored_beside_a_training_is_not_a_training(how_long):
     assert not any(run['row'].endswith(('untrained', 'pixels', 'latents')) for run in how_long.runs())
     assert len(how_long.runs()) > 100
+
+
+def test_commands_that_were_timed_are_commands_of_today(how_long, monkeypatch: pytest.MonkeyPatch, tmp_path):
+    one = dict(command='train --help', seconds=3.2, processor=2.6, device='CPU', torch='2', commit='a')
+    monkeypatch.setattr(how_long, 'TOOLS', tmp_path / 'tools.jsonl')
+    how_long.TOOLS.write_text(''.join(json.dumps(run) + '\n' for run in (one, dict(one, commit='b', processor=4.0))))
+    (_, *lines), places = how_long.commands()
+    assert lines == [['`ldae train --help`', '3 s', '3 s', 'a'], ['`ldae train --help`', '4 s', '3 s', 'b']]
+    assert places == ['a: CPU, torch 2, commit `a`', 'b: CPU, torch 2, commit `b`']
+    for name, *arguments in map(str.split, how_long.COMMANDS):
+        if '--help' not in arguments:
+            assert importlib.import_module(f'ldae.cli.{name}').parse_args(arguments)
