@@ -57,8 +57,14 @@ def runner_of(work_dir: Path, processes: int = 2, epochs: int = 2, resume: bool 
         }
     )
     launcher = 'pytorch' if processes > 1 else 'none'
+    # A precision that is asked for holds on a CPU without instructions for it, too.
+    precision = 'bf16' if 'optim_wrapper.type' in options else None
     chosen = LaunchOptions(
-        work_dir=str(work_dir), resume='auto' if resume else None, launcher=launcher, keep_batch=False
+        work_dir=str(work_dir),
+        resume='auto' if resume else None,
+        launcher=launcher,
+        keep_batch=False,
+        precision=precision,
     )
     cfg.experiment_name = f'{work_dir.parent.name}_{work_dir.name}_{processes}_{epochs}_{resume}'
     return build_runner(prepare(cfg, chosen))
