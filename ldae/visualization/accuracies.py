@@ -147,7 +147,9 @@ def accuracy_against_distance(
     """Linear accuracy over the distance of samples, (distance, accuracy) by row; the paper's, if any, in a panel of its own."""
     from matplotlib.ticker import LogLocator
 
-    figure = new_figure(5 * (1 + bool(papers)), max(3.6, ROW_HEIGHT / 2 * len(ours)))
+    figure = new_figure(
+        5 * (1 + bool(papers)), max(3.6, min(6, 1.5 * ROW_HEIGHT * len(ours)), ROW_HEIGHT / 2 * len(ours))
+    )
     panels = [(ours, f'ours: {scale}', name, PALETTE[0])]
     panels += [(papers, "the paper's: ImageNet", 'FID-50K', GREY)] if papers else []
     for axes, (points, title, xlabel, color) in zip(
@@ -159,7 +161,7 @@ def accuracy_against_distance(
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter('{x:g}')
         axes.xaxis.set_minor_formatter('')
-        axes.margins(x=0.25)
+        axes.margins(x=0.25, y=0.1)
         axes.grid(linewidth=0.3)
         _label_points(axes, points)
     return figure
