@@ -254,7 +254,7 @@ COMBINATIONS = [
     ('ldae', {'model.neck': dict(type='ldae.LDAEDecoder', in_dims=5)}, 'in_dims=5 contradicts'),
     ('ldae', {'model.neck': dict(type='ldae.LDAEDecoder', out_dims=5)}, 'out_dims=5 contradicts'),
     ('ldae', {'model.neck': dict(type='ldae.LDAEDecoder', arch=dict(ARCH, num_heads=3))}, 'num_heads'),
-    ('ldae', {'model.neck': dict(type='ldae.LDAEDecoder', arch=dict(num_layers=1))}, 'arch lacks'),
+    ('ldae', {'model.neck': dict(type='ldae.LDAEDecoder', arch=dict(num_layer=1))}, "did you mean 'num_layers'"),
     ('ldae', {'model.neck': dict(type='ldae.LDAEDecoder', num_classes=-1)}, 'num_classes'),
     ('ldae', {'model.neck': dict(type='ldae.LDAEDecoder', cond_ratio=-1)}, 'cond_ratio'),
     ('ldae', {'model.neck': dict(type='GlobalAveragePooling')}, 'GlobalAveragePooling'),
