@@ -83,7 +83,7 @@ def table(found: list[dict[str, Any]]) -> tuple[list[list[str]], list[str]]:
     for (what, epochs, folder, device, commit, torch), same in sorted(groups.items(), key=lambda item: item[0]):
         spans = [span([run['seconds'].get(kind) or 0.0 for run in same]) for kind in ('train', 'scoring')]
         images = f'{same[0]["images"]["train_images"]:,}'
-        place = places.setdefault(f'{device}, torch {torch}, commit `{commit}`', len(places) + 1)
+        place = places.setdefault(place_of(device, torch, commit), len(places) + 1)
         lines.append([what, folder, str(epochs), images, str(len(same)), *spans, str(place)])
     return lines, list(places)
 
@@ -96,10 +96,8 @@ def span(seconds: list[float]) -> str:
 
 def measure() -> list[dict[str, Any]]:
     """What each of the commands takes, run in a folder that is then deleted."""
-    found, where = (
-        [],
-        dict(device=provenance.device(), commit=provenance.commit(), torch=provenance.versions()['torch']),
-    )
+    where = dict(device=provenance.device(), commit=provenance.commit(), torch=provenance.versions()['torch'])
+    found = []
     environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
@@ -115,13 +113,14 @@ def commands() -> tuple[list[list[str]], list[str]]:
     """A line for each command that was timed; the machines and commits they name."""
     lines, places = [['command', 'processor', 'wall clock', 'where']], {}
     for run in map(json.loads, TOOLS.read_text().splitlines()):
-        number = places.setdefault(place_of(run), chr(ord('a') + len(places)))
+        place = place_of(run['device'], run['torch'], run['commit'])
+        number = places.setdefault(place, chr(ord('a') + len(places)))
         lines.append([f'`ldae {run["command"]}`', f'{run["processor"]:.0f} s', f'{run["seconds"]:.0f} s', number])
     return lines, [f'{number}: {place}' for place, number in places.items()]
 
 
-def place_of(run: dict[str, Any]) -> str:
-    return f'{run["device"]}, torch {run["torch"]}, commit `{run["commit"]}`'
+def place_of(device: str, torch: str, commit: str) -> str:
+    return f'{device}, torch {torch}, commit `{commit}`'
 
 
 def page() -> str:
@@ -137,8 +136,8 @@ if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--measure', action='store_true', help='time the tools first: minutes')
     if parser.parse_args().measure:
-        timed = measure()
-        others = [run for run in map(json.loads, TOOLS.read_text().splitlines()) if place_of(run) != place_of(timed[0])]
+        timed, kept = measure(), map(json.loads, TOOLS.read_text().splitlines())
+        others = [run for run in kept if any(run[key] != timed[0][key] for key in ('device', 'torch', 'commit'))]
         atomic_write_text(TOOLS, ''.join(json.dumps(run) + '\n' for run in others + timed))
     atomic_write_text(PAGE, page())
     print(f'wrote {PAGE.relative_to(ROOT)}')

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ldae.models.layers import DiTBlock, LabelEmbed, PatchEmbed, TimestepEmbed, init_dit_weights
-from ldae.models.layers.dit_block import NORM_CFG, CondRatio, GateInit, check_arch, condition, same_level
+from ldae.models.layers.dit_block import (
+    NORM_CFG,
+    CondRatio,
+    GateInit,
+    check_arch,
+    check_attend_by_level,
+    condition,
+    same_level,
+)
 from ldae.models.layers.patches import sincos_positions, token_index
 from ldae.registry import MODELS
 from ldae.utils import Choice, ConfigError, NaturalInt, PositiveInt, Share, check_range, checked
@@ -95,10 +103,7 @@ class LDAEViT(VisionTransformer):
         check_range('LDAEViT.timestep', timestep, 0, num_timesteps - 1, kind=int)
         if input_type == 'latent' and latent_dim is None:
             raise ConfigError("LDAEViT: input_type='latent' needs latent_dim, the tokenizer's dimension d")
-        if attend_by_level and not conditioned:
-            raise ConfigError(
-                'LDAEViT.attend_by_level needs blocks that know their noise level: leave conditioned=False out'
-            )
+        check_attend_by_level('LDAEViT', attend_by_level, conditioned)
         if not isinstance(arch, str):
             check_arch('LDAEViT', arch)
         depth = (self.arch_zoo[arch] if isinstance(arch, str) else arch)['num_layers']

@@ -38,6 +38,14 @@ def check_arch(where: str, arch: dict, least_layers: int = 1) -> None:
         raise ConfigError(f'{where}.arch.embed_dims={dims} must be divisible by 4 and by arch.num_heads={heads}')
 
 
+def check_attend_by_level(where: str, attend_by_level: bool, conditioned: bool) -> None:
+    """Raise ConfigError if attention is to go by noise levels that blocks aren't told."""
+    if attend_by_level and not conditioned:
+        raise ConfigError(
+            f'{where}.attend_by_level needs blocks that know their noise level: leave conditioned=False out'
+        )
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """x (B, N, C); shift and scale (B or 1, N or 1, C)."""
     return x * (1 + scale) + shift

@@ -12,11 +12,12 @@ from ldae.models.layers.dit_block import (
     CondRatio,
     GateInit,
     check_arch,
+    check_attend_by_level,
     condition,
     same_level,
 )
 from ldae.registry import MODELS
-from ldae.utils import ConfigError, PositiveInt, checked
+from ldae.utils import PositiveInt, checked
 
 
 @MODELS.register_module()
@@ -49,10 +50,7 @@ class LDAEDecoder(BaseModule):
     ) -> None:
         super().__init__()
         check_arch('LDAEDecoder', arch, least_layers=0)
-        if attend_by_level and not conditioned:
-            raise ConfigError(
-                'LDAEDecoder.attend_by_level needs blocks that know their noise level: leave conditioned=False out'
-            )
+        check_attend_by_level('LDAEDecoder', attend_by_level, conditioned)
         dims, heads, hidden = arch['embed_dims'], arch['num_heads'], arch['feedforward_channels']
         self.conditioned, self.attend_by_level = conditioned, attend_by_level
         self.embed = nn.Identity() if in_dims == dims else nn.Linear(in_dims, dims)

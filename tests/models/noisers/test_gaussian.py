@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from ldae.models import GaussianNoiser
+from ldae.models import GaussianNoiser, TokenNoiser
 from ldae.utils import ConfigError
 from ldae.utils.row_streams import integers, row_streams, standard_normal
 
@@ -85,8 +85,17 @@ def test_equal_generators_give_equal_noise_and_the_default_stream_is_the_global_
 
 
 @WAYS
-def test_ranks_draw_disjoint_shares_of_the_global_batch(monkeypatch, draw_by):
-    noiser, whole = GaussianNoiser(draw_by=draw_by), torch.randn(6, 4, 2)
+@pytest.mark.parametrize(
+    ('kind', 'options'),
+    [
+        (GaussianNoiser, dict()),
+        (TokenNoiser, dict(share=0.5)),
+        (TokenNoiser, dict(share=0.5, rest='drawn')),
+        (TokenNoiser, dict(share=1.0, level='each')),
+    ],
+)
+def test_ranks_draw_disjoint_shares_of_the_global_batch(monkeypatch, draw_by, kind, options):
+    noiser, whole = kind(draw_by=draw_by, **options), torch.randn(6, 4, 2)
     torch.manual_seed(0)
     expected = noiser(whole)
     monkeypatch.setattr('mmengine.dist.get_world_size', lambda: 2)

@@ -72,21 +72,6 @@ def test_all_tokens_at_one_drawn_level_are_the_parents_sample(draw_by, options):
 
 
 @WAYS
-@pytest.mark.parametrize('options', [dict(share=0.5), dict(share=0.5, rest='drawn'), dict(share=1.0, level='each')])
-def test_ranks_draw_disjoint_shares_of_the_global_batch(monkeypatch, draw_by, options):
-    noiser, whole = TokenNoiser(draw_by=draw_by, **options), torch.randn(6, 4, 2)
-    torch.manual_seed(0)
-    expected = noiser(whole)
-    monkeypatch.setattr('mmengine.dist.get_world_size', lambda: 2)
-    for rank in range(2):
-        monkeypatch.setattr('mmengine.dist.get_rank', lambda rank=rank: rank)
-        torch.manual_seed(0)
-        part = noiser(whole[rank::2])
-        assert torch.equal(part.t, expected.t[rank::2])
-        assert torch.equal(part.z_t, expected.z_t[rank::2])
-
-
-@WAYS
 def test_evaluation_and_given_levels_are_the_parents(draw_by):
     z0, images = torch.randn(4, 6, 2), torch.randn(4, 1, 8, 8)
     noiser, parent, t = TokenNoiser(draw_by=draw_by), GaussianNoiser(draw_by=draw_by), torch.tensor([0, 5, 9, 999])
