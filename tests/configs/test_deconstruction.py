@@ -71,7 +71,8 @@ PAPER = {
 # The paper prints no figure for these.
 NO_FIGURE = (
     *('f5_pixel_32', 'f5_pixel_64', 'f5_pixel_128', 'norm_global', 'norm_whiten', 'norm_none'),
-    *('decoder_mae', 'decoder_depth1', 'decoder_depth2', 'decoder_depth4'),
+    *('decoder_mae', 'decoder_depth1', 'decoder_depth2', 'decoder_depth4', 'decoder_masked', 'decoder_masked_mae'),
+    *(f'decoder_masked_depth{n}' for n in (1, 2, 4)),
     *('weight_snr', 'target_noise', 'basis_dct', 'basis_random', 'labels_pca_d32', 'ema'),
     *('aug_flip', 'betas_999'),
 )

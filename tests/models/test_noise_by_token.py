@@ -110,6 +110,8 @@ def test_a_loss_is_the_sum_of_its_tokens_each_at_its_own_level(head):
         (dict(share=0.25, rest='drawn'), {}),
         (dict(share=0.25, rest='drawn'), dict(backbone=dict(attend_by_level=True, reg_tokens=2))),
         (dict(share=0.5), dict(masking=dict(MAE, ratio=0.5, hides='random'))),
+        (dict(share=0.25, level=100, rest=500), dict(masking=MAE)),
+        (dict(share=0.25, rest='drawn'), dict(masking=MAE)),
         (dict(share=0.75, level=999, loss_on='noised'), dict(masking=MAE, backbone=dict(reg_tokens=4))),
         (dict(share=0.5), dict(backbone=dict(conditioned=False))),
     ],
@@ -176,7 +178,8 @@ def test_levels_that_are_not_drawn_have_no_way_to_images():
         ),
         (dict(share=1.0), dict(backbone=dict(attend_by_level=True)), 'TokenNoiser gives all of an image one level'),
         (dict(type='ldae.GaussianNoiser'), dict(masking=MAE), "hides='noisiest' needs noise that differs"),
-        (dict(share=0.5), dict(masking=MAE), 'hides the 12 noisiest of 16 tokens, and noiser.share=0.5 noises 8'),
+        (dict(share=0.5), dict(masking=MAE), 'hides the 12 noisiest of 16 tokens, and of 8 the noise'),
+        (dict(share=0.75, level=100, rest=500), dict(masking=MAE), 'of 4 the noise is higher'),
         ({}, dict(backbone=dict(attend_by_level=True, conditioned=False)), 'LDAEViT.attend_by_level needs blocks'),
         (
             {},

@@ -68,11 +68,11 @@ class RandomMasking(BaseModule):
                 f"RandomMasking.hides='noisiest' needs noise that differs from token to token, and {type(noiser).__name__} gives "
                 "all of an image one level: use ldae.TokenNoiser, or hides='random'"
             )
-        hidden, noised = self.num_tokens - self.num_visible, noiser.num_noised(self.num_tokens)
-        if hidden > noised and noiser.rest != 'drawn':
+        hidden, noisiest = self.num_tokens - self.num_visible, noiser.num_noisiest(self.num_tokens)
+        if hidden > noisiest:
             raise ConfigError(
-                f'RandomMasking.ratio hides the {hidden} noisiest of {self.num_tokens} tokens, and noiser.share={noiser.share} noises '
-                f'{noised}: lower ratio, or raise share'
+                f'RandomMasking.ratio hides the {hidden} noisiest of {self.num_tokens} tokens, and of {noisiest} the noise is higher '
+                f'by noiser.share={noiser.share}, level={noiser.level!r} and rest={noiser.rest!r}: lower ratio, or change these'
             )
 
     def draw(self, latents: Tensor, noiser: GaussianNoiser, t: Tensor | None = None) -> Tensor | None:

@@ -53,6 +53,13 @@ class TokenNoiser(GaussianNoiser):
         """How many of an image's tokens have ``level``."""
         return max(1, round(self.share * num_tokens))
 
+    def num_noisiest(self, num_tokens: int) -> int:
+        """How many of an image's tokens may all be noisier than the others."""
+        if self.rest == 'drawn':
+            return num_tokens
+        noised = self.num_noised(num_tokens)
+        return num_tokens - noised if isinstance(self.level, int) and self.level < self.rest else noised
+
     def forward(
         self, z0: Tensor, t: Tensor | None = None, generator: torch.Generator | None = None, noise: Tensor | None = None
     ) -> NoisySample:
