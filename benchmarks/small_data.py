@@ -35,6 +35,10 @@ def width(dims: int, layers: int = 3) -> dict:
 
 
 LR = 'optim_wrapper.optimizer.lr'
+#: Each token has a level of noise of its own.
+EACH = {'model.noiser.type': 'ldae.TokenNoiser', 'model.noiser.share': 1.0, 'model.noiser.level': 'each'}
+VELOCITY = {'model.noiser.schedule': 'flow', 'model.backbone.input_type': 'latent'}
+VELOCITY |= {'model.head': dict(_delete_=True, type='ldae.LatentHead', prediction='velocity')}
 NOISE = {'model.head': dict(_delete_=True, type='ldae.NoiseHead')}
 #: Options of each variation of the demo's l-DAE; ``epochs`` is not one of the config.
 VARIATIONS: dict[str, dict] = {
@@ -84,6 +88,16 @@ VARIATIONS: dict[str, dict] = {
     'target: noise, latent input': NOISE
     | {'model.noiser.schedule': 'linear_gamma_sq', 'model.backbone.input_type': 'latent'},
     'target: clean latent': {'model.head': dict(_delete_=True, type='ldae.CleanLatentHead')},
+    'target: velocity': VELOCITY,
+    'level: of each token': EACH,
+    'level: of each token, lr 2e-3': EACH | {LR: 2e-3},
+    'level: of each token, decoder of 1': EACH | LIGHT,
+    'level: of each token, decoder of 1, 15 epochs': EACH | LIGHT | dict(epochs=15),
+    'level: of each token, width 192': EACH | width(192),
+    'level: of each token, width 192, lr 2e-3': EACH | width(192) | {LR: 2e-3},
+    'level: of each token, velocity': EACH | VELOCITY,
+    'level: of each token, velocity, lr 2e-3': EACH | VELOCITY | {LR: 2e-3},
+    'level: of each token, velocity, decoder of 1': EACH | VELOCITY | LIGHT,
     'crop: 0.2 to 1': {'train_dataloader.dataset.crop_scale': (0.2, 1.0)},
     'crop: 0.6 to 1': {'train_dataloader.dataset.crop_scale': (0.6, 1.0)},
     'batch: 32': {'train_dataloader.batch_size': 32, LR: 2.8e-3},
