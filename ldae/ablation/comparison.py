@@ -269,18 +269,26 @@ def choose_methods(
             found[name] = Method(name, deepcopy(reference), foreign=str(files[0]))
         else:
             is_demo = is_default and default == LDAE_CONFIG
-            found[name] = _of_same_size(name, reference, load, is_demo)
+            twin = next((one for one in found.values() if one and one.cfg is reference and not one.checkpoints), None)
+            found[name] = _of_same_size(name, reference, load, is_demo, twin)
     return [method for method in found.values() if method]
 
 
-def _of_same_size(name: str, reference: Config, load: Callable, is_demo: bool) -> Method | None:
-    """A method of the toolbox like the reference; None, said, where there can be none."""
+def _of_same_size(
+    name: str, reference: Config, load: Callable, is_demo: bool, twin: Method | None = None
+) -> Method | None:
+    """A method of the toolbox like the reference, which ``twin`` trains; None, said, where there can be none."""
     if name not in METHODS:
         known = ', '.join(METHODS)
         raise ConfigError(
             f'--method {name}: not one of {known}; a method of your own is named as {name}=CONFIG_OR_CHECKPOINT'
         )
     if method_of(reference) == name:
+        if twin is not None:
+            raise ConfigError(
+                f'--method {name}: {twin.name} is {name} too, by a config of its own, which would be trained once and shown under both '
+                f'names: say which config it is compared with, as in {name}=CONFIG'
+            )
         return Method(name, reference)
     if is_demo and name == 'mae':
         return Method(name, load(MAE_CONFIG))

@@ -344,3 +344,10 @@ def test_images_without_classes_are_refused_before_anything_is_timed(tmp_path):
 def test_a_method_does_not_carry_the_name_of_another():
     with pytest.raises(ConfigError, match='--method ldae: .*demo_fashion-mnist.py is a pre-training by mae'):
         choose_methods(sources_of(dict(ldae='ldae::mae/demo_fashion-mnist.py')), read)
+
+
+def test_one_config_is_not_shown_under_two_names():
+    with pytest.raises(ConfigError, match='--method ldae: mine is ldae too.*ldae=CONFIG'):
+        choose_methods(sources_of(dict(ldae=None, mine='ldae::ldae/demo_fashion-mnist.py')), read)
+    found = choose_methods(sources_of(dict(mae=None, mine='ldae::ldae/demo_fashion-mnist.py')), read)
+    assert [one.name for one in found] == ['mae', 'mine']
