@@ -4,7 +4,7 @@
     python benchmarks/small_data.py --list
     python benchmarks/small_data.py                                  # all of them, one seed: about an hour and a half
     python benchmarks/small_data.py 'decoder: *' --seeds 0 1 2       # some of them
-    python benchmarks/small_data.py MAE small-data --held-out 0      # scored on the test images, at the end
+    python benchmarks/small_data.py MAE demo --held-out 0            # scored on the test images, at the end
 
 Each is trained without the last ``--held-out`` training images, and scored on them by the protocol of every tool, at
 several time steps. What is measured is kept in ``--work-dir``, a line a run, and not measured again. Seconds are the
@@ -25,6 +25,8 @@ from ldae.config import load_config
 
 DEMO, MAE = 'ldae::ldae/demo_fashion-mnist.py', 'ldae::mae/demo_fashion-mnist.py'
 LIGHT = {'model.neck.arch': dict(embed_dims=96, num_layers=1, num_heads=3, feedforward_channels=384)}
+#: MAE's decoder, in proportion: 8 blocks of half the width.
+NARROW = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=192)
 PATCH4 = {'model.tokenizer.patch_size': 4}
 
 
@@ -39,6 +41,7 @@ LR = 'optim_wrapper.optimizer.lr'
 EACH = {'model.noiser.type': 'ldae.TokenNoiser', 'model.noiser.share': 1.0, 'model.noiser.level': 'each'}
 VELOCITY = {'model.noiser.schedule': 'flow', 'model.backbone.input_type': 'latent'}
 VELOCITY |= {'model.head': dict(_delete_=True, type='ldae.LatentHead', prediction='velocity')}
+MASKED = {'model.masking': dict(type='ldae.RandomMasking', ratio=0.75, fill='mask'), LR: 2e-3}
 NOISE = {'model.head': dict(_delete_=True, type='ldae.NoiseHead')}
 #: Options of each variation of the demo's l-DAE; ``epochs`` is not one of the config.
 VARIATIONS: dict[str, dict] = {
@@ -51,9 +54,10 @@ VARIATIONS: dict[str, dict] = {
     'lr: 8e-3': {LR: 8e-3},
     'decoder: 1 block': LIGHT,
     'decoder: 0 blocks': {'model.neck.arch': dict(LIGHT['model.neck.arch'], num_layers=0)},
-    'decoder: 1 block of 48': {
-        'model.neck.arch': dict(embed_dims=48, num_layers=1, num_heads=3, feedforward_channels=192)
-    },
+    'decoder: 1 block of 48': {'model.neck.arch': dict(NARROW, num_layers=1)},
+    'decoder: 2 blocks of 48': {'model.neck.arch': NARROW},
+    'masked: decoder of 2 blocks of 48': MASKED | {'model.neck.arch': NARROW},
+    'masked: decoder of 2 blocks of 48, 20 epochs': MASKED | {'model.neck.arch': NARROW, 'epochs': 20},
     'encoder: without time step': {'model.backbone.conditioned': False, 'model.neck.conditioned': True},
     'encoder: without time step, decoder of 1': LIGHT
     | {'model.backbone.conditioned': False, 'model.neck.conditioned': True},

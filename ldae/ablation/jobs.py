@@ -116,12 +116,14 @@ class Pretraining(NamedTuple):
 
 @dataclass(frozen=True)
 class Member:
-    """A row that is scored on a pre-training, and the hash of all that its scores depend on."""
+    """A row that is scored on a pre-training, and the hash of all that its scores depend on: with samples, and without them, on
+    which accuracies don't depend."""
 
     row: str
     config: str
     transfer: dict
     encoder: str = 'trained'
+    without_samples: str = ''
 
 
 @dataclass
@@ -215,11 +217,10 @@ def plan(
                 if checkpoint is not None:
                     folder.mkdir(parents=True, exist_ok=True)
                     write_json(folder / DONE_FILE, dict(checkpoint=foreign or str(checkpoint.resolve()), seconds=0.0))
-            jobs[seed, key].members += [
-                Member(row, _hash_of(encoder, key, shared, transfer, scoring), transfer, encoder)
-                for row, encoder in rows
-                if place == 0 or encoder not in ONCE
-            ]
+            for row, encoder in rows if place == 0 else [one for one in rows if one[1] not in ONCE]:
+                ways = scoring, replace(scoring, sampling=None)
+                config, without = (_hash_of(encoder, key, shared, transfer, way) for way in ways)
+                jobs[seed, key].members.append(Member(row, config, transfer, encoder, without))
     order = {seed: i for i, seed in enumerate(seeds)}
     return [*tokenizers.values(), *sorted(jobs.values(), key=lambda job: order[job.seed])]
 

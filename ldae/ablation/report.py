@@ -24,6 +24,8 @@ from ldae.visualization import (
     save_figure,
 )
 
+from .results import without_samples
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -75,9 +77,16 @@ class Summary(NamedTuple):
 
     @property
     def distance(self) -> MeanScore | None:
-        """Fréchet distance of samples, where those of all seeds were scored."""
-        found = [(entry.get('generation') or {}).get('frechet') for entry in self.entries]
-        return None if None in found else MeanScore.of(found)
+        """Fréchet distance of samples, of the seeds of which some were scored."""
+        scored = [entry for entry in self.entries if (entry.get('generation') or {}).get('frechet') is not None]
+        # Those of another number or sampler are no part of the mean.
+        found = [entry['generation']['frechet'] for entry in scored if entry['config'] == scored[-1]['config']]
+        return MeanScore.of(found) if found else None
+
+    @property
+    def generation(self) -> dict:
+        """What is known of its samples, by the newest entry that says something."""
+        return next((entry['generation'] for entry in reversed(self.entries) if entry.get('generation')), {})
 
     @property
     def entry(self) -> dict:
@@ -91,7 +100,8 @@ def summarise(rows: Sequence[Row], entries: Sequence[dict]) -> list[Summary]:
     for row in rows:
         mine = [entry for entry in entries if entry['row'] == row.name]
         if mine:
-            by_seed = {entry['seed']: entry for entry in mine if entry['config'] == mine[-1]['config']}
+            wanted = without_samples(mine[-1])
+            by_seed = {entry['seed']: entry for entry in mine if without_samples(entry) == wanted}
             scores = [MeanScore.of([entry[metric] for entry in by_seed.values()]) for metric in METRICS]
             summaries.append(Summary(row, *scores, tuple(sorted(by_seed)), tuple(by_seed.values())))
     return summaries
@@ -247,9 +257,8 @@ def _cells(summary: Summary, group: Sequence[Summary]) -> list[str]:
     scores = [str(summary.knn), str(summary.linear)]
     papers = [_of_paper(row.paper_linear)]
     if _has_samples(group):
-        generation = summary.entry.get('generation') or {}
         distance = summary.distance and summary.distance.shown('.4g')
-        scores.append(distance or generation.get('reason', '-'))
+        scores.append(distance or summary.generation.get('reason', '-'))
         papers.append(_of_paper(row.paper_fid))
     taken = [str(summary.entry.get('latent_dim')), chosen(summary.entries)]
     return [f'`{row.name}`', row.label, *taken, *scores, str(len(summary.seeds)), *papers]
@@ -266,12 +275,12 @@ def _of_paper(figure: float | None) -> str:
 
 
 def _has_samples(group: Sequence[Summary]) -> bool:
-    return any(summary.entry.get('generation') for summary in group)
+    return any(summary.generation for summary in group)
 
 
 def _distance_name(group: Sequence[Summary]) -> str:
     """The name of the distances of some rows."""
-    names = {s.entry['generation'].get('name') for s in group if s.entry.get('generation')} - {None}
+    names = {summary.generation.get('name') for summary in group} - {None}
     return ' or '.join(sorted(names)) or 'Fréchet distance'
 
 
@@ -287,7 +296,7 @@ def _sampled_by(entries: Sequence[dict]) -> list[str]:
         return []
     return [
         f'Samples: {"; ".join(sorted(ways))}. The distance depends on the number of images and on the network that compares them, '
-        "and is no FID unless it is called so: the paper's FID-50K stands beside it for its order."
+        "and is no FID unless it is called so: the paper's FID-50K stands beside it for its order. One without a deviation is of one seed."
     ]
 
 

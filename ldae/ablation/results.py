@@ -53,10 +53,15 @@ class ResultsFile:
         return [entry for entry in map(_parse, lines) if entry is not None]
 
     def find(self, row: str, seed: int, config: str) -> dict | None:
-        """The entry of a finished run."""
-        wanted = (row, seed, config)
-        found = [e for e in self.read() if (e['row'], e['seed'], e['config']) == wanted]
+        """The entry of a finished run, with samples or more."""
+        mine = [entry for entry in self.read() if (entry['row'], entry['seed']) == (row, seed)]
+        found = [entry for entry in mine if config in (entry['config'], without_samples(entry))]
         return found[-1] if found else None
+
+
+def without_samples(entry: dict) -> str:
+    """The hash of all that the accuracies of an entry depend on."""
+    return entry.get('without_samples') or entry['config']
 
 
 def _parse(line: str) -> dict | None:
@@ -73,6 +78,7 @@ def _parse(line: str) -> dict | None:
 def _check_score(entry: dict, **more: Any) -> None:
     for name, hint in (SCORE | more).items():
         check_value(name, entry.get(name), hint)
+    check_value('without_samples', entry.get('without_samples', ''), str)
     generation = entry.get('generation') or {}
     parts = [(generation, dict(reason=str) if 'reason' in generation else GENERATION), (entry.get('cost') or {}, COST)]
     parts.append((entry.get('seconds') or {}, SECONDS))

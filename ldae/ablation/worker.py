@@ -119,6 +119,8 @@ def score_member(folder: Path, job: dict, member: dict, done: dict) -> dict:
     """Scores of one row, or the line that says why there are none: others may still have theirs."""
     start = time.perf_counter()
     entry = dict(row=member['row'], config=member['config'])
+    if member.get('without_samples', entry['config']) != entry['config']:
+        entry['without_samples'] = member['without_samples']
     try:
         entry |= score(folder, job, member, done)
     except Exception as error:  # whatever it is, the other rows go on

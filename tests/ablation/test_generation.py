@@ -15,8 +15,9 @@ import ldae
 from ldae.ablation import Sampling, ablate, plan_jobs, summarise, worker, write_report
 from ldae.ablation.deconstruction import what_it_needs
 from ldae.ablation.generation import score_samples
-from ldae.ablation.jobs import SCORING
+from ldae.ablation.jobs import SCORING, Pretraining, plan
 from ldae.ablation.report import table_page
+from ldae.ablation.results import ResultsFile
 from ldae.config import load_config
 from ldae.config.rows import list_rows
 from ldae.utils import ConfigError
@@ -70,6 +71,14 @@ def test_a_single_level_has_none_and_says_why(scores: dict[str, dict]):
 def test_scores_without_samples_are_the_ones_of_before():
     assert 'sampling' not in SCORING.as_dict()
     assert replace(SCORING, sampling=Sampling(num=5)).as_dict()['sampling']['num'] == 5
+
+
+def test_a_plan_with_samples_knows_the_hash_of_one_without(tmp_path: Path):
+    run = Pretraining('a', load_config('ldae/demo_fashion-mnist'), [('a', 'trained'), ('a_untrained', 'untrained')])
+    with_samples = replace(SCORING, sampling=Sampling(num=5, features='net.pth'))
+    (plain,), (sampled,) = (plan([run], [0], tmp_path, load_config, scoring=way) for way in (SCORING, with_samples))
+    for one, other in zip(plain.members, sampled.members, strict=True):
+        assert one.config == one.without_samples == other.without_samples != other.config
 
 
 def test_wrong_options_are_one_line():
@@ -131,6 +140,24 @@ class TestReport:
         assert '50 samples (dpm++, 5 steps) against 512 training images' in (tmp_path / 'table.md').read_text()
         assert min(Image.open(tmp_path / 'generation.png').size) > 100
         assert tmp_path / 'generation.png' in written
+
+    def test_seeds_without_samples_count_for_accuracy(self, tmp_path: Path):
+        sampled = dict(name='Fréchet distance (net)', samples=50, reference=512, steps=5, sampler='dpm++', frechet=20.0)
+        hashes = dict(config='with', without_samples='c')
+        entries = [make_entry('a', 0, 60.0, generation=sampled, **hashes), make_entry('a', 1, 62.0)]
+        entries.append(
+            make_entry('a', 2, 64.0, generation=dict(sampled, frechet=99.0), config='more', without_samples='c')
+        )
+        entries.append(make_entry('a', 3, 10.0, config='another'))
+        entries.append(make_entry('a', 0, 61.0, generation=dict(sampled, frechet=10.0), **hashes))
+        (summary,) = summarise(self.ROWS, entries)
+        assert (summary.seeds, summary.linear.mean) == ((0, 1, 2), pytest.approx((61 + 62 + 64) / 3))
+        assert summary.distance == (99.0, None)  # of the newest number of samples, not a mean of two kinds
+        results = ResultsFile(tmp_path / 'results.jsonl')
+        for entry in entries:
+            results.append(entry)
+        assert results.find('a', 0, 'c') == results.find('a', 0, 'with') == entries[-1]  # no reason to score again
+        assert results.find('a', 1, 'with') is None
 
     def test_a_row_that_needs_other_weights_is_in_the_table(self):
         rows = {row.name: row for row in list_rows()}
