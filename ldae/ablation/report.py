@@ -85,7 +85,7 @@ class Summary(NamedTuple):
 
     @property
     def generation(self) -> dict:
-        """What is known of its samples, by the newest entry that says something."""
+        """The entry of its samples, of the newest seed that has one; else empty."""
         return next((entry['generation'] for entry in reversed(self.entries) if entry.get('generation')), {})
 
     @property
