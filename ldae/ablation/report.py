@@ -101,7 +101,10 @@ def summarise(rows: Sequence[Row], entries: Sequence[dict]) -> list[Summary]:
         mine = [entry for entry in entries if entry['row'] == row.name]
         if mine:
             wanted = without_samples(mine[-1])
-            by_seed = {entry['seed']: entry for entry in mine if without_samples(entry) == wanted}
+            by_seed: dict[int, dict] = {}
+            for entry in (one for one in mine if without_samples(one) == wanted):
+                by_seed.pop(entry['seed'], None)  # so that the newest is the last
+                by_seed[entry['seed']] = entry
             scores = [MeanScore.of([entry[metric] for entry in by_seed.values()]) for metric in METRICS]
             summaries.append(Summary(row, *scores, tuple(sorted(by_seed)), tuple(by_seed.values())))
     return summaries

@@ -53,7 +53,7 @@ class ResultsFile:
         return [entry for entry in map(_parse, lines) if entry is not None]
 
     def find(self, row: str, seed: int, config: str) -> dict | None:
-        """The entry of a finished run, with samples or more."""
+        """The newest entry of a finished run; one with samples will do where none are asked for."""
         mine = [entry for entry in self.read() if (entry['row'], entry['seed']) == (row, seed)]
         found = [entry for entry in mine if config in (entry['config'], without_samples(entry))]
         return found[-1] if found else None

@@ -152,7 +152,8 @@ class TestReport:
         entries.append(make_entry('a', 0, 61.0, generation=dict(sampled, frechet=10.0), **hashes))
         (summary,) = summarise(self.ROWS, entries)
         assert (summary.seeds, summary.linear.mean) == ((0, 1, 2), pytest.approx((61 + 62 + 64) / 3))
-        assert summary.distance == (99.0, None)  # of the newest number of samples, not a mean of two kinds
+        assert summary.entry == entries[-1]
+        assert summary.distance == (10.0, None)  # of the newest kind of samples, not a mean of two kinds
         results = ResultsFile(tmp_path / 'results.jsonl')
         for entry in entries:
             results.append(entry)
