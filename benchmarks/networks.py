@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training step of each network that ``--scale auto`` chooses from, in float32 and in bfloat16.
+"""A training step of each network that ``--scale auto`` chooses from, in float32, and in bfloat16 where the CPU has it.
 
     OMP_NUM_THREADS=1 python benchmarks/networks.py
 
@@ -19,6 +19,7 @@ from mmengine.registry import init_default_scope
 
 from ldae.config import load_config
 from ldae.launch import LaunchOptions, auto, prepare
+from ldae.utils.device import has_bf16
 
 CONFIG = 'ldae::ldae/vit-b_pca.py'
 
@@ -61,10 +62,8 @@ def main() -> None:
     for rung in auto.LADDER[: args.networks]:
         batch = min(16, max(4, args.values // (rung.grid**2 * rung.width)))
         choice = auto.Choice(rung, 16 * rung.grid, batch)
-        print(
-            f'{rung.depth} + {rung.depth} blocks of width {rung.width} on {choice.img_size} px, {rung.grid**2} patches'
-        )
-        for precision in ('fp32', 'bf16'):
+        print(f'{rung} on {choice.img_size} px, {rung.grid**2} patches')
+        for precision in ('fp32', 'bf16') if has_bf16('cpu') else ('fp32',):
             cost = seconds(make_step(choice, precision), args.steps) / batch
             first = smallest.setdefault(precision, cost)
             print(

@@ -60,6 +60,8 @@ def apply_scale(cfg: Config, scale: str | Path, epochs: int | None = None) -> Co
     * ``img_size``, ``patch_size``, ``in_channels``, ``num_classes`` of its data;
     * ``latent_dims``: what becomes of the paper's latent dimensions;
     * ``archs``: what becomes of the named sizes 'base', 'half-large' and 'large';
+    * ``decoder_share``: the blocks of an l-DAE's decoder for one of the encoder's, where the row says nothing of its decoder
+      (optional; the paper's halves are of equal size);
     * ``epochs``: what becomes of 400; other numbers, and warm-up, in proportion;
     * ``timestep``: at which features are taken, for rows that name none (optional); of several, ``ldae ablate`` takes the
       best on held-out training images, row by row, and what chooses nothing takes the first;
@@ -92,6 +94,7 @@ def apply_scale(cfg: Config, scale: str | Path, epochs: int | None = None) -> Co
         size_method(cfg, arch, rules.img_size, rules.patch_size, rules.in_channels)
     else:
         _scale_model(cfg.model, rules, path)
+        _scale_decoder(cfg.model, rules, path)
         backbone = cfg.model.get('backbone')
         if 'blocks' in cfg:  # of 12 and 12
             half = backbone.arch['num_layers']
@@ -212,6 +215,20 @@ def _scale_model(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
             _scale_tokenizer(node, rules, path)
         if node.get('rank'):  # of AsymFlow, in dimensions of a latent
             node['rank'] = _lookup(_dims(rules.latent_dims, rules), node['rank'], f'{path}: latent_dims')
+
+
+def _scale_decoder(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
+    neck, share = model.get('neck') or {}, rules.get('decoder_share')
+    if share is None or not str(neck.get('type', '')).endswith('LDAEDecoder') or 'arch' in neck:
+        return
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise ConfigError(f'{path}: scale.decoder_share is {share!r}: give a number above 0, up to 1')
+    neck.arch = ConfigDict(num_layers=decoder_layers(model.backbone.arch['num_layers'], share))
+
+
+def decoder_layers(encoder_layers: int, share: float) -> int:
+    """Blocks of a decoder that has ``share`` of them for one of the encoder's, at least one."""
+    return max(1, round(encoder_layers * share))
 
 
 def _candidates(rules: ConfigDict) -> list[int]:

@@ -104,6 +104,40 @@ def test_light_decoders_stay_light(name, small, full):
     assert row(f'decoder_{name}', None).model.neck.arch == {**depth, **full}
 
 
+@pytest.fixture
+def lighter(tmp_path):
+    def write(share: object) -> Path:
+        path = tmp_path / 'lighter.py'
+        path.write_text(f"_base_ = 'ldae::scales/{SUBSET}.py'\n\nscale = dict(decoder_share={share!r})\n")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ('share', 'half', 'large'), [(1 / 3, 1, 2), (0.333, 1, 2), (0.5, 2, 3), (0.01, 1, 1), (1, 3, 6)]
+)
+def test_a_share_sizes_the_decoders_that_a_row_says_nothing_of(lighter, share, half, large):
+    path = lighter(share)
+    assert [row(f'size_{name}', path).model.neck.arch.num_layers for name in ('half-l', 'vit-l')] == [half, large]
+    for name in ('decoder_depth2', 'decoder_mae', 'a_cut9', 'a_cut12'):
+        assert row(name, path).model.neck == row(name).model.neck
+    built = MODELS.build(row('t3_5_original-image', path).model)
+    assert (len(built.backbone.layers), len(built.neck.layers)) == (3, half)
+    assert load_config('ldae::mae/vit-b_256_400e.py', scale=path).model.neck.decoder_depth == 3
+
+
+def test_without_a_share_halves_are_equal():
+    assert 'arch' not in row('t3_5_original-image').model.neck
+
+
+@pytest.mark.parametrize('share', [0, -0.5, 1.5, 'a third', True])
+def test_a_bad_share_is_one_line(lighter, share):
+    path = lighter(share)
+    with pytest.raises(ConfigError, match=r'lighter.py: scale.decoder_share is .*: give a number above 0, up to 1'):
+        row('t3_5_original-image', path)
+
+
 def test_blocks_of_one_model_are_those_that_a_cut_trains():
     cuts = [row(f'a_cut{n}').model.backbone.arch.num_layers for n in range(9, 16)]
     assert [row(f'one_cut{n}').blocks for n in range(9, 16)] == [[n] for n in cuts]

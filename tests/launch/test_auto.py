@@ -83,6 +83,7 @@ def test_what_is_written_is_a_scale_that_configs_come_to(tmp_path, config):
     paper = 16 if 'd16' in config else 32
     assert (tokenizer.img_size, tokenizer.patch_size, tokenizer.latent_dim) == (48, 6, max(2, round(36 * paper / 768)))
     assert cfg.model.backbone.arch == dict(embed_dims=96, num_layers=3, num_heads=3, feedforward_channels=384)
+    assert cfg.model.neck.arch == dict(num_layers=1)
     assert (cfg.default_hooks.fit_tokenizer.num_images, tokenizer.in_channels) == (2000, 3)
     assert (cfg.train_cfg.max_epochs, cfg.train_dataloader.batch_size) == (50, 16)
     assert cfg.default_hooks.checkpoint.interval == 5
@@ -93,6 +94,14 @@ def test_what_is_written_is_a_scale_that_configs_come_to(tmp_path, config):
     assert [len(part) for part in sets] == [52, 12, 12]
     assert [part.data_root for part in sets] == [str(root)] * 3
     assert [part.with_label for part in sets] == [False, True, True]
+
+
+def test_what_is_said_of_blocks_is_what_is_built(tmp_path):
+    for rung in LADDER:
+        (tmp_path / 'scale.py').write_text(scale_text(Survey('.', 64, 64, 4, True), Choice(rung, 64, 8)))
+        model = load_config('ldae::ldae/vit-b_pca.py', scale=tmp_path / 'scale.py').model
+        blocks = f'{model.backbone.arch.num_layers} + {model.neck.arch.num_layers} blocks of width {rung.width}'
+        assert f'; {blocks}; ' in str(Choice(rung, 64, 8))
 
 
 @pytest.mark.parametrize(
