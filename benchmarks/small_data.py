@@ -24,6 +24,8 @@ from ldae.ablation.jobs import run_config
 from ldae.config import load_config
 
 DEMO, MAE = 'ldae::ldae/demo_fashion-mnist.py', 'ldae::mae/demo_fashion-mnist.py'
+#: Options of MAE, likewise.
+ANCESTOR: dict[str, dict] = {'MAE': {}, 'MAE, 40 epochs': dict(epochs=40)}
 LIGHT = {'model.neck.arch': dict(embed_dims=96, num_layers=1, num_heads=3, feedforward_channels=384)}
 #: MAE's decoder, in proportion: 8 blocks of half the width.
 NARROW = dict(embed_dims=48, num_layers=2, num_heads=3, feedforward_channels=192)
@@ -58,10 +60,21 @@ VARIATIONS: dict[str, dict] = {
     'decoder: 2 blocks of 48': {'model.neck.arch': NARROW},
     'masked: decoder of 2 blocks of 48': MASKED | {'model.neck.arch': NARROW},
     'masked: decoder of 2 blocks of 48, 20 epochs': MASKED | {'model.neck.arch': NARROW, 'epochs': 20},
+    'masked: decoder of 2 blocks of 48, 40 epochs': MASKED | {'model.neck.arch': NARROW, 'epochs': 40},
+    'masked: decoder of 2 blocks of 48, 40 epochs, lr 4e-3': MASKED
+    | {'model.neck.arch': NARROW, 'epochs': 40, LR: 4e-3},
+    'masked: decoder of 2 blocks of 48, width 144, 30 epochs': width(144)
+    | MASKED
+    | {'model.neck.arch': NARROW, 'epochs': 30},
+    'masked: decoder of 2 blocks of 48, half of the tokens, 30 epochs': MASKED
+    | {'model.neck.arch': NARROW, 'model.masking.ratio': 0.5, 'epochs': 30},
     'encoder: without time step': {'model.backbone.conditioned': False, 'model.neck.conditioned': True},
     'encoder: without time step, decoder of 1': LIGHT
     | {'model.backbone.conditioned': False, 'model.neck.conditioned': True},
     'decoder: 1 block, 15 epochs': LIGHT | dict(epochs=15),
+    'decoder: 1 block, 30 epochs': LIGHT | dict(epochs=30),
+    'decoder: 1 block, 30 epochs, lr 2e-3': LIGHT | {'epochs': 30, LR: 2e-3},
+    'decoder: 1 block, 40 epochs': LIGHT | dict(epochs=40),
     'width: 160': width(160),
     'width: 192': width(192),
     'width: 192, lr 2e-3': width(192) | {LR: 2e-3},
@@ -124,9 +137,9 @@ def parse_args() -> argparse.Namespace:
 
 def measure(name: str, seed: int, args: argparse.Namespace) -> dict:
     """Train one variation with one seed, and score it at each time step."""
-    options = dict({} if name == 'MAE' else VARIATIONS[name])
+    options = dict((ANCESTOR | VARIATIONS)[name])
     epochs = options.pop('epochs', 10)
-    cfg = run_config(load_config(MAE if name == 'MAE' else DEMO, options), seed)
+    cfg = run_config(load_config(MAE if name in ANCESTOR else DEMO, options), seed)
     set_epochs(cfg, epochs)
     for hook in ('health', 'pictures', 'online_knn'):
         cfg.default_hooks.pop(hook, None)
@@ -154,7 +167,7 @@ def report(lines: list[dict]) -> None:
 
 def main() -> None:
     args = parse_args()
-    names = ['MAE', *VARIATIONS]
+    names = [*ANCESTOR, *VARIATIONS]
     chosen = [name for name in names if any(fnmatchcase(name, pattern) for pattern in args.variations)]
     if args.list or not chosen:
         print('\n'.join(names))
