@@ -3,9 +3,9 @@
 
 Run:       tools/train.py configs/ldae/demo_fashion-mnist_masked_40e.py
 Batch:     1 process x 64 images = 64; lr = 2e-3
-Cost:      40 epochs x 10 000 images x 16 tokens, a quarter of them through the encoder; about 4 minutes on one core
+Cost:      40 epochs x 10 000 images x 16 tokens, a quarter of them through the encoder; 5.9 TFLOP, the demo's l-DAE has 6.7
 Paper:     no figure, not in the paper
-Ours:      not yet measured
+Ours:      20-NN 78.7 ± 0.3, linear 83.5 ± 0.2 at t = 10, seeds 0, 1, 2 (docs/small_data.md)
 """
 
 _base_ = './demo_fashion-mnist_masked.py'
