@@ -7,6 +7,8 @@ import gc
 import os
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+# Of some corruptions: its compiler crashed once in a process of many tests, and takes longer than small images do without it.
+os.environ.setdefault('NUMBA_DISABLE_JIT', '1')
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
