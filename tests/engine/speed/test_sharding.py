@@ -18,7 +18,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from quick_start import start_without_delay
 from torch import nn
-from torch.multiprocessing import spawn
+from torch.multiprocessing import ProcessExitedException, spawn
 
 from ldae.config import load_config
 from ldae.engine.speed.sharding import FullyShardedModel, check_optimizer, prepare_sharding
@@ -86,11 +86,18 @@ def start(rank, folder, *works):
 @pytest.fixture(scope='module')
 def done_in_two(tmp_path_factory) -> Path:
     """What two processes have left; to start them takes as long as all of their work."""
-    folder = tmp_path_factory.mktemp('two')
     works = train_all, train_and_resume, train_and_watch
-    for work in works:
-        (folder / work.__name__).mkdir()
-    spawn(start, (folder, *works), nprocs=2)
+    for last in (False, True):
+        folder = tmp_path_factory.mktemp('two')
+        for work in works:
+            (folder / work.__name__).mkdir()
+        try:
+            spawn(start, (folder, *works), nprocs=2)
+            break
+        except ProcessExitedException as error:
+            # In thousands of messages a thread of gloo's once died in its allocator; what Python does raises otherwise.
+            if last or error.signal_name != 'SIGSEGV':
+                raise
     return folder
 
 
