@@ -2,10 +2,11 @@
 """The results file: one JSON object a line, appended and never rewritten."""
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Annotated, Any
+
+import numpy as np
 
 from ldae.evaluation.protocol import Protocol
 from ldae.utils.ranges import NaturalInt, Range, check_value
@@ -24,6 +25,8 @@ GENERATION |= dict(frechet=Annotated[float, Range(-1e9, 1e30)])
 WRONG = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
 #: Where mmengine logs numbers, in the folder of a run: a folder for each time that it was started.
 SCALARS = '*/vis_data/scalars.json'
+#: The largest that float32, and so any loss or norm, can be; what is beyond it can't be drawn either.
+LARGEST = float(np.finfo('float32').max)
 
 
 class ResultsFile:
@@ -104,15 +107,15 @@ def read_scores(path: Path) -> list[dict]:
 
 
 def read_log(run: Path) -> list[dict[str, float]]:
-    """Finite numbers that a training has logged, by step, in all its parts; lines that were cut short are left out. Validations
-    are among them, without their times, by the number that mmengine gives them: of epochs, where training counts these."""
+    """Numbers that a training has logged, by step, in all its parts, without those that float32 doesn't reach and lines that were cut
+    short. Validations are among them, without their times, by the number that mmengine gives them: of epochs, where training counts these."""
     found: dict[tuple[int, bool], dict[str, float]] = {}  # a validation's number may be that of another step
     for line in (line for file in sorted(run.glob(SCALARS)) if file.is_file() for line in file.open(errors='replace')):
         try:
             entry = json.loads(line)
-            step = int(entry['step'])
-            numbers = {k: float(v) for k, v in entry.items() if isinstance(v, int | float) and math.isfinite(v)}
-        except (*WRONG, OverflowError):
+            numbers = {k: float(v) for k, v in entry.items() if isinstance(v, int | float) and abs(v) <= LARGEST}
+            step = int(numbers['step'])
+        except WRONG:
             continue
         if 'iter' not in numbers:
             numbers = {name: value for name, value in numbers.items() if name not in ('time', 'data_time')}

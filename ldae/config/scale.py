@@ -223,12 +223,7 @@ def _scale_decoder(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
         return
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise ConfigError(f'{path}: scale.decoder_share is {share!r}: give a number above 0, up to 1')
-    neck.arch = ConfigDict(num_layers=decoder_layers(model.backbone.arch['num_layers'], share))
-
-
-def decoder_layers(encoder_layers: int, share: float) -> int:
-    """Blocks of a decoder that has ``share`` of them for one of the encoder's, at least one."""
-    return max(1, round(encoder_layers * share))
+    neck.arch = ConfigDict(num_layers=max(1, round(model.backbone.arch['num_layers'] * share)))
 
 
 def _candidates(rules: ConfigDict) -> list[int]:

@@ -26,7 +26,6 @@ from PIL import Image
 
 from ldae.compat import as_list
 from ldae.config import load_config
-from ldae.config.scale import decoder_layers
 from ldae.datasets import ImageFolder
 from ldae.datasets.load_image import ARRAYS, LoadImage, read_array, read_bands, read_file
 from ldae.datasets.roots import absolute_root, is_source, name_of_root, parse_root
@@ -74,7 +73,7 @@ class Rung(NamedTuple):
     heads: int
 
     def __str__(self) -> str:
-        return f'{self.depth} + {decoder_layers(self.depth, DECODER_SHARE)} blocks of width {self.width}'
+        return f'{self.depth} blocks of width {self.width}'
 
 
 #: Networks from small to large.

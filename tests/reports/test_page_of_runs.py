@@ -126,6 +126,17 @@ def test_validations_are_counted_by_epochs_and_their_time_is_not_trainings(tmp_p
     assert '"title": "denoising/psnr", "xlabel": "epoch"' in found._repr_html_()
 
 
+def test_numbers_that_no_training_has_are_not_drawn(tmp_path):
+    run = make_training(tmp_path / 'run')
+    with next(run.rglob('scalars.json')).open('a') as log:
+        log.write('{"grad_norm": 3.4e38, "loss": -1e308, "lr": 1e308, "iter": 40, "step": 40}\n')
+        log.write('{"loss": 1, "iter": 50, "step": 1e39}\n')
+    found = ldae.Run(run).curves()
+    assert found['grad_norm'] == [(40, 3.4e38)]
+    assert [step for step, _ in found['loss']] == [10, 20, 30]
+    assert all(step < 40 for step, _ in found.get('lr', ()))
+
+
 def test_a_training_by_iterations_and_settings_that_are_none_are_told(tmp_path):
     run = make_training(tmp_path / 'run', train_cfg=dict(max_iters=100))
     log = next(run.rglob('scalars.json'))
@@ -229,6 +240,10 @@ def test_results_of_a_study_stand_beside_the_papers_and_its_trainings_are_its_ow
             'nothing was logged',
         ),
         (lambda run: next(run.rglob('scalars.json')).write_bytes(b'\xff\xfe\n{"step": 1e400}\n'), 'nothing was logged'),
+        (
+            lambda run: next(run.rglob('scalars.json')).write_text('{"step": 1' + 300 * '0' + '}\n'),
+            'nothing was logged',
+        ),
     ],
 )
 def test_a_broken_run_is_shown_with_what_is_missing(tmp_path, spoil, says):
