@@ -18,6 +18,7 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,16 @@ def train(cfg: Config, folder: Path, images: int) -> tuple[nn.Module, float]:
     return model.eval(), time.process_time() - start
 
 
-def scores(model: nn.Module, cfg: Config, images: int, held_out: int, seed: int, timestep: int | None) -> dict:
-    """20-NN and linear accuracy of an encoder, on the test images or on those held out."""
+def scores(
+    model: nn.Module,
+    cfg: Config,
+    images: int,
+    held_out: int,
+    seed: int,
+    timestep: int | None,
+    encode: Callable = pooled_features,
+) -> dict:
+    """20-NN and linear accuracy of ``encode(model, images)``, on the test images or on those held out."""
     cfg = Config(dict(cfg._cfg_dict))
     cfg.test_dataloader = cfg.test_dataloader or cfg.val_dataloader_of_scores
     train_cfg, test_cfg = (dict(part) for part in probe_dataloaders(cfg))
@@ -133,7 +142,7 @@ def scores(model: nn.Module, cfg: Config, images: int, held_out: int, seed: int,
     if timestep is not None:
         model.backbone.timestep = timestep
     features = [
-        extract_features(partial(pooled_features, model), labelled_dataloader(part, None), model.data_preprocessor)
+        extract_features(partial(encode, model), labelled_dataloader(part, None), model.data_preprocessor)
         for part in (train_cfg, test_cfg)
     ]
     found = score(PROTOCOL, *features[0], *features[1], seed=seed).as_dict()

@@ -21,9 +21,13 @@ from masked import Results, scores, spread, train
 
 from ldae.ablation.demo import set_epochs
 from ldae.ablation.jobs import run_config
+from ldae.ablation.worker import REFERENCES
+from ldae.apis import get_model
 from ldae.config import load_config
 
 DEMO, MAE = 'ldae::ldae/demo_fashion-mnist.py', 'ldae::mae/demo_fashion-mnist.py'
+#: What all are measured against.
+PIXELS = 'raw pixels'
 #: Options of MAE, likewise.
 ANCESTOR: dict[str, dict] = {'MAE': {}, 'MAE, 40 epochs': dict(epochs=40)}
 LIGHT = {'model.neck.arch': dict(embed_dims=96, num_layers=1, num_heads=3, feedforward_channels=384)}
@@ -137,14 +141,17 @@ def parse_args() -> argparse.Namespace:
 
 def measure(name: str, seed: int, args: argparse.Namespace) -> dict:
     """Train one variation with one seed, and score it at each time step."""
-    options = dict((ANCESTOR | VARIATIONS)[name])
+    options = dict(({PIXELS: {}} | ANCESTOR | VARIATIONS)[name])
     epochs = options.pop('epochs', 10)
-    cfg = run_config(load_config(MAE if name in ANCESTOR else DEMO, options), seed)
+    cfg = run_config(load_config(DEMO if name in VARIATIONS else MAE, options), seed)
     set_epochs(cfg, epochs)
     for hook in ('health', 'pictures', 'online_knn'):
         cfg.default_hooks.pop(hook, None)
     cfg.val_dataloader_of_scores, cfg.log_level = cfg.pop('val_dataloader', None), 'WARNING'
     images = TRAIN_IMAGES - args.held_out
+    if name == PIXELS:
+        found = scores(get_model(cfg), cfg, images, args.held_out, seed, None, REFERENCES['pixels'])
+        return dict(epochs=0, seconds=0.0, by_timestep={'None': found})
     folder = name.replace(': ', '_').replace(', ', '_').replace(' ', '-').replace('=', '')
     model, seconds = train(cfg, args.work_dir / f'{folder}-{seed}-{images}', images)
     levels = args.timesteps if hasattr(model, 'tokenizer') else [None]
@@ -167,7 +174,7 @@ def report(lines: list[dict]) -> None:
 
 def main() -> None:
     args = parse_args()
-    names = [*ANCESTOR, *VARIATIONS]
+    names = [PIXELS, *ANCESTOR, *VARIATIONS]
     chosen = [name for name in names if any(fnmatchcase(name, pattern) for pattern in args.variations)]
     if args.list or not chosen:
         print('\n'.join(names))

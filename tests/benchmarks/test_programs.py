@@ -76,7 +76,7 @@ def test_the_program_on_small_data_names_variations_that_are_configs(monkeypatch
     monkeypatch.syspath_prepend(FOLDER)
     monkeypatch.setattr(sys, 'argv', ['small_data.py', '--list'])
     program = runpy.run_path(str(FOLDER / 'small_data.py'), run_name='__main__')
-    assert capsys.readouterr().out.split('\n')[:3] == ['MAE', 'MAE, 40 epochs', 'demo']
+    assert capsys.readouterr().out.split('\n')[:4] == ['raw pixels', 'MAE', 'MAE, 40 epochs', 'demo']
     for options in program['VARIATIONS'].values():
         cfg = load_config(program['DEMO'], {key: value for key, value in options.items() if key != 'epochs'})
         assert cfg.model.type == 'ldae.LDAE'
