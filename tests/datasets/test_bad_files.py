@@ -43,7 +43,7 @@ def read(dataset: ImageFolder, order: Sequence[int], workers: int = 0) -> tuple[
         sampler=order,
         num_workers=workers,
         collate_fn=default_collate,
-        timeout=60 * (workers > 0),
+        timeout=600 * (workers > 0),
     )
     batches = list(loader)
     samples = [sample for batch in batches for sample in batch['data_samples']]

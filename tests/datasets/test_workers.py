@@ -78,7 +78,7 @@ def test_a_pool_is_forked_without_the_sleeping_threads_of_opencv():
         while any(state_of(thread) != 'S' for thread in opencvs):
             pass
         with forked_pool(1, cv2.setNumThreads, 1) as pool:  # which has to end them
-            assert pool.submit(cv2.getNumThreads).result(timeout=60) == 1
+            assert pool.submit(cv2.getNumThreads).result(timeout=600) == 1
         assert cv2.getNumThreads() == 2
     finally:
         cv2.setNumThreads(before)

@@ -118,7 +118,7 @@ def run(workspace: Path) -> Callable[..., subprocess.CompletedProcess]:
         command = command if tool.endswith('.sh') else [sys.executable, *command]
         env = dict(os.environ, PYTHONPATH=f'{ROOT}:{workspace}', PYTHON=sys.executable, OMP_NUM_THREADS='1')
         env['PORT'] = str(free_port())
-        result = subprocess.run(command, cwd=workspace, env=env, capture_output=True, text=True, timeout=120)
+        result = subprocess.run(command, cwd=workspace, env=env, capture_output=True, text=True, timeout=600)
         assert result.returncode == status, result.stdout[-4000:] + result.stderr[-4000:]
         return result
 

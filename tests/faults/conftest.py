@@ -121,7 +121,7 @@ class Runs:
             env=dict(os.environ, OMP_NUM_THREADS='1', **{key: str(value) for key, value in env.items()}),
             stdout=subprocess.PIPE,  # which its processes hold open
             stderr=subprocess.STDOUT,
-            timeout=200,
+            timeout=600,
         )
         (self.folder / 'log').write_bytes(run.stdout)
         return run.returncode

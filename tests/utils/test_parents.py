@@ -57,7 +57,7 @@ def test_children_end_with_a_parent_that_is_killed(command: list[str]):
 def test_a_child_whose_parent_has_ended_already_ends_too():
     ended = subprocess.Popen(['true'])
     ended.wait()
-    run = subprocess.run([sys.executable, '-c', CHILD], env=dict(os.environ, LDAE_PARENT=str(ended.pid)), timeout=60)
+    run = subprocess.run([sys.executable, '-c', CHILD], env=dict(os.environ, LDAE_PARENT=str(ended.pid)), timeout=600)
     assert run.returncode == -signal.SIGTERM
 
 

@@ -122,5 +122,5 @@ def signalled_twice() -> None:
 def test_a_second_signal_ends_the_process_at_once(capfd: pytest.CaptureFixture):
     process = multiprocessing.get_context('fork').Process(target=signalled_twice)
     process.start()
-    process.join(timeout=60)
+    process.join(timeout=600)
     assert (process.exitcode, capfd.readouterr().out) == (128 + signal.SIGTERM, '')
