@@ -97,10 +97,11 @@ def test_what_is_written_is_a_scale_that_configs_come_to(tmp_path, config):
 
 
 def test_what_is_said_of_blocks_is_what_is_built(tmp_path):
-    for rung in LADDER:
+    for rung, decoder_layers in zip(LADDER, (1, 1, 1, 2, 3, 4, 4), strict=True):
         (tmp_path / 'scale.py').write_text(scale_text(Survey('.', 64, 64, 4, True), Choice(rung, 64, 8)))
         model = load_config('ldae::ldae/vit-b_pca.py', scale=tmp_path / 'scale.py').model
         assert f'; {model.backbone.arch.num_layers} blocks of width {rung.width}; ' in str(Choice(rung, 64, 8))
+        assert model.neck.arch.num_layers == decoder_layers
 
 
 @pytest.mark.parametrize(
