@@ -46,7 +46,7 @@ def address(bench: Workbench) -> Iterator[str]:
 def ask(url: str, data: bytes | None = None, **headers: str) -> tuple[int, bytes]:
     request = urllib.request.Request(url, data, {name.replace('_', '-'): value for name, value in headers.items()})
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=600) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
