@@ -37,10 +37,10 @@ test: $(STAMP)  ## Run the tests, in two processes.
 	$(BIN)/python -m pytest $(CORRUPTIONS)
 
 test-faults: $(STAMP)  ## Run the tests that kill runs, fill disks and hand in bad configs.
-	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest -n 2 tests/faults
 
 test-e2e: $(STAMP)  ## Run the tests that start the launchers.
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest -n 2 tests/e2e
 
 journey: $(STAMP)  ## Go from a folder of photographs to an exported encoder by the documented commands (under 12 minutes on 2 cores).
 	$(BIN)/python tests/journey/journey.py --out $(JOURNEY) $(JOURNEY_OPTIONS)
