@@ -41,11 +41,11 @@ def test_a_run_killed_at_files_of_a_save_resumes_to_the_same_end(tmp_path):
     (tmp_path / 'outcome.py').write_text(OUTCOME)
     train = [sys.executable, ROOT / 'tools/train.py', tmp_path / 'tiny.py', '--work-dir', '{out}', '--resume']
     outcome = f'{sys.executable} {tmp_path}/outcome.py {{out}}/epoch_3.pth'
-    options = ['--work', tmp_path / 'runs', '--max-points', 5, '--jobs', 2, '--timeout', 120]
+    options = ['--work', tmp_path / 'runs', '--max-points', 8, '--jobs', 2, '--timeout', 120]
     options += ['--step-regex', r'resumed epoch: (\d+)', '--result-cmd', outcome]
     command = [sys.executable, '-m', 'ckpt_chaos', 'run', *options, '--', *train]
     env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
     result = subprocess.run(list(map(str, command)), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
     (passed,) = re.findall(r'^PASS: (\d+)\s*$', result.stdout, re.MULTILINE)  # and no other verdict
-    assert int(passed) == 6
+    assert int(passed) == 9

@@ -43,7 +43,7 @@ default_hooks = dict(
 NAN = float('nan')
 NUMBERS = (-1, 0, 3, 0.5, 10**30, NAN, float('inf'), True)
 VALUES = (CODE, '../victim', None, [], {}, [['x']], *NUMBERS, *map(torch.tensor, ([0.0, 0.0], NAN, [], True)))
-A_KIND = 2  # values of each kind of leaf; all kinds together meet all values
+A_KIND = 3  # values of each kind of leaf; all kinds together meet all values
 SECONDS = 20
 
 
