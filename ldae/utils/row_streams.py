@@ -14,15 +14,22 @@ from torch import Tensor
 GOLDEN_RATIO, FACTORS = (0x9E3779B97F4A7C15 - 2**64, (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64))
 
 
+def golden_steps(numbers: Tensor) -> Tensor:
+    """``numbers`` times 2^64 over the golden ratio, int64.
+
+    torch.compile writes a range times a number as an index of a loop in C++, where a signed number must not wrap: the
+    compiler leaves out the end of such a loop. With a bitwise operation between, it is an index no more."""
+    return (numbers ^ 0) * GOLDEN_RATIO
+
+
 def row_streams(key: Tensor, rows: Tensor) -> Tensor:
     """Seeds (B,) of the streams of some rows (B,), under a key (), all int64."""
-    return _mix(key + (rows + 1) * GOLDEN_RATIO)
+    return _mix(key + golden_steps(rows + 1))
 
 
 def random_bits(streams: Tensor, count: int) -> Tensor:
     """The first ``count`` numbers of each stream (B,): int64 (B, count)."""
-    steps = torch.arange(1, count + 1, device=streams.device) * GOLDEN_RATIO
-    return _mix(streams[:, None] + steps)
+    return _mix(streams[:, None] + golden_steps(torch.arange(1, count + 1, device=streams.device)))
 
 
 def uniform(streams: Tensor, count: int) -> Tensor:

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,3 +75,26 @@ def test_integers_stay_below_the_end_and_uniform_numbers_below_one():
     found = integers(streams, 1000)
     assert (found.min(), found.max()) == (0, 999)
     assert uniform(streams, 10).max() < 1
+
+
+COMPILED = """
+import torch
+from ldae.utils.row_streams import integers, row_streams, standard_normal
+
+
+def draw(key, rows):
+    streams = row_streams(key, torch.arange(rows))
+    return standard_normal(streams, (3, 5)), integers(streams, 1000)
+
+
+key = torch.tensor(99)
+torch.testing.assert_close(torch.compile(draw)(key, 40), draw(key, 40))
+"""
+
+
+@pytest.mark.skipif(not shutil.which(os.environ.get('CXX', 'g++')), reason='torch compiles with a C++ compiler')
+def test_compiled_code_draws_the_same_and_stays_within_its_rows(tmp_path: Path):
+    """In a process of its own: a loop that doesn't end, for a number that may not wrap, writes until it is killed."""
+    environment = dict(os.environ, TORCHINDUCTOR_CACHE_DIR=str(tmp_path))
+    done = subprocess.run([sys.executable, '-c', COMPILED], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

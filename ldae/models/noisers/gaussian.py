@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ldae.registry import MODELS, NOISE_SCHEDULES
 from ldae.utils import Choice, PositiveInt, Range, check_choice, checked
-from ldae.utils.row_streams import GOLDEN_RATIO, integers, row_streams, standard_normal, uniform
+from ldae.utils.row_streams import golden_steps, integers, row_streams, standard_normal, uniform
 from ldae.utils.signatures import check_arguments
 
 from .schedules import Weighting, loss_weight
@@ -153,5 +153,5 @@ def noise_of_images(seeds: Sequence[int], like: Tensor) -> Tensor:
 def content_seeds(images: Tensor) -> list[int]:
     """A seed of 63 bits for each of float images (B, ...): a sum of their bits with weights, in exact integers."""
     bits = images.detach().float().flatten(1).contiguous().view(torch.int32).long()
-    weights = torch.arange(1, bits.shape[1] + 1, device=bits.device) * GOLDEN_RATIO | 1
+    weights = golden_steps(torch.arange(1, bits.shape[1] + 1, device=bits.device)) | 1
     return ((bits * weights).sum(dim=1) & (2**63 - 1)).tolist()
