@@ -42,10 +42,10 @@ from .generation import score_samples
 from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, POOLINGS, SCORES_FILE, read_done, read_json, write_json
 
 Encode = Callable[[nn.Module, Tensor], Tensor]
-# While a Runner is built, its description of the machine fills the screen; and these lines say nothing.
 #: What is asked of a job; members and scoring are checked where they are used.
 JOB = dict(name=str, device=str, precision=str | None, watched=bool, seed=int, scoring=dict, members=list[dict])
 JOB |= dict(processes=int)
+# While a Runner is built, its description of the machine fills the screen; and these lines say nothing.
 NOISE = ('Exp name', '"FileClient"', '"HardDiskBackend"')
 
 
@@ -125,7 +125,8 @@ def score_member(folder: Path, job: dict, member: dict, done: dict) -> dict:
         entry |= score(folder, job, member, done)
     except Exception as error:  # whatever it is, the other rows go on
         return dict(entry, error=line_of(error))
-    seconds = dict(train=done['seconds'], scoring=round(time.perf_counter() - start, 1))
+    trained = done['seconds'] if member['encoder'] == 'trained' else None
+    seconds = dict(train=trained, scoring=round(time.perf_counter() - start, 1))
     return dict(entry, seconds=seconds, device=provenance.device())
 
 

@@ -276,6 +276,7 @@ def test_an_untrained_twin_takes_the_tokenizer_of_the_trained_run(tmp_path):
     worker.main([str(job.folder)])
     (entry,) = json.loads((job.folder / 'scores.json').read_text())
     assert (entry['tokenizer'], 'error' in entry) == ('PatchAETokenizer', False)
+    assert entry['seconds']['train'] is None
 
 
 def test_an_encoder_trained_elsewhere_is_scored_once_on_the_images_of_the_others(job, tmp_path):
