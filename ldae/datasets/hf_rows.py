@@ -6,7 +6,7 @@ Rows are data: images are taken from their bytes alone, whatever files a row nam
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ from ldae.utils import ConfigError
 from ldae.utils.errors import nearest, short
 from ldae.utils.optional import import_extra
 
-from .roots import NAMES, Root, expand, files_of_split, no_split, parse_root
+from .roots import NAMES, Root, expand, files_of_split, in_both, no_split, parse_root
 
 #: Builders of the library that read tables with the images in them.
 BUILDERS = ('Parquet', 'Arrow')
@@ -98,12 +98,17 @@ def _loaded(root: Root, split: str) -> Any:
         for file in chain.from_iterable(part.cache_files for part in found.values()) if is_saved else ():
             if not Path(file['filename']).resolve().is_relative_to(folder.resolve()):
                 raise ConfigError(f'{root.text}: it names {file["filename"]}, which lies outside of it')
-    name = root.options.get(split) or next((name for name in NAMES[split] if name in found), None)
-    if name is None and split == 'train' and len(found) == 1:
-        name = next(iter(found))
+    name = _name_of_split(root, split, found)
     if name not in found:
         raise no_split(root, split, f'its splits are {", ".join(found)}')
+    if split != 'train' and name == _name_of_split(root, 'train', found):
+        raise in_both(root, split, f'{name!r} is the split')
     return found[name]
+
+
+def _name_of_split(root: Root, split: str, found: Collection[str]) -> str | None:
+    name = root.options.get(split) or next((name for name in NAMES[split] if name in found), None)
+    return next(iter(found)) if name is None and split == 'train' and len(found) == 1 else name
 
 
 def _of_files(library: Any, root: Root, split: str) -> Any:

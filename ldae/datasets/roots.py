@@ -103,7 +103,20 @@ def expand(place: str, suffix: str = '', braces: Callable[[str], Sequence[str]] 
 def files_of_split(root: Root, split: str, suffix: str, **expanding: Callable) -> list[str]:
     """The files of a split of those that a root names: what its option says; of a folder, or a pattern of files of several
     splits, those with the name of the split in theirs; else what the root says, with the name of the split in place of
-    'train'. Where no name says a split, all are for training. Raises ConfigError if there are none, or one is missing."""
+    'train'. Where no name says a split, all are for training. Raises ConfigError if there are none, one is missing, or one is
+    of training too."""
+    files = _find_split(root, split, suffix, **expanding)
+    if split != 'train' and not root.options.keys().isdisjoint(_SPLITS):  # names alone put no file into two splits
+        try:
+            training = set(map(os.path.realpath, _find_split(root, 'train', suffix, **expanding)))
+        except ConfigError:
+            training = set()
+        if both := [file for file in files if os.path.realpath(file) in training]:
+            raise in_both(root, split, f'{both[0]} is one of {len(both)} files')
+    return files
+
+
+def _find_split(root: Root, split: str, suffix: str, **expanding: Callable) -> list[str]:
     where, is_told = root.options.get(split, root.where), split in root.options
     files = expand(where, suffix, **expanding)
     is_folder = os.path.isdir(folder := os.path.expanduser(where))
@@ -142,6 +155,14 @@ def no_split(root: Root, split: str, why: str) -> ConfigError:
     """The error of a root that has other splits."""
     hint = ' or pass --no-validate to ldae train' if split == 'val' else ''
     return ConfigError(f'{root.text} has no images of {split!r} ({why}): say where they are, ::{split}=...{hint}')
+
+
+def in_both(root: Root, split: str, what: str) -> ConfigError:
+    """The error of a root whose images of training are to be scored on."""
+    return ConfigError(
+        f'{root.text}: {what} of both training and {split!r}: name others, ::train=... or ::{split}=..., as no score of images '
+        'that it was trained on says what a model has learned'
+    )
 
 
 def decoded(data: bytes) -> str:

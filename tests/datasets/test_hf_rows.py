@@ -70,6 +70,11 @@ def test_splits_of_a_saved_data_set_are_found_or_named():
         ):
             ImageFolder(root, 'val')
     assert images('hf::saved/more') == [b'more']
+    with pytest.raises(ConfigError, match=r"'train' is the split of both training and 'val': name others, ::train="):
+        ImageFolder('hf::saved::val=train', 'val')
+    assert images('hf::saved::train=validation') == [b'validation']
+    with pytest.raises(ConfigError, match=r"'validation' is the split of both training and 'val'"):
+        ImageFolder('hf::saved::train=validation', 'val')
 
 
 BAD = {

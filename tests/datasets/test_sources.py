@@ -205,6 +205,35 @@ def test_patterns_and_folders_find_their_splits():
     assert len(ImageFolder('wds::other.tar', with_label=False)) == 1
 
 
+@pytest.mark.parametrize(
+    'root',
+    [
+        'wds::a-*.tar::val=a-1.tar',  # the pattern for training takes it, too
+        'wds::a-0.tar::val=a-0.tar',
+        'wds::a-0.tar::val=linked.tar',
+        'wds::data::train=a-0.tar::val=a-*.tar',
+        'wds::data::train=data',  # what is said of it goes before the names in it
+    ],
+)
+def test_an_image_of_training_is_not_scored_on(root):
+    pytest.importorskip('webdataset')
+    Path('data').mkdir()
+    for name in ('a-0', 'a-1', 'data/train', 'data/val'):
+        shard(f'{name}.tar', ('0.jpg', JPEG))
+    Path('linked.tar').symlink_to('a-0.tar')
+    assert len(ImageFolder(root, with_label=False)) > 0
+    with pytest.raises(ConfigError, match=r"\w.tar is one of 1 files of both training and 'val': name others"):
+        ImageFolder(root, 'val', with_label=False)
+
+
+def test_a_list_for_training_is_not_one_for_tests():
+    Path('a.jpg').write_bytes(JPEG)
+    Path('list.csv').write_text('path,label\na.jpg,0\n')
+    assert len(ImageFolder('csv::list.csv')) == 1
+    with pytest.raises(ConfigError, match=r"list.csv is one of 1 files of both training and 'test'"):
+        ImageFolder('csv::list.csv::test=list.csv', 'test')
+
+
 BAD_ROOTS = {
     'wds::nothing-*.tar': r'nothing-\*.tar matches no .tar file',
     'wds::a-{0..3}.tar': r'a-1.tar does not exist, one of 3 missing of 4 files',
