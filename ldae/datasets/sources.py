@@ -18,7 +18,7 @@ from ldae.utils.optional import import_extra
 from .hf_rows import LABELS, TABLES, open_table
 from .listing import tell
 from .load_image import ARRAYS, SUFFIXES, read_file
-from .roots import Root, absolute_root, decoded, files_of_split, parse_root
+from .roots import Root, absolute_root, decoded, files_of_split, in_both, parse_root
 from .tar_shards import ADDRESS, Member, members_of, read_part
 
 #: Columns of a list of files, where it names its columns.
@@ -165,7 +165,20 @@ def _samples(shard: str, others: Counter[str]) -> dict[str, dict[str, Member]]:
 
 
 def _open_list(root: Root, split: str, with_label: bool) -> Found:
-    """By the columns' names, if the first line has any; else the first column is the path and the second the label."""
+    paths, labels = _read_lists(root, split, with_label)
+    if split != 'train':
+        try:
+            training = set(_read_lists(root, 'train', False)[0])
+        except ConfigError:
+            training = set()
+        if both := [path for path in paths if path in training]:
+            raise in_both(root, split, f'{both[0]} is one of {len(both)} images')
+    return paths, [labels[path] for path in paths] if with_label else None, None
+
+
+def _read_lists(root: Root, split: str, with_label: bool) -> tuple[list[str], dict[str, str]]:
+    """Paths of images, and each one's label, by the columns' names, if the first line has any; else the first column is the path and
+    the second the label."""
     labels: dict[str, str] = {}
     paths: list[str] = []
     for file in files_of_split(root, split, '.csv'):
@@ -177,7 +190,7 @@ def _open_list(root: Root, split: str, with_label: bool) -> Found:
                 raise ConfigError(f'{file}, line {line}: {path} has label {label!r}, and {labels[paths[-1]]!r} above')
     if paths and not any(map(os.path.exists, paths[:10])):
         raise ConfigError(f'{root.text}: {paths[0]} does not exist: paths are relative to the folder of the list')
-    return paths, [labels[path] for path in paths] if with_label else None, None
+    return paths, labels
 
 
 def _listed(root: Root, file: str, with_label: bool) -> Iterator[tuple[int, str, str]]:

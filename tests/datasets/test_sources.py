@@ -232,6 +232,12 @@ def test_a_list_for_training_is_not_one_for_tests():
     assert len(ImageFolder('csv::list.csv')) == 1
     with pytest.raises(ConfigError, match=r"list.csv is one of 1 files of both training and 'test'"):
         ImageFolder('csv::list.csv::test=list.csv', 'test')
+    Path('b.jpg').write_bytes(JPEG)
+    Path('other.csv').write_text('path,label\nb.jpg,0\n./a.jpg,0\n')
+    with pytest.raises(ConfigError, match=r"/a.jpg is one of 1 images of both training and 'val'"):
+        ImageFolder('csv::list.csv::val=other.csv', 'val')
+    Path('other.csv').write_text('path,label\nb.jpg,0\n')
+    assert len(ImageFolder('csv::list.csv::val=other.csv', 'val')) == 1
 
 
 BAD_ROOTS = {
