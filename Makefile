@@ -30,17 +30,19 @@ install: $(STAMP)  ## Make the virtual environment with the tested versions.
 demo: $(STAMP)  ## Pre-train, probe and draw on the Fashion-MNIST subset that ships with ldae (minutes on 2 cores).
 	$(BIN)/ldae demo
 
+# Two processes. If one dies, the run ends and names its test: with another in its place it would wait for ever for the last tests.
+PARALLEL := -n 2 --max-worker-restart 0
 # It imports numba, which has twice crashed in a process that had run thousands of other tests, and never in a new one.
 CORRUPTIONS := tests/evaluation/test_corruptions.py
 test: $(STAMP)  ## Run the tests, in two processes.
-	$(BIN)/python -m pytest -n 2 tests --ignore=tests/e2e --ignore=tests/faults --ignore=$(CORRUPTIONS)
+	$(BIN)/python -m pytest $(PARALLEL) tests --ignore=tests/e2e --ignore=tests/faults --ignore=$(CORRUPTIONS)
 	$(BIN)/python -m pytest $(CORRUPTIONS)
 
 test-faults: $(STAMP)  ## Run the tests that kill runs, fill disks and hand in bad configs.
-	$(BIN)/python -m pytest -n 2 tests/faults
+	$(BIN)/python -m pytest $(PARALLEL) tests/faults
 
 test-e2e: $(STAMP)  ## Run the tests that start the launchers.
-	$(BIN)/python -m pytest -n 2 tests/e2e
+	$(BIN)/python -m pytest $(PARALLEL) tests/e2e
 
 journey: $(STAMP)  ## Go from a folder of photographs to an exported encoder by the documented commands (under 12 minutes on 2 cores).
 	$(BIN)/python tests/journey/journey.py --out $(JOURNEY) $(JOURNEY_OPTIONS)
