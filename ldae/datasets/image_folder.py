@@ -29,13 +29,18 @@ MAX_BAD = dict(train=0.01)  # elsewhere none: a score over other images than tho
 
 
 def _folder_of(root: Path, split: str, ann_file: str) -> str:
-    if (root / split).is_dir():
-        return split
     listed = ann_file or (root / 'meta' / f'{split}.txt').is_file()
     others = [name for name in ('train', 'val') if (root / name).is_dir()]
+    hint = ' or pass --no-validate to ldae train' if split == 'val' else ''
+    if (root / split).is_dir():
+        if split == 'val' and 'train' in others and not listed and (root / 'val').samefile(root / 'train'):
+            raise ConfigError(
+                f'{root / "val"} is the folder of training: give it images of its own{hint}, as no score of images that it '
+                'was trained on says what a model has learned'
+            )
+        return split
     if others and not listed:
         # Falling back to the root would take the other split for this one.
-        hint = ' or pass --no-validate to ldae train' if split == 'val' else ''
         raise ConfigError(f'{root} has a folder {others[0]!r} but none named {split!r}: make one{hint}')
     return '.'
 

@@ -74,6 +74,23 @@ def test_one_split_is_not_taken_for_another(tiny_image_folder: Path):
         ImageFolder(str(tiny_image_folder), 'val', with_label=False)
 
 
+def test_images_of_training_under_the_name_of_val_are_not_scored_on(
+    tiny_image_folder: Path, tiny_annotated_folder: Path
+):
+    for folder in (tiny_image_folder, tiny_annotated_folder):
+        (folder / 'val').rename(folder / 'other')
+        (folder / 'val').symlink_to('train')
+    with pytest.raises(
+        ConfigError, match='val is the folder of training: give it images of its own or pass --no-validate'
+    ):
+        ImageFolder(str(tiny_image_folder), 'val')
+    assert len(ImageFolder(str(tiny_image_folder), 'train')) == 16
+    assert len(ImageFolder(str(tiny_annotated_folder), 'val')) == 8, 'a list says which images these are'
+    (tiny_image_folder / 'val').unlink()
+    (tiny_image_folder / 'val').symlink_to('other')
+    assert len(ImageFolder(str(tiny_image_folder), 'val')) == 8, 'a link to other images is as good as they'
+
+
 def test_classes_of_the_splits_must_agree(tiny_image_folder: Path):
     (tiny_image_folder / 'val' / 'a').rename(tiny_image_folder / 'val' / 'c')
     with pytest.raises(ConfigError, match=re.escape("['a', 'c']")):
