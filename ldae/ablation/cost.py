@@ -131,6 +131,14 @@ def sizes_of_views(cfg: Config, size: Size) -> tuple[tuple[int, int], ...]:
     return tuple(map(height_width, found or [size] * FACTS[method_of(cfg) or 'ldae'].views))
 
 
+class _ShapesAlone(FakeTensorMode):
+    """Tensors with shapes and no values. A copy of one, which a momentum encoder asks for, would copy its mode, with the addresses in
+    its weak references to storages: torch then frees each of them twice, and breaks the heap."""
+
+    def __deepcopy__(self, memo: dict) -> '_ShapesAlone':
+        return self
+
+
 @lru_cache(MOST_MODELS)
 def _count(model: str, geometry: tuple, views: tuple) -> float:
     """1e9 operations of one image by a model of that config: of tensors with shapes and no values, where it can do without."""
@@ -139,7 +147,7 @@ def _count(model: str, geometry: tuple, views: tuple) -> float:
         hub.update_info('max_iters', 1)
     logging.disable(logging.CRITICAL)  # what models, and torch, say meanwhile
     try:
-        return _operations(model, geometry[2], views, FakeTensorMode(allow_non_fake_inputs=True))
+        return _operations(model, geometry[2], views, _ShapesAlone(allow_non_fake_inputs=True))
     except RuntimeError:  # a momentum encoder is a copy of real tensors; some losses look at values
         _check_real(json.loads(model)['backbone'], geometry)
         return _operations(model, geometry[2], views, nullcontext())
@@ -149,7 +157,7 @@ def _count(model: str, geometry: tuple, views: tuple) -> float:
 
 def _check_real(backbone: dict, geometry: tuple) -> None:
     """Raise ConfigError for an encoder that real tensors would need much memory for."""
-    with FakeTensorMode():
+    with _ShapesAlone():
         weights = sum(one.numel() for one in MODELS.build(backbone).parameters())
     tokens = math.prod(height_width(geometry[0])) // geometry[1] ** 2
     if weights > MOST_WEIGHTS or tokens > MOST_TOKENS:
