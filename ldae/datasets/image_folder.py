@@ -21,7 +21,7 @@ from .listing import Listing, is_hidden, list_images, listing_backend, tell
 from .load_image import ARRAYS, OURS, REASONS, SUFFIXES, BadImageError, is_remote, reader_of, suffixes_of
 from .low_shot import Fraction, Split, part_of_each_class
 from .resize import with_faster_steps
-from .roots import decoded, is_source, parse_root
+from .roots import SCORES_NOTHING, decoded, is_source, parse_root
 from .sources import name_in_source, open_source
 
 OTHERS = 'what begins with wds::, hf:: or csv:: (docs/data.md)'
@@ -35,8 +35,7 @@ def _folder_of(root: Path, split: str, ann_file: str) -> str:
     if (root / split).is_dir():
         if split == 'val' and 'train' in others and not listed and (root / 'val').samefile(root / 'train'):
             raise ConfigError(
-                f'{root / "val"} is the folder of training: give it images of its own{hint}, as no score of images that it '
-                'was trained on says what a model has learned'
+                f'{root / "val"} is the folder of training: give it images of its own{hint}, {SCORES_NOTHING}'
             )
         return split
     if others and not listed:

@@ -20,6 +20,8 @@ OPTIONS = dict(
     csv=('image', 'label', *_SPLITS),
 )
 NAMES = dict(train=('train', 'training'), val=('val', 'validation', 'valid', 'dev'), test=('test', 'testing'))
+#: Why images of training are not scored on.
+SCORES_NOTHING = 'as no score of images that it was trained on says what a model has learned'
 #: Names of images: a part of a shard, a row of a table.
 ADDRESS = re.compile(r'wds::.+?::\d+\+\d+::|hf::.+::(?:train|val|test)::\d+$', re.DOTALL)
 _words = '|'.join(name for names in NAMES.values() for name in names)
@@ -160,8 +162,7 @@ def no_split(root: Root, split: str, why: str) -> ConfigError:
 def in_both(root: Root, split: str, what: str) -> ConfigError:
     """The error of a root whose images of training are to be scored on."""
     return ConfigError(
-        f'{root.text}: {what} of both training and {split!r}: name others, ::train=... or ::{split}=..., as no score of images '
-        'that it was trained on says what a model has learned'
+        f'{root.text}: {what} of both training and {split!r}: name others, ::train=... or ::{split}=..., {SCORES_NOTHING}'
     )
 
 
