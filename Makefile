@@ -44,7 +44,7 @@ test-faults: $(STAMP)  ## Run the tests that kill runs, fill disks and hand in b
 test-e2e: $(STAMP)  ## Run the tests that start the launchers.
 	$(BIN)/python -m pytest $(PARALLEL) tests/e2e
 
-journey: $(STAMP)  ## Go from a folder of photographs to an exported encoder by the documented commands (under 12 minutes on 2 cores).
+journey: $(STAMP)  ## Go from a folder of photographs to an exported encoder by the documented commands (about 14 minutes on 2 cores).
 	$(BIN)/python tests/journey/journey.py --out $(JOURNEY) $(JOURNEY_OPTIONS)
 
 pages: $(STAMP)  ## Write the pages that are made from the configs.

@@ -45,8 +45,8 @@ INTRO = """\
 # How long it takes, as measured
 
 Wall-clock time of finished runs whose results are kept in [results](rows_and_results.md), each on one thread, beside other work: a quiet
-machine is faster. Median, and the least and most of all; `where` is a line of the list below. In `generation`, scoring has samples and
-their distance in it. The demo, the tests, and what follows for your images:
+machine is faster. Median, and the least and most of all; `where` is a line of the list below. In `generation`, and in lines 3 and 4 of
+`after_paper`, scoring has samples and their distance in it. The demo, the tests, and what follows for your images:
 [where time goes](performance.md#where-time-goes).
 
 """

@@ -25,8 +25,8 @@ INTRO = """\
 All configs that are meant to be run, from their own docstrings. This page is written by
 [make_model_zoo.py](make_model_zoo.py): after a change of a config, run `make pages`.
 
-* **Batch**: processes x accumulated batches, if there are several, x images = images a step. lr is scaled when the batch differs
-  ([fewer GPUs](several_gpus.md#fewer-gpus-or-another-batch)).
+* **Batch**: processes x accumulated batches, if there are several, x images = images a step. lr is scaled when the batch differs,
+  of other methods, low-shot benchmarks and `_mmpretrain` only with `--auto-scale-lr` ([fewer GPUs](several_gpus.md#fewer-gpus-or-another-batch)).
 * **Published** figures are ImageNet-1k top-1 in percent, as printed in the l-DAE paper or by mmpretrain. They are not
   ours. The configs named `linear` and `finetune` in `configs/benchmarks` measure them.
 * **Ours** are measured with this repository.
@@ -61,7 +61,7 @@ SECTIONS = {
 }
 
 ROWS_NOTE = """\
-One config a row, in the paper's order, each changing one thing of another: 8 processes x 256 images = 2048, 400 epochs
+One config a row, in the paper's order, each changing one thing of another: 8 processes x 2 x 128 images = 2048, 400 epochs
 unless the row says otherwise. `--scale fashion-mnist_subset` brings them to the data that ship. Rows with a learned
 tokenizer (VQGAN-style, convolutional VAE, patch-wise VAE and AE) name its file, which has to be there first.
 
