@@ -27,7 +27,7 @@ from make_model_zoo import SECTIONS, batch, describe  # noqa: E402
 from ldae.apis.models import forget_files  # noqa: E402
 from ldae.apis.preprocess import image_shape_of  # noqa: E402
 from ldae.config import load_config, walk_dicts  # noqa: E402
-from ldae.evaluation.features import patch_tokens  # noqa: E402
+from ldae.evaluation.features import block_tokens  # noqa: E402
 from ldae.registry import MODELS  # noqa: E402
 from ldae.utils import ConfigError  # noqa: E402
 
@@ -134,7 +134,7 @@ def flops_of(model: nn.Module) -> int:
     known = str((type(model.backbone), size, channels, shapes))
     if known not in FLOPS:
         with torch.device('meta'), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            patch_tokens(model.backbone, torch.empty(1, channels, size, size))
+            block_tokens(model.backbone, torch.empty(1, channels, size, size))
         FLOPS[known] = counter.get_total_flops() // 2
     return FLOPS[known]
 

@@ -18,12 +18,12 @@ from typing import Any
 from ldae.utils import ConfigError
 from ldae.utils.commands import Command
 from ldae.utils.errors import nearest
-from ldae.utils.files import PACKAGE
+from ldae.utils.files import PACKAGE, write_json
 from ldae.utils.optional import import_extra
 from ldae.utils.tables import text_table
 
 from .cost import IMAGENET, PUBLISHED_CORES, PUBLISHED_EPOCHS, PUBLISHED_HOURS, estimate, is_published
-from .jobs import LOG_FILE, SCORES_FILE, Job, fingerprint, read_json, write_json
+from .jobs import LOG_FILE, SCORES_FILE, Job, fingerprint, read_json
 from .scheduler import POLL_SECONDS, in_processes, last_line, num_gpus, worker_command, worker_environment
 
 # On import, submitit would configure logging, by which Python closes the log files of all others.

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of a comparison: scores, what was chosen, what each method cost, and whether it learned anything."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ldae.config.methods import FACTS
-from ldae.utils.files import atomic_write_text
+from ldae.utils.files import atomic_write_text, write_json
 from ldae.utils.tables import markdown_table, text_table
 from ldae.visualization import accuracy_by_encoder, loss_over_steps, save_figure
 
@@ -82,7 +81,7 @@ def write_comparison(
     made = {key: entries[0].get(key) for key in ('protocol', 'versions', 'device', 'commit')}
     encoders = {name: row_as_json(row) for name, row in rows.items()}
     content = dict(command=command, configs=dict(configs), **made, rates=dict(tried), encoders=encoders)
-    atomic_write_text(files[0], json.dumps(content, indent=2) + '\n')
+    write_json(files[0], content)
     curves = {}
     for name in unlearned(rows):
         points = {seed: losses_of((runs or {}).get(f'{name} seed {seed}')) for seed in rows[name]['entries']}

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo: a comparison of one seed on the Fashion-MNIST subset that ships with ldae, watched and drawn."""
 
-import json
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ldae.evaluation.probe_data import probe_dataloaders
 from ldae.generation.denoising import draw_denoising
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError, check_range
-from ldae.utils.files import atomic_write_text
+from ldae.utils.files import write_json
 from ldae.visualization import filter_grid, save_figure
 
 from .comparison import LDAE_CONFIG, MAE_CONFIG, compare
@@ -68,7 +67,7 @@ def demo(
     draw(outcome.folders[f'ldae seed {seed}'], work_dir, device)
     results = make_results(outcome.rows, seed)
     results['seconds']['draw'] = round(time.perf_counter() - drawing, 1)
-    atomic_write_text(work_dir / 'results.json', json.dumps(results, indent=2) + '\n')
+    write_json(work_dir / 'results.json', results)
     print(f'l-DAE features: clean images at time step {results["timestep"]}, average over tokens.')
     seconds = time.perf_counter() - start
     print(f'{seconds:.0f} s. Wrote results.json, denoising.png, pca_filters.png to {work_dir}', flush=True)

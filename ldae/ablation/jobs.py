@@ -19,7 +19,7 @@ from ldae.config import configs_root
 from ldae.evaluation.attentive_probe import Kind
 from ldae.evaluation.protocol import PROTOCOL, Protocol
 from ldae.utils import ConfigError
-from ldae.utils.files import atomic_write_text
+from ldae.utils.files import write_json
 from ldae.utils.ranges import Choice, check_value, checked
 
 from .generation import Sampling
@@ -326,11 +326,6 @@ def read_json(path: Path, **hints: Any) -> dict:
 def read_done(folder: Path) -> dict:
     """Name of the checkpoint and seconds that training left in the folder of a job; nothing before."""
     return read_json(folder / DONE_FILE, checkpoint=str | None, seconds=float)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a file that is either whole or absent."""
-    atomic_write_text(path, json.dumps(value, indent=2) + '\n')
 
 
 def num_members(jobs: Iterable[Job]) -> int:

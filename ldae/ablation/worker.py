@@ -35,11 +35,12 @@ from ldae.utils import ConfigError, check_range, provenance
 from ldae.utils.checkpoints import read_checkpoint
 from ldae.utils.device import use_device
 from ldae.utils.error_lines import leave_processes, one_line, run_explained
+from ldae.utils.files import write_json
 from ldae.utils.locks import claimed
 
 from .cost import training_cost
 from .generation import score_samples
-from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, POOLINGS, SCORES_FILE, read_done, read_json, write_json
+from .jobs import CONFIG_FILE, DONE_FILE, JOB_FILE, POOLINGS, SCORES_FILE, read_done, read_json
 
 Encode = Callable[[nn.Module, Tensor], Tensor]
 #: What is asked of a job; members and scoring are checked where they are used.

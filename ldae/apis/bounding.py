@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """An l-DAE's loss by noise level beside that of the best linear denoiser, as ``ldae bound`` does."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,7 @@ from ldae.evaluation.gaussian_bound import BoundRow, denoising_bound
 from ldae.evaluation.probe_data import labelled_dataloader, preprocessor_of, probe_dataloaders
 from ldae.models import LDAE
 from ldae.utils import ConfigError, PositiveInt, Range, checked, provenance
-from ldae.utils.files import atomic_write_text
+from ldae.utils.files import atomic_write_text, write_json
 from ldae.utils.tables import markdown_table
 from ldae.visualization import bound_curves, save_figure
 
@@ -129,9 +128,7 @@ def _write(found: Bound, folder: Path, checkpoint: Any) -> list[Path]:
     paths = [folder / name for name in FILES]
     made_with = dict(checkpoint=str(checkpoint), head=found.head, whole_images=found.whole, **found.images)
     made_with |= dict(commit=provenance.commit(), versions=provenance.versions(), device=provenance.device())
-    atomic_write_text(
-        paths[0], json.dumps(dict(made_with, rows=[row._asdict() for row in found.rows]), indent=2) + '\n'
-    )
+    write_json(paths[0], dict(made_with, rows=[row._asdict() for row in found.rows]))
     about = (
         f'# Loss by noise level\n\n{checkpoint}, {found.head}; covariance of {found.images["train_images"]} training images, loss '
         f'on {found.images["test_images"]} held-out images; the linear denoiser is {found.scope}. Losses are weighted as in training.\n\n'

@@ -113,7 +113,7 @@ class FeatureExtractor:
             return rows if isinstance(self.blocks, Sequence) else rows[:, 0]
         if self.pool == 'avg':
             return features.pooled_features(self.model, inputs)
-        return lay_out(features.patch_tokens(self.model, inputs), inputs, self.pool)
+        return lay_out(features.block_tokens(self.model, inputs), inputs, self.pool)
 
     def _block_list(self) -> list[int] | None:
         return [self.blocks] if isinstance(self.blocks, int) else self.blocks and list(self.blocks)
@@ -138,8 +138,12 @@ def lay_out(tokens: Tensor, inputs: Tensor, pool: str) -> Tensor:
     """Tokens (B, N, C) of images (B, ., H, W) as they are, or for ``'featmap'`` as a map (B, C, h, w)."""
     if pool == 'tokens':
         return tokens
-    height, width = inputs.shape[2:]
-    rows = round((tokens.shape[1] * height / width) ** 0.5)
-    if tokens.shape[1] % rows:
-        raise ConfigError(f'{tokens.shape[1]} tokens of images of {height} x {width} pixels make no map')
-    return tokens.transpose(1, 2).unflatten(2, (rows, -1))
+    return tokens.transpose(1, 2).unflatten(2, patch_grid(tokens.shape[1], inputs.shape[2:]))
+
+
+def patch_grid(count: int, size: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of the patches of an image of a height and width. Raises ConfigError if no such number fits it."""
+    rows = round((count * size[0] / size[1]) ** 0.5)
+    if not rows or count % rows:
+        raise ConfigError(f'{count} patches of images of {size[0]} x {size[1]} pixels make no map')
+    return rows, count // rows

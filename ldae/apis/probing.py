@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """An encoder's blocks, time steps and inputs, scored as ``ldae probe`` does."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -30,7 +29,7 @@ from ldae.utils import ConfigError, NaturalInt, PositiveInt, Seed, checked, prov
 from ldae.utils.checkpoints import name_of_run
 from ldae.utils.collective import failing_together
 from ldae.utils.device import use_device
-from ldae.utils.files import atomic_write_text
+from ldae.utils.files import write_json
 from ldae.utils.ranges import Precision
 from ldae.visualization import accuracy_curves, save_figure
 
@@ -135,7 +134,7 @@ def learning_curves(
             if all(one[key] is not None for points in curves.values() for one in points)
         }
         save_figure(accuracy_curves(panels, 'epoch'), folder / CURVES[1])
-        atomic_write_text(folder / CURVES[0], json.dumps(curves, indent=2) + '\n')
+        write_json(folder / CURVES[0], curves)
     return curves
 
 

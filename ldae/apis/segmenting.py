@@ -25,7 +25,7 @@ from ldae.evaluation.probe_data import preprocessor_of
 from ldae.models.tokenizers.fit import fit_tokenizer
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, Seed, checked, provenance
 from ldae.utils.device import autocast, use_device
-from ldae.utils.files import atomic_write_text
+from ldae.utils.files import atomic_write_text, write_json
 from ldae.utils.ranges import Precision
 from ldae.utils.sizes import height_width
 from ldae.utils.tables import markdown_table, text_table
@@ -33,6 +33,7 @@ from ldae.visualization import save_figure, segmentation_grid
 from ldae.visualization.tiles import check_shown, shown
 
 from .encoders import get_encoder
+from .feature_extractor import patch_grid
 from .preprocess import Preprocess, image_shape_of
 from .probing import check_output, default_work_dir
 
@@ -176,7 +177,7 @@ def segment(
     train_masks, test_masks = partial(sets[0].mask, values=values, size=size), partial(sets[1].mask, values=values)
     if len(sets[0]) * size[0] * size[1] * 8 <= KEPT_MASKS:
         train_masks = lru_cache(maxsize=None)(train_masks)
-    masked = train, train_masks, test, test_masks, len(values), (grid := _grid(train.shape[1], size))
+    masked = train, train_masks, test, test_masks, len(values), (grid := patch_grid(train.shape[1], size))
     result = dense_probe(*masked, options, seed, place)
     made_with = dict(
         model=getattr(model, 'about', type(model).__name__),
@@ -197,7 +198,7 @@ def write_segmentation(found: Segmentation, figure: Any) -> None:
     found.folder.mkdir(parents=True, exist_ok=True)
     save_figure(figure, found.folder / FILES[2])
     atomic_write_text(found.folder / FILES[1], found.page())
-    atomic_write_text(found.folder / FILES[0], json.dumps(found.as_dict(), indent=2) + '\n')
+    write_json(found.folder / FILES[0], found.as_dict())
 
 
 def _named(**paths: Any) -> dict[str, str | None]:
@@ -231,14 +232,6 @@ def _tokens(
     where = dict(blocks=[setting.block], timesteps=timesteps, data=data, tokens=True, desc=images.folders[0].name)
     # Images are RGB, which is turned for a model that was trained on BGR.
     return cache_features(model, loader, preprocessor_of(model, Config()), folder, **where).tokens(setting)
-
-
-def _grid(count: int, size: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of the patches of an image."""
-    rows = round((count * size[0] / size[1]) ** 0.5)
-    if not rows or count % rows:
-        raise ConfigError(f'{count} patches of images of {size[0]} x {size[1]} pixels make no map')
-    return rows, count // rows
 
 
 def _picture(

@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
 from ldae.utils import Choice, ConfigError, NaturalInt, PositiveInt, Range
-from ldae.utils.errors import nearest, similar
+from ldae.utils.errors import nearest
 from ldae.utils.ranges import check_value, hints_of
 from ldae.utils.signatures import CLOSE, SLOT_OPTIONS
 
@@ -106,7 +106,7 @@ def check_sections(cfg: Config) -> None:
         _check_section(where, lookup(cfg, where), known)
     wrapper = cfg.get('optim_wrapper') or {}
     for key in wrapper:
-        if hint := similar(key, OPTIMIZER_KEYS, CLOSE):
+        if hint := nearest(key, OPTIMIZER_KEYS, CLOSE):
             raise ConfigError(f'optim_wrapper has no option {key!r}{hint}')
     if wrapper and 'constructor' not in wrapper:  # one of one's own may make several
         optimizer = wrapper.get('optimizer')
@@ -133,7 +133,7 @@ def check_complete(cfg: Config) -> None:
         _check_component('model', cfg.get('model'))
     default = {key: hook for key, hook in (cfg.get('default_hooks') or {}).items() if hook is not None}
     for key, hook in default.items():
-        hint = similar(key, default.keys() - {key}, cutoff=0.7)
+        hint = nearest(key, default.keys() - {key}, cutoff=0.7)
         _check_component(f'default_hooks.{key}', hook, hint)
     for i, hook in enumerate(cfg.get('custom_hooks') or ()):
         _check_component(f'custom_hooks[{i}]', hook)
@@ -174,7 +174,7 @@ def _check_top_level(cfg: Config) -> None:
             raise ConfigError(
                 f'{key} is a setting of old versions, which nothing reads: today it is {OLD_SETTINGS[key]}'
             )
-        match = similar(key, TOP_LEVEL - {'tta_pipeline'}, SIMILAR)  # configs name pipelines, `test_pipeline`
+        match = nearest(key, TOP_LEVEL - {'tta_pipeline'}, SIMILAR)  # configs name pipelines, `test_pipeline`
         if key not in TOP_LEVEL and match and not key.startswith('_'):
             raise ConfigError(f'{key} is not a setting of a config{match}')
         if key in TOP_HINTS:

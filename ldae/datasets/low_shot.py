@@ -13,7 +13,6 @@ from ldae.utils import Choice, ConfigError, Range
 #: Options of data sets: which images, and the part of each class's.
 Split = Annotated[str, Choice('train', 'val', 'test')]
 Fraction = Annotated[float, Range(1e-6, 1)]
-Fraction = Annotated[float, Range(1e-6, 1)]
 
 
 def subset(

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ldae.registry import TRANSFORMS
 from ldae.utils import Choice, ConfigError, PositiveInt, Range, check_range, checked
-from ldae.utils.files import atomic_write_text
+from ldae.utils.files import write_json
 from ldae.utils.sizes import Size, height_width
 
 from .image_folder import ImageFolder, describe_bad
@@ -142,7 +142,7 @@ def _prepare(folder: Path, settings: dict, force: bool) -> None:
     if force and plan.is_file():
         _remove(folder)
     if not plan.is_file():
-        atomic_write_text(plan, json.dumps(settings, indent=2) + '\n')
+        write_json(plan, settings)
     try:
         begun = json.loads(plan.read_text())
         differ = [key for key in settings if json.dumps(begun.get(key)) != json.dumps(settings[key])]

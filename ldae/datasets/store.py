@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from mmengine.dist import is_main_process
+from mmengine.dist import all_gather_object, is_main_process
 from tqdm import tqdm
 
 from ldae.utils import ConfigError, Range
-from ldae.utils.collective import failing_together, from_main_process, gathered
+from ldae.utils.collective import failing_together, from_main_process
 from ldae.utils.files import atomic_write_text, flush
 from ldae.utils.ranges import check_value, fits
 
@@ -305,7 +305,7 @@ def new_store(
     unfinished = from_main_process(unfinished)
     try:
         with _failing_together(folder, kind):
-            if any(other != settings for other in gathered(settings)):
+            if any(other != settings for other in all_gather_object(settings)):
                 raise ConfigError(f'{folder}: the processes differ in what they are to write: {settings}')
             if is_main_process():
                 _check_room(folder, kind, size, replace)

@@ -27,13 +27,6 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
     return _pool(_forward_unmasked(model, backbone, images), backbone)
 
 
-def patch_tokens(model: nn.Module, images: Tensor) -> Tensor:
-    """Patch tokens of the last block: images (B, C, H, W) -> (B, N, embed_dims).
-
-    ``model`` as :func:`pooled_features` takes it; of a network that computes maps, their cells."""
-    return block_tokens(model, images)
-
-
 def block_tokens(model: nn.Module, images: Tensor, block: int | None = None) -> Tensor:
     """Patch tokens after one block, by default the last: images (B, C, H, W) -> (B, N, embed_dims).
 

@@ -8,12 +8,12 @@ from itertools import product
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from mmengine.dist import get_dist_info
+from mmengine.dist import all_gather_object, get_dist_info
 from torch import Tensor
 from torch.nn import functional as F
 
 from ldae.utils import Choice, ConfigError, NaturalInt, PositiveInt, Range, Seed, checked
-from ldae.utils.collective import failing_together, gathered
+from ldae.utils.collective import failing_together
 
 from .feature_stack import Features, FeatureStack, Sets, mean_and_scale
 from .knn import check_classes, check_features
@@ -152,7 +152,7 @@ def linear_probes(
         for keys in probe.groups({key: train[key].shape for key in list(train)[rank::world]}):
             scores = probe.score([train[key] for key in keys], [test[key] for key in keys])
             results |= zip(keys, scores, strict=True)
-    results = {key: value for part in gathered(results) for key, value in part.items()}
+    results = {key: value for part in all_gather_object(results) for key, value in part.items()}
     return {key: results[key] for key in train}
 
 

@@ -2,7 +2,6 @@
 """An encoder's blocks, time steps and inputs, scored by one protocol from one pass over the images: figures, table, page
 and pictures."""
 
-import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader
 from ldae.config.reading import gives_bgr
 from ldae.utils import ConfigError
 from ldae.utils.device import autocast
-from ldae.utils.files import atomic_write_text
+from ldae.utils.files import atomic_write_text, write_json
 from ldae.utils.tables import markdown_table, text_table
 from ldae.visualization import accuracy_curves, save_figure
 
@@ -331,10 +330,10 @@ def write_probe(folder: Path, scores: ProbeScores, made_with: dict[str, Any]) ->
     content = dict(made_with, results=[asdict(row) for row in scores.rows], **scores.further.as_dict())
     if scores.further.neighbours:
         about = dict(metric='cosine', of=(scores.chosen or scores.rows[0]).place, images=scores.further.described)
-        atomic_write_text(folder / NEIGHBOURS_FILE, json.dumps(about, indent=1) + '\n')
+        write_json(folder / NEIGHBOURS_FILE, about)
         written.append(folder / NEIGHBOURS_FILE)
     content['chosen'] = None if scores.chosen is None else asdict(scores.chosen)
-    atomic_write_text(folder / JSON_FILE, json.dumps(content, indent=2) + '\n')
+    write_json(folder / JSON_FILE, content)
     return [folder / JSON_FILE, folder / PAGE_FILE, *written]
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from ldae.registry import METRICS
 from ldae.utils import ConfigError, PositiveInt, Seed, checked
-from ldae.utils.collective import from_main_process, gathered
+from ldae.utils.collective import from_main_process
 from ldae.utils.optional import import_extra
 
 from .distances import compare
@@ -75,7 +75,7 @@ class FrechetMetric(BaseMetric):
 
     def evaluate(self, size: int) -> dict[str, float]:
         """The figures of all images of all processes."""
-        states = [gathered(side.state()) for side in self.sides]
+        states = [all_gather_object(side.state()) for side in self.sides]
         metrics = None
         if is_main_process():
             statistics = [

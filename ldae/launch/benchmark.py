@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a pre-trained checkpoint to its score, by a benchmark's config."""
 
-import json
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from ldae.registry import DATASETS
 from ldae.utils import ConfigError, check_range
 from ldae.utils.checkpoints import averaged_weights, read_checkpoint
 from ldae.utils.device import autocast
-from ldae.utils.files import atomic_save, atomic_write_text
+from ldae.utils.files import atomic_save, write_json
 from ldae.utils.sizes import as_size
 
 from .batch import world_size
@@ -133,7 +132,7 @@ def _result_file(work_dir: str, force: bool) -> Path:
 def _write(result: dict, path: Path) -> dict:
     if is_main_process():
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(path, json.dumps(result, indent=2) + '\n')
+        write_json(path, result)
     return result | dict(file=str(path))
 
 

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from mmengine.dist import broadcast_object_list, get_world_size
+from mmengine.dist import all_gather_object, broadcast_object_list
 
 from .errors import ConfigError
 
@@ -18,14 +17,6 @@ def from_main_process(value: Any) -> Any:
     return values[0]
 
 
-def gathered(value: Any) -> list[Any]:
-    """The values of all processes, by rank, on all; anything that can be pickled."""
-    values = [value] * get_world_size()
-    if len(values) > 1:
-        torch.distributed.all_gather_object(values, value)
-    return values
-
-
 @contextmanager
 def failing_together() -> Iterator[None]:
     """An error of one process becomes one of all, so that none waits for it in vain; all must come here."""
@@ -34,6 +25,6 @@ def failing_together() -> Iterator[None]:
         yield
     except ConfigError as raised:
         error = raised
-    message = next(filter(None, gathered(str(error) if error else None)), None)
+    message = next(filter(None, all_gather_object(str(error) if error else None)), None)
     if message is not None:
         raise ConfigError(message) from error

@@ -20,14 +20,9 @@ def short(error: BaseException, length: int = 120) -> str:
     return ' '.join(f'{type(error).__name__}: {error}'.split())[:length]
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the known name closest to ``name``, or an empty string."""
-    match = get_close_matches(name, list(known), n=1)
-    return f"; did you mean '{match[0]}'?" if match else ''
-
-
-def similar(name: str, known: Iterable[str], cutoff: float) -> str:
-    """As :func:`nearest` for a known name that ``name`` is nearly the same as, but not for ``name`` itself."""
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """``"; did you mean 'x'?"`` for the known name closest to ``name`` and not it, or an empty string; the closer, the higher the
+    cutoff, 0 to 1."""
     match = get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"; did you mean '{match[0]}'?" if match and match[0] != name else ''
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are written whole or not at all."""
 
+import json
 import os
 import platform
 from collections.abc import Iterator
@@ -17,6 +18,11 @@ def atomic_write_text(path: Path, text: str) -> None:
     with whole_file(path) as unfinished:
         unfinished.write_text(text)
         flush(unfinished)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a file that is at every moment the old one or the new one."""
+    atomic_write_text(path, json.dumps(value, indent=2) + '\n')
 
 
 @contextmanager

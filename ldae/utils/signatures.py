@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from .errors import ConfigError, nearest, similar
+from .errors import ConfigError, nearest
 from .ranges import NaturalInt, PositiveInt, Share, check_value, hints_of
 
 # What builders take out of a component's dict before they call it, and what they take out in one place of a config only.
@@ -127,7 +127,7 @@ def check_arguments(where: str, component: Callable, options: Mapping, slot: str
     given = set(options) - BUILDER_OPTIONS - of_the_slot
     known = {*signature.hints, *of_the_slot}
     for option in sorted(given - known):
-        hint = similar(option, known, CLOSE) if signature.is_open else nearest(option, known)
+        hint = nearest(option, known, CLOSE) if signature.is_open else nearest(option, known)
         if hint or not signature.is_open:
             hint = hint or f'; it has {", ".join(sorted(known)) or "none"}'
             raise ConfigError(f'{where}: {name} has no option {option!r}{hint}')

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from PIL import Image
 
 import ldae
+from ldae.apis.feature_extractor import patch_grid
 from ldae.config import load_config
 from ldae.datasets.idx import SUBSET_ROOT, read_idx
 from ldae.evaluation.features import extract_features, pooled_features
@@ -124,6 +125,13 @@ def test_a_map_has_its_rows_where_the_image_has_them(small_ldae: LDAE):
     maps = [ldae.FeatureExtractor(small_ldae, pool='featmap', blocks=None)(image) for image in (top, 0 * top)]
     changed = (maps[0] - maps[1]).norm(dim=1)[0]
     assert changed.mean(dim=1).argmax() == 0
+
+
+@pytest.mark.parametrize(('count', 'size'), [(15, (32, 32)), (3, (8, 800))], ids=['left over', 'less than a row'])
+def test_tokens_that_make_no_map_are_an_error(count: int, size: tuple[int, int]):
+    with pytest.raises(ConfigError, match=f'{count} patches of images of {size[0]} x {size[1]} pixels make no map'):
+        patch_grid(count, size)
+    assert patch_grid(8, (16, 32)) == (2, 4)
 
 
 def test_a_probe_that_averages_still_has_tokens(rgb: np.ndarray):

@@ -76,7 +76,7 @@ def test_processes_together_report_what_one_does(pixels, expected, monkeypatch):
         states.append([side.state() for side in metric.sides])
     assert [state[0][0] for state in states] == [38, 37, 37, 37]
     sides = iter([list(parts) for parts in zip(*states, strict=True)])
-    monkeypatch.setattr(f'{module}.gathered', lambda state: next(sides))
+    monkeypatch.setattr(f'{module}.all_gather_object', lambda state: next(sides))
     found = metric.evaluate(149)
     arrays = [part[:149].round().to(torch.uint8) for part in pixels]
     alone = ldae.frechet_distance(*arrays, features=AVERAGES)

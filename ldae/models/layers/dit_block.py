@@ -11,7 +11,7 @@ from torch import Tensor, bfloat16, nn
 from torch.nn import functional as F
 
 from ldae.utils import ConfigError, Range, check_range
-from ldae.utils.errors import similar
+from ldae.utils.errors import nearest
 
 #: What describes a stack of blocks.
 ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
@@ -26,10 +26,10 @@ PLAIN_NORM_CFG = dict(type='LN', eps=1e-6, elementwise_affine=False)
 def check_arch(where: str, arch: dict, least_layers: int = 1) -> None:
     """Raise ConfigError unless ``arch`` describes a stack of blocks that can be built."""
     if missing := [key for key in ARCH_KEYS if key not in arch]:
-        hint = ''.join(similar(key, missing, 0.7) for key in arch)
+        hint = ''.join(nearest(key, missing, 0.7) for key in arch)
         raise ConfigError(f'{where}.arch lacks {missing}: give all of {list(ARCH_KEYS)}{hint}')
     for key in sorted(set(arch) - set(ARCH_KEYS)):
-        raise ConfigError(f'{where}.arch has no {key!r}{similar(key, ARCH_KEYS, 0.6)}')
+        raise ConfigError(f'{where}.arch has no {key!r}{nearest(key, ARCH_KEYS, 0.6)}')
     for key in ARCH_KEYS:
         check_range(f'{where}.arch.{key}', arch[key], least_layers if key == 'num_layers' else 1, kind=int)
     dims, heads = arch['embed_dims'], arch['num_heads']
