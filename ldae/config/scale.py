@@ -278,20 +278,41 @@ def _lookup(table: Mapping, key: str | int, where: str) -> object:
 
 
 def scale_schedule(cfg: Config, epochs: int) -> None:
-    ends = [scheduler.end for scheduler in cfg.param_scheduler if scheduler.get('end')]
-    ratio = epochs / max(ends, default=cfg.train_cfg.max_epochs)
-    for scheduler in cfg.param_scheduler:
-        for key in ('begin', 'end'):
-            if scheduler.get(key):
-                scheduler[key] = max(1, round(scheduler[key] * ratio))
-    if epochs == 1:  # too short for a warm-up by epochs
-        cfg.param_scheduler = [scheduler for scheduler in cfg.param_scheduler if scheduler.get('type') != 'LinearLR']
-        for scheduler in cfg.param_scheduler:
-            scheduler.begin = 0
-    for scheduler in cfg.param_scheduler:
-        if 'T_max' in scheduler:
-            scheduler.T_max = scheduler.end - scheduler.begin
+    """A config of so many epochs, and as many between validations; what its schedulers count in epochs or steps, in proportion."""
+    found, before = cfg.get('param_scheduler'), cfg.train_cfg.max_epochs
+    if isinstance(found, Mapping) and 'type' not in found:  # of several optimizers
+        cfg.param_scheduler = {name: _scaled(part, before, epochs) for name, part in found.items()}
+    elif found:
+        cfg.param_scheduler = _scaled(found, before, epochs)
     cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = epochs
+
+
+def _scaled(schedulers: ConfigDict | list[ConfigDict], before: int, epochs: int) -> list[ConfigDict]:
+    """Schedulers of another length; one without an end goes on to the run's."""
+    found = schedulers if isinstance(schedulers, list) else [schedulers]
+    if epochs == 1:  # too short for a warm-up by epochs
+        found = [one for one in found if one.get('type') != 'LinearLR' or not one.get('by_epoch', True)]
+    total = max((one.get('end') or before for one in found if one.get('by_epoch', True)), default=before)
+
+    def length(value: int) -> int:
+        return max(1, round(value * epochs / total))
+
+    for one in found:
+        is_by_epoch = one.get('by_epoch', True)
+        is_whole = one.get('T_max') == (one.get('end') or total) - one.get('begin', 0)
+        for key in ('begin', 'end'):
+            if value := one.get(key):
+                is_inner = is_by_epoch and value < total  # what begins there has an epoch left
+                one[key] = min(length(value), max(epochs - 1, int(key == 'end'))) if is_inner else length(value)
+        for key in ('T_max', 'step_size', 'total_steps'):
+            if value := one.get(key):
+                one[key] = length(value)
+        for key in ('milestones', 'periods'):
+            if value := one.get(key):
+                one[key] = [length(part) for part in value]
+        if is_whole:
+            one.T_max = (one.get('end') or epochs) - one.get('begin', 0)
+    return found
 
 
 def set_epochs(cfg: Config, epochs: int) -> None:

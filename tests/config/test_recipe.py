@@ -3,8 +3,9 @@ import math
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import MessageHub
-from mmengine.registry import init_default_scope
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 
 from ldae.config import load_config
 from ldae.config.methods import FACTS, METHODS
@@ -35,6 +36,60 @@ def test_the_shortest_runs_have_a_schedule_too(epochs):
     fit_recipe(cfg, epochs=epochs)
     ends = [(scheduler.get('begin', 0), scheduler.end) for scheduler in cfg.param_scheduler]
     assert ends == ([(0, 1)] if epochs == 1 else [(0, 1), (1, epochs)])
+
+
+WARM_UP = dict(type='LinearLR', start_factor=1e-3)
+COSINE = dict(type='CosineAnnealingLR', eta_min=0.1)
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'settled'),
+    [
+        (
+            [dict(WARM_UP, end=20, by_epoch=True), dict(COSINE, begin=20, by_epoch=True)],
+            2,
+        ),  # mmpretrain's Swin: without an end
+        ([dict(WARM_UP, end=500, by_epoch=False), dict(COSINE, T_max=100, end=100)], 1),
+        ([dict(type='MultiStepLR', milestones=[30, 60, 90])], 0),  # mmpretrain's ResNet
+        (dict(type='StepLR', step_size=20), 0),
+        ([dict(COSINE, T_max=100)], 0),
+        ([dict(COSINE, T_max=200, end=100)], 0),  # half a period
+        (dict(type='CosineRestartLR', periods=[40, 60], restart_weights=[1, 0.5], eta_min=0.1), 0),
+    ],
+    ids=['without an end', 'warm-up by steps', 'milestones', 'steps', 'cosine alone', 'half a period', 'restarts'],
+)
+def test_a_foreign_schedule_keeps_its_curve(schedule, settled):
+    cfg = Config(dict(param_scheduler=schedule, train_cfg=dict(max_epochs=100), default_hooks={}))
+    before = learning_rates(cfg.param_scheduler, 100)
+    fit_recipe(cfg, epochs=10)
+    # A warm-up by steps ends a step before its end, of 50 here and of 500 before.
+    assert learning_rates(cfg.param_scheduler, 10)[settled:] == pytest.approx(before[::10][settled:], abs=0.02)
+
+
+def test_schedules_of_several_optimizers_and_none_are_taken_too():
+    cfg = Config(
+        dict(param_scheduler=dict(a=[dict(COSINE, T_max=100)]), train_cfg=dict(max_epochs=100), default_hooks={})
+    )
+    fit_recipe(cfg, epochs=10)
+    assert cfg.param_scheduler.a[0].T_max == 10
+    cfg = Config(dict(train_cfg=dict(max_epochs=100), default_hooks={}))
+    fit_recipe(cfg, epochs=10)
+    assert cfg.train_cfg.max_epochs == 10
+
+
+def learning_rates(schedule: list[dict] | dict, epochs: int, steps: int = 10) -> list[float]:
+    """At the start of each epoch of so many steps, by mmengine's schedulers, of a rate of 1."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    found = schedule if isinstance(schedule, list) else [schedule]
+    built = [PARAM_SCHEDULERS.build(dict(dict(end=epochs), **one, optimizer=optimizer)) for one in found]
+    rates = []
+    for _ in range(epochs):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in built:
+            for _ in range(1 if scheduler.by_epoch else steps):
+                scheduler.step()
+    return rates
 
 
 @pytest.mark.parametrize('name', PRETRAINING)
