@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from ldae.datasets.packed import PACKED, PackedImages, find_packed, remaining
+from ldae.datasets.packed import PACKED, PackedImages, packed_folder, remaining
 from ldae.datasets.store import read_manifest
 from ldae.utils.errors import ConfigError
 
@@ -25,9 +25,7 @@ def use_packed_data(cfg: Config) -> None:
             continue
         if not root or not isinstance(root, str | Path) or not isinstance(split, str):
             continue  # for the checks of the config to say
-        try:
-            folder = find_packed(root, split)
-        except ConfigError:
+        if (folder := packed_folder(root, split)) is None:
             continue
         where, collate = f'{folder} holds packed images, and {name}', loader.get('collate_fn')
         if collate not in (None, dict(type='default_collate'), dict(type='ldae.batch_collate')):

@@ -22,23 +22,36 @@ from ldae.utils.sizes import height_width, set_size
 from .load_image import BadImageError, LoadImage, decode, reads_files
 from .low_shot import Fraction, Split, samples_of, subset
 from .resize import with_faster_steps
-from .store import LABELS, OFFSETS, Count, Kind, Shard, Store, readable
+from .store import LABELS, OFFSETS, Count, Kind, Shard, Store, read_manifest, readable
 
 IMAGES, NAMES = 'images.npy', 'names.json'
 SETTINGS = dict(
     crop=Annotated[str, Choice('none', 'center')], format=Annotated[str, Choice('uint8', 'jpeg', 'float32')]
 )
 SETTINGS |= dict(edge=Count | None, size=Count | tuple[Count, Count] | None, with_label=bool, reading=dict | None)
+SETTINGS |= dict(split=str | None)
 REMEDY = 'remove {part} and run `ldae pack-dataset` again'
 PACKED = Kind('packed images', '`ldae pack-dataset`', 'packed.json', REMEDY, SETTINGS, 'images')
 
 
-def find_packed(data_root: str | Path, split: str) -> Path:
-    """The folder of a split that was packed: ``data_root/<split>`` or ``data_root`` itself."""
+def packed_folder(data_root: str | Path, split: str) -> Path | None:
+    """Where packed images lie, ``data_root/<split>`` or else ``data_root`` itself, of whatever split; None where none do."""
     root = Path(data_root).expanduser()
-    for folder in (root / split, root):
-        if (folder / PACKED.manifest).is_file():
-            return folder
+    return next((folder for folder in (root / split, root) if (folder / PACKED.manifest).is_file()), None)
+
+
+def find_packed(data_root: str | Path, split: str) -> Path:
+    """The folder of a split that was packed. Raises ConfigError where there is none, or what lies there is another split: images of
+    training are no test images."""
+    root, folder = Path(data_root).expanduser(), packed_folder(data_root, split)
+    if folder is not None:
+        found = read_manifest(folder, PACKED)['settings'].get('split') or split
+        if found != split:
+            raise ConfigError(
+                f'{folder} holds packed images of {found!r}, and those of {split!r} are asked for: name the folder above it, where '
+                f'{split!r} is packed too, or train with --no-validate'
+            )
+        return folder
     raise ConfigError(
         f'{root} holds no packed images of {split!r} (no {split}/{PACKED.manifest}): make them with'
         f' `ldae pack-dataset IMAGES --split {split} --out {root}`, or run that to its end'
@@ -158,6 +171,11 @@ class PackedImages(Dataset):
 
     def __len__(self) -> int:
         return self._starts[-1] if self._keep is None else len(self._keep)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """For keys of caches: what was packed, and which of it is kept."""
+        return str(self.settings.get('files')), '' if self._keep is None else str(self._keep.tolist())
 
     def _numbers(self, indices: Sequence[int]) -> list[int]:
         if self._keep is not None:

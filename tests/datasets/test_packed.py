@@ -22,6 +22,7 @@ from ldae.config import load_config
 from ldae.config.packed import use_packed_data
 from ldae.datasets import FastRandomResizedCrop, ImageFolder, PackedImages, batch_collate
 from ldae.datasets.packing import PackOptions, pack, verify
+from ldae.registry import DATASETS
 from ldae.utils import ConfigError
 from ldae.utils.rng import Draws
 
@@ -146,6 +147,22 @@ def test_what_packed_images_cannot_give_is_one_line(packed: Path, dataset: dict,
     with pytest.raises(ConfigError, match=line) as caught:
         use_packed_data(cfg)
     assert '\n' not in str(caught.value)
+
+
+def test_images_of_training_are_not_served_as_others(packed: Path):
+    root = str(packed / 'uint8' / 'train')
+    assert len(PackedImages(root)) == 16
+    line = "holds packed images of 'train', and those of 'val' are asked for: name the folder above it"
+    with pytest.raises(ConfigError, match=line):
+        PackedImages(root, 'val')
+    loader = dict(dataset=dict(type='ldae.ImageFolder', data_root=root, split='val'))
+    cfg = Config(
+        dict(train_dataloader=dict(dataset=dict(type='ldae.ImageFolder', data_root=root)), val_dataloader=loader)
+    )
+    use_packed_data(cfg)  # of which training may be all that is wanted
+    assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 16
+    with pytest.raises(ConfigError, match=line):
+        DATASETS.build(cfg.val_dataloader.dataset)
 
 
 def test_random_crops_of_whole_packed_images_and_options_that_say_nothing_are_taken_over(packed: Path):
