@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which labelled images a frozen encoder is scored on."""
 
+import hashlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
@@ -169,11 +171,23 @@ def check_class_names(train: DataLoader, test: DataLoader) -> None:
 
 
 def data_description(loader: DataLoader) -> list:
-    """Kind, folder, number of images and preparation of a data set, for the key of a cache."""
-    dataset = _all_images(loader)
+    """Kind, folder, number of images, preparation and listing of a data set, for the key of a cache."""
+    dataset, count = _all_images(loader), len(loader.dataset)
     where = [str(getattr(dataset, name, None)) for name in ('data_root', 'split', 'data_prefix', 'ann_file')]
-    pipeline = repr(getattr(dataset, 'pipeline', None))
-    return [type(dataset).__name__, *where, len(loader.dataset), pipeline, *getattr(dataset, 'identity', ())]
+    return [type(dataset).__name__, *where, count, repr(getattr(dataset, 'pipeline', None)), _listing(dataset)]
+
+
+def _listing(dataset: Dataset) -> str:
+    """A hash of which images a data set has, in their order, and of their labels, without reading a file of one."""
+    digest = hashlib.sha256(repr(getattr(dataset, 'identity', ())).encode())
+    for name in ('data_bytes', 'images', 'labels', 'targets'):  # mmengine's list of images; images in memory
+        value = getattr(dataset, name, None)
+        value = value.numpy() if isinstance(value, Tensor) else value
+        if isinstance(value, np.ndarray):
+            digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+        elif isinstance(value, list):
+            digest.update(repr(value).encode())
+    return digest.hexdigest()[:16]
 
 
 def _all_images(loader: DataLoader) -> Dataset:

@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which images a limit leaves, with labels that are known and with labels that are not."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.data import Dataset, Subset
 
-from ldae.datasets import IDXDataset
-from ldae.evaluation.probe_data import build_bounded_dataloader, labelled_dataloader, labels_of_dataset
+from ldae.datasets import IDXDataset, ImageFolder, PackedImages
+from ldae.datasets.packing import PackOptions, pack
+from ldae.evaluation.probe_data import (
+    build_bounded_dataloader,
+    data_description,
+    labelled_dataloader,
+    labels_of_dataset,
+)
 
 
 class Images(Dataset):
@@ -57,3 +66,41 @@ def test_a_loader_has_no_more_workers_than_there_are_cores(asked, cores, workers
     monkeypatch.setattr('os.sched_getaffinity', lambda pid: set(range(cores)))
     cfg = dict(dataset=Images(), batch_size=2, num_workers=asked)
     assert labelled_dataloader(cfg, None).num_workers == workers
+
+
+def of_folder(root: Path, **options) -> Dataset:
+    return ImageFolder(str(root), 'train', **options)
+
+
+def of_pack(root: Path, **options) -> Dataset:
+    if not (root / 'packed').exists():
+        pack(of_folder(root), root / 'packed', PackOptions(edge=16, size=16))
+    return PackedImages(str(root / 'packed'), **options)
+
+
+def of_memory(root: Path, **options) -> Dataset:
+    return IDXDataset(indices=range(200), **options)
+
+
+@pytest.mark.parametrize('dataset', [of_folder, of_pack, of_memory])
+def test_keys_of_caches_tell_which_images_were_chosen(tiny_image_folder: Path, dataset: Callable):
+    keys = []
+    for seed in (0, 1, 2, 0):
+        loader = labelled_dataloader(
+            dict(dataset=dataset(tiny_image_folder, fraction=0.5, fraction_seed=seed), batch_size=4, num_workers=0),
+            None,
+        )
+        keys.append(str(data_description(loader)))
+    assert len(set(keys[:3])) == 3
+    assert keys[3] == keys[0]
+
+
+def test_keys_of_caches_tell_what_a_list_says(tiny_image_folder: Path):
+    keys = []
+    for label in (0, 1):
+        (tiny_image_folder / 'list.txt').write_text(f'a/0.jpg 0\na/1.jpg 1\nb/0.jpg {label}\n')
+        dataset = ImageFolder(str(tiny_image_folder), 'train', ann_file='list.txt')
+        keys.append(
+            str(data_description(labelled_dataloader(dict(dataset=dataset, batch_size=1, num_workers=0), None)))
+        )
+    assert keys[0] != keys[1]
