@@ -26,7 +26,7 @@ from ldae.evaluation.protocol import PROTOCOL, Protocol
 from ldae.models.tokenizers.fit import fit_tokenizer
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, Seed, checked, provenance
-from ldae.utils.checkpoints import name_of_run
+from ldae.utils.checkpoints import name_of_run, names_of_runs
 from ldae.utils.collective import failing_together
 from ldae.utils.device import use_device
 from ldae.utils.files import write_json
@@ -121,11 +121,12 @@ def learning_curves(
     folder = Path(work_dir or 'work_dirs/probe/curves')
     check_output(folder, force, CURVES)
     curves: dict[str, list[dict[str, Any]]] = {}
+    names = names_of_runs(Path(path).absolute().parent for path in checkpoints)
     for path in sorted(map(Path, checkpoints), key=lambda path: (str(path.parent), number_of(path))):
-        name = name_of_run(path)
-        row = (scores := probe(path, work_dir=folder / name, force=True, **options)).chosen or scores.rows[0]
-        point = dict(epoch=number_of(path), checkpoint=str(path), **asdict(row))
-        curves.setdefault(name.removesuffix(f'_{path.stem}'), []).append(point)
+        name = names[path.absolute().parent]
+        scores = probe(path, work_dir=folder / f'{name}_{path.stem}', force=True, **options)
+        row = scores.chosen or scores.rows[0]
+        curves.setdefault(name, []).append(dict(epoch=number_of(path), checkpoint=str(path), **asdict(row)))
     if is_main_process():
         kinds = {'linear, held-out images': 'held_out', 'linear, test images': 'linear'}
         panels = {

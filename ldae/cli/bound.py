@@ -38,13 +38,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``ldae bound`` and ``tools/bound.py``."""
     args = parse_args(argv)
     from ldae.apis import bound
-    from ldae.utils.checkpoints import name_of_run
+    from ldae.utils.checkpoints import names_of_runs
     from ldae.utils.tables import text_table
 
     check_arguments(args, bound)
     options = {name: value for name, value in vars(args).items() if name not in ('checkpoints', 'work_dir', 'imports')}
+    names = names_of_runs(Path(checkpoint).absolute().parent for checkpoint in args.checkpoints)
     for checkpoint in map(Path, args.checkpoints):
-        folder = Path(args.work_dir) / name_of_run(checkpoint)
+        folder = Path(args.work_dir) / f'{names[checkpoint.absolute().parent]}_{checkpoint.stem}'
         found = bound(checkpoint, work_dir=folder, **options)
         print(
             f'{checkpoint}: {found.head}, the linear denoiser is {found.scope}\n{text_table(found.table(), left=0)}\n'

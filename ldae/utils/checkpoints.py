@@ -7,6 +7,7 @@ import pickle
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -158,8 +159,20 @@ def check_archive(path: str | os.PathLike) -> None:
 def name_of_run(checkpoint: str | Path) -> str:
     """``<run>_<checkpoint>``; a run of a study is named with its row: ``vit-b_pca_seed0_epoch_4``."""
     path = Path(checkpoint).absolute()
-    run = path.parent.name
-    return f'{path.parents[1].name}_{run}_{path.stem}' if re.fullmatch(r'seed\d.*', run) else f'{run}_{path.stem}'
+    return f'{names_of_runs([path.parent])[path.parent]}_{path.stem}'
+
+
+def names_of_runs(folders: Iterable[Path]) -> dict[Path, str]:
+    """Names of runs by their folders, which are absolute: as :func:`name_of_run` has them, and with as many of the folders above in
+    front as tell several of one name apart."""
+    taken = {folder: 2 if re.fullmatch(r'seed\d.*', folder.name) else 1 for folder in folders}
+    while True:
+        names = {folder: '_'.join(folder.parts[-count:]) for folder, count in taken.items()}
+        counts = Counter(names.values())
+        shared = [folder for folder, name in names.items() if counts[name] > 1 and taken[folder] < len(folder.parts)]
+        if not shared:
+            return names
+        taken |= {folder: taken[folder] + 1 for folder in shared}
 
 
 def _is_pickle(path: Path) -> bool:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 
 from ldae.cli import run_tool
 from ldae.utils import ConfigError
-from ldae.utils.checkpoints import read_checkpoint
+from ldae.utils.checkpoints import name_of_run, names_of_runs, read_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -72,3 +73,13 @@ def test_what_is_compressed_is_not_unpacked(tmp_path):
         archive.writestr('a/data.pkl', bytes(1_000_000))
     with pytest.raises(ConfigError, match=r'was not written by torch\.save'):
         read_checkpoint(tmp_path / 'a.pth')
+
+
+def test_runs_of_one_name_are_told_apart_by_the_folders_above():
+    folders = [
+        Path(path)
+        for path in ('/a/x/vit', '/b/x/vit', '/b/mae', '/c/row/seed0', '/d/row/seed0', '/c/row/seed1', '/vit')
+    ]
+    names = ['a_x_vit', 'b_x_vit', 'mae', 'c_row_seed0', 'd_row_seed0', 'row_seed1', '/_vit']
+    assert names_of_runs(folders) == dict(zip(folders, names, strict=True))
+    assert name_of_run('/c/row/seed0/epoch_4.pth') == 'row_seed0_epoch_4'
