@@ -145,6 +145,14 @@ def _find_checkpoint(cfg: Config) -> None:
         check_archive(Path(cfg.load_from).expanduser())
 
 
+def _note_batch(runner: Runner, images: int) -> None:
+    """Put a smaller batch into the config that the run leaves, from which reports count images."""
+    if 'batch_arithmetic' in runner.cfg:
+        world, count = runner.world_size, (runner.optim_wrapper or {}).get('accumulative_counts', 1)
+        runner.cfg.batch_arithmetic = f'batch {world} x {images} x {count} = {world * images * count}, of all images'
+        runner.dump_config()
+
+
 def _build_train_data(runner: Runner) -> None:
     # Here rather than in Runner.train, whose schedulers fail on an epoch without steps before any hook is called.
     options = dict(seed=runner.seed, diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
@@ -161,6 +169,7 @@ def _build_train_data(runner: Runner) -> None:
         optimizer = (runner.optim_wrapper or {}).get('optimizer') or {}
         if 'lr' in optimizer:
             optimizer['lr'] *= images / batch
+        _note_batch(runner, images)
         runner.logger.warning(f'Batch {images} a process, not {batch}: there are no more images; lr goes with it')
     elif batch and loader.drop_last and images % batch:
         left = len(loader.dataset) - len(loader) * batch * runner.world_size

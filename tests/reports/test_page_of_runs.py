@@ -113,6 +113,13 @@ def test_a_training_tells_how_far_it_came_and_by_which_options(tmp_path):
     assert [attributes['alt'] for tag, attributes in shown.tags if tag == 'img'] == ['loss']
 
 
+def test_images_of_accumulated_batches_are_counted_once(tmp_path):
+    run = make_training(tmp_path / 'one')
+    config = run / 'vit-b_pca.py'
+    config.write_text(config.read_text().replace('1 x 8 x 1 = 8 of 8', '2 x 8 x 4 = 64 of 64: lr 0.1'))
+    assert ldae.Run(run).facts['images seen'] == str(30 * 2 * 8)
+
+
 def test_validations_are_counted_by_epochs_and_their_time_is_not_trainings(tmp_path):
     run = make_training(tmp_path / 'run')
     with next(run.rglob('scalars.json')).open('a') as log:
