@@ -18,13 +18,15 @@ from ldae.config.methods import METHODS, geometry_of, method_of
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS, pipeline_of
 from ldae.config.scale import find_scale, is_benchmark, read_scale, set_epochs, shipped_scales
+from ldae.config.stored import parse_config
 from ldae.datasets.packed import reading_of
+from ldae.engine.resume.safe_checkpoint import latest_checkpoint
 from ldae.evaluation import PROTOCOL, block_features, extract_features
 from ldae.evaluation.probe_data import labelled_dataloaders, num_classes, preprocessor_of
 from ldae.evaluation.protocol import score_knn
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError, check_range
-from ldae.utils.checkpoints import averaged_weights, read_checkpoint
+from ldae.utils.checkpoints import averaged_weights, name_of_run, read_checkpoint
 from ldae.utils.device import autocast
 from ldae.utils.files import atomic_save, write_json
 from ldae.utils.sizes import as_size
@@ -81,6 +83,7 @@ def benchmark(
         return _knn(cfg, checkpoint, launch, force)
     cfg = prepare(cfg, launch)
     path = _result_file(cfg.work_dir, force)
+    _check_encoder(cfg, checkpoint)
     write_tokenizer(cfg, checkpoint)
     run = run_training(cfg)
     history = run.message_hub.log_scalars.get(f'val/{TOP1}')  # also of what a resumed run has measured before
@@ -91,6 +94,30 @@ def benchmark(
     result |= dict(checkpoint=checkpoint, scale=run.cfg.get('scale'), seed=run.seed)
     result |= dict(batch=run.cfg.get('batch_arithmetic'), classes=run.cfg.model.head.get('num_classes'))
     return _write(result, path)
+
+
+def _check_encoder(cfg: Config, checkpoint: str) -> None:
+    """Raise ConfigError where the run that is resumed was begun on another encoder, whose score would be taken for this one's."""
+    newest = (cfg.get('load_from') or latest_checkpoint(cfg.work_dir)) if cfg.get('resume') else None
+    was = None if newest is None else _encoder_of(newest)
+    if was is None:
+        return
+    # By its run: folders above may have moved. A bare name was given in the run's own folder.
+    named = name_of_run if Path(was).parent.name else (lambda path: Path(path).name)
+    if named(was) != named(checkpoint):
+        raise ConfigError(
+            f'{cfg.work_dir} was begun on {was}, and {checkpoint} is named now: leave --resume out, or take another --work-dir'
+        )
+
+
+def _encoder_of(classifier: str | Path) -> str | None:
+    """The checkpoint that a classifier was begun on, by the config in its own; None where that doesn't say."""
+    found: Any = (read_checkpoint(classifier).get('meta') or {}).get('cfg')
+    with suppress(SyntaxError, ValueError, TypeError, RecursionError):
+        found = parse_config(found)
+    for part in CHECKPOINT.split('.'):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _write_average(checkpoint: Path) -> str:

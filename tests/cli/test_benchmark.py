@@ -126,6 +126,20 @@ def test_a_run_that_stopped_goes_on(checkpoint, tmp_path, capfd):
     assert result(tmp_path)['epochs'] == 2
 
 
+def test_a_run_does_not_go_on_under_the_name_of_another_encoder(checkpoint, tmp_path, capsys):
+    assert benchmark('linear', checkpoint, '--work-dir', tmp_path) == 0
+    later = shutil.copy(checkpoint, checkpoint.with_name('epoch_8.pth'))
+    assert benchmark('linear', later, '--work-dir', tmp_path, '--resume', '--force') == 2
+    assert (
+        f'{tmp_path} was begun on {checkpoint}, and {later} is named now: leave --resume out' in capsys.readouterr().err
+    )
+    assert result(tmp_path)['checkpoint'] == str(checkpoint)
+    moved = tmp_path / 'elsewhere' / checkpoint.parent.name / checkpoint.name
+    moved.parent.mkdir(parents=True)
+    shutil.copy(checkpoint, moved)
+    assert benchmark('linear', moved, '--work-dir', tmp_path, '--resume', '--force') == 0
+
+
 def test_a_result_that_is_there_is_kept_unless_forced(checkpoint, tmp_path, capsys):
     (tmp_path / 'benchmark.json').write_text('{"top1": 77}')
     assert benchmark('linear', checkpoint, '--work-dir', tmp_path) == 2
