@@ -73,6 +73,7 @@ class ImageFolder(ImageNet):
 
     #: What else decides about the images than options, where these may stay the same when the images don't.
     identity: tuple[str, ...] = ()
+    _groups: list[int | None] | None = None  # labels, also where samples carry none
     METAINFO = dict()  # no fixed classes: they are read from the folder
     IMG_EXTENSIONS = SUFFIXES
 
@@ -201,6 +202,7 @@ class ImageFolder(ImageNet):
         lines = [line.strip() for line in decoded(fileio.get(self.ann_file)).splitlines() if line.strip()]
         if not lines:
             raise ConfigError(f'{self.ann_file} is empty: it must list one image a line')
+        self._groups = [_label_in(line) for line in lines]
         return [self._parse_line(line, number) for number, line in enumerate(lines, 1)]
 
     def _of_source(self) -> list[dict]:
@@ -217,19 +219,19 @@ class ImageFolder(ImageNet):
         return [dict(img_path=path, gt_label=label) for path, label in zip(found.paths, found.labels, strict=True)]
 
     def _parse_line(self, line: str, number: int) -> dict:
-        name, _, label = line.rpartition(' ')
+        name = line.rpartition(' ')[0]
         is_inside = is_remote(self.img_prefix) or os.path.abspath(f'{self.img_prefix}/{name or line}').startswith(
             os.path.join(os.path.abspath(self.data_root), '')
         )
         if '\0' in line or '..' in line and not is_inside:
             raise ConfigError(f'{self.ann_file}, line {number}: {line[:99]!r} is not a file below {self.data_root}')
-        labelled = bool(name) and bool(re.fullmatch('-?[0-9]{1,9}', label))
-        if self.with_label and not labelled:
+        label = _label_in(line)
+        if self.with_label and label is None:
             raise ConfigError(f'{self.ann_file}, line {number}: {line[:99]!r} should read "path label"')
-        if not labelled:
+        if label is None:
             return dict(img_path=f'{self.img_prefix}/{line}')
         info = dict(img_path=f'{self.img_prefix}/{name}')
-        return dict(info, gt_label=int(label)) if self.with_label else info
+        return dict(info, gt_label=label) if self.with_label else info
 
     def filter_data(self) -> list[dict]:
         """The list of images, of each class the part that is asked for; ``indices`` come later."""
@@ -247,7 +249,8 @@ class ImageFolder(ImageNet):
         classes = defaultdict(list)
         for number, info in enumerate(data_list):
             folder, _, name = self.name_of(info['img_path']).rpartition('/')
-            group = self._groups[number] if is_source(self.data_root) else folder.partition('/')[0]
+            group = self._groups[number] if self._groups else None
+            group = folder.partition('/')[0] if group is None else group
             classes[group].append((sha256(os.fsencode(name)).digest(), info['img_path']))
         if all(len(names) == 1 for names in classes.values()):  # nothing can be held out of any
             classes = {'': [names[0] for names in classes.values()]}
@@ -319,6 +322,12 @@ class ImageFolder(ImageNet):
         """Index and reason of each image found to be unreadable so far, by this process and its workers."""
         flags = self._bad_flags()
         return {int(i): REASONS[flags[i]] for i in flags.nonzero().flatten()}
+
+
+def _label_in(line: str) -> int | None:
+    """The label at the end of a line of an annotation file, where it has one."""
+    name, _, label = line.rpartition(' ')
+    return int(label) if name and re.fullmatch('-?[0-9]{1,9}', label) else None
 
 
 def check_share(dataset: ImageFolder, bad: dict[int, str]) -> None:

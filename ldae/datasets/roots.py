@@ -88,7 +88,12 @@ def name_of_root(data_root: str) -> str:
     """The last part of where the data lie, as a name for a run's folder."""
     if not is_source(data_root):
         return Path(data_root).name
-    return re.sub('[^A-Za-z0-9_.-]+', '_', Path(parse_root(data_root).where).name).strip('_') or 'data'
+    return plain_name(Path(parse_root(data_root).where).name) or 'data'
+
+
+def plain_name(name: str) -> str:
+    """A name as it can stand anywhere, in a program too: letters and digits of English alone."""
+    return re.sub('[^A-Za-z0-9_.-]+', '_', name).strip('_')
 
 
 def expand(place: str, suffix: str = '', braces: Callable[[str], Sequence[str]] = lambda text: [text]) -> list[str]:

@@ -28,7 +28,7 @@ from ldae.compat import as_list
 from ldae.config import load_config
 from ldae.datasets import ImageFolder
 from ldae.datasets.load_image import ARRAYS, LoadImage, read_array, read_bands, read_file
-from ldae.datasets.roots import absolute_root, is_source, name_of_root, parse_root
+from ldae.datasets.roots import absolute_root, is_source, name_of_root, parse_root, plain_name
 from ldae.datasets.sources import open_source
 from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError
@@ -478,7 +478,7 @@ def scale_text(survey: Survey, choice: Choice) -> str:
     arch = 'embed_dims={0}, num_layers={1}, num_heads={2}, feedforward_channels={3}'
     archs = (arch.format(rung.width, depth, rung.heads, 4 * rung.width) for depth in (rung.depth, 2 * rung.depth))
     root, steps = absolute_root(survey.data_root), choice.epochs * max(1, survey.trained // choice.batch_size)
-    facts = dict(name=name_of_root(root), data_root=root, survey=survey, choice=choice, share=DECODER_SHARE)
+    facts = dict(name=plain_name(name_of_root(root)), data_root=root, survey=survey, choice=choice, share=DECODER_SHARE)
     facts['time'] = shown(choice.seconds)
     latents = dict(values=values, cells=cells, downsample=downsample)
     latents['dims'] = ', '.join(f'{paper}: {ours}' for paper, ours in dims.items())

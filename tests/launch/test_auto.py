@@ -12,8 +12,10 @@ from ldae.config import load_config
 from ldae.datasets import ImageFolder
 from ldae.launch import auto
 from ldae.launch.auto import LADDER, Choice, Survey, auto_scale, choose, look_at, parse_duration, scale_text, shown
+from ldae.launch.training import train
 from ldae.registry import MODELS
 from ldae.utils import ConfigError
+from ldae.utils.locks import claimed
 
 
 def folder(root: Path, count: int, side: int = 40, classes: int = 2, split: str = 'train') -> Path:
@@ -213,9 +215,40 @@ def test_a_list_of_labels_has_classes_and_what_is_held_out_keeps_them(tmp_path):
     assert (found.images, found.classes, found.has_val) == (20, 5, False)
     train, val = (ImageFolder(str(root), split, held_out=0.2) for split in ('train', 'val'))
     paths = [{part.get_data_info(i)['img_path'] for i in range(len(part))} for part in (train, val)]
-    assert [len(part) for part in paths] == [16, 4]
+    assert [len(part) for part in paths] == [15, 5]  # one of each class of four
     assert not paths[0] & paths[1]
     assert all(info % 5 == val.get_gt_labels()[i] for i, info in enumerate(int(Path(p).stem) for p in val_paths(val)))
+
+
+def test_of_each_class_of_a_list_something_is_held_out(tmp_path):
+    root = images_in(tmp_path, *(f'images/{i}.png' for i in range(36)))
+    (root / 'meta').mkdir()
+    (root / 'meta' / 'train.txt').write_text('\n'.join(f'images/{i}.png {i % 12}' for i in range(36)))
+    splits = {
+        (split, labels): ImageFolder(str(root), split, with_label=labels, held_out=0.2)
+        for split in ('train', 'val')
+        for labels in (True, False)
+    }
+    assert sorted(splits['val', True].get_gt_labels()) == list(range(12))
+    for split in ('train', 'val'):  # pre-training and its scores
+        assert val_paths(splits[split, True]) == val_paths(splits[split, False])
+
+
+def test_the_name_of_a_folder_is_no_part_of_the_program(tmp_path, monkeypatch):
+    monkeypatch.setattr(auto, 'seconds_per_image', lambda *_, **__: 1e-3)
+    root = folder(tmp_path / 'summer\\2024\\usa """; raise OSError', 32)
+    path = auto_scale('ldae::ldae/vit-b_pca.py', 60, str(root), tmp_path / 'run')
+    assert load_config('ldae::ldae/vit-b_pca.py', scale=path).train_dataloader.dataset.data_root == str(root)
+
+
+def test_a_scale_of_a_run_that_is_going_on_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(auto, 'seconds_per_image', lambda *_, **__: 1e-3)
+    root, work = folder(tmp_path / 'photos', 32), tmp_path / 'run'
+    path = auto_scale('ldae::ldae/vit-b_pca.py', 60, str(root), work)
+    before = path.read_text()
+    with claimed(work), pytest.raises(ConfigError, match='is in use by process'):
+        train('vit-b_pca', scale='auto', budget='1h', data_root=str(root), work_dir=str(work))
+    assert path.read_text() == before
 
 
 def val_paths(dataset: ImageFolder) -> list[str]:
