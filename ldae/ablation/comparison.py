@@ -15,12 +15,13 @@ from ldae.apis.encoders import CHECKPOINTS, TRANSFORMERS
 from ldae.apis.models import MMPRETRAIN, TIMM, get_model
 from ldae.config import configs_root, load_config, set_data_root, walk_dicts
 from ldae.config.methods import METHODS, arch_of, method_like, method_of
-from ldae.config.reading import LOADERS
+from ldae.config.reading import LOADERS, read_config
 from ldae.config.scale import PAPER
 from ldae.config.stored import read_stored_config
+from ldae.datasets.roots import absolute_root
 from ldae.evaluation.features import num_blocks, resolve_blocks
 from ldae.evaluation.probe_data import labels_of_dataset
-from ldae.launch.auto import auto_scale, parse_duration
+from ldae.launch.auto import FILENAME, auto_scale, parse_duration
 from ldae.launch.batch import whole_batch
 from ldae.utils import ConfigError, check_range
 from ldae.utils.checkpoints import read_checkpoint
@@ -156,12 +157,17 @@ def compare(
 def scale_for(
     scale: str | None, budget: str | None, data_root: str | None, work_dir: str | Path, device: str = 'auto'
 ) -> str | None:
-    """``--scale``, of which ``auto`` becomes a file in the folder of the runs; one that was chosen there before is taken."""
+    """``--scale``, of which ``auto`` becomes a file in the folder of the runs; one that was chosen there before is taken. Raises ConfigError
+    if that is of other images."""
     if scale != 'auto':
         if budget is not None:
             raise ConfigError('--budget belongs to --scale auto')
         return scale
-    seconds = parse_duration(budget or '30m')
+    seconds, path = parse_duration(budget or '30m'), Path(work_dir) / FILENAME
+    if path.is_file() and data_root and (known := read_config(path).get('data_root')) != absolute_root(str(data_root)):
+        raise ConfigError(
+            f'{path} was chosen for {known}, not {data_root}: take another --work-dir, or --scale {path} for a scale that is given'
+        )
     return str(auto_scale(AT_SCALE, seconds, data_root, work_dir, labelled=True, resume='auto', device=device))
 
 

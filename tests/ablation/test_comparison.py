@@ -334,6 +334,18 @@ def test_a_budget_belongs_to_the_scale_that_is_chosen_by_it():
         scale_for('auto', '5m', None, 'x')
 
 
+def test_a_scale_that_was_chosen_for_other_images_is_not_taken(tmp_path):
+    photographs = tmp_path / 'photographs'
+    (tmp_path / 'auto_scale.py').write_text(
+        f"_base_ = 'ldae::scales/image-folder.py'\ndata_root = {str(photographs)!r}\n"
+    )
+    assert scale_for('auto', '5m', str(photographs), tmp_path) == str(tmp_path / 'auto_scale.py')
+    with pytest.raises(
+        ConfigError, match='auto_scale.py was chosen for .*photographs, not /elsewhere: take another --work-dir'
+    ):
+        scale_for('auto', '5m', '/elsewhere', tmp_path)
+
+
 def test_images_without_classes_are_refused_before_anything_is_timed(tmp_path):
     for i in range(LEAST_IMAGES):
         Image.new('RGB', (8, 8), (i % 256, 0, 0)).save(tmp_path / f'{i}.png')
