@@ -2,6 +2,7 @@
 """The ``ldae`` command; each tool is a module here with ``main(argv)``, imported when it is asked for."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ def run_tool(name: str, argv: Sequence[str] | None = None) -> int:
     # Before torch loads OpenMP: threads that wait for one another by spinning take the very cores that others, on a machine
     # that does something else as well, would finish on; a step of a small network then takes ten times as long.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='surrogateescape')  # names of files are bytes, and are printed as they are
     module = import_module(f'ldae.cli.{name.replace("-", "_")}')
     return run_explained(module.main, argv)
 

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 def atomic_write_text(path: Path, text: str) -> None:
     """Write a small file that is at every moment the old one or the new one."""
     with whole_file(path) as unfinished:
-        unfinished.write_text(text)
+        unfinished.write_text(text, encoding='utf-8', errors='surrogateescape')  # names of files are bytes
         flush(unfinished)
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +99,17 @@ def test_strictly_damage_that_decoders_paint_over_is_listed(tiny_image_folder: P
     path.write_bytes(data[:-300] + data[-2:])  # the end is there, and what comes before it isn't
     assert run_tool('verify-dataset', [str(tiny_image_folder)]) == 0
     assert run_tool('verify-dataset', [str(tiny_image_folder), '--strict']) == 1
+
+
+def test_names_of_another_coding_are_written_as_they_are(tiny_image_folder: Path, tmp_path: Path):
+    name = os.fsencode(tiny_image_folder / 'train' / 'a') + b'/\xe9t\xe9.jpg'
+    with open(name, 'wb'):
+        pass
+    command = [sys.executable, '-m', 'ldae', 'verify-dataset', str(tiny_image_folder), '--workers', '1']
+    done = subprocess.run(command, capture_output=True, env=dict(os.environ, PYTHONUTF8='1'))
+    assert (done.returncode, done.stdout) == (1, name + b'\tis empty\n'), done.stderr
+    out, listed = tmp_path / 'bad.txt', tmp_path / 'list.txt'
+    arguments = ['--workers', '1', '--out', str(out), '--write-ann', str(listed)]
+    assert run_tool('verify-dataset', [str(tiny_image_folder), *arguments]) == 1
+    assert out.read_bytes() == done.stdout
+    assert len(listed.read_text().splitlines()) == 16
