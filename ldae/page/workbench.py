@@ -130,6 +130,10 @@ class Workbench:
         pictures = [reduced(bgr) for bgr, _ in zip(read_images(some), range(FITTED), strict=False)]
         are_files = isinstance(some, list) and all(isinstance(one, Path) for one in some)
         names = [one.name for one in some] if are_files else [f'picture {i + 1}' for i in range(len(pictures))]
+        if len(set(names)) < len(names):  # of several folders
+            names = ['/'.join(one.parts[-2:]) for one in some]
+        if len(set(names)) < len(names):
+            names = [f'{i + 1}: {name}' for i, name in enumerate(names)]
         return dict(list(zip(names, pictures, strict=True))[:OFFERED]), pictures
 
     def _shipped(self) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
@@ -78,6 +80,8 @@ def test_bands_have_numbers_of_their_own_and_no_pictures(built):
 
 def test_pictures_are_found_in_folders_and_bad_ones_named(tmp_path):
     preprocessing = Preprocessing(8, 3, (0.5,) * 3, (0.5,) * 3)
+    assert preprocessing.of_pictures
+    assert not replace(preprocessing, bands=(3, 2, 1)).of_pictures
     (tmp_path / 'a').mkdir()
     for name in ('1.png', '2.jpg', '3.png'):
         picture().save(tmp_path / 'a' / name)

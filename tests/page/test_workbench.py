@@ -146,6 +146,15 @@ def test_files_are_offered_by_name_and_fitted_to(tmp_path: Path, pictures: list[
         Workbench(images=str(tmp_path), data_root=str(tmp_path))
 
 
+def test_pictures_of_one_name_in_several_folders_are_all_offered(tmp_path: Path, pictures: list[np.ndarray]):
+    for name, pixels in zip(('cats', 'dogs', 'owls'), pictures, strict=True):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / '0.png')
+    bench = Workbench(images=str(tmp_path))
+    assert bench.names == ['cats/0.png', 'dogs/0.png', 'owls/0.png']
+    assert len(bench.pictures) == 3
+
+
 def test_the_file_of_a_tokenizer_is_offered_first(tmp_path: Path, pictures: list[np.ndarray], bench: Workbench):
     tokenizer = PatchPCATokenizer(EDGE, 16, 3, 12)
     tokenizer.fit(one.inputs for one in bench.pictures)
