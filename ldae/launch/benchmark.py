@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from ldae.apis.models import get_model, load_config_of
+from ldae.apis.probing import tell_of_own_images
 from ldae.config import load_config, set_data_root
 from ldae.config.benchmarks import crop_packed_images, fit_encoder, fit_schedule, is_folder, named_after, set_classes
 from ldae.config.methods import METHODS, geometry_of, method_of
@@ -215,6 +216,8 @@ def benchmark_config(
         return name, load_config(name, options, scale, data_root)
     cfg = load_config(name, scale=scale)
     if preset is None:
+        if data_root is None:
+            tell_of_own_images(pretrained)
         fit_encoder(cfg, pretrained, content['state_dict'], TOKENIZER_FILE, data_root)
         folder = f'work_dirs/{Path(checkpoint).absolute().parent.name}_{kind}'
         name, cfg = kind, named_after(cfg, kind, folder)

@@ -206,11 +206,17 @@ PRETRAINING = sorted(
 @pytest.mark.parametrize('name', PRETRAINING)
 def test_each_pre_training_of_the_papers_sizes_has_benchmarks(name):
     stem = matching(load_config(f'ldae::{name}'))
-    kinds = KINDS if stem not in ('mae_vit-b', 'mae_vit-l') else KINDS[:2]
-    assert {f'{stem}_{kind}' for kind in kinds} <= set(NAMES)
+    assert {f'{stem}_{kind}' for kind in KINDS} <= set(NAMES)
     benchmark_of = load_config(f'ldae::benchmarks/{stem}_linear.py')
     pretrained = MODELS.get('ldae.LDAEViT') if stem.startswith('ldae') else MODELS.get('mmpretrain.MAEViT')
     assert sizes(pretrained, load_config(f'ldae::{name}')) == sizes(pretrained, benchmark_of)
+
+
+@pytest.mark.parametrize('method', ['mocov3', 'simclr', 'byol', 'simmim', 'dino'])
+def test_each_pre_training_of_other_methods_has_benchmarks(method):
+    for path in (configs_root() / method).glob('*.py'):
+        stem = matching(load_config(path))
+        assert {f'{stem}_{kind}' for kind in KINDS} <= set(NAMES)
 
 
 def sizes(kind: type, cfg: Config) -> dict:
@@ -255,6 +261,17 @@ def test_a_checkpoint_of_any_size_is_scored_on_its_own_folder(kind, method, tiny
         assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == 2
         assert cfg.train_dataloader.batch_size == 4
         assert cfg.val_evaluator.topk == (1,)
+
+
+def test_images_that_the_checkpoint_names_are_said(tiny_image_folder, tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr('ldae.apis.probing.print_log', lambda line, *_: lines.append(line))
+    checkpoint = of_any_size('ldae', tmp_path, tiny_image_folder)
+    named = ['--data-root', str(tiny_image_folder)]
+    assert run_tool('benchmark', ['knn', str(checkpoint), '--work-dir', str(tmp_path / 'named'), *named]) == 0
+    assert lines == []
+    assert run_tool('benchmark', ['knn', str(checkpoint), '--work-dir', str(tmp_path / 'own')]) == 0
+    assert lines == [f'Images are read where the checkpoint says: {tiny_image_folder}']
 
 
 def test_its_classifier_sees_the_encoder_that_was_trained(tiny_image_folder, tmp_path):
