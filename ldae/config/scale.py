@@ -210,7 +210,8 @@ def _scale_model(model: ConfigDict, rules: ConfigDict, path: Path) -> None:
         model.adversarial.start_step = rules.adversarial_start_step
     for node in walk_dicts(model):
         if 'arch' in node:
-            node['arch'] = scaled_arch(node['arch'], rules.archs, path)
+            is_decoder = str(node.get('type', '')).endswith('LDAEDecoder')
+            node['arch'] = scaled_arch(node['arch'], rules.archs, path, is_decoder)
         if str(node.get('type', '')).endswith('Tokenizer'):
             _scale_tokenizer(node, rules, path)
         if node.get('rank'):  # of AsymFlow, in dimensions of a latent
@@ -231,11 +232,14 @@ def _candidates(rules: ConfigDict) -> list[int]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def scaled_arch(arch: str | Mapping, archs: Mapping, path: Path) -> dict:
-    """The small network of a named size; of a dict with the width of a named size, as many of its blocks in proportion."""
+def scaled_arch(arch: str | Mapping, archs: Mapping, path: Path, is_decoder: bool = False) -> dict:
+    """The small network of a named size; of a dict with the width of a named size, as many of its blocks in proportion. A decoder may
+    have another width, and then has the encoder's heads and ratio of widths."""
     where = f'{path}: scale.archs'
     if isinstance(arch, str):
         return dict(_lookup(archs, SHORT_NAMES.get(arch, arch), where))
+    if is_decoder and arch.get('embed_dims') not in NAME_OF_WIDTH:
+        arch = {key: arch[key] for key in ('embed_dims', 'num_layers') if key in arch}
     if 'embed_dims' not in arch or 'num_heads' not in arch:
         return light_arch(arch, _lookup(archs, 'half-large', where))
     name, blocks = NAME_OF_WIDTH.get(arch['embed_dims'], (f'a width of {arch["embed_dims"]}', 1))

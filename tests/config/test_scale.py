@@ -96,6 +96,11 @@ def test_cuts_divide_as_many_blocks():
     assert layers[0][0] < half.num_layers < layers[-1][0]
 
 
+def test_a_decoder_with_heads_of_its_own_comes_to_a_scale():
+    neck = load_config('ldae::ldae/vit-b_pca_masked.py', scale='fashion-mnist_subset').model.neck
+    assert neck.arch == dict(embed_dims=48, num_layers=2)
+
+
 @pytest.mark.parametrize(('name', 'small', 'full'), [('depth1', {}, {}), ('depth4', dict(num_layers=3), {}),
     ('mae', dict(embed_dims=48, num_layers=2), dict(embed_dims=512, num_layers=8))])  # fmt: skip
 def test_light_decoders_stay_light(name, small, full):
