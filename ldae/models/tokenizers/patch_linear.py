@@ -75,8 +75,9 @@ class PatchLinearTokenizer(BaseTokenizer):
         return self.patch_map.mean
 
     @property
-    def kept_variance(self) -> float:
-        return float(self.explained_variance_ratio[: self.latent_dim].sum())
+    def kept_variance(self) -> float | None:
+        share = float(self.explained_variance_ratio[: self.latent_dim].sum())
+        return None if math.isnan(share) else share  # of a basis that has seen no patches
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:

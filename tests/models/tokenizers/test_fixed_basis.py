@@ -111,3 +111,11 @@ def test_without_a_norm_there_is_nothing_to_fit_and_with_one_it_is_said():
         DCTTokenizer(28, 7, 1, 8).encode(torch.zeros(1, 1, 28, 28))
     with pytest.raises(ConfigError, match='vary in 0 directions only'):
         DCTTokenizer(28, 7, 1, 8).fit([torch.ones(10, 1, 28, 28)])
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_what_has_seen_no_patches_knows_no_share_of_their_variance(kind):
+    tokenizer = kind(28, 7, 1, 8, latent_norm='none')
+    assert tokenizer.kept_variance is None
+    tokenizer.fit([torch.randn(64, 1, 28, 28)])
+    assert 0 < tokenizer.kept_variance < 1
