@@ -12,7 +12,7 @@ scale = dict(
     patch_size=8,
     in_channels=1,
     num_classes=10,
-    # A patch has 64 pixels; the paper's have 768.
+    # A patch has 64 values; the paper's have 768.
     latent_dims={8: 2, 16: 4, 32: 8, 64: 16, 128: 32},
     tokenizers={
         # A token is 2 x 2 cells of the map, as in the paper: multiples of 4.

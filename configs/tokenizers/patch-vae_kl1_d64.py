@@ -5,6 +5,7 @@ The KL brings latents to unit scale, and switches off those of components with a
 
 Run:       tools/dist_train.sh configs/tokenizers/patch-vae_kl1_d64.py 8
            writes work_dirs/patch-vae_kl1_d64/tokenizer.pth, which pre-training configs name
+Needs:     pip install -e '.[metrics]' in a clone
 Batch:     8 processes x 256 images = 2048; lr = 0.08, of weights of unit size
 Cost:      5 epochs x 1.28 M images; reading them is most of it
 Paper:     no figure for the tokenizer itself

@@ -23,7 +23,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('checkpoint', help='checkpoint of a pre-training run')
     shared.add_import(parser)
     shared.add_ema(parser)
-    add('--work-dir', metavar='DIR', help='folder for logs and the result (work_dirs/CONFIG)')
+    add('--work-dir', metavar='DIR', help='folder for logs and the result (in work_dirs, by config or checkpoint)')
     add('--epochs', type=int, metavar='N', help="at least 2, instead of the config's")
     add('--resume', action='store_const', const='auto', help='continue from the last checkpoint of the work dir')
     shared.add_compute_options(parser, amp=True)

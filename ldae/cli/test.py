@@ -17,7 +17,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_config_options(parser)
     add = parser.add_argument
     add('checkpoint', help='checkpoint file')
-    add('--work-dir', metavar='DIR', help='folder for logs (work_dirs/CONFIG)')
+    add('--work-dir', metavar='DIR', help='folder for logs (work_dirs/[SCALE/]CONFIG)')
     add('--out', metavar='FILE', help='write results to a .pkl, .json or .yml file')
     add('--out-item', choices=['metrics', 'pred'], help='what --out holds (predictions)')
     add_compute_options(parser, 'fp32', amp=True)

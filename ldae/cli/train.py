@@ -21,7 +21,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_config_options(parser)
     add = parser.add_argument
     add('--budget', metavar='TIME', help='time for training with --scale auto: 90s, 30m, 2h (30m)')
-    add('--work-dir', metavar='DIR', help='folder for logs and checkpoints (work_dirs/CONFIG)')
+    add('--work-dir', metavar='DIR', help='folder for logs and checkpoints (work_dirs/[SCALE/]CONFIG)')
     about = 'continue from a checkpoint, or the latest of a folder; without one named, from the latest in the work dir'
     add('--resume', nargs='?', const='auto', metavar='CHECKPOINT', help=about)
     about = 'with --resume: lr, optimizer options and schedules of the config, at the step where the checkpoint is'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""As mae_300e.py, for 800 epochs."""
+"""As mae_300e.py, for 800 epochs; warm-up from 1e-9 of the rate, as mmpretrain has it."""
 
 _base_ = './mae_300e.py'
 

@@ -43,7 +43,7 @@ class DenoisingHead(BaseModule, metaclass=ABCMeta):
         """Why the target can't be had from latents, and what to do."""
         return (
             f'{type(self).__name__} needs the original image (its needs_images is True), which latents do not hold: '
-            'train from images, or use a head that needs none (ldae.CleanLatentHead, ldae.NoiseHead, ldae.DecodedImageHead)'
+            'train from images, or use a head that needs none (ldae.CleanLatentHead, ldae.NoiseHead, ldae.LatentHead, ldae.DecodedImageHead)'
         )
 
     @abstractmethod

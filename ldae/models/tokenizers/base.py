@@ -45,7 +45,7 @@ class Geometry(NamedTuple):
 class BaseTokenizer(BaseModule, metaclass=ABCMeta):
     """Image (B, C, H, W) to latent tokens (B, N, d) of about unit variance, and back.
 
-    A tokenizer is frozen while a model is pre-trained: all its state is buffers, it computes in float32 and outside
+    A tokenizer is frozen while a model is pre-trained: all its state is buffers or weights without gradients, it computes in float32 and outside
     autograd. One that must be fitted first sets ``needs_fit`` and implements :meth:`fit`. Raises ConfigError if these
     don't fit together.
 
