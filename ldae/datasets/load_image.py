@@ -57,8 +57,6 @@ FORMATS = tuple(kind for kind in FORMATS if kind in Image.OPEN)
 SUFFIXES = tuple(sorted(suffix for suffix, kind in _suffixes.items() if kind in (*FORMATS, 'MPO')))
 #: What reads an image of a kind of data that isn't a folder, by how its address begins.
 CONTAINERS = dict(wds=read_member, hf=read_row)
-#: How an AVIF begins, after a length of four bytes; OpenCV turns none upright.
-AVIF = (b'ftypavif', b'ftypavis')
 #: numpy's files, which are images where a reader is told how many bands these have.
 ARRAYS = ('.npy', '.npz')
 MAX_PIXELS = 89_478_485  # from here on Pillow warns of a decompression bomb
@@ -255,7 +253,7 @@ def _decode_by_turbojpeg(data: bytes) -> np.ndarray | None:
 
 
 def _decode_by_opencv(data: bytes, flags: int) -> np.ndarray | None:
-    if data[4:12] in AVIF:
+    if data[4:8] == b'ftyp' and (b'avif' in data[8:64] or b'avis' in data[8:64]):  # AVIF, which it doesn't turn upright
         return None
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)

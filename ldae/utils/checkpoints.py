@@ -167,9 +167,11 @@ def names_of_runs(folders: Iterable[Path]) -> dict[Path, str]:
     front as tell several of one name apart."""
     taken = {folder: 2 if re.fullmatch(r'seed\d.*', folder.name) else 1 for folder in folders}
     while True:
-        names = {folder: '_'.join(folder.parts[-count:]) for folder, count in taken.items()}
+        names = {folder: '_'.join(folder.parts[1:][-count:]) for folder, count in taken.items()}
         counts = Counter(names.values())
-        shared = [folder for folder, name in names.items() if counts[name] > 1 and taken[folder] < len(folder.parts)]
+        shared = [
+            folder for folder, name in names.items() if counts[name] > 1 and taken[folder] < len(folder.parts) - 1
+        ]
         if not shared:
             return names
         taken |= {folder: taken[folder] + 1 for folder in shared}

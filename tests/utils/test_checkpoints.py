@@ -80,6 +80,6 @@ def test_runs_of_one_name_are_told_apart_by_the_folders_above():
         Path(path)
         for path in ('/a/x/vit', '/b/x/vit', '/b/mae', '/c/row/seed0', '/d/row/seed0', '/c/row/seed1', '/vit')
     ]
-    names = ['a_x_vit', 'b_x_vit', 'mae', 'c_row_seed0', 'd_row_seed0', 'row_seed1', '/_vit']
+    names = ['a_x_vit', 'b_x_vit', 'mae', 'c_row_seed0', 'd_row_seed0', 'row_seed1', 'vit']
     assert names_of_runs(folders) == dict(zip(folders, names, strict=True))
     assert name_of_run('/c/row/seed0/epoch_4.pth') == 'row_seed0_epoch_4'
