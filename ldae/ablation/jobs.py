@@ -244,7 +244,8 @@ def content_key(foreign: str) -> str:
 
 
 def _hash_of(encoder: str, key: str, cfg: Config, transfer: dict, scoring: Scoring) -> str:
-    of_what = [key, transfer]
+    test_images = (cfg.get('val_dataloader') or cfg.get('test_dataloader') or {}).get('dataset')
+    of_what = [key, transfer, relevant(test_images)]
     if encoder in ONCE:
         of_what = [relevant({name: cfg.get(name) for name in ONCE[encoder]})]
         of_what += [key] if encoder == 'foreign' else []
@@ -274,7 +275,8 @@ def _tokenizer_job(
 def folder_of(root: Path, row: str, seed: int, key: str) -> Path:
     """Where this pre-training is, be it finished, broken off or not begun, and whichever row began it."""
     for file in sorted(root.glob(f'*/seed{seed}*/{JOB_FILE}')):
-        if read_json(file).get('key') == key:
+        found = read_json(file)
+        if (found.get('key'), found.get('seed')) == (key, seed):  # not seed 10 for 1
             return file.parent
     folder = root / row / f'seed{seed}'
     occupant = read_json(folder / JOB_FILE).get('key')
@@ -337,8 +339,8 @@ TRAINING_KEYS = (
     'model', 'data_preprocessor', 'train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'auto_scale_lr',
     'custom_hooks', 'randomness', 'load_from',
 )  # fmt: skip
-# How data are fetched and when a run is looked at; and the seed, which stands beside the hash.
-IRRELEVANT = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'val_interval', 'val_begin', 'seed')
+# How data are fetched and when a run is looked at.
+IRRELEVANT = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'val_interval', 'val_begin')
 
 
 def fingerprint(*parts: object) -> str:
@@ -350,6 +352,7 @@ def fingerprint(*parts: object) -> str:
 def training_part(cfg: Config) -> dict:
     """The part of a config that decides which weights come out of training."""
     part = {key: cfg.get(key) for key in TRAINING_KEYS}
+    part['randomness'] = _without_seed(part['randomness'])
     hooks = cfg.get('default_hooks', {})
     part['fit_tokenizer'] = hooks.get('fit_tokenizer')
     if keeps_average(cfg):  # others' hashes are those from before there were such rows
@@ -363,10 +366,16 @@ def keeps_average(cfg: Config) -> bool:
     return hook.get('in_place') is False
 
 
+def _without_seed(randomness: dict | None) -> dict | None:
+    """The run's own seed stands beside the hash."""
+    return randomness and {key: value for key, value in randomness.items() if key != 'seed'}
+
+
 def relevant(node: object) -> object:
-    """Nested plain data without the keys that change nothing."""
+    """Nested plain data without the keys that change nothing; a component's seed is left out where it is the default, 0."""
     if isinstance(node, dict):
-        return {key: relevant(value) for key, value in node.items() if key not in IRRELEVANT}
+        kept = {key: value for key, value in node.items() if key not in IRRELEVANT and (key != 'seed' or value)}
+        return {key: relevant(value) for key, value in kept.items()}
     if isinstance(node, list | tuple):
         return [relevant(item) for item in node]
     return node

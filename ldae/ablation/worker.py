@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -57,10 +58,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not job:
         raise ConfigError(f'{folder / JOB_FILE} is damaged: start the study again, which writes it anew')
     use_device(job['device'])
+    cfg = Config.fromfile(folder / CONFIG_FILE)  # in whose place training leaves its own, without validation
     launcher = 'pytorch' if job['processes'] > 1 else 'none'
     if job['members'] and rank(launcher) == 0:
         # What is missing is said before training.
-        labelled_images(Config.fromfile(folder / CONFIG_FILE), job['scoring'])
+        labelled_images(deepcopy(cfg), job['scoring'])
     options = dict(device=job['device'], precision=job['precision'], launcher=launcher)
     try:
         done = finished(folder, job) or train(folder, job['watched'], **options)
@@ -73,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if rank(launcher) > 0:
         return
     if job['members']:
-        scores = [score_member(folder, job, member, done) for member in job['members']]
+        scores = [score_member(folder, job, member, done, cfg) for member in job['members']]
         write_json(folder / SCORES_FILE, scores)
     elif not (folder / 'tokenizer.pth').is_file():
         raise ConfigError(f'{job["name"]}: its training has left no tokenizer.pth in {folder}')
@@ -116,14 +118,14 @@ def train(folder: Path, watched: bool = False, **launch: Any) -> dict:
     return done
 
 
-def score_member(folder: Path, job: dict, member: dict, done: dict) -> dict:
+def score_member(folder: Path, job: dict, member: dict, done: dict, cfg: Config) -> dict:
     """Scores of one row, or the line that says why there are none: others may still have theirs."""
     start = time.perf_counter()
     entry = dict(row=member['row'], config=member['config'])
     if member.get('without_samples', entry['config']) != entry['config']:
         entry['without_samples'] = member['without_samples']
     try:
-        entry |= score(folder, job, member, done)
+        entry |= score(folder, job, member, done, cfg)
     except Exception as error:  # whatever it is, the other rows go on
         return dict(entry, error=line_of(error))
     trained = done['seconds'] if member['encoder'] == 'trained' else None
@@ -149,10 +151,10 @@ class Candidate(NamedTuple):
         return {name: value for name, value in self._asdict().items() if name != 'noisy' or value is not None}
 
 
-def score(folder: Path, job: dict, member: dict, done: dict) -> dict:
+def score(folder: Path, job: dict, member: dict, done: dict, cfg: Config) -> dict:
     """k-NN and linear accuracy, in percent of the test images, of those features that do best on held-out training images;
     and what they were taken of."""
-    cfg = Config.fromfile(folder / CONFIG_FILE)
+    cfg = deepcopy(cfg)
     if 'error' in done and member['encoder'] == 'trained':
         raise ConfigError(done['error'])
     transfer, scoring, seed = member['transfer'], job['scoring'], job['seed']

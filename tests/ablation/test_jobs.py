@@ -42,6 +42,9 @@ def test_the_first_seed_of_all_rows_comes_before_the_second_of_any(load, tmp_pat
         ('train_cfg.max_epochs', 5, False),
         ('model.backbone.width', 7, False),
         ('train_dataloader.dataset.crop_scale', 0.5, False),
+        ('model.backbone.seed', 0, True),
+        ('model.backbone.seed', 7, False),
+        ('default_hooks', dict(fit_tokenizer=dict(seed=7)), False),
     ],
 )
 def test_the_hash_sees_what_changes_the_weights_and_nothing_else(load, key, value, same):
@@ -77,6 +80,23 @@ def test_nothing_looks_at_a_run_while_it_trains_and_it_can_be_resumed(load, tmp_
 def test_a_pretraining_is_found_under_whichever_row_began_it(load, tmp_path):
     plan_jobs(named('a_t10'), [0], tmp_path, load)[0].write()
     assert plan_jobs(named('a_t20'), [0], tmp_path, load)[0].folder == tmp_path / 'a_t10' / 'seed0'
+
+
+def test_a_seed_is_not_found_under_another_that_begins_alike(load, tmp_path):
+    plan_jobs(named('wide'), [10], tmp_path, load)[0].write()
+    assert plan_jobs(named('wide'), [1], tmp_path, load)[0].folder == tmp_path / 'wide' / 'seed1'
+    assert plan_jobs(named('wide'), [10], tmp_path, load)[0].folder == tmp_path / 'wide' / 'seed10'
+
+
+def test_other_test_images_are_other_scores_of_the_same_training(load, tmp_path):
+    def on_fewer(path):
+        cfg = load(path)
+        cfg.val_dataloader = dict(dataset=dict(indices=100))
+        return cfg
+
+    (job,), (other,) = (plan_jobs(named('wide'), [0], tmp_path, one) for one in (load, on_fewer))
+    assert (job.key, job.folder) == (other.key, other.folder)
+    assert job.members[0].config != other.members[0].config
 
 
 def test_another_config_of_a_row_has_a_folder_of_its_own(load, tmp_path):

@@ -85,6 +85,22 @@ def test_of_a_row_with_an_average_that_is_scored(tmp_path):
     assert not all(torch.equal(plain[key], value) for key, value in average.items())
 
 
+def test_a_row_is_scored_on_the_images_of_validation_after_training_too(tmp_path):
+    def on_few(path):
+        cfg = load(path)
+        cfg.val_dataloader.dataset.indices = 150
+        cfg.test_dataloader.dataset.indices = 120
+        return cfg
+
+    rows = [row for row in list_rows() if row.name == 'a_t10_clean']
+    (job,) = plan_jobs(rows, [1], tmp_path, on_few, quick=True)
+    job.write()
+    worker.main([str(job.folder)])
+    (score,) = json.loads((job.folder / 'scores.json').read_text())
+    assert score['images']['test_images'] == 150
+    assert Config.fromfile(job.folder / 'config.py').val_dataloader is None  # as training left it
+
+
 def test_a_second_call_scores_again_without_training_and_finds_the_same(job):
     before, checkpoint = (job.folder / 'scores.json').read_text(), job.folder / 'epoch_2.pth'
     stamp = checkpoint.stat().st_mtime_ns
@@ -190,7 +206,7 @@ def entry_of(job, row='a_t10_clean', encoder='trained', **transfer) -> dict:
     member = next(member for member in described['members'] if member['row'] == row)
     member['transfer'] |= transfer
     member['encoder'] = encoder
-    return worker.score(job.folder, described, member, read_json(job.folder / 'done.json'))
+    return worker.score(job.folder, described, member, read_json(job.folder / 'done.json'), job.cfg)
 
 
 def test_the_time_step_is_the_one_that_does_best_on_held_out_training_images(job):
