@@ -28,6 +28,7 @@ from ldae.utils.checkpoints import read_checkpoint
 
 from .comparison_report import Entry, comparison_table, summarise_comparison, write_comparison
 from .jobs import POOLINGS, QUICK, Job, Pretraining, Quick, Scoring, fingerprint, plan, relevant
+from .results import without_samples
 from .study import Outcome, Study, checked_seeds
 from .worker import foreign_encoder, labelled_images
 
@@ -373,7 +374,8 @@ def choose_rates(
         return plan(runs, seeds[:1], root, load, quick, scoring, watched)
 
     study.run(jobs, lambda: None)
-    entries = {(entry['row'], entry['config']): entry for entry in study.entries() if entry['seed'] == seeds[0]}
+    found = [entry for entry in study.entries() if entry['seed'] == seeds[0]]
+    entries = {(one['row'], config): one for one in found for config in (without_samples(one), one['config'])}
     tried: dict[str, dict[float, float | None]] = defaultdict(dict)
     for (name, rate), cfg in variants.items():
         # Planned alone: two methods may have the same config, and then share a job.

@@ -84,7 +84,13 @@ def share_batch(cfg: Config, processes: int) -> None:
         )
     share = batch * count // processes
     cfg.train_dataloader.batch_size = math.gcd(batch, share)
-    cfg.optim_wrapper.accumulative_counts = share // cfg.train_dataloader.batch_size
+    fewer = share // cfg.train_dataloader.batch_size
+    if fewer != count and (cfg.get('train_cfg') or {}).get('max_iters'):
+        raise ConfigError(
+            f'--processes-per-job {processes} shares out the {count} batches that a step accumulates, which max_iters counts one by one: '
+            'give the length in epochs, or leave it out'
+        )
+    cfg.optim_wrapper.accumulative_counts = fewer
 
 
 def _note_small_batch(cfg: Config, batch: int) -> None:

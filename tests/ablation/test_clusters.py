@@ -374,6 +374,19 @@ def test_the_batch_of_a_row_is_the_same_whatever_the_processes(batch, base, proc
         assert batch_of(cfg)[0] * batch_of(cfg)[1] * processes == base
 
 
+def test_iterations_that_count_accumulated_batches_are_not_shared_out():
+    cfg = Config(
+        dict(
+            train_dataloader=dict(batch_size=64), optim_wrapper=dict(accumulative_counts=4), train_cfg=dict(max_iters=9)
+        )
+    )
+    with pytest.raises(ConfigError, match='which max_iters counts one by one: give the length in epochs'):
+        share_batch(cfg, 2)
+    cfg.optim_wrapper.accumulative_counts = 1
+    share_batch(cfg, 2)
+    assert cfg.train_dataloader.batch_size == 32
+
+
 def test_a_dry_run_of_the_papers_rows_says_what_they_cost_and_leaves_everything(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('ldae.ablation.cost._count', lambda *args: 480.0)
     rows = ['t3_*', 't2_pca_*', 'epochs_*', 'size_vit-b', 't2_patch-ae_d8']

@@ -123,6 +123,8 @@ def test_the_table_holds_mean_and_deviation_of_what_the_configs_give_now(tmp_pat
     entries += [make_entry('ldae', 0, 1.0, config='old'), make_entry('mae', 0, 60.0)]
     rows = summarise_comparison(entries, ROWS, dict(ldae={'now'}, mae={'now'}))
     assert list(rows) == ['ldae', 'mae']
+    sampled = [make_entry('mae', 0, 60.0, config='with samples', without_samples='now')]
+    assert list(summarise_comparison(sampled, ROWS, dict(mae={'now'}))) == ['mae']
     linear = f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}'
     page = comparison_page(rows, 'command')
     assert (
