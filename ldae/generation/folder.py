@@ -18,6 +18,8 @@ from ldae.utils.files import atomic_write_text, whole_file
 from ldae.visualization.tiles import shown, tile
 
 IMAGES, GRID, ARRAYS, SETTINGS = 'images', 'grid.png', 'samples.npz', 'sampling.json'
+#: Of images, and of bands.
+SUFFIXES = ('.png', '.npy')
 #: Images of the grid, at most, and threads that write.
 GRID_IMAGES, WRITERS = 64, 4
 
@@ -39,7 +41,7 @@ class SampleFolder:
         self, path: Path, settings: dict[str, Any], channels: int = 3, shown_bands: Sequence[int] | None = None
     ) -> None:
         self.path, self.settings, self.shown_bands = path, json.loads(json.dumps(settings)), shown_bands
-        self.suffix = '.png' if channels in (1, 3) else '.npy'
+        self.suffix = SUFFIXES[channels not in (1, 3)]
 
     def open(self, force: bool) -> None:
         """Make the folder, or go on with it.
@@ -51,7 +53,8 @@ class SampleFolder:
         if self.path.exists() and (why := self._why_not()):
             if not force:
                 raise ConfigError(f'{self.path} {why}: name another folder, or add --force to replace its samples')
-            for file in [*folder.glob(f'[0-9]*{self.suffix}'), self.path / GRID, self.path / ARRAYS]:
+            images = [file for suffix in SUFFIXES for file in folder.glob(f'[0-9]*{suffix}')]
+            for file in [*images, self.path / GRID, self.path / ARRAYS]:
                 file.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         for file in self.path.rglob('.*.unfinished'):

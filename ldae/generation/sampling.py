@@ -4,6 +4,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -23,6 +24,7 @@ from ldae.registry import DATASETS
 from ldae.utils import ConfigError, PositiveInt, Range, Share, check_range, checked
 from ldae.utils.collective import failing_together, from_main_process
 from ldae.utils.device import autocast
+from ldae.utils.locks import claimed
 from ldae.utils.models import evaluating, hash_tensors
 from ldae.utils.ranges import Precision
 
@@ -229,17 +231,22 @@ def _to_folder(
     weights = hash_tensors(hashlib.sha256(), drawn.model).hexdigest()[:16]
     settings = dict(drawn.settings, precision=precision or 'fp32', weights=weights)
     settings['start'] = 'noise' if drawn.moments is None else f'moment-matched, {drawn.moments}'
-    with failing_together():
-        channels = drawn.model.tokenizer.geometry.in_channels
-        folder = SampleFolder(out, settings, channels, drawn.model.shown_bands)
+    with ExitStack() as held:
+        with failing_together():
+            channels = drawn.model.tokenizer.geometry.in_channels
+            folder = SampleFolder(out, settings, channels, drawn.model.shown_bands)
+            if is_main_process():
+                if out.is_file():
+                    raise ConfigError(f'{out} is a file: name a folder')
+                out.mkdir(parents=True, exist_ok=True)
+                held.enter_context(claimed(out))
+                folder.open(force)
+        missing = from_main_process(folder.missing(num))[get_rank() :: get_world_size()]
+        with folder.writing() as write:
+            for numbers, images in _batches(drawn, missing, batch_size, progress):
+                write(numbers, images)
+        barrier()
         if is_main_process():
-            folder.open(force)
-    missing = from_main_process(folder.missing(num))[get_rank() :: get_world_size()]
-    with folder.writing() as write:
-        for numbers, images in _batches(drawn, missing, batch_size, progress):
-            write(numbers, images)
-    barrier()
-    if is_main_process():
-        folder.finish(num, drawn.labels_of(range(num)))
-    barrier()
+            folder.finish(num, drawn.labels_of(range(num)))
+        barrier()
     return out

@@ -58,7 +58,7 @@ def _lock(path: Path) -> int:
             who = _name(_owner(lock))
             os.close(lock)
             raise ConfigError(
-                f'{path.parent} is in use by {who} or what it left running: wait for it, or take another --work-dir'
+                f'{path.parent} is in use by {who} or what it left running: wait for it, or take another folder'
             ) from error
         except OSError:  # a file system without locks
             return lock

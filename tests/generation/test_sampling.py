@@ -16,6 +16,7 @@ from torch import Tensor
 import ldae
 from ldae.generation import SAMPLERS, ImageSampler, Moments, sampling
 from ldae.generation import folder as folder_module
+from ldae.generation.folder import SampleFolder
 from ldae.generation.sampling import guided_dims
 from ldae.generation.start import draw_start, measure_moments, starts_from_noise
 from ldae.models import LDAE
@@ -25,6 +26,7 @@ from ldae.models.noisers import NoisySample
 from ldae.models.tokenizers import BaseTokenizer
 from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError, files
+from ldae.utils.locks import claimed
 
 Build = Callable[..., LDAE]
 
@@ -288,6 +290,21 @@ class TestFolder:
         assert self.files(out) == before
         ldae.sample(model, num=2, steps=4, out=out, force=True)
         assert self.files(out) != before
+
+    def test_one_call_at_a_time_writes_to_a_folder(self, model: LDAE, tmp_path: Path):
+        out = ldae.sample(model, num=2, steps=2, out=tmp_path / 'out')
+        before = self.files(out)
+        with claimed(out), pytest.raises(ConfigError, match='out is in use by process'):
+            ldae.sample(model, num=2, steps=3, out=out, force=True)
+        assert self.files(out) == before
+        assert sorted(file.name for file in out.iterdir()) == ['grid.png', 'images', 'samples.npz', 'sampling.json']
+
+    def test_images_of_a_model_of_bands_leave_with_the_others(self, tmp_path: Path):
+        for channels in (3, 4, 1):
+            folder = SampleFolder(tmp_path, dict(channels=channels), channels)
+            folder.open(force=True)
+            assert list((tmp_path / 'images').iterdir()) == []
+            folder.file_of(0).touch()
 
     def test_it_does_not_touch_a_folder_of_something_else(self, model: LDAE, tmp_path: Path):
         (tmp_path / 'images').mkdir()

@@ -38,9 +38,7 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen]:
 
 
 def test_another_is_told_who_has_the_folder_until_that_ends(tmp_path: Path, other: subprocess.Popen):
-    named = (
-        rf'run is in use by process {other.pid} on {platform.node()} since .*: wait for it, or take another --work-dir'
-    )
+    named = rf'run is in use by process {other.pid} on {platform.node()} since .*: wait for it, or take another folder'
     with pytest.raises(ConfigError, match=named), claimed(tmp_path / 'run'):
         pass
     other.communicate('')
