@@ -102,11 +102,26 @@ def _geometry(steps: list[dict]) -> tuple[str, float]:
         or {}
     )
     interpolation = resize.get('interpolation', 'bilinear' if resize else 'bicubic')
+    if resize.get('type') == 'Resize' and not resize.get('keep_ratio'):
+        raise ConfigError(
+            'the test images are resized without their proportions (Resize), and other libraries keep these: take ResizeEdge and CenterCrop'
+        )
     crop, scale = by_type.get('CenterCrop', {}).get('crop_size'), resize.get('scale')
-    share = crop / scale if isinstance(crop, int) and isinstance(scale, int) else 1.0
-    if share < 1 and int(crop / share) != scale:
-        share = crop / (scale + 1e-6)  # who divides by it rounds down
+    share = 1.0 if crop is None or scale is None else _share(height_width(crop)[::-1], height_width(scale))
     return interpolation if interpolation in INTERPOLATIONS else 'bicubic', min(1.0, share)
+
+
+def _share(crop: tuple[int, int], scale: tuple[int, int]) -> float:
+    """Of the resized image, the part that is cropped, by height and by width."""
+    share = crop[0] / scale[0]
+    if share < 1 and int(crop[0] / share) != scale[0]:
+        share = crop[0] / (scale[0] + 1e-6)  # who divides by it rounds down
+    if share < 1 and int(crop[1] / share) != scale[1]:
+        raise ConfigError(
+            f'the test images are resized to {scale[0]} x {scale[1]} and cropped to {crop[0]} x {crop[1]}, which is not one share of both: '
+            'other libraries have one'
+        )
+    return share
 
 
 def read_pictures(paths: list[str], preprocessing: Preprocessing, count: int, model: nn.Module | None = None) -> Tensor:

@@ -52,6 +52,28 @@ def test_a_config_s_validation_pipeline_is_followed(config, size, interpolation,
     np.testing.assert_allclose(found.mean, (0.485, 0.456, 0.406), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ('steps', 'found'),
+    [
+        ([dict(type='ldae.ResizeToCover', scale=(128, 256)), dict(type='CenterCrop', crop_size=(224, 112))], 0.875),
+        (
+            [dict(type='ldae.ResizeToCover', scale=(128, 256)), dict(type='CenterCrop', crop_size=(224, 120))],
+            'not one share',
+        ),
+        ([dict(type='Resize', scale=224)], 'without their proportions'),
+    ],
+    ids=['both edges', 'other shares', 'squashed'],
+)
+def test_a_preparation_that_others_have_not_is_refused(steps, found, built):
+    model = built(ldae_config())
+    model._config = Config(dict(val_dataloader=dict(dataset=dict(pipeline=steps))))
+    if isinstance(found, float):
+        assert preprocessing_of(model, (112, 224), 3).crop_pct == found
+        return
+    with pytest.raises(ConfigError, match=found):
+        preprocessing_of(model, (112, 224), 3)
+
+
 def test_the_crop_s_share_gives_back_the_size_that_is_resized_to(built):
     model = built(ldae_config())
     steps = [dict(type='ResizeEdge', scale=255), dict(type='CenterCrop', crop_size=224)]
