@@ -226,6 +226,7 @@ def _tokens(
     paths = [images.folders[0] / file for file, _ in images.files]
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     data = ['segment', hashlib.sha256(json.dumps(stats).encode()).hexdigest(), images.size, images.channels]
+    data += [repr(images.reader)] if images.reader.channels else []  # of pictures, what was kept before stays
     sampler = DefaultSampler(images, shuffle=False)
     loader = DataLoader(images, batch_size, sampler=sampler, num_workers=num_workers, collate_fn=default_collate)
     timesteps = None if setting.timestep is None else [setting.timestep]
