@@ -81,7 +81,7 @@ def features_of_blocks(
         pooled = [_pool(output, backbone, name) for name in poolings]
         return [*pooled, *([_tokens(output, backbone)] if tokens else [])]
 
-    parts = [*_blocks(backbone), *(decoder_of(model).layers if max(blocks) > depth else ())]
+    parts = [*encoder_parts(backbone), *(decoder_of(model).layers if max(blocks) > depth else ())]
     watched = {block: parts[block - 1] for block in blocks if block != depth}
 
     def take_inside(block: int, output: Tensor | Sequence) -> list[Tensor]:
@@ -92,7 +92,10 @@ def features_of_blocks(
         output = _forward_unmasked(model, backbone, images) if forward is None else forward()
         if max(blocks) > depth:
             step = backbone.timestep if timestep is None else timestep
-            decoder_of(model)(_last(output), torch.full((1,), step, device=images.device))
+            encoded, masking = _last(output), getattr(unwrapped(model), 'masking', None)
+            if masking is not None:  # whose decoder is told the places of what it gets
+                encoded = masking.restore(encoded, None, encoded)
+            decoder_of(model)(encoded, torch.full((1,), step, device=images.device))
     if depth in blocks:
         found[depth] = take(output)
         if is_whole and 'mean' in poolings and getattr(backbone, 'out_type', None) == 'avg_featmap':
@@ -180,7 +183,7 @@ def backbone_of(model: nn.Module) -> nn.Module:
 
 def num_blocks(model: nn.Module) -> int:
     """Blocks of a ViT, stages of a convolutional network; 1 for a network that shows no parts."""
-    return max(1, len(_blocks(backbone_of(model))))
+    return max(1, len(encoder_parts(backbone_of(model))))
 
 
 def decoder_of(model: nn.Module) -> LDAEDecoder | None:
@@ -215,7 +218,7 @@ def resolve_blocks(depth: int, blocks: Sequence[int] | None, further: int = 0) -
     return resolved
 
 
-def _blocks(backbone: nn.Module) -> list[nn.Module]:
+def encoder_parts(backbone: nn.Module) -> list[nn.Module]:
     """Blocks or stages, by the names that mmpretrain and timm give them."""
     for name in ('layers', 'blocks', 'stages'):
         parts = getattr(backbone, name, None)

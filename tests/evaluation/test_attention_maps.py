@@ -57,6 +57,18 @@ def test_the_average_of_all_patches_where_there_is_no_class_token(small_ldae, bl
     np.testing.assert_allclose(maps.sum(dim=2).numpy(), 1, rtol=1e-9)
 
 
+def test_attention_of_a_tokenizer_is_not_the_encoders(small_ldae, monkeypatch):
+    expected, encode = attention_maps(small_ldae, IMAGES, 1), small_ldae.tokenizer.encode
+
+    def with_attention(images):
+        x = images.flatten(2)
+        nn.functional.scaled_dot_product_attention(x, x, x)
+        return encode(images)
+
+    monkeypatch.setattr(small_ldae.tokenizer, 'encode', with_attention)
+    assert torch.equal(attention_maps(small_ldae, IMAGES, 1), expected)
+
+
 @pytest.mark.parametrize('library', ['mmpretrain', 'timm'])
 def test_the_class_token_of_other_libraries(library):
     if library == 'timm':

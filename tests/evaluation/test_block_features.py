@@ -33,11 +33,11 @@ def in_eval(model):
     return model
 
 
-def make_ldae(tokenizer=PCA, input_type='image'):
+def make_ldae(tokenizer=PCA, input_type='image', **parts):
     init_default_scope('mmpretrain')
     tokenizer = dict(tokenizer, img_size=28, patch_size=7, in_channels=1)
     backbone = dict(type='ldae.LDAEViT', arch=ARCH, input_type=input_type)
-    cfg = dict(type='ldae.LDAE', noiser=dict(type='ldae.GaussianNoiser'), backbone=backbone)
+    cfg = dict(type='ldae.LDAE', noiser=dict(type='ldae.GaussianNoiser'), backbone=backbone, **parts)
     torch.manual_seed(0)
     model = in_eval(MODELS.build(dict(cfg, tokenizer=tokenizer)))
     if hasattr(model.tokenizer, 'fit'):
@@ -149,6 +149,14 @@ def test_blocks_of_the_decoder_run_on_the_encoder_s_tokens_at_the_same_time_step
     if not noisy:
         torch.testing.assert_close(block_features(model, images, [6])[:, 0], expected[2])
         torch.testing.assert_close(block_tokens(model, images, 6), x)
+
+
+def test_the_decoder_of_a_masked_model_gets_what_it_gets_in_validation(images):
+    model, seen = make_ldae(masking=dict(type='ldae.RandomMasking', ratio=0.5)), []
+    model.neck.layers[0].register_forward_hook(lambda layer, given, output: seen.append(output.mean(dim=1)))
+    z, t = model.tokenizer.encode(images), torch.full((4,), model.backbone.timestep)
+    model._predict_target(z, t)
+    torch.testing.assert_close(block_features(model, images, [4])[:, 0], seen[0])
 
 
 def test_each_block_runs_once(images):
