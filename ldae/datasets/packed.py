@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images at the size of training, decoded or in small JPEGs, in numpy's own files and read by memory map."""
 
+import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -143,6 +144,7 @@ class PackedImages(Dataset):
         self.folder = find_packed(data_root, split)
         store = Store(self.folder, PACKED)
         self.settings, self.shards = store.settings, store.shards
+        self._manifest = hashlib.sha256(json.dumps(store.manifest, sort_keys=True).encode()).hexdigest()
         if with_label and not self.settings['with_label']:
             raise ConfigError(f'{self.folder} was packed without labels: set with_label=False')
         steps = with_faster_steps(remaining(pipeline, self.settings), by_torch=fast_resize)
@@ -175,7 +177,7 @@ class PackedImages(Dataset):
     @property
     def identity(self) -> tuple[str, ...]:
         """For keys of caches: what was packed, and which of it is kept."""
-        return str(self.settings.get('files')), '' if self._keep is None else str(self._keep.tolist())
+        return self._manifest, '' if self._keep is None else str(self._keep.tolist())
 
     def _numbers(self, indices: Sequence[int]) -> list[int]:
         if self._keep is not None:

@@ -23,6 +23,7 @@ from .cache import FeatureCache, FeatureSetting
 from .corruptions import Corruption, Severity, corrupted_loader, resolve_corruptions
 from .knn import accuracy, nearest_neighbours
 from .linear_probe import ProbeResult
+from .probe_data import data_description
 from .protocol import Protocol, Score, compared_features, score_knn
 
 if TYPE_CHECKING:
@@ -206,7 +207,8 @@ def score_corrupted(further: Further, chosen: Chosen) -> list[dict[str, Any]]:
     for name, severity in product(further.corruptions, further.severities):
         how = dict(name=name, severity=severity, seed=chosen.where['seed'], is_bgr=chosen.is_bgr)
         loader = corrupted_loader(chosen.loaders[1], **how)
-        cache = chosen.features(loader, f'{name} {severity}', described=how)
+        described = [how, data_description(chosen.loaders[1])]
+        cache = chosen.features(loader, f'{name} {severity}', described=described)
         features = cache[chosen.setting]
         knn = score_knn(protocol, chosen.train[chosen.setting], labels[0], features, labels[1])[protocol.k]
         linear = accuracy(chosen.score.linear.head.predict(features), labels[1])

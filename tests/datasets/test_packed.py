@@ -149,6 +149,19 @@ def test_what_packed_images_cannot_give_is_one_line(packed: Path, dataset: dict,
     assert '\n' not in str(caught.value)
 
 
+def test_a_folder_that_was_packed_anew_is_another_to_caches(packed: Path, tmp_path: Path):
+    found = []
+    for edge in (EDGE, SIZE, SIZE):
+        pack(
+            ImageFolder(str(packed / 'images'), 'train'),
+            tmp_path / 'train',
+            PackOptions(edge=edge, size=SIZE),
+            force=True,
+        )
+        found.append(PackedImages(str(tmp_path)).identity)
+    assert found[0] != found[1] == found[2]
+
+
 def test_images_of_training_are_not_served_as_others(packed: Path):
     root = str(packed / 'uint8' / 'train')
     assert len(PackedImages(root)) == 16
