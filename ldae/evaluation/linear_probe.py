@@ -212,7 +212,12 @@ class Chooser:
         if len(settings) == 1:
             return [{} for _ in range(len(stack))], settings * len(stack)
         count = len(self.train_y)
-        val, rest = torch.randperm(count, generator=generator).tensor_split([round(self.held_out * count)])
+        if count < 2:
+            raise ConfigError(
+                f'{type(self).__name__}: {count} labelled image leaves none to choose by: give more, or one setting'
+            )
+        part = min(count - 1, max(1, round(self.held_out * count)))
+        val, rest = torch.randperm(count, generator=generator).tensor_split([part])
         start = generator.get_state()
 
         def accuracies(part: FeatureStack, settings: list[list[Setting]], generator: torch.Generator) -> list:

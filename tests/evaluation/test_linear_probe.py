@@ -228,3 +228,17 @@ def test_the_grid_stays_a_product():
     assert set(found) == {Setting(wd, lr) for wd in (0.0, 1e-3, 1e-2) for lr in (0.1, 0.3, 0.9)} - set(
         tried(Setting(1e-3, 0.3))
     )
+
+
+@pytest.mark.parametrize(('count', 'held_out'), [(2, 0.2), (20, 0.01), (2, 0.9)])
+def test_of_few_images_one_at_least_is_held_out_and_one_trained_on(count, held_out):
+    features, labels = torch.randn(count, 3), torch.arange(count) % 2
+    found = linear_probe(features, labels, features, labels, lrs=(0.1, 1.0), epochs=1, held_out=held_out, widen=0)
+    assert all(accuracy == accuracy for accuracy in found.held_out_accuracy.values())  # none is NaN
+
+
+def test_one_image_leaves_none_to_choose_by():
+    with pytest.raises(ConfigError, match='1 labelled image leaves none to choose by'):
+        linear_probe(
+            torch.randn(1, 3), torch.zeros(1, dtype=torch.long), torch.randn(1, 3), torch.zeros(1, dtype=torch.long)
+        )
