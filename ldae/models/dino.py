@@ -48,7 +48,9 @@ class DINOProjection(BaseModule):
             warnings.simplefilter('ignore', FutureWarning)  # torch has another way to normalise it
             self.head = heads.DINOProjectionHead(*widths, norm_last_layer=norm_last_layer)
         self.is_frozen = False
-        self.head.last_layer.weight_v.register_hook(lambda grad: torch.zeros_like(grad) if self.is_frozen else grad)
+        for param in self.head.last_layer.parameters():
+            if param.requires_grad:
+                param.register_hook(lambda grad: torch.zeros_like(grad) if self.is_frozen else grad)
 
     def forward(self, x: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (self.head(x[-1]),)
@@ -87,6 +89,10 @@ class DINO(BaseSelfSupervisor):
         self.head = loss(self.neck.head.last_layer.out_features, **(head or {}))
         self.teacher_temp, self.warm_up, self.freeze_last_layer = teacher_temp, warm_up, freeze_last_layer
         self.teacher = CosineEMA(nn.Sequential(self.backbone, self.neck), momentum=base_momentum)
+
+    def running_buffers(self) -> list[tuple[nn.Module, str]]:
+        """The center of the teacher's outputs, by module and name, which the loss moves."""
+        return [(part, name) for part in self.head.modules() for name, _ in part.named_buffers(recurse=False)]
 
     def loss(self, inputs: list[Tensor], data_samples: list[DataSample] | None = None, **_) -> dict[str, Tensor]:
         """Cross-entropy of all pairs of a whole view's teacher and another view."""

@@ -3,6 +3,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 
+from ldae.engine.non_finite.skip_non_finite import RunningStatistics
 from ldae.models import DINO, DINOProjection
 from ldae.utils import ConfigError
 
@@ -77,3 +78,26 @@ def test_without_lightly_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr('ldae.utils.optional.import_module', missing)
     with pytest.raises(ConfigError, match=r'ldae\.DINO needs the library lightly, which is not installed: pip install'):
         DINOProjection()
+
+
+def test_a_last_layer_whose_norms_are_trained_waits_whole():
+    projection = DINOProjection(24, 16, 8, 12, norm_last_layer=False)
+    last = [param for param in projection.head.last_layer.parameters() if param.requires_grad]
+    assert len(last) == 2
+    for waits in (True, False):
+        projection.zero_grad()
+        projection.is_frozen = waits
+        projection((torch.randn(4, 24),))[0].square().sum().backward()
+        assert all((param.grad == 0).all() for param in last) is waits
+
+
+def test_a_step_that_is_skipped_leaves_the_center(model):
+    statistics = RunningStatistics(model)
+    at(5)
+    model.loss(views())
+    before = model.head.center.clone()
+    statistics.remember()
+    model.loss([view * float('nan') for view in views()])
+    assert model.head.center.isnan().all()
+    statistics.restore_where(torch.tensor(True))
+    assert torch.equal(model.head.center, before)

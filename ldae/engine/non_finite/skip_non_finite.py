@@ -201,12 +201,20 @@ class OptimizerGuard:
 
 
 class RunningStatistics:
-    """Running mean and variance of BatchNorms, which the forward pass of a skipped step has changed already."""
+    """Running mean and variance of BatchNorms, and what else a model names by ``running_buffers()``, which the forward pass of a skipped
+    step has changed already."""
 
     def __init__(self, model: nn.Module) -> None:
         norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-        self.buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+        self._places = [(norm, name) for norm in norms for name, _ in norm.named_buffers(recurse=False)]
+        for module in model.modules():
+            self._places += getattr(module, 'running_buffers', list)()
         self._before: list[Tensor] = []
+
+    @property
+    def buffers(self) -> list[Tensor]:
+        """As they are now: a module may put another tensor in the place of one."""
+        return [getattr(module, name) for module, name in self._places]
 
     def remember(self) -> None:
         self._before = [buffer.clone() for buffer in self.buffers]
@@ -257,7 +265,7 @@ class SkipAwareEMAHook(LDAEHook, EMAHook):
             raise ConfigError(f'the average of the weights in the checkpoint does not fit the model: {why}') from error
 
     def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
-        if not any(part.should_update() for part in parts_of(runner.optim_wrapper)):
+        if not all(part.should_update() for part in parts_of(runner.optim_wrapper)):
             return
         guards = [hook for hook in runner.hooks if isinstance(hook, SkipNonFiniteHook)]
         if not any(guard.is_skipped(runner) for guard in guards):

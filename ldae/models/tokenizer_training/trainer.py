@@ -133,7 +133,8 @@ class TokenizerTrainer(BaseModel):
         is_on = self._steps_before() >= unwrapped(self.adversarial).start_step
         result, log = self._step_net(images, optim_wrapper['net'], is_on)
         self._count(optim_wrapper['net'])
-        log['discriminator_loss'] = self._step_discriminator(result, optim_wrapper['adversarial'], is_on)
+        is_update = optim_wrapper['net'].should_update()
+        log['discriminator_loss'] = self._step_discriminator(result, optim_wrapper['adversarial'], is_on, is_update)
         return log
 
     def _steps_before(self) -> int:
@@ -152,9 +153,11 @@ class TokenizerTrainer(BaseModel):
         self._known_steps = None
         super()._load_from_state_dict(*args)
 
-    def _step_discriminator(self, result: Reconstruction, wrapper: OptimWrapper, is_on: bool) -> Tensor:
+    def _step_discriminator(
+        self, result: Reconstruction, wrapper: OptimWrapper, is_on: bool, is_update: bool
+    ) -> Tensor:
         if not is_on:
-            if not isinstance(wrapper, AmpOptimWrapper):  # whose scaler insists on gradients
+            if is_update and not isinstance(wrapper, AmpOptimWrapper):  # whose scaler insists on gradients
                 # Without them nothing happens, but schedulers warn of an optimizer that never steps.
                 wrapper.step()
             return result.output.new_zeros(())

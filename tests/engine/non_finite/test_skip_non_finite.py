@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
 from ldae.engine import PlainCheckpointHook, SkipAwareEMAHook, SkipNonFiniteHook
@@ -143,6 +145,23 @@ def test_the_average_of_the_weights_is_that_of_a_loop_over_updates(make_runner, 
         for state in updated[1:]:
             average = 0.9 * average + 0.1 * state[name].double()
         torch.testing.assert_close(keep.ema[-1][f'module.{name}'].double(), average, rtol=0, atol=1e-6, msg=name)
+
+
+def test_the_average_waits_for_all_optimizers():
+    def wrapper() -> OptimWrapper:
+        return OptimWrapper(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), accumulative_counts=4)
+
+    parts, updates = (
+        dict(net=wrapper(), idle=wrapper()),
+        [],
+    )  # one of which hasn't begun, as that of an adversarial loss
+    hook = SkipAwareEMAHook()
+    hook.src_model, hook.ema_model = None, SimpleNamespace(update_parameters=updates.append)
+    runner = SimpleNamespace(optim_wrapper=OptimWrapperDict(**parts), hooks=[], iter=0, epoch=0)
+    for _ in range(8):
+        parts['net']._inner_count += 1
+        hook.after_train_iter(runner, 0)
+    assert len(updates) == 2
 
 
 @pytest.mark.parametrize('in_place', [True, False])
