@@ -97,9 +97,6 @@ class SafeCheckpointHook(LDAEHook, CheckpointHook):
             write(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
 
     def _write_step(self, runner: Runner, meta: dict) -> None:
-        if not self.by_epoch:
-            self._write(runner, meta['iter'], meta)
-            return
         name = STEP_FILE.format(meta['iter'])
         before = self._store(runner, name, meta, dict(step_checkpoint=name))
         if before is not None and before['step_checkpoint'] != name:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
 from ldae.engine.hook import LDAEHook
 from ldae.engine.speed.sharding import is_sharded
@@ -14,7 +14,7 @@ from ldae.generation.folder import grid_of, save_image
 from ldae.generation.image_sets import images_of_config
 from ldae.generation.sampling import Samples, sample
 from ldae.registry import HOOKS
-from ldae.utils import PositiveInt, checked
+from ldae.utils import ConfigError, PositiveInt, checked
 from ldae.utils.collective import from_main_process
 from ldae.utils.models import unwrapped
 
@@ -24,8 +24,8 @@ class SamplesHook(LDAEHook):
     """Sample from the model after every ``interval`` validations, and after a test: a picture of the first 64, and how far they
     are from the training images.
 
-    The pictures are ``pictures/samples_N.png`` in the work dir, N the epoch, and ``samples`` in the visualizer. Where a network is
-    named, ``samples/distance`` and ``samples/kernel_distance`` (``samples/fid`` and ``samples/kid`` for Inception's true weights,
+    The pictures are ``pictures/samples_N.png`` in the work dir, N the epoch (or step, where these are counted), and ``samples`` in the
+    visualizer. Where a network is named, ``samples/distance`` and ``samples/kernel_distance`` (``samples/fid`` and ``samples/kid`` for Inception's true weights,
     and only then) join the metrics. The samples' noise is the same each time.
 
     Args:
@@ -53,11 +53,18 @@ class SamplesHook(LDAEHook):
         self.interval, self.num, self.options = interval, num, options
         named = (features, weights, inception) != (None, None, None)
         self.extractor = build_extractor(features, weights, inception) if named else None
-        self._reference, self._validations = None, 0
+        self._reference = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Refuse to choose the best checkpoint by what most validations have not."""
+        keys = [key for hook in runner.hooks for key in getattr(hook, 'key_indicators', None) or ()]
+        if self.interval > 1 and (of_samples := [key for key in keys if str(key).startswith('samples/')]):
+            raise ConfigError(
+                f'save_best={of_samples[0]!r} needs samples at each validation: set interval=1 of SamplesHook, or choose by another'
+            )
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        self._validations += 1
-        if self._validations % self.interval == 0:
+        if validations_before(runner) % self.interval == 0:
             self._add(runner, metrics)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -78,8 +85,9 @@ class SamplesHook(LDAEHook):
         picture = grid_of(samples.images, unwrapped(runner.model).shown_bands)
         folder = Path(runner.work_dir, 'pictures')
         folder.mkdir(parents=True, exist_ok=True)
-        save_image(picture, folder / f'samples_{runner.epoch}.png')
-        runner.visualizer.add_image('samples', picture, step=runner.epoch)
+        place = place_of(runner)
+        save_image(picture, folder / f'samples_{place}.png')
+        runner.visualizer.add_image('samples', picture, step=place)
 
     def _figures(self, runner: Runner, samples: Samples) -> dict[str, float]:
         if self._reference is None:
@@ -89,3 +97,16 @@ class SamplesHook(LDAEHook):
         found = compare(compute_statistics(open_images(samples.images), self.extractor), self._reference)
         figures = dict(zip(found.metric_names, (found.frechet, found.kernel), strict=True), images=len(samples.images))
         return {f'samples/{name}': value for name, value in figures.items() if value is not None}
+
+
+def place_of(runner: Runner) -> int:
+    """Epochs of the training so far, or its steps where these are counted."""
+    return runner.iter if isinstance(runner._train_loop, IterBasedTrainLoop) else runner.epoch
+
+
+def validations_before(runner: Runner) -> int:
+    """Validations of the training so far, the present one among them, of a resumed run too; 0 where nothing is trained."""
+    loop = runner._train_loop
+    if not isinstance(loop, BaseLoop):
+        return 0
+    return -(-place_of(runner) // loop.val_interval) - (loop.val_begin - 1) // loop.val_interval

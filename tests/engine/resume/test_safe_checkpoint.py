@@ -104,6 +104,19 @@ def test_of_the_checkpoints_in_the_middle_of_epochs_the_last_is_kept_until_the_e
     assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['epoch_1.pth', 'epoch_2.pth']
 
 
+def test_by_iterations_too_the_last_of_further_checkpoints_is_kept_beside_the_others(tmp_path):
+    hook, runner, _ = setting(tmp_path, limit=3, by_epoch=False)
+    hook.filename_tmpl = 'iter_{}.pth'
+    for step in range(10, 260, 10):
+        runner.iter, runner.epoch = step - 1, 0
+        if step % 100 == 0:
+            hook._save_checkpoint_with_step(runner, step, dict(epoch=0, iter=step))
+        else:
+            assert hook.save_step(runner)
+    assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['iter_100.pth', 'iter_200.pth', 'iter_250.pth']
+    assert (tmp_path / 'last_checkpoint').read_text() == 'iter_250.pth'
+
+
 def test_a_checkpoint_waits_for_the_step_that_uses_accumulated_gradients(tmp_path):
     hook, runner, during = setting(tmp_path, limit=2)
     runner.optim_wrapper.should_update = lambda: False

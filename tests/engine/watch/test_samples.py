@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from ldae.engine.watch import samples as module
-from ldae.engine.watch.samples import SamplesHook
+from ldae.engine.watch.samples import SamplesHook, validations_before
 from ldae.utils import ConfigError
 
 
@@ -56,6 +59,30 @@ def test_the_distance_joins_the_metrics_of_a_test(runner_of, small_checkpoint: P
 def test_every_second_validation(runner_of, tmp_path):
     runner_of(SamplesHook(interval=2, num=1, steps=2), epochs=3).train()
     assert [path.name for path in (tmp_path / 'pictures').iterdir()] == ['samples_2.png']
+
+
+@pytest.mark.parametrize(
+    ('loop', 'places', 'validated'),
+    [
+        (dict(type=EpochBasedTrainLoop, max_epochs=7), [1, 2, 3, 7], [1, 2, 3, 7]),
+        (dict(type=EpochBasedTrainLoop, max_epochs=7, val_interval=2), [2, 4, 6, 7], [1, 2, 3, 4]),
+        (dict(type=EpochBasedTrainLoop, max_epochs=7, val_interval=2, val_begin=3), [4, 6], [1, 2]),
+        (dict(type=IterBasedTrainLoop, max_iters=100, val_interval=30), [30, 60, 90], [1, 2, 3]),
+    ],
+)
+def test_validations_are_numbered_by_their_place_so_that_a_resumed_run_goes_on(loop, places, validated):
+    kind, found = loop.pop('type'), []
+    for place in places:
+        runner = SimpleNamespace(epoch=place, iter=place)
+        runner._train_loop = kind(runner, DataLoader([0] * 4), **loop)
+        found.append(validations_before(runner))
+    assert found == validated
+
+
+def test_the_best_is_not_chosen_by_what_most_validations_have_not():
+    runner = SimpleNamespace(hooks=[SimpleNamespace(key_indicators=['denoising/psnr', 'samples/distance'])])
+    with pytest.raises(ConfigError, match="save_best='samples/distance' needs samples at each validation"):
+        SamplesHook(interval=2, num=1).before_train(runner)
 
 
 def test_wrong_options_are_one_line():
