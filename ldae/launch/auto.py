@@ -478,7 +478,8 @@ def scale_text(survey: Survey, choice: Choice) -> str:
     arch = 'embed_dims={0}, num_layers={1}, num_heads={2}, feedforward_channels={3}'
     archs = (arch.format(rung.width, depth, rung.heads, 4 * rung.width) for depth in (rung.depth, 2 * rung.depth))
     root, steps = absolute_root(survey.data_root), choice.epochs * max(1, survey.trained // choice.batch_size)
-    facts = dict(name=plain_name(name_of_root(root)), data_root=root, survey=survey, choice=choice, share=DECODER_SHARE)
+    name = plain_name(name_of_root(root)) or 'images'
+    facts = dict(name=name, data_root=root, survey=survey, choice=choice, share=DECODER_SHARE)
     facts['time'] = shown(choice.seconds)
     latents = dict(values=values, cells=cells, downsample=downsample)
     latents['dims'] = ', '.join(f'{paper}: {ours}' for paper, ours in dims.items())
