@@ -148,8 +148,7 @@ def _find_checkpoint(cfg: Config) -> None:
 def _note_batch(runner: Runner, images: int) -> None:
     """Put a smaller batch into the config that the run leaves, from which reports count images."""
     if 'batch_arithmetic' in runner.cfg:
-        world, count = runner.world_size, (runner.optim_wrapper or {}).get('accumulative_counts', 1)
-        runner.cfg.batch_arithmetic = f'batch {world} x {images} x {count} = {world * images * count}, of all images'
+        runner.cfg.batch_arithmetic += f', but {images} a process'
         runner.dump_config()
 
 

@@ -166,9 +166,11 @@ class RunFiles:
             reach = f'{unit} {reached:,.0f}' + (f' of {total:,}' if total else '')
             facts['reached'] = reach + (f', step {steps[-1]["step"]:,.0f}' if unit == 'epoch' else '')
             # Of a step that is logged, whose gradients may be accumulated with those of others.
-            batch = re.search(r'(\d{1,6}) x (\d{1,9}) x', str(self.options.get('batch_arithmetic', '')))
+            batch = re.search(
+                r'(\d{1,6}) x (\d{1,9}) x(?:.*, but (\d{1,9}) a)?', str(self.options.get('batch_arithmetic', ''))
+            )
             if batch:
-                images = steps[-1]['step'] * int(batch[1]) * int(batch[2])
+                images = steps[-1]['step'] * int(batch[1]) * int(batch[3] or batch[2])
                 each = stored_operations(_text(self.config_file)) if self.config_file and self.is_counted else None
                 facts |= {'images seen': f'{images:,.0f}', 'FLOP': f'{1e9 * images * each:.1e}' if each else '-'}
             facts['hours'] = f'{self._seconds() / 3600:.2f}'

@@ -97,7 +97,7 @@ def test_a_batch_is_no_larger_than_the_data_and_a_warm_up_no_shorter_than_said(
     assert run_tool('train', [str(tiny_config), *args]) == 0
     out = ''.join(capfd.readouterr())
     assert 'Batch 16 a process, not 17: there are no more images' in out
-    assert 'batch 1 x 16 x 1 = 16, of all images' in (tmp_path / 'work' / tiny_config.name).read_text()  # for reports
+    assert ', but 16 a process' in (tmp_path / 'work' / tiny_config.name).read_text()  # for reports
     assert 'Warm-up takes 100 epochs, the run 1: --epochs 1 fits one to the other' in out
     assert run_tool('train', [str(tiny_config), *args[:-2], '--epochs', '2', '--batch-size', '5', '--force'][:-1]) == 0
     out = ''.join(capfd.readouterr())

@@ -118,6 +118,8 @@ def test_images_of_accumulated_batches_are_counted_once(tmp_path):
     config = run / 'vit-b_pca.py'
     config.write_text(config.read_text().replace('1 x 8 x 1 = 8 of 8', '2 x 8 x 4 = 64 of 64: lr 0.1'))
     assert ldae.Run(run).facts['images seen'] == str(30 * 2 * 8)
+    config.write_text(config.read_text().replace('64 of 64: lr 0.1', '64 of 64: lr 0.1, but 5 a process'))
+    assert ldae.Run(run).facts['images seen'] == str(30 * 2 * 5)
 
 
 def test_validations_are_counted_by_epochs_and_their_time_is_not_trainings(tmp_path):
