@@ -28,7 +28,7 @@ from ldae.utils.checkpoints import read_checkpoint
 
 from .comparison_report import Entry, comparison_table, summarise_comparison, write_comparison
 from .jobs import POOLINGS, QUICK, Job, Pretraining, Quick, Scoring, fingerprint, plan, relevant
-from .results import without_samples
+from .results import hashes_of
 from .study import Outcome, Study, checked_seeds
 from .worker import foreign_encoder, labelled_images
 
@@ -375,7 +375,7 @@ def choose_rates(
 
     study.run(jobs, lambda: None)
     found = [entry for entry in study.entries() if entry['seed'] == seeds[0]]
-    entries = {(one['row'], config): one for one in found for config in (without_samples(one), one['config'])}
+    entries = {(one['row'], config): one for one in found for config in hashes_of(one)}
     tried: dict[str, dict[float, float | None]] = defaultdict(dict)
     for (name, rate), cfg in variants.items():
         # Planned alone: two methods may have the same config, and then share a job.

@@ -12,7 +12,7 @@ from ldae.utils.tables import markdown_table, text_table
 from ldae.visualization import accuracy_by_encoder, loss_over_steps, save_figure
 
 from .report import METRICS, MeanScore, chosen, made_with, scored_by
-from .results import read_log, without_samples
+from .results import hashes_of, read_log
 
 #: What was chosen on held-out training images.
 CHOICES = ('timestep', 'block', 'pooling', 'lr', 'weight_decay', 'held_out', 'at_edge')
@@ -53,9 +53,8 @@ def summarise_comparison(
     lines of the results file whose hashes are among the ``configs`` that each row has now."""
     rows = {}
     for name in names:
-        known = configs.get(name.row, ())
-        found = [entry for entry in entries if entry['row'] == name.row]
-        mine = {e['seed']: e for e in found if e['config'] in known or without_samples(e) in known}
+        known = set(configs.get(name.row, ()))
+        mine = {e['seed']: e for e in entries if e['row'] == name.row and known.intersection(hashes_of(e))}
         if mine:
             mine = {seed: mine[seed] for seed in sorted(mine)}
             scores = {metric: MeanScore.of([e[metric] for e in mine.values()]) for metric in METRICS}

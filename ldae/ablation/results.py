@@ -58,13 +58,18 @@ class ResultsFile:
     def find(self, row: str, seed: int, config: str) -> dict | None:
         """The newest entry of a finished run; one with samples will do where none are asked for."""
         mine = [entry for entry in self.read() if (entry['row'], entry['seed']) == (row, seed)]
-        found = [entry for entry in mine if config in (entry['config'], without_samples(entry))]
+        found = [entry for entry in mine if config in hashes_of(entry)]
         return found[-1] if found else None
 
 
 def without_samples(entry: dict) -> str:
     """The hash of all that the accuracies of an entry depend on."""
     return entry.get('without_samples') or entry['config']
+
+
+def hashes_of(entry: dict) -> tuple[str, str]:
+    """The hashes that an entry is found by: a result with samples will do where none are asked for."""
+    return without_samples(entry), entry['config']
 
 
 def _parse(line: str) -> dict | None:

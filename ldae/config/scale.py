@@ -304,10 +304,9 @@ def _scaled(schedulers: ConfigDict | list[ConfigDict], before: int, epochs: int)
     for one in found:
         is_by_epoch = one.get('by_epoch', True)
         is_whole = one.get('T_max') == (one.get('end') or total) - one.get('begin', 0)
-        for key in ('begin', 'end'):
+        for key, last in (('begin', epochs - 1), ('end', max(1, epochs - 1))):  # what comes next has an epoch left
             if value := one.get(key):
-                is_inner = is_by_epoch and value < total  # what begins there has an epoch left
-                one[key] = min(length(value), max(epochs - 1, int(key == 'end'))) if is_inner else length(value)
+                one[key] = min(length(value), last) if is_by_epoch and value < total else length(value)
         for key in ('T_max', 'step_size', 'total_steps'):
             if value := one.get(key):
                 one[key] = length(value)

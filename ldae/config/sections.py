@@ -153,8 +153,8 @@ def _check_component(where: str, part: object, hint: str = '') -> None:
         raise ConfigError(f'{where} must be a dict with a type, got {part!r}{hint}')
 
 
-def lookup(cfg: Config, where: str) -> object:
-    """The value at a dotted place, or None."""
+def lookup(cfg: object, where: str) -> object:
+    """The value at a dotted place of nested dicts, or None."""
     for key in where.split('.'):
         cfg = cfg.get(key) if isinstance(cfg, Mapping | Config) else None  # a Config is not a Mapping
     return cfg

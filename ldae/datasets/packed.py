@@ -30,7 +30,7 @@ SETTINGS = dict(
     crop=Annotated[str, Choice('none', 'center')], format=Annotated[str, Choice('uint8', 'jpeg', 'float32')]
 )
 SETTINGS |= dict(edge=Count | None, size=Count | tuple[Count, Count] | None, with_label=bool, reading=dict | None)
-SETTINGS |= dict(split=str | None)
+SETTINGS['split'] = str | None
 REMEDY = 'remove {part} and run `ldae pack-dataset` again'
 PACKED = Kind('packed images', '`ldae pack-dataset`', 'packed.json', REMEDY, SETTINGS, 'images')
 
@@ -144,7 +144,7 @@ class PackedImages(Dataset):
         self.folder = find_packed(data_root, split)
         store = Store(self.folder, PACKED)
         self.settings, self.shards = store.settings, store.shards
-        self._manifest = hashlib.sha256(json.dumps(store.manifest, sort_keys=True).encode()).hexdigest()
+        self._manifest = store.manifest
         if with_label and not self.settings['with_label']:
             raise ConfigError(f'{self.folder} was packed without labels: set with_label=False')
         steps = with_faster_steps(remaining(pipeline, self.settings), by_torch=fast_resize)
@@ -177,7 +177,8 @@ class PackedImages(Dataset):
     @property
     def identity(self) -> tuple[str, ...]:
         """For keys of caches: what was packed, and which of it is kept."""
-        return self._manifest, '' if self._keep is None else str(self._keep.tolist())
+        manifest = json.dumps(self._manifest, sort_keys=True).encode()
+        return hashlib.sha256(manifest).hexdigest(), '' if self._keep is None else str(self._keep.tolist())
 
     def _numbers(self, indices: Sequence[int]) -> list[int]:
         if self._keep is not None:

@@ -57,6 +57,11 @@ def parts_of(optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[OptimWrappe
     return list(optim_wrapper.values()) if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
 
 
+def is_complete(runner: Runner) -> bool:
+    """Whether no gradients are waiting for more of them."""
+    return all(part.should_update() for part in parts_of(runner.optim_wrapper))
+
+
 def call_hooks(runner: Runner, stage: str) -> None:
     """Call a stage of :class:`LDAEHook` in all hooks that have it."""
     for hook in runner.hooks:

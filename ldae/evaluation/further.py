@@ -203,12 +203,11 @@ def shown_image(loader: DataLoader, number: int, is_bgr: bool) -> Tensor:
 def score_corrupted(further: Further, chosen: Chosen) -> list[dict[str, Any]]:
     """Accuracies on test images of each corruption and severity; nothing is trained or chosen on them."""
     rows, protocol = [], chosen.protocol
-    labels = chosen.train.labels, chosen.test.labels
+    labels, clean = (chosen.train.labels, chosen.test.labels), data_description(chosen.loaders[1])
     for name, severity in product(further.corruptions, further.severities):
         how = dict(name=name, severity=severity, seed=chosen.where['seed'], is_bgr=chosen.is_bgr)
         loader = corrupted_loader(chosen.loaders[1], **how)
-        described = [how, data_description(chosen.loaders[1])]
-        cache = chosen.features(loader, f'{name} {severity}', described=described)
+        cache = chosen.features(loader, f'{name} {severity}', described=[how, clean])
         features = cache[chosen.setting]
         knn = score_knn(protocol, chosen.train[chosen.setting], labels[0], features, labels[1])[protocol.k]
         linear = accuracy(chosen.score.linear.head.predict(features), labels[1])

@@ -48,7 +48,7 @@ class Preprocessing:
     @property
     def of_pictures(self) -> bool:
         """Whether other libraries can prepare its images."""
-        return self.in_channels in (1, 3) and {self.value_range, self.bands, self.pad} == {None}
+        return self.in_channels in (1, 3) and self.value_range is self.bands is self.pad is None
 
     def as_dict(self) -> dict:
         """All of it, for formats that have no form of their own for it."""

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from ldae.utils import ConfigError, provenance
-from ldae.utils.files import atomic_write_text, whole_file
+from ldae.utils.files import whole_file, write_json
+from ldae.utils.locks import claimed
 from ldae.visualization.tiles import shown, tile
 
 IMAGES, GRID, ARRAYS, SETTINGS = 'images', 'grid.png', 'samples.npz', 'sampling.json'
@@ -43,6 +44,16 @@ class SampleFolder:
         self.path, self.settings, self.shown_bands = path, json.loads(json.dumps(settings)), shown_bands
         self.suffix = SUFFIXES[channels not in (1, 3)]
 
+    @contextmanager
+    def held(self, force: bool) -> Iterator[None]:
+        """:meth:`open` it, for this process alone."""
+        if self.path.is_file():
+            raise ConfigError(f'{self.path} is a file: name a folder')
+        self.path.mkdir(parents=True, exist_ok=True)
+        with claimed(self.path):
+            self.open(force)
+            yield
+
     def open(self, force: bool) -> None:
         """Make the folder, or go on with it.
 
@@ -60,14 +71,11 @@ class SampleFolder:
         for file in self.path.rglob('.*.unfinished'):
             file.unlink()
         # First of all files: it makes the folder one of samples, which can be gone on with.
-        text = json.dumps(dict(settings=self.settings, versions=provenance.versions()), indent=2)
-        atomic_write_text(self.path / SETTINGS, text)
+        write_json(self.path / SETTINGS, dict(settings=self.settings, versions=provenance.versions()))
         folder.mkdir(exist_ok=True)
 
     def _why_not(self) -> str | None:
         """Why this folder can't be gone on with."""
-        if not self.path.is_dir():
-            raise ConfigError(f'{self.path} is a file: name a folder')
         if not (self.path / SETTINGS).is_file():
             if any(not file.name.startswith('.') for file in self.path.iterdir()):
                 raise ConfigError(f'{self.path} is not empty, and holds no samples: name another folder')

@@ -24,7 +24,6 @@ from ldae.registry import DATASETS
 from ldae.utils import ConfigError, PositiveInt, Range, Share, check_range, checked
 from ldae.utils.collective import failing_together, from_main_process
 from ldae.utils.device import autocast
-from ldae.utils.locks import claimed
 from ldae.utils.models import evaluating, hash_tensors
 from ldae.utils.ranges import Precision
 
@@ -236,11 +235,7 @@ def _to_folder(
             channels = drawn.model.tokenizer.geometry.in_channels
             folder = SampleFolder(out, settings, channels, drawn.model.shown_bands)
             if is_main_process():
-                if out.is_file():
-                    raise ConfigError(f'{out} is a file: name a folder')
-                out.mkdir(parents=True, exist_ok=True)
-                held.enter_context(claimed(out))
-                folder.open(force)
+                held.enter_context(folder.held(force))
         missing = from_main_process(folder.missing(num))[get_rank() :: get_world_size()]
         with folder.writing() as write:
             for numbers, images in _batches(drawn, missing, batch_size, progress):

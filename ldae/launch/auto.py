@@ -34,6 +34,7 @@ from ldae.registry import DATASETS, MODELS
 from ldae.utils import ConfigError
 from ldae.utils.device import use_device
 from ldae.utils.files import atomic_write_text
+from ldae.utils.locks import claimed
 from ldae.utils.rng import preserved_rng
 
 from .batch import check_memory
@@ -174,19 +175,19 @@ def auto_scale(
             f'--scale auto measures one process: start ldae train once, then several processes with --scale {path}'
         )
     use_device(options.get('device'))
-    survey = look_at(data_root)
-    if labelled and not survey.classes:  # known before anything is timed
-        raise ConfigError(
-            f'{data_root} has no classes, by which encoders are scored: sort its images into train/<class>/'
+    with claimed(path.parent):  # a run that is going on there has its own
+        survey = look_at(data_root)
+        if labelled and not survey.classes:  # known before anything is timed
+            raise ConfigError(
+                f'{data_root} has no classes, by which encoders are scored: sort its images into train/<class>/'
+            )
+        print_log(f'Data:  {survey}')
+        for note in survey.notes:
+            print_log(f'Note:  {note}')
+        choice = choose(
+            survey, budget, lambda choice: seconds_per_image(config, survey, choice, **dict(options, resume=None))
         )
-    print_log(f'Data:  {survey}')
-    for note in survey.notes:
-        print_log(f'Note:  {note}')
-    choice = choose(
-        survey, budget, lambda choice: seconds_per_image(config, survey, choice, **dict(options, resume=None))
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(path, scale_text(survey, choice))
+        atomic_write_text(path, scale_text(survey, choice))
     print_log(f'Scale: {choice}')
     print_log(
         f'Time:  about {shown(choice.seconds)} for training. Written to {path}: edit it and train with --scale {path}'

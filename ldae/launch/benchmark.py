@@ -19,6 +19,7 @@ from ldae.config.methods import METHODS, geometry_of, method_of
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS, pipeline_of
 from ldae.config.scale import find_scale, is_benchmark, read_scale, set_epochs, shipped_scales
+from ldae.config.sections import lookup
 from ldae.config.stored import parse_config
 from ldae.datasets.packed import reading_of
 from ldae.engine.resume.safe_checkpoint import latest_checkpoint
@@ -116,8 +117,7 @@ def _encoder_of(classifier: str | Path) -> str | None:
     found: Any = (read_checkpoint(classifier).get('meta') or {}).get('cfg')
     with suppress(SyntaxError, ValueError, TypeError, RecursionError):
         found = parse_config(found)
-    for part in CHECKPOINT.split('.'):
-        found = found.get(part) if isinstance(found, dict) else None
+    found = lookup(found, CHECKPOINT)
     return found if isinstance(found, str) else None
 
 

@@ -141,9 +141,7 @@ def train(
             options.get('work_dir') or f'work_dirs/{name_of_root(str(options.get("data_root") or ""))}'
         )
         seconds = budget if isinstance(budget, int | float) else parse_duration(budget or '30m')
-        launcher = options.get('launcher', 'none')  # a run that is going on there has its own
-        with claimed(options['work_dir']) if rank(launcher) == 0 else nullcontext():
-            scale = auto_scale(config, seconds, **options)
+        scale = auto_scale(config, seconds, **options)
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config, cfg_options, scale)
     launch = LaunchOptions(**options)
     fit_recipe(cfg, **recipe, processes=world_size(launch.launcher))

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Optimizer
 
-from ldae.engine.hook import Batch, LDAEHook, parts_of
+from ldae.engine.hook import Batch, LDAEHook, is_complete, parts_of
 from ldae.engine.speed.sharding import full_state_dicts
 from ldae.registry import HOOKS
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, TrainingStopped, checked
@@ -265,7 +265,7 @@ class SkipAwareEMAHook(LDAEHook, EMAHook):
             raise ConfigError(f'the average of the weights in the checkpoint does not fit the model: {why}') from error
 
     def after_train_iter(self, runner: Runner, batch_idx: int, **step: Batch) -> None:
-        if not all(part.should_update() for part in parts_of(runner.optim_wrapper)):
+        if not is_complete(runner):
             return
         guards = [hook for hook in runner.hooks if isinstance(hook, SkipNonFiniteHook)]
         if not any(guard.is_skipped(runner) for guard in guards):

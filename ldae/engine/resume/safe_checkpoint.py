@@ -13,7 +13,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from ldae.engine.hook import Batch, LDAEHook, call_hooks, parts_of
+from ldae.engine.hook import Batch, LDAEHook, call_hooks, is_complete
 from ldae.registry import HOOKS
 from ldae.utils import Choice, ConfigError, PositiveInt, checked
 from ldae.utils.checkpoints import check_archive
@@ -213,11 +213,6 @@ class SafeCheckpointHook(LDAEHook, CheckpointHook):
         """Go on from there."""
         if runner._resume and isinstance(runner._train_loop, Resumable) and 'progress' in checkpoint:
             runner.train_loop.restore(checkpoint['progress'])
-
-
-def is_complete(runner: Runner) -> bool:
-    """Whether no gradients are waiting for more of them."""
-    return all(part.should_update() for part in parts_of(runner.optim_wrapper))
 
 
 POINTER = 'last_checkpoint'

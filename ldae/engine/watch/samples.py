@@ -85,7 +85,7 @@ class SamplesHook(LDAEHook):
         picture = grid_of(samples.images, unwrapped(runner.model).shown_bands)
         folder = Path(runner.work_dir, 'pictures')
         folder.mkdir(parents=True, exist_ok=True)
-        place = place_of(runner)
+        place = epochs_or_steps(runner)
         save_image(picture, folder / f'samples_{place}.png')
         runner.visualizer.add_image('samples', picture, step=place)
 
@@ -99,7 +99,7 @@ class SamplesHook(LDAEHook):
         return {f'samples/{name}': value for name, value in figures.items() if value is not None}
 
 
-def place_of(runner: Runner) -> int:
+def epochs_or_steps(runner: Runner) -> int:
     """Epochs of the training so far, or its steps where these are counted."""
     return runner.iter if isinstance(runner._train_loop, IterBasedTrainLoop) else runner.epoch
 
@@ -109,4 +109,4 @@ def validations_before(runner: Runner) -> int:
     loop = runner._train_loop
     if not isinstance(loop, BaseLoop):
         return 0
-    return -(-place_of(runner) // loop.val_interval) - (loop.val_begin - 1) // loop.val_interval
+    return -(-epochs_or_steps(runner) // loop.val_interval) - (loop.val_begin - 1) // loop.val_interval
