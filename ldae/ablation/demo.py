@@ -33,7 +33,7 @@ def demo(
 ) -> dict:
     """Pre-train l-DAE and MAE on the Fashion-MNIST subset that ships with ldae, compare them, and draw.
 
-    Takes about 5 minutes of one core. Beside what :func:`compare` writes, ``results.json``, ``denoising.png`` of one test
+    Takes 5 to 8 minutes of one core. Beside what :func:`compare` writes, ``results.json``, ``denoising.png`` of one test
     image a class and ``pca_filters.png``.
 
     Args:

@@ -14,7 +14,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'compare',
         'Pre-train by several methods with several seeds, or take checkpoints, and score each encoder, the same untrained,\n'
         "l-DAE's latents and the pixels by k-NN and a linear layer: one table, mean and spread. Finished runs are\n"
-        'skipped, interrupted ones resumed. l-DAE and MAE of the demo by default: about 20 minutes of one CPU core.',
+        'skipped, interrupted ones resumed. l-DAE and MAE of the demo by default: 20 to 30 minutes of one CPU core.',
         'tools/compare.py --seeds 0 1 2 --work-dir work_dirs/compare\n'
         '  ldae compare --method ldae mae mocov3 --data-root photos --scale auto --budget 10m\n'
         '  ldae compare --method ldae=mine.py mae theirs=mae_pretrain_vit_base.pth --data-root photos --seeds 0\n'

@@ -13,7 +13,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(
         'demo',
         'Pre-train l-DAE and MAE on the Fashion-MNIST subset that ships with ldae, then compare what the encoders have '
-        'learned: k-NN and linear accuracy. Takes about 5 minutes on one CPU core.',
+        'learned: k-NN and linear accuracy. Takes 5 to 8 minutes on one CPU core.',
         'tools/demo.py --work-dir work_dirs/demo',
     )
     add = parser.add_argument
