@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The images of a folder, the same for everybody who asks."""
 
+import hashlib
 import os
 import sys
 from collections import Counter
@@ -9,9 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+import numpy as np
+import torch
 from mmengine.dist import is_main_process
 from mmengine.fileio import BaseStorageBackend, get_file_backend
 from mmengine.logging import MMLogger, print_log
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from ldae.utils import ConfigError
 
@@ -156,3 +161,21 @@ def tell(text: str) -> None:
         print_log(text, 'current')
     elif text and is_main_process():
         print(text, file=sys.stderr)
+
+
+def listing_key(dataset: Dataset) -> str:
+    """A hash of which images a data set has, in their order, and of their labels, without reading a file of one: for keys of what is
+    kept. Data sets within others count with what chooses from them."""
+    digest = hashlib.sha256(repr(getattr(dataset, 'identity', ())).encode())
+    for part in [getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or ())]:
+        if part is not None:
+            digest.update(listing_key(part).encode())
+    for name in ('data_bytes', 'images', 'labels', 'targets', 'data_list', 'indices', 'repeat_indices'):
+        value = getattr(dataset, name, None)
+        if isinstance(value, Tensor):  # numpy has no bfloat16
+            digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+        elif isinstance(value, list) and name != 'images':
+            digest.update(repr(value).encode())
+    return digest.hexdigest()[:16]

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which labelled images a frozen encoder is scored on."""
 
-import hashlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
@@ -18,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from ldae import compat
 from ldae.config.reading import LOADERS, gives_bgr
+from ldae.datasets.listing import listing_key
 from ldae.datasets.low_shot import some_of_each_class, spread_over_classes
 from ldae.models.encoders import EncoderPreprocessor, fitted
 from ldae.registry import DATASETS, MODELS
@@ -174,20 +173,7 @@ def data_description(loader: DataLoader) -> list:
     """Kind, folder, number of images, preparation and listing of a data set, for the key of a cache."""
     dataset, count = _all_images(loader), len(loader.dataset)
     where = [str(getattr(dataset, name, None)) for name in ('data_root', 'split', 'data_prefix', 'ann_file')]
-    return [type(dataset).__name__, *where, count, repr(getattr(dataset, 'pipeline', None)), _listing(dataset)]
-
-
-def _listing(dataset: Dataset) -> str:
-    """A hash of which images a data set has, in their order, and of their labels, without reading a file of one."""
-    digest = hashlib.sha256(repr(getattr(dataset, 'identity', ())).encode())
-    for name in ('data_bytes', 'images', 'labels', 'targets'):  # mmengine's list of images; images in memory
-        value = getattr(dataset, name, None)
-        value = value.numpy() if isinstance(value, Tensor) else value
-        if isinstance(value, np.ndarray):
-            digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
-        elif isinstance(value, list) and name != 'images':
-            digest.update(repr(value).encode())
-    return digest.hexdigest()[:16]
+    return [type(dataset).__name__, *where, count, repr(getattr(dataset, 'pipeline', None)), listing_key(dataset)]
 
 
 def _all_images(loader: DataLoader) -> Dataset:

@@ -28,7 +28,7 @@ from ldae.apis.probing import tell_of_own_images
 from ldae.config import find_config, load_config
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import gives_bgr, pipeline_of
-from ldae.datasets.listing import list_images, tell
+from ldae.datasets.listing import list_images, listing_key, tell
 from ldae.datasets.load_image import MAX_PIXELS, reads_files
 from ldae.datasets.packed import packed_pipeline
 from ldae.datasets.roots import is_source, parse_root
@@ -277,7 +277,7 @@ def images_of_config(name: str, cfg: Config, split: str) -> ImageSet:
         _in_words(node),
         len(built),
         stream,
-        [dataset, bgr, str(getattr(built, 'data_root', None)), *getattr(built, 'identity', ())],
+        [dataset, bgr, str(getattr(built, 'data_root', None)), listing_key(built)],
     )
 
 

@@ -5,11 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from bad_files import PICTURE, PIXELS, encoded
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from ldae.apis.images import read_images
-from ldae.datasets import ImageFolder
-from ldae.datasets.listing import Listing, is_hidden, list_images
+from ldae.datasets import ImageFolder, InMemoryDataset
+from ldae.datasets.listing import Listing, is_hidden, list_images, listing_key
 from ldae.datasets.load_image import FORMATS, SUFFIXES
 from ldae.datasets.packing import PackOptions, pack
 from ldae.datasets.verify import verify_folder
@@ -135,3 +137,20 @@ def test_a_remote_folder_that_cannot_be_listed_is_one_line(root: str):
     with pytest.raises(ConfigError, match='cannot be listed') as caught:
         ImageFolder(root, 'train')
     assert '\n' not in str(caught.value)
+
+
+def test_the_key_of_a_listing_tells_what_chooses_from_data_within_it():
+    """Of torch's and mmengine's wrappers."""
+    images, others = (TensorDataset(torch.zeros(4)) for _ in range(2))
+    images.targets, others.targets = [0, 1, 0, 1], [1, 1, 0, 0]
+    sets = [images, others, Subset(images, [0, 1]), Subset(images, [2, 3]), Subset(others, [0, 1])]
+    sets += [ConcatDataset([images, others]), ConcatDataset([others, images])]
+    keys = [listing_key(dataset) for dataset in sets]
+    assert len(set(keys)) == len(sets)
+    assert keys == [listing_key(dataset) for dataset in sets]
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.float32, torch.bfloat16])
+def test_images_in_memory_of_any_kind_have_a_key(dtype: torch.dtype):
+    first, second = (InMemoryDataset(torch.full((2, 1, 4, 4), value).to(dtype), torch.zeros(2)) for value in (1, 2))
+    assert listing_key(first) != listing_key(second)

@@ -11,6 +11,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 
+from ldae.datasets.listing import listing_key
 from ldae.engine.hook import LDAEHook
 from ldae.models.tokenizers import BaseTokenizer
 from ldae.models.tokenizers.base import load_tokenizer, load_tokenizer_state, save_tokenizer
@@ -59,15 +60,17 @@ class FitTokenizerHook(FittingHook):
         # A Runner built from objects instead of a config has nothing to tell two tokenizers apart by: fit anew.
         path = None
         if 'model' in runner.cfg:
-            path = Path(runner.work_dir) / f'tokenizer_{self.key(runner.cfg)}.pth'
+            key = self.key(runner.cfg, listing_key(runner.train_dataloader.dataset))
+            path = Path(runner.work_dir) / f'tokenizer_{key}.pth'
         if path is None or not self._load(tokenizer, path, runner):
             self._fit(tokenizer, path, runner)
 
-    def key(self, cfg: dict) -> str:
-        """Hash of the tokenizer's, data set's and normalisation's configs and of this hook's options."""
+    def key(self, cfg: dict, images: str = '') -> str:
+        """Hash of the tokenizer's, data set's and normalisation's configs, of what ``images`` says of the data set's listing, and of
+        this hook's options."""
         model, data = cfg['model'], cfg['train_dataloader']['dataset']
         parts = [model['tokenizer'], model.get('data_preprocessor') or cfg.get('data_preprocessor'), data]
-        text = json.dumps([*parts, self.num_images, self.seed], sort_keys=True, default=str)
+        text = json.dumps([*parts, images, self.num_images, self.seed], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def _load(self, tokenizer: BaseTokenizer, path: Path, runner: Runner) -> bool:

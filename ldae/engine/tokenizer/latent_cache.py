@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ldae.datasets import batch_collate
 from ldae.datasets.latents import DTYPES, LatentDataset, new_latents, shards_of, write_shard
+from ldae.datasets.listing import listing_key
 from ldae.engine.hook import LDAEHook
 from ldae.models.tokenizers.fit import collate
 from ldae.registry import HOOKS
@@ -80,6 +81,7 @@ class LatentCacheHook(LDAEHook):
             default=str,
         )
         made_of['data'] = hashlib.sha256(words.encode()).hexdigest()[:24]
+        made_of['listing'] = listing_key(loader.dataset)
         path = Path(self.file or Path(runner.work_dir) / FOLDER_NAME).expanduser()
         latents = self._latents(path, model, made_of, runner)
         latents.dataset = loader.dataset  # for whoever reports on the images
@@ -195,9 +197,14 @@ def read_samples(dataset: Dataset) -> tuple[list[int], dict]:
 
 def check_latents(latents: LatentDataset, made_of: dict[str, str], dtype: str) -> None:
     """Raise ConfigError unless latents were made of this tokenizer and these data, in this number format."""
-    what = dict(tokenizer='another tokenizer or normalisation', data='another data set or pipeline')
+    what = dict(
+        tokenizer='another tokenizer or normalisation',
+        data='another data set or pipeline',
+        listing='other images or labels',
+    )
+    known = dict(listing=made_of.get('listing')) | dict(latents.made_of)  # earlier versions didn't keep it
     for key, words in what.items():
-        if key in made_of and latents.made_of.get(key) != made_of[key]:
+        if key in made_of and known.get(key) != made_of[key]:
             raise ConfigError(
                 f'{latents.file} holds latents of {words}: delete it, and they are made anew, or name another folder'
             )

@@ -42,6 +42,15 @@ def test_fits_once_keeps_the_result_and_takes_it_from_the_work_dir(tmp_path, mon
     FitTokenizerHook(num_images=10).before_train(second)
 
 
+def test_the_same_config_with_other_images_is_fitted_anew(tmp_path):
+    first, second = make_runner(tmp_path), make_runner(tmp_path)
+    second.train_dataloader.dataset.images = second.train_dataloader.dataset.images.flip(3)
+    for runner in (first, second):
+        FitTokenizerHook().before_train(runner)
+    assert len(list(tmp_path.glob('tokenizer_*.pth'))) == 2
+    assert not torch.equal(second.model.tokenizer.basis, first.model.tokenizer.basis)
+
+
 @pytest.mark.parametrize(
     'change',
     [

@@ -123,6 +123,29 @@ def test_a_config_may_name_the_folder_itself(losses, make_runner, tmp_path):
         make_runner([LatentCacheHook()], train_dataloader=loader, model=cfg).train()
 
 
+def test_a_list_that_names_other_images_as_many_has_other_latents(make_runner, tiny_image_folder, tmp_path):
+    steps = [dict(type='ldae.LoadImage'), dict(type='Resize', scale=(28, 28)), dict(type='ldae.FastPackInputs')]
+    images = dict(data_root=str(tiny_image_folder), split='train', ann_file='list.txt', with_label=False)
+    loader = dict(
+        batch_size=2,
+        num_workers=0,
+        collate_fn=dict(type='default_collate'),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(images, type='ldae.ImageFolder', pipeline=steps),
+    )
+    cfg = model()
+    cfg['tokenizer']['in_channels'] = 3
+    cfg['data_preprocessor'].update(mean=[73.0] * 3, std=[90.0] * 3)
+    for last in ('b/1.jpg', 'b/1.jpg', 'b/2.jpg'):
+        (tiny_image_folder / 'list.txt').write_text(f'a/0.jpg\na/1.jpg\nb/0.jpg\n{last}\n')
+        runner = make_runner([LatentCacheHook()], train_dataloader=loader, model=cfg)
+        if last == 'b/1.jpg':
+            runner.train()
+            cfg['tokenizer']['checkpoint'] = str(next(tmp_path.glob('tokenizer_*.pth')))
+    with pytest.raises(ConfigError, match='holds latents of other images or labels'):
+        runner.train()
+
+
 @pytest.mark.parametrize(
     ('change', 'words'),
     [
