@@ -26,7 +26,7 @@ from ldae.evaluation.protocol import PROTOCOL, Protocol
 from ldae.models.tokenizers.fit import fit_tokenizer
 from ldae.registry import DATASETS
 from ldae.utils import ConfigError, NaturalInt, PositiveInt, Seed, checked, provenance
-from ldae.utils.checkpoints import name_of_run, names_of_runs
+from ldae.utils.checkpoints import check_is_there, name_of_run, names_of_runs
 from ldae.utils.collective import failing_together
 from ldae.utils.device import use_device
 from ldae.utils.files import write_json
@@ -122,7 +122,9 @@ def learning_curves(
     check_output(folder, force, CURVES)
     curves: dict[str, list[dict[str, Any]]] = {}
     names = names_of_runs(Path(path).absolute().parent for path in checkpoints)
-    for path in sorted(map(Path, checkpoints), key=lambda path: (str(path.parent), number_of(path))):
+    ordered = sorted(map(Path, checkpoints), key=lambda path: (str(path.parent), number_of(path)))
+    check_is_there(*ordered)
+    for path in ordered:
         name = names[path.absolute().parent]
         scores = probe(path, work_dir=folder / f'{name}_{path.stem}', force=True, **options)
         row = scores.chosen or scores.rows[0]

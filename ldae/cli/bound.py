@@ -38,10 +38,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``ldae bound`` and ``tools/bound.py``."""
     args = parse_args(argv)
     from ldae.apis import bound
-    from ldae.utils.checkpoints import names_of_runs
+    from ldae.utils.checkpoints import check_is_there, names_of_runs
     from ldae.utils.tables import text_table
 
     check_arguments(args, bound)
+    check_is_there(*args.checkpoints)
     options = {name: value for name, value in vars(args).items() if name not in ('checkpoints', 'work_dir', 'imports')}
     names = names_of_runs(Path(checkpoint).absolute().parent for checkpoint in args.checkpoints)
     for checkpoint in map(Path, args.checkpoints):

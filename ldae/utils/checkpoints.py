@@ -34,8 +34,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         )
     if path.is_dir():
         raise ConfigError(f'{path} is a folder: name a .pth file that training wrote, such as {_newest(path)}')
-    if not path.is_file():
-        raise ConfigError(f'checkpoint {str(path)!r} {"is not a file" if path.exists() else "does not exist"}')
+    check_is_there(path)
     content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pth(path)
     if isinstance(content, dict) and isinstance(content.get('state_dict'), dict):
         _check_state(path, content['state_dict'])
@@ -49,6 +48,13 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     raise ConfigError(
         f'{path} is not a checkpoint of a model: it has no state_dict; name the .pth file that training wrote'
     )
+
+
+def check_is_there(*paths: str | os.PathLike) -> None:
+    """Raise ConfigError unless these are files: of several, before the first takes its minutes."""
+    for path in (Path(path).expanduser() for path in paths):
+        if not path.is_file():
+            raise ConfigError(f'checkpoint {str(path)!r} {"is not a file" if path.exists() else "does not exist"}')
 
 
 def _check_state(path: Path, state: dict) -> None:

@@ -303,3 +303,13 @@ def test_several_checkpoints_give_curves_over_their_epochs(small_checkpoint, tmp
     assert 'pass --force' in error_of(capsys, *command)
     with pytest.raises(ConfigError, match='names end in their epoch'):
         learning_curves([small_checkpoint.with_name('last.pth')], tmp_path / 'none')
+
+
+@pytest.mark.parametrize('tool', ['probe', 'bound'])
+def test_a_checkpoint_that_is_missing_is_said_before_the_first_is_scored(tool, small_checkpoint, tmp_path, capsys):
+    file, missing = tmp_path / 'run' / 'epoch_4.pth', tmp_path / 'run' / 'epoch_8.pth'
+    file.parent.mkdir()
+    file.write_bytes(small_checkpoint.read_bytes())
+    assert run_tool(tool, [str(file), str(missing), '--work-dir', str(tmp_path / 'out')]) == 2
+    assert f"checkpoint '{missing}' does not exist" in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
