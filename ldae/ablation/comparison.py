@@ -14,7 +14,7 @@ from mmengine.config import Config
 from ldae.apis.encoders import CHECKPOINTS, TRANSFORMERS
 from ldae.apis.models import MMPRETRAIN, TIMM, get_model
 from ldae.config import configs_root, load_config, set_data_root, walk_dicts
-from ldae.config.methods import METHODS, arch_of, method_like, method_of
+from ldae.config.methods import METHODS, method_like, method_of
 from ldae.config.reading import LOADERS, read_config
 from ldae.config.scale import PAPER
 from ldae.config.stored import read_stored_config
@@ -27,7 +27,7 @@ from ldae.utils import ConfigError, check_range
 from ldae.utils.checkpoints import read_checkpoint
 
 from .comparison_report import Entry, comparison_table, summarise_comparison, write_comparison
-from .jobs import POOLINGS, QUICK, Job, Pretraining, Quick, Scoring, fingerprint, plan, relevant
+from .jobs import POOLINGS, QUICK, Job, Pretraining, Quick, Scoring, check_candidates, fingerprint, plan, relevant
 from .results import hashes_of
 from .study import Outcome, Study, checked_seeds
 from .worker import foreign_encoder, labelled_images
@@ -130,6 +130,10 @@ def compare(
         if timesteps and method.cfg.model.get('tokenizer'):
             method.cfg.timesteps = list(timesteps)
     scored = scoring.quick(QUICK if quick is True else quick) if quick else scoring
+    if len(set(rates)) > 1 and not scored.protocol.has_choice:
+        raise ConfigError(
+            '--rates are chosen by held-out images, and a single setting of the linear layers holds none out: give several --probe-lrs'
+        )
     check_same_images([] if study.dry_run else chosen, scored)
     place = seeds, study.root, quick, scoring, pixels, study.watched, load
     tried = choose_rates(chosen, rates, study, place)
@@ -318,7 +322,8 @@ def check_same_images(methods: Sequence[Method], scoring: Scoring) -> None:
         try:
             for checkpoint in method.checkpoints or ():  # whether it fits
                 get_model(method.cfg, checkpoint, 'cpu')
-            check_places(method, scoring)
+            if method.foreign is None:
+                check_candidates(method.cfg, scoring)
             if method.foreign is not None:
                 resolve_blocks(num_blocks(foreign_encoder(method.foreign, 'cpu')), scoring.blocks)
             loaders = labelled_images(cfg, scoring.as_dict())
@@ -333,16 +338,6 @@ def check_same_images(methods: Sequence[Method], scoring: Scoring) -> None:
                 f'{method.name} would be scored on other images than {first[0]} ({counts[1]} training and test images, not '
                 f'{counts[0]}, or others of the classes): give all the same --data-root, or configs of the same data'
             )
-
-
-def check_places(method: Method, scoring: Scoring) -> None:
-    """Raise :class:`ConfigError` for blocks or time steps that a method of the toolbox doesn't have."""
-    if method.foreign is not None or method_of(method.cfg) is None:
-        return
-    backbone = method.cfg.model.backbone
-    resolve_blocks(arch_of(backbone)[1]['num_layers'], scoring.blocks)
-    for timestep in method.cfg.get('timesteps') or ():
-        check_range('--timesteps', timestep, 0, backbone.get('num_timesteps', 1000) - 1, kind=int)
 
 
 def _same(one: tuple, other: tuple) -> bool:

@@ -16,11 +16,13 @@ from typing import Annotated, Any, NamedTuple
 from mmengine.config import Config
 
 from ldae.config import configs_root
+from ldae.config.methods import arch_of, method_of
 from ldae.evaluation.attentive_probe import Kind
+from ldae.evaluation.features import resolve_blocks
 from ldae.evaluation.protocol import PROTOCOL, Protocol
 from ldae.utils import ConfigError
 from ldae.utils.files import write_json
-from ldae.utils.ranges import Choice, check_value, checked
+from ldae.utils.ranges import Choice, check_range, check_value, checked
 
 from .generation import Sampling
 
@@ -200,6 +202,11 @@ def plan(
     tokenizers: dict[str, Job] = {}
     for name, cfg, rows, checkpoints, foreign, note in pretrainings:
         is_given = bool(checkpoints or foreign)
+        if foreign is None and rows:
+            try:
+                check_candidates(cfg, scoring)
+            except ConfigError as error:
+                raise ConfigError(f'{name}: {error}') from error
         shared = small_steps(deepcopy(cfg), None if is_given else few)
         after = None if is_given else _tokenizer_job(shared, tokenizers, root, load, few, scoring)
         transfer = pop_transfer(shared) if foreign is None else dict(FOREIGN_TRANSFER, foreign=foreign)
@@ -223,6 +230,30 @@ def plan(
                 jobs[seed, key].members.append(Member(row, config, transfer, encoder, without))
     order = {seed: i for i, seed in enumerate(seeds)}
     return [*tokenizers.values(), *sorted(jobs.values(), key=lambda job: order[job.seed])]
+
+
+def check_candidates(cfg: Config, scoring: Scoring) -> None:
+    """Raise ConfigError, before a method of the toolbox is trained, for blocks or time steps that it doesn't have, and for several
+    candidates where the linear layers have one setting, and nothing is held out to choose by."""
+    method = method_of(cfg)
+    if method is None:
+        return
+    backbone, neck = cfg.model.backbone, cfg.model.get('neck')
+    depth = arch_of(backbone)[1]['num_layers']
+    further = (neck.get('arch') or {}).get('num_layers', depth) if neck and method == 'ldae' else 0
+    blocks, steps = resolve_blocks(depth, cfg.get('blocks') or scoring.blocks, further), cfg.get('timesteps') or [None]
+    for step in steps if method == 'ldae' else ():
+        if step is not None:
+            check_range('--timesteps', step, 0, backbone.get('num_timesteps', 1000) - 1, kind=int)
+    poolings = scoring.poolings if method != 'ldae' else POOLINGS[:1]  # which has no class token
+    if (
+        len(blocks) * len(set(steps)) * len(cfg.get('inputs') or [None]) * len(poolings) > 1
+        and not scoring.protocol.has_choice
+    ):
+        raise ConfigError(
+            'features are chosen (time step, block, pooling) by held-out images, and a single setting of the linear layers holds none '
+            'out: give several --probe-lrs or --probe-weight-decays, or one --timesteps'
+        )
 
 
 def training_key(cfg: Config, tokenizer: Job | None = None, checkpoint: Path | None = None) -> str:

@@ -5,6 +5,8 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ldae.utils import ConfigError
+
 from .options import SAMPLERS, add_study_options, check_arguments, make_parser, run_study, study_options
 
 
@@ -29,8 +31,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = group.add_argument
     add('--samples', dest='num', type=int, metavar='N', help='so many a row, of which the distance depends (none)')
-    add('--steps', type=int, default=50, metavar='N', help='of their sampling (50)')
-    add('--sampler', choices=SAMPLERS, default='dpm++', help="one of diffusers' samplers (dpm++)")
+    add('--steps', type=int, metavar='N', help='of their sampling (50)')
+    add('--sampler', choices=SAMPLERS, help="one of diffusers' samplers (dpm++)")
     about = 'network that compares images: a checkpoint that holds its config, timm::NAME, or mmpretrain::NAME'
     add('--features', metavar='MODEL', help=about)
     add('--weights', metavar='FILE', help='of that network (what timm or mmpretrain downloads)')
@@ -44,9 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ldae.ablation import Sampling, ablate
 
     options = study_options(args, 'ablate', argv) | dict(epochs=args.length, inputs=args.inputs)
-    if args.num is not None:
+    names = ('num', 'steps', 'sampler', 'features', 'weights', 'inception')
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if given and args.num is None:
+        raise ConfigError(f'--{next(iter(given))} is of samples, and none are asked for: add --samples N')
+    if given:
         check_arguments(args, Sampling.__init__, 'steps')
-        names = ('num', 'steps', 'sampler', 'features', 'weights', 'inception')
-        sampling = Sampling(**{name: getattr(args, name) for name in names})
-        options['scoring'] = replace(options['scoring'], sampling=sampling)
+        options['scoring'] = replace(options['scoring'], sampling=Sampling(**given))
     return run_study(ablate, args.rows, **options)

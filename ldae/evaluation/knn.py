@@ -170,7 +170,12 @@ def check_features(name: str, features: Features, labels: Tensor | None = None, 
 
 
 def check_classes(train_y: Tensor, test_y: Tensor) -> None:
-    """Raise :class:`ConfigError` if a class of the test set can never be predicted."""
+    """Raise :class:`ConfigError` for a label that is no class, or a class of the test set that can never be predicted."""
+    for name, labels in dict(train_y=train_y, test_y=test_y).items():
+        if len(labels) and labels.min() < 0:
+            raise ConfigError(
+                f'{name}: label {int(labels.min())} is not a class, they start at 0: leave such images out'
+            )
     missing = sorted(set(test_y.unique().tolist()) - set(train_y.unique().tolist()))
     if missing:
         raise ConfigError(f'train_y: no training image of class {missing[:10]}, which the test set has: add some')

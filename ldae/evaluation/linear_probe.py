@@ -104,6 +104,11 @@ class LinearOptions:
     def __post_init__(self) -> None:
         check_grid('linear_probe', self)
 
+    @property
+    def has_choice(self) -> bool:
+        """Whether there are several settings, and so images held out, by which features can be chosen too."""
+        return len(self.weight_decays) * (len(self.lrs) if self.solver == 'sgd' else 1) > 1
+
 
 def check_grid(place: str, options: Any) -> None:
     """Make tuples of ``lrs`` and ``weight_decays``. Raises ConfigError if there is none to try."""

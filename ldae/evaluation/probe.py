@@ -135,9 +135,9 @@ def probe_encoder(
     # Tokens of the one set of features that can be chosen come from the same pass.
     steps, kinds = resolve_inputs(model, timesteps, noisy)
     is_one = len(numbers) * len(steps) * len(kinds) == 1
-    if further and not is_one and protocol.solver == 'sgd' and len(protocol.lrs) * len(protocol.weight_decays) == 1:
+    if further and not is_one and not protocol.has_choice:
         raise ConfigError(
-            'nothing is held out to choose features by, of which more is asked: give several learning rates'
+            'nothing is held out to choose features by, of which more is asked: give several learning rates, or weight decays'
         )
     options = dict(refresh=refresh, verify=verify, pooling=protocol.pooling)
     cached = partial(_cached, model, preprocessor_of(model, data), cache, autocast(precision, device), **options)

@@ -28,9 +28,9 @@ from .knn import check_classes
 NOT_PROBED = ('indices', 'crop_scale', 'flip', 'views')
 
 
-def probe_dataloaders(cfg: Config) -> tuple[dict, dict]:
-    """Configs of labelled training and test images, both as the test images are prepared: no augmentation. Raises
-    ConfigError if the config names no training images, or no others to test on."""
+def probe_dataloaders(cfg: Config, labelled: bool = True) -> tuple[dict, dict]:
+    """Configs of training and test images, both as the test images are prepared: no augmentation; with labels unless ``labelled``
+    leaves that to the config. Raises ConfigError if the config names no training images, or no others to test on."""
     held_out = cfg.get('val_dataloader') or cfg.get('test_dataloader')
     for split, loader in (('training', cfg.get('train_dataloader')), ('test', held_out)):
         if not loader:
@@ -38,8 +38,9 @@ def probe_dataloaders(cfg: Config) -> tuple[dict, dict]:
                 f'{cfg.filename or "the config"} names no {split} images: name data that do (--data of ldae probe, or --scale)'
             )
     test = dict(held_out)
-    test['dataset'] = dict(test['dataset'], with_label=True)
-    dataset = dict(cfg.train_dataloader['dataset'], with_label=True)
+    with_label = dict(with_label=True) if labelled else {}
+    test['dataset'] = dict(test['dataset'], **with_label)
+    dataset = dict(cfg.train_dataloader['dataset'], **with_label)
     for name in NOT_PROBED:
         dataset.pop(name, None)
     if 'pipeline' in test['dataset']:
@@ -72,6 +73,19 @@ def labelled_dataloaders(
     if all(part is not None for part in labels):
         check_classes(*labels)
     return loaders
+
+
+def image_dataloaders(cfg: Config, limits: Sequence[int | None]) -> list[DataLoader]:
+    """Training and test images as probes see them, at most ``limits`` of each, for what asks nothing of labels: where there are none, too."""
+
+    def build(labelled: bool) -> list[DataLoader]:
+        loaders = probe_dataloaders(cfg, labelled)
+        return [labelled_dataloader(loader, limit) for loader, limit in zip(loaders, limits, strict=True)]
+
+    try:
+        return build(True)
+    except ConfigError:
+        return build(False)
 
 
 def labelled_dataloader(cfg: dict, limit: int | None) -> DataLoader:

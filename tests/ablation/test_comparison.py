@@ -244,6 +244,13 @@ def test_a_single_rate_is_not_said_to_be_chosen():
     assert 'learning rate' not in comparison_table(rows, dict(mae={1: None, 2: None}))
 
 
+def test_rates_are_not_chosen_where_nothing_is_held_out(tmp_path):
+    scoring = replace(SCORING, protocol=SCORING.protocol.replace(lrs=(0.1,), weight_decays=(0.0,)))
+    with pytest.raises(ConfigError, match='--rates are chosen by held-out images'):
+        comparison.compare(rates=(0.5, 1.0), scoring=scoring, seeds=[0], work_dir=tmp_path / 'none')
+    assert not (tmp_path / 'none').exists()
+
+
 def test_methods_must_be_scored_on_the_same_images():
     methods = load_methods()
     check_same_images(methods, SCORING)
@@ -253,6 +260,9 @@ def test_methods_must_be_scored_on_the_same_images():
     with pytest.raises(ConfigError, match='ldae: --timesteps=1000 is out of range'):
         check_same_images(methods, SCORING)
     methods[0].cfg.pop('timesteps')
+    one_setting = SCORING.protocol.replace(lrs=(0.1,), weight_decays=(0.0,))
+    with pytest.raises(ConfigError, match='mae: .*holds none out'):
+        check_same_images(methods[1:], replace(SCORING, protocol=one_setting, poolings=('mean', 'cls')))
     methods[1].cfg.test_dataloader.dataset.indices = 50
     with pytest.raises(ConfigError, match='mae would be scored on other images than ldae'):
         check_same_images(methods, SCORING)

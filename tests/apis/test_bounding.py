@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 import ldae
 from ldae.cli import run_tool
@@ -36,6 +37,20 @@ def test_from_python_a_model_will_do_and_nothing_is_written(small_ldae, tmp_path
     assert len(found.figure().axes[0].lines) == 3
     assert not [*tmp_path.iterdir()]
     assert ldae.figures(small_ldae, ['bound'], timesteps=[10, 600])['bound'].axes
+
+
+def test_images_without_labels_will_do(small_ldae, tiny_image_folder: Path):
+    read = dict(type='LoadImageFromFile', color_type='grayscale')
+    steps = [read, dict(type='Resize', scale=(28, 28)), dict(type='PackInputs')]
+    flat = dict(data_root=str(tiny_image_folder / 'train' / 'a'), held_out=0.25, with_label=False, pipeline=steps)
+    loaders = {
+        f'{split}_dataloader': dict(
+            batch_size=4, num_workers=0, dataset=dict(flat, type='ldae.ImageFolder', split=split)
+        )
+        for split in ('train', 'val')
+    }
+    found = ldae.bound(small_ldae, data=Config(loaders), timesteps=[10])
+    assert found.images == dict(train_images=6, test_images=2)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,20 @@ def test_two_ablations_do_not_share_a_folder(ran, capsys):
         (['t3_5_original-image', '--scale', 'fashion-mnist-subset'], "did you mean 'fashion-mnist_subset'?"),
         (['table3', *SCALE, '--jobs', '0'], '--jobs=0 is out of range'),
         (['table3', *SCALE, '--seeds', '-1'], '--seeds=-1 is out of range'),
+        (
+            ['t3_5_*', *SCALE, '--blocks', '12'],
+            't3_5_original-image: blocks: 12 is not one: the encoder has blocks 1 to 3',
+        ),
+        (['t3_5_*', *SCALE, '--timesteps', '1000'], 't3_5_original-image: --timesteps=1000 is out of range'),
+        (
+            ['t3_5_*', *SCALE, '--probe-lrs', '0.1', '--probe-weight-decays', '0'],
+            'holds none out: give several --probe-lrs',
+        ),
+        (
+            ['t3_5_*', *SCALE, '--inception', 'no.pth'],
+            '--inception is of samples, and none are asked for: add --samples N',
+        ),
+        (['t3_5_*', *SCALE, '--steps', '10'], '--steps is of samples'),
     ],
 )
 def test_a_wrong_option_ends_in_one_line(rows, part, tmp_path, capsys):

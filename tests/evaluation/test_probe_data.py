@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from torch.utils.data import Dataset, Subset
 
 from ldae.datasets import IDXDataset, ImageFolder, PackedImages
@@ -14,8 +15,10 @@ from ldae.evaluation.probe_data import (
     build_bounded_dataloader,
     data_description,
     labelled_dataloader,
+    labelled_dataloaders,
     labels_of_dataset,
 )
+from ldae.utils import ConfigError
 
 
 class Images(Dataset):
@@ -104,3 +107,12 @@ def test_keys_of_caches_tell_what_a_list_says(tiny_image_folder: Path):
             str(data_description(labelled_dataloader(dict(dataset=dataset, batch_size=1, num_workers=0), None)))
         )
     assert keys[0] != keys[1]
+
+
+def test_a_label_below_zero_is_said_before_an_image_is_read(tiny_image_folder: Path):
+    (tiny_image_folder / 'list.txt').write_text('a/0.jpg 0\na/1.jpg 1\nb/0.jpg -1\n')
+    dataset = dict(type='ldae.ImageFolder', data_root=str(tiny_image_folder), split='train', ann_file='list.txt')
+    loader = dict(dataset=dataset, batch_size=1, num_workers=0)
+    cfg = Config(dict(train_dataloader=loader, val_dataloader=loader))
+    with pytest.raises(ConfigError, match='train_y: label -1 is not a class'):
+        labelled_dataloaders(cfg, (None, None), 1)
