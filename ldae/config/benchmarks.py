@@ -54,6 +54,14 @@ def fit_encoder(
     if cfg.model.get('neck'):
         cfg.model.neck.input_features = sizes['embed_dims']
     cfg.model.head.in_channels = sizes['embed_dims']
+    fit_features(cfg, pretrained, state, tokenizer_file)
+    _fit_data(cfg, pretrained, size, channels, data_root)
+
+
+def fit_features(cfg: Config, pretrained: Config, state: dict, tokenizer_file: str) -> None:
+    """Give a benchmark's config what no size says of an l-DAE's encoder: time step, norm, registers, and what is in front of it. For
+    the arguments see :func:`fit_encoder`."""
+    old, new = pretrained.model, cfg.model.backbone
     for name in ('timestep', 'num_timesteps', 'final_norm', 'reg_tokens') if 'tokenizer' in old else ():
         if name in old.backbone:
             new[name] = old.backbone[name]
@@ -66,7 +74,6 @@ def fit_encoder(
             new.noiser = copy.deepcopy(old.noiser)
         if old.backbone.get('input_type', 'image') == 'latent':
             new.update(input_type='latent', latent_dim=state['backbone.patch_embed.projection.weight'].shape[1])
-    _fit_data(cfg, pretrained, size, channels, data_root)
 
 
 def _fit_data(cfg: Config, pretrained: Config, size: int, channels: int, data_root: str | None) -> None:

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from ldae.apis.models import get_model, load_config_of
 from ldae.apis.probing import tell_of_own_images
 from ldae.config import load_config, set_data_root
-from ldae.config.benchmarks import crop_packed_images, fit_encoder, fit_schedule, is_folder, named_after, set_classes
+from ldae.config.benchmarks import (
+    crop_packed_images,
+    fit_encoder,
+    fit_features,
+    fit_schedule,
+    is_folder,
+    named_after,
+    set_classes,
+)
 from ldae.config.methods import METHODS, geometry_of, method_of
 from ldae.config.packed import use_packed_data
 from ldae.config.reading import LOADERS, pipeline_of
@@ -221,6 +229,8 @@ def benchmark_config(
         fit_encoder(cfg, pretrained, content['state_dict'], TOKENIZER_FILE, data_root)
         folder = f'work_dirs/{Path(checkpoint).absolute().parent.name}_{kind}'
         name, cfg = kind, named_after(cfg, kind, folder)
+    else:
+        fit_features(cfg, pretrained, content['state_dict'], TOKENIZER_FILE)
     cfg.merge_from_dict(options)
     if data_root is not None:
         set_data_root(cfg, data_root)

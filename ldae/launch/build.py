@@ -15,6 +15,7 @@ from mmengine.model.utils import _BatchNormXd
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmpretrain.models import ImageClassifier
+from mmpretrain.models.utils import CosineEMA
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -84,6 +85,7 @@ def build_runner(cfg: Config) -> Runner:
             batch = runner._train_dataloader.batch_size or 1
             check_memory(unwrapped(runner.model), batch, get_device(), half)
     _check_warm_up(runner)
+    _average_by_update(runner)
     for kind in (RunSummaryHook, BadImagesHook, FirstStepsHook):
         runner.register_hook(kind())
     # Configs of mmpretrain's own lack these: their checkpoints could be neither tested nor resumed exactly, nor seen to come.
@@ -94,6 +96,14 @@ def build_runner(cfg: Config) -> Runner:
     if isinstance(runner._train_loop, dict):
         runner._train_loop = resumable(runner._train_loop)
     return runner
+
+
+def _average_by_update(runner: Runner) -> None:
+    """Let the teachers of MoCo v3, BYOL and DINO follow each update of the weights once, not each of the batches that it accumulates."""
+    if (count := (runner.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)) > 1:
+        for part in unwrapped(runner.model).modules():
+            if isinstance(part, CosineEMA):
+                part.interval = count
 
 
 def _start_processes(cfg: Config) -> None:

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Annotated
 
 import torch
+from mmcv.cnn.bricks import DropPath
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModule
 from mmpretrain.models import BaseSelfSupervisor
@@ -53,7 +54,10 @@ class DINOProjection(BaseModule):
                 param.register_hook(lambda grad: torch.zeros_like(grad) if self.is_frozen else grad)
 
     def forward(self, x: tuple[Tensor, ...]) -> tuple[Tensor]:
-        return (self.head(x[-1]),)
+        out = self.head(x[-1])
+        # The normalised weight, which torch keeps as an attribute, again.
+        self.head.last_layer.weight = self.head.last_layer.weight.detach()
+        return (out,)
 
 
 @MODELS.register_module()
@@ -89,6 +93,9 @@ class DINO(BaseSelfSupervisor):
         self.head = loss(self.neck.head.last_layer.out_features, **(head or {}))
         self.teacher_temp, self.warm_up, self.freeze_last_layer = teacher_temp, warm_up, freeze_last_layer
         self.teacher = CosineEMA(nn.Sequential(self.backbone, self.neck), momentum=base_momentum)
+        for part in self.teacher.modules():  # as its authors' teacher, which drops none of its paths
+            if isinstance(part, DropPath):
+                part.drop_prob = 0.0
 
     def running_buffers(self) -> list[tuple[nn.Module, str]]:
         """The center of the teacher's outputs, by module and name, which the loss moves."""

@@ -393,11 +393,31 @@ def test_mixed_labels_need_one_number_of_classes(tiny_image_folder, tmp_path, ca
 FRONTS = ('a_cut10', 'a_t0_noisy', 'basis_dct', 'f5_pixel_64', 'f5_pixel_256', 't1_1_dit-baseline', 't2_patch-ae_d16')
 
 
+@pytest.mark.parametrize(
+    'changes',
+    [dict(reg_tokens=4), dict(final_norm=True), dict(timestep=30), dict(reg_tokens=2, final_norm=True, timestep=900)],
+    ids=str,
+)
+def test_what_no_size_says_of_an_encoder_goes_along_with_the_benchmark_of_its_size(changes, tmp_path):
+    cfg = load_config('ldae::ldae/vit-b_pca.py', scale=SUBSET)
+    cfg.model.backbone.update(changes)
+    assert matching(cfg) == 'ldae_vit-b'
+    checkpoint = keep(cfg, tmp_path / 'epoch_1.pth')
+    probe = MODELS.build(benchmark_config('linear', str(checkpoint))[1].model).eval()
+    probe.init_weights()
+    trained, images = get_model(checkpoint=checkpoint, device='cpu'), torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        features, wanted = probe.backbone(images)[0], pooled_features(trained, images)
+    torch.testing.assert_close(features, wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('is_named', [False, True])
 @pytest.mark.parametrize('row', FRONTS)
-def test_each_kind_of_tokenizer_goes_along(row, tmp_path):
+def test_each_kind_of_tokenizer_goes_along(row, is_named, tmp_path):
     """Folded into the weights where it can be, else in front: features are those of the pre-trained model."""
     cfg = load_config(f'ldae::deconstruction/{row}.py', scale=SUBSET)
-    cfg.pop('scale')  # an encoder of a size of its own
+    if not is_named:
+        cfg.pop('scale')  # an encoder of a size of its own
     cfg.pop('timesteps', None)
     if cfg.model.tokenizer.get('checkpoint'):
         cfg.model.tokenizer.checkpoint = None

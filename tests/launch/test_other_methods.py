@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Methods of pre-training from start to end: trained on data in memory and on folders, resumed, timed."""
 
+import copy
 import math
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MessageHub
+from mmpretrain.models.utils import CosineEMA
 from PIL import Image
+from torch import nn
 
 from ldae.config import load_config
 from ldae.config.methods import FACTS, METHODS, method_like
@@ -46,6 +50,28 @@ def test_a_resumed_run_ends_with_the_same_bits(name, tmp_path):
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert any(key.startswith('health/') for key in again.message_hub.log_scalars)
+
+
+@pytest.mark.parametrize('name', [name for name in NAMES if name in ('mocov3', 'byol', 'dino')])
+def test_the_teacher_follows_each_update_once(name, tmp_path):
+    """Of two accumulated batches each; the weights are moved by hand."""
+    cfg = tiny(name, **{'optim_wrapper.accumulative_counts': 2})
+    runner = build_runner(prepare(cfg, LaunchOptions(work_dir=tmp_path)))
+    (average,) = (part for part in runner.model.modules() if isinstance(part, CosineEMA))
+    MessageHub.get_current_instance().update_info('max_iters', 10**9)  # momentum as at the start
+    student = nn.Linear(2, 2)
+    average.avg_parameters = dict(student.named_parameters())
+    average.module = copy.deepcopy(student)
+    average.avg_parameters = dict(average.module.named_parameters())
+    before, moved = student.weight.detach().clone(), []
+    for step in range(5):
+        if step in (2, 4):
+            with torch.no_grad():
+                student.weight += 1
+        average.update_parameters(student)
+        moved.append((average.module.weight - before).mean().item())
+    m = average.momentum
+    assert moved == pytest.approx([0, 0, m, m, m + m * (2 - m)], rel=1e-4)
 
 
 @pytest.fixture(scope='module')

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import copy
+
 import pytest
 import torch
 from mmengine.logging import MessageHub
@@ -101,3 +103,19 @@ def test_a_step_that_is_skipped_leaves_the_center(model):
     assert model.head.center.isnan().all()
     statistics.restore_where(torch.tensor(True))
     assert torch.equal(model.head.center, before)
+
+
+def test_the_teacher_drops_no_path_and_the_model_can_be_copied_after_a_step(model):
+    arch = dict(ARCH, num_layers=3)  # the first block drops none
+    cfg = dict(type='VisionTransformer', arch=arch, img_size=16, patch_size=4, in_channels=1, drop_path_rate=0.5)
+    neck = dict(type='ldae.DINOProjection', in_channels=16, hid_channels=16, out_channels=8, num_prototypes=12)
+    model = DINO(backbone=cfg, neck=neck)
+    model.init_weights()
+    model.train()
+    at(0)
+    model.loss(views())['loss'].backward()
+    whole = torch.randn(64, 1, 16, 16)
+    assert torch.equal(*(model.teacher(whole)[0] for _ in range(2)))
+    assert not torch.equal(*(model.neck(model.backbone(whole))[0] for _ in range(2)))  # its authors' student does
+    copied = copy.deepcopy(model).eval()
+    assert torch.equal(copied.neck.head.last_layer.weight_v, model.neck.head.last_layer.weight_v)

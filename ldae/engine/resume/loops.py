@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from mmengine.dist import get_rank
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.utils import calc_dynamic_intervals
 from torch import nn
@@ -74,7 +75,10 @@ class Resumable:
                 loader._iterator = None
 
     def _take_order(self) -> None:
-        self.order = order_of(self.dataloader) or install_order(self.dataloader, self.runner.seed)
+        # The seed that all processes share: the runner's own has the rank in it where they differ.
+        is_own = self.runner._randomness_cfg.get('diff_rank_seed')
+        seed = self.runner.seed - (get_rank() if is_own else 0)
+        self.order = order_of(self.dataloader) or install_order(self.dataloader, seed)
 
     def _repeat(self, stage: str, **arguments) -> None:
         """Run hooks that come after the checkpoint is written, and so aren't part of it."""

@@ -61,7 +61,10 @@ class HealthHook(LDAEHook):
 
     def _take_norm(self, optimizer: Optimizer, *_) -> None:
         if self._wants_norm:
-            self._norms[id(optimizer)] = gradient_norm(optimizer)
+            # Of fused optimizers torch's GradScaler leaves it to them to divide by its scale.
+            scale = getattr(optimizer, 'grad_scale', None)
+            norm = gradient_norm(optimizer)
+            self._norms[id(optimizer)] = norm if scale is None else norm / scale
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Batch = None) -> None:
         # The last update before the interval is full, which may be some accumulated batches earlier.

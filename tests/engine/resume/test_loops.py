@@ -5,13 +5,16 @@ import itertools
 import logging
 import multiprocessing
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
+from ldae.engine.resume.loops import Resumable
 from ldae.launch import build_runner, prepare
 from ldae.utils.signals import SIGNALS, end_workers
 
@@ -25,6 +28,16 @@ CROP = [
     dict(type='PackInputs'),
 ]
 BY_EPOCH, BY_STEP = dict(by_epoch=True, max_epochs=3), dict(by_epoch=False, max_iters=10, val_interval=5)
+
+
+@pytest.mark.parametrize(('differs', 'rank'), [(False, 0), (True, 0), (True, 1)])
+def test_all_processes_draw_by_the_seed_that_a_checkpoint_holds(differs, rank, monkeypatch):
+    """That of the first, which alone writes it; mmengine adds the rank to a Runner's."""
+    monkeypatch.setattr('ldae.engine.resume.loops.get_rank', lambda: rank)
+    runner = SimpleNamespace(seed=7 + rank * differs, _randomness_cfg=dict(diff_rank_seed=differs))
+    loop = SimpleNamespace(runner=runner, dataloader=DataLoader(range(4)))
+    Resumable._take_order(loop)
+    assert loop.order.seed == 7
 
 
 class BrokenOff(Exception):

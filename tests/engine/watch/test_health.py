@@ -84,6 +84,18 @@ def test_with_accumulated_batches_the_norm_is_that_of_the_last_update(make_runne
     assert line['health/grad_norm'] == pytest.approx(watch.norms[0], rel=1e-5)
 
 
+@pytest.mark.parametrize('scale', [1.0, 65536.0])
+def test_the_norm_is_without_the_scale_that_a_fused_optimizer_divides_by(scale):
+    parameter = torch.nn.Parameter(torch.ones(4))
+    optimizer = torch.optim.AdamW([parameter], lr=1e-3, fused=True)
+    scaler, hook = torch.amp.GradScaler('cpu', init_scale=scale), HealthHook()
+    hook._wants_norm = True
+    optimizer.register_step_pre_hook(hook._take_norm)
+    scaler.scale(parameter.sum()).backward()
+    scaler.step(optimizer)
+    assert hook._norms[id(optimizer)].item() == pytest.approx(2)
+
+
 def test_where_gradients_are_clipped_the_norm_is_the_one_before(make_runner, tmp_path):
     optim_wrapper = dict(optimizer=dict(type='SGD', lr=1e-3), clip_grad=dict(max_norm=1e-3))
     runner = make_runner([HealthHook(interval=2, num_images=16)], optim_wrapper=optim_wrapper, epochs=1)
