@@ -113,8 +113,6 @@ def compare(
         ConfigError: A config or checkpoint that can't be read or doesn't fit the seeds, or methods on different images.
     """
     seeds = checked_seeds(seeds)
-    for rate in rates:
-        check_range('--rates', rate, 1e-6, 1e6)
     study = Study(Path(work_dir), str(scale or 'the configs') + ('-quick' if quick else ''), **options)
 
     def load(config: str | Path | Config) -> Config:
@@ -130,10 +128,7 @@ def compare(
         if timesteps and method.cfg.model.get('tokenizer'):
             method.cfg.timesteps = list(timesteps)
     scored = scoring.quick(QUICK if quick is True else quick) if quick else scoring
-    if len(set(rates)) > 1 and not scored.protocol.has_choice:
-        raise ConfigError(
-            '--rates are chosen by held-out images, and a single setting of the linear layers holds none out: give several --probe-lrs'
-        )
+    check_rates(rates, scored)
     check_same_images([] if study.dry_run else chosen, scored)
     place = seeds, study.root, quick, scoring, pixels, study.watched, load
     tried = choose_rates(chosen, rates, study, place)
@@ -351,6 +346,16 @@ def _without_pipelines(loaders: list) -> list:
         for key in ('pipeline', 'crop_scale', 'flip', 'indices', 'views'):
             node.pop(key, None)
     return [dict(loader) if loader else None for loader in loaders]
+
+
+def check_rates(rates: Sequence[float], scoring: Scoring) -> None:
+    """Raise :class:`ConfigError` for factors that are none, or of which none could be chosen."""
+    for rate in rates:
+        check_range('--rates', rate, 1e-6, 1e6)
+    if len(set(rates)) > 1 and not scoring.protocol.has_choice:
+        raise ConfigError(
+            '--rates are chosen by held-out images, and a single setting of the linear layers holds none out: give several --probe-lrs'
+        )
 
 
 def choose_rates(

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.watch is not None:
         check_range('--watch', args.watch, 1, 86400, kind=int)
         print(f'Writing {args.out} every {args.watch} s, until Ctrl-C')
-        watch(args.folders, args.out, args.watch)
+        watch(args.folders, args.out, args.watch, args.figures)
     runs = report(args.folders, args.out, with_figures=args.figures)
     print(
         f'Wrote {args.out}: {", ".join(f"{run.name} ({run.kind})" for run in runs[:10])}' + ', ...' * (len(runs) > 10)

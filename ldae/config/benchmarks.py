@@ -39,12 +39,9 @@ def is_folder(dataset: dict) -> bool:
     return str(dataset.get('type')).removeprefix('ldae.') in FOLDERS
 
 
-def fit_encoder(
-    cfg: Config, pretrained: Config, state: dict, tokenizer_file: str, data_root: str | None = None
-) -> None:
-    """Give a benchmark's config, in place, the encoder of a pre-training of the same method, its image size and its
-    data, or the labelled images of ``data_root``. ``state`` is the state dict of the pre-training,
-    ``tokenizer_file`` where its tokenizer will lie, if the encoder needs one in front of it."""
+def fit_encoder(cfg: Config, pretrained: Config, data_root: str | None = None) -> None:
+    """Give a benchmark's config, in place, the size of the encoder of a pre-training of the same method, its image size and its
+    data, or the labelled images of ``data_root``."""
     old, new = pretrained.model, cfg.model.backbone
     (arch, sizes), (size, patch, channels) = arch_of(old.backbone), geometry_of(pretrained)
     new.arch = copy.deepcopy(arch)
@@ -54,13 +51,12 @@ def fit_encoder(
     if cfg.model.get('neck'):
         cfg.model.neck.input_features = sizes['embed_dims']
     cfg.model.head.in_channels = sizes['embed_dims']
-    fit_features(cfg, pretrained, state, tokenizer_file)
     _fit_data(cfg, pretrained, size, channels, data_root)
 
 
 def fit_features(cfg: Config, pretrained: Config, state: dict, tokenizer_file: str) -> None:
-    """Give a benchmark's config what no size says of an l-DAE's encoder: time step, norm, registers, and what is in front of it. For
-    the arguments see :func:`fit_encoder`."""
+    """Give a benchmark's config what no size says of an l-DAE's encoder: time step, norm, registers, and what is in front of it.
+    ``state`` is the state dict of the pre-training, ``tokenizer_file`` where its tokenizer will lie, if the encoder needs one."""
     old, new = pretrained.model, cfg.model.backbone
     for name in ('timestep', 'num_timesteps', 'final_norm', 'reg_tokens') if 'tokenizer' in old else ():
         if name in old.backbone:

@@ -111,6 +111,8 @@ def _check_out(library: ModuleType, out: Path, to: str, force: bool, example: st
         raise ConfigError(f'--out {out} must end in {library.SUFFIX} for --to {to}')
     if example is not None and Path(example).suffix != '.npz':
         raise ConfigError(f'--save-example {example} must end in .npz')
+    if example is not None and Path(example).resolve().is_relative_to(out.resolve()):
+        raise ConfigError(f'--save-example {example} lies in {out}, which is written whole: name a file beside it')
     files = [out.parent / name for name in _names(library, out)] + ([] if example is None else [Path(example)])
     for path in files:
         if path.exists() and not force:

@@ -4,20 +4,24 @@
 torch-fidelity computes the figures. A distance is called FID, KID only if the true weights of Inception made all features.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import ModuleType
 from typing import Any
 
 import torch
 from mmengine.dist import is_main_process
+from mmengine.logging import print_log
 from torch import nn
 from tqdm import tqdm
 
 from ldae.utils import ConfigError, PositiveInt, Seed, checked, provenance
+from ldae.utils.errors import short
 from ldae.utils.optional import import_extra
 from ldae.utils.tables import text_table
 from ldae.version import __version__
@@ -161,6 +165,12 @@ def frechet_distance(
     extractor = None
     if any(isinstance(side, ImageSet) for side in sides):
         extractor = build_extractor(features, weights, inception, device)
+    else:
+        given = dict(features=features, inception=inception, weights=weights, size=size)
+        if unused := [name for name, value in given.items() if value is not None]:
+            raise ConfigError(
+                f'--{unused[0]} is of images, and both sides are statistics, compared as they are: leave it out'
+            )
     compute = dict(subset=subset, batch_size=batch_size, seed=seed)
     if isinstance(sides[1], ImageSet):
         sides[1] = _cached(sides[1], extractor, cache and Path(cache), refresh, compute)
@@ -197,9 +207,18 @@ def _cached(
             if found.network == extractor.network:
                 found.meta['protocol']['cached'] = str(path)
                 return found
+    try:  # before the pass, which may take hours
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        print_log(f'Statistics are not kept: {folder} cannot be written ({short(error)})', 'current', logging.WARNING)
+        return compute_statistics(images, extractor, **options)
     found = compute_statistics(images, extractor, **options)
-    found.save(path)
-    found.meta['protocol']['kept'] = str(path)
+    try:
+        found.save(path)
+        found.meta['protocol']['kept'] = str(path)
+    except OSError as error:
+        print_log(f'Statistics are not kept: {path} cannot be written ({short(error)})', 'current', logging.WARNING)
     return found
 
 

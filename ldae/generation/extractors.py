@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ldae.apis import FeatureExtractor
 from ldae.apis.encoders import CHECKPOINTS, TRANSFORMERS
 from ldae.apis.models import MMPRETRAIN, TIMM
+from ldae.evaluation.features import backbone_of
 from ldae.utils import ConfigError
 from ldae.utils.device import find_device
 from ldae.utils.errors import short
@@ -74,6 +75,10 @@ def build_extractor(
             f'which features are compared? Name the weights of Inception with --inception FILE ({INCEPTION_URL}), which '
             'makes the distance FID, or another network with --features'
         )
+    if weights is not None and features is None:
+        raise ConfigError(
+            f'--weights {weights} are those of --features, which names no network: Inception has its own file'
+        )
     if features is None:
         return _inception(Path(inception).expanduser(), find_device(device))
     if inception is not None:
@@ -91,7 +96,12 @@ def build_extractor(
         raise ConfigError(
             f'--features {features}: without weights its features mean nothing: name a file with --weights'
         )
-    return Extractor(name, hash_tensors(hashlib.sha256(), extract.model).hexdigest(), extract)
+    digest = hash_tensors(hashlib.sha256(), extract.model)
+    # What no tensor says of an l-DAE's features.
+    of_ldae = getattr(backbone_of(extract.model), 'timestep', None), getattr(extract.model, 'transfer_noise', False)
+    if any(one is not None and one is not False for one in of_ldae):
+        digest.update(repr(of_ldae).encode())
+    return Extractor(name, digest.hexdigest(), extract)
 
 
 def _downloaded(name: str, device: str | torch.device | None) -> FeatureExtractor:

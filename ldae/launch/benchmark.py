@@ -226,11 +226,10 @@ def benchmark_config(
     if preset is None:
         if data_root is None:
             tell_of_own_images(pretrained)
-        fit_encoder(cfg, pretrained, content['state_dict'], TOKENIZER_FILE, data_root)
+        fit_encoder(cfg, pretrained, data_root)
         folder = f'work_dirs/{Path(checkpoint).absolute().parent.name}_{kind}'
         name, cfg = kind, named_after(cfg, kind, folder)
-    else:
-        fit_features(cfg, pretrained, content['state_dict'], TOKENIZER_FILE)
+    fit_features(cfg, pretrained, content['state_dict'], TOKENIZER_FILE)
     cfg.merge_from_dict(options)
     if data_root is not None:
         set_data_root(cfg, data_root)

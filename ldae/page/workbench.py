@@ -110,6 +110,7 @@ class Workbench:
         if self.data_root is not None and self.model is None:
             raise ConfigError('--data-root is for neighbours and samples, which need a checkpoint: name one')
         self.ldae = self.model if isinstance(self.model, LDAE) else None
+        self._moments: Moments | None = None
         own = source.tokenizers[0] if is_file else getattr(self.model, 'tokenizer', None)
         own = own if isinstance(own, BaseTokenizer) and own.is_fitted else None
         self.geometry = Geometry(EDGE, PATCH, 3, 1) if own is None else own.geometry
@@ -243,15 +244,12 @@ class Workbench:
         found = zip(near.values.tolist(), near.indices.tolist(), strict=True)
         return [Panel(f'{names[i]}: cosine {cosine:.3f}', thumbnails[i]) for cosine, i in found]
 
-    @cached_property
-    def _moments(self) -> Moments:
-        return moments_of_data(self.ldae, TIMESTEPS - 1, self.data_root)
-
     def samples(self, seed: int, steps: int = 50, num: int = 4) -> list[Panel]:
         """Samples of the l-DAE: the i-th follows from the seed and i alone."""
         check_range('steps', steps, 1, 250, kind=int)
         drawn = ImageSampler(self.ldae, steps=steps, seed=seed)
         if not starts_from_noise(self.ldae, drawn.start):
+            self._moments = self._moments or moments_of_data(self.ldae, drawn.start, self.data_root)
             drawn.moments = self._moments
         with evaluating(self.ldae):
             images = drawn(range(num))

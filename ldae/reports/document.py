@@ -87,7 +87,11 @@ def section(run: RunFiles) -> str:
     if page := run.page:
         parts += markdown(page)
     parts.append(charts(run))
-    parts += [picture(file.name, file.read_bytes()) for file in run.pictures[-MOST_PICTURES:]]
+    for file in run.pictures[-MOST_PICTURES:]:
+        try:
+            parts.append(picture(file.name, file.read_bytes()))
+        except OSError as error:
+            run.notes.append(f'{file.name} cannot be read ({error.strerror})')
     parts += [picture(name, content) for name, content in run.drawn.items()]
     notes = [*dict.fromkeys(run.notes)]
     notes = notes[:MOST_NOTES] + [f'{len(notes) - MOST_NOTES} more'] * (len(notes) > MOST_NOTES)

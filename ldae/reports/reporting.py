@@ -81,9 +81,10 @@ def report(
         if not is_part(run, runs):
             run.drawn = _drawn(run)
     title = 'Report on ' + ', '.join(Path(folder).resolve().name for folder in folders)
+    page = document(title, runs, refresh)
     try:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(Path(out), document(title, runs, refresh))
+        atomic_write_text(Path(out), page)
     except OSError as error:
         raise ConfigError(f'{out} cannot be written ({error.strerror}): name another file with --out') from error
     return runs
@@ -103,8 +104,8 @@ def _png(figure: Figure) -> bytes:
     return content.getvalue()
 
 
-def watch(folders: Iterable[str | Path], out: str | Path, seconds: int) -> None:
+def watch(folders: Iterable[str | Path], out: str | Path, seconds: int, with_figures: bool = False) -> None:
     """Write the page anew every so many seconds, until it is interrupted."""
     while True:
-        report(folders, out, seconds)
+        report(folders, out, seconds, with_figures)
         time.sleep(seconds)

@@ -14,6 +14,8 @@ from typing import Any
 from zipfile import is_zipfile
 
 from ldae.ablation.cost import stored_operations
+from ldae.ablation.generation import SAMPLES
+from ldae.ablation.jobs import JOB_FILE
 from ldae.ablation.results import SCALARS, ResultsFile, read_log
 from ldae.config import configs_root
 from ldae.config.reading import read_config
@@ -33,7 +35,7 @@ STUDIES = ('study', 'comparison')
 #: Pages that tools write beside their results.
 PAGES = ('comparison.md', 'table.md', 'probe.md', 'segmentation.md')
 #: Folders that hold no runs of their own.
-SKIPPED = ('vis_data', 'vis_image', 'features', 'non_finite', 'samples')
+SKIPPED = ('vis_data', 'vis_image', 'features', 'non_finite')
 DEEPEST, MOST_RUNS, LARGEST = 4, 500, 1 << 26
 #: Not options of a run, but words about it.
 ABOUT = ('batch_arithmetic', 'chosen_precision', 'small_batch', 'fewer_workers', 'made_with', 'work_dir', 'launcher')
@@ -221,7 +223,10 @@ class RunFiles:
     def pictures(self) -> list[Path]:
         """PNG files of the folder and of the newest part of a training, newest last."""
         found = [*self.path.glob('*.png'), *self.path.glob('*/vis_data/vis_image/*.png')]
-        return sorted((f for f in found if f.is_file() and not f.is_symlink()), key=lambda f: f.stat().st_mtime)
+        found = [
+            f for f in found if f.is_file() and not f.is_symlink() and not f.name.startswith('.')
+        ]  # hidden: unfinished
+        return sorted(found, key=lambda f: f.stat().st_mtime)
 
 
 def find_runs(folders: Iterable[str | Path], of: type[RunFiles] = RunFiles) -> list[RunFiles]:
@@ -248,15 +253,10 @@ def _runs_below(folder: Path, depth: int, of: type[RunFiles]) -> Iterator[RunFil
         yield of(folder, 'training')
     if kind is not None:
         yield of(folder, kind)
-    if depth < DEEPEST:
-        for child in sorted(folder.iterdir()):
-            if (
-                child.is_dir()
-                and not child.is_symlink()
-                and child.name not in SKIPPED
-                and not child.name.startswith('.')
-            ):
-                yield from _runs_below(child, depth + 1, of)
+    skipped = (*SKIPPED, SAMPLES) if (folder / JOB_FILE).is_file() else SKIPPED  # a study says what came of its samples
+    for child in sorted(folder.iterdir()) if depth < DEEPEST else ():
+        if child.is_dir() and not child.is_symlink() and child.name not in skipped and not child.name.startswith('.'):
+            yield from _runs_below(child, depth + 1, of)
 
 
 def flat(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:

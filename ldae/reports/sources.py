@@ -265,6 +265,10 @@ class Source:
 def normalised(pictures: Sequence[np.ndarray], geometry: Geometry) -> tuple[Tensor, ImgDataPreprocessor]:
     """BGR pictures resized, cropped and normalised as in the configs (B, C, H, W), and what normalises so."""
     channels, (height, width) = geometry.in_channels, height_width(geometry.img_size)
+    if channels not in PIXELS:
+        raise ConfigError(
+            f'a file of a tokenizer of {channels} bands does not say how they are normalised: name the checkpoint'
+        )
     preprocessor = ImgDataPreprocessor(*PIXELS[channels])
     mode = 'L' if channels == 1 else 'RGB'
     rgb = (ImageOps.fit(Image.fromarray(picture[..., ::-1]).convert(mode), (width, height)) for picture in pictures)

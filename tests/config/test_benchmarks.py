@@ -9,7 +9,7 @@ import pytest
 from mmengine.config import Config
 
 from ldae.config import load_config
-from ldae.config.benchmarks import fit_encoder, fit_schedule, set_classes
+from ldae.config.benchmarks import fit_encoder, fit_features, fit_schedule, set_classes
 from ldae.config.methods import method_like
 from ldae.config.scale import set_epochs
 from ldae.utils import ConfigError
@@ -39,7 +39,8 @@ def test_the_named_sizes_on_imagenet_are_what_their_configs_say(method, size, ki
     expected.model.backbone.arch = pretrained.model.backbone.arch  # a name, and 'b' for 'base'
     if method == 'ldae':
         expected.model.backbone.in_channels = 3
-    fit_encoder(cfg, pretrained, FOLDED, 'tokenizer.pth')
+    fit_encoder(cfg, pretrained)
+    fit_features(cfg, pretrained, FOLDED, 'tokenizer.pth')
     if method == 'mae':
         del cfg.model.backbone.in_channels
         for loader in (cfg.train_dataloader, expected.train_dataloader):

@@ -163,6 +163,7 @@ def test_a_source_with_nan_features_is_one_line(saved, tmp_path):
         (['--to', 'onnx'], 'must end in .onnx'),
         (['--to', 'mmpretrain'], 'must end in .pth'),
         (['--to', 'timm', '--save-example', 'a.txt'], 'must end in .npz'),
+        (['--to', 'timm', '--out', 'vit', '--save-example', 'vit/../vit/a.npz'], 'lies in vit, which is written whole'),
     ],
 )
 def test_wrong_arguments_are_one_line(arguments, message, tmp_path, capsys):

@@ -218,6 +218,22 @@ def test_two_files_of_statistics_need_no_network(tmp_path):
     assert 'reference  set 1: 130 images, 8 x 8, rows' in found.text()
 
 
+@pytest.mark.parametrize('options', [dict(features='nowhere.pth'), dict(weights='w.pth'), dict(size=64)], ids=str)
+def test_what_only_images_need_is_refused_beside_two_files_of_statistics(options, tmp_path):
+    path = of(thumbnail(list(made(0, 130)))).save(tmp_path / 'x.npz')
+    with pytest.raises(ConfigError, match=f'--{next(iter(options))} is of images, and both sides are statistics'):
+        ldae.frechet_distance(path, path, **options)
+
+
+def test_where_no_statistics_can_be_kept_the_distance_is_had_all_the_same(tmp_path, capsys):
+    np.savez(tmp_path / 'data.npz', made(1, 40))
+    (tmp_path / 'file').touch()
+    options = dict(features=THUMBNAIL, reference=tmp_path / 'data.npz')
+    found = ldae.frechet_distance(made(0, 10), cache=tmp_path / 'file' / 'cache', **options)
+    assert found.frechet == ldae.frechet_distance(made(0, 10), cache=None, **options).frechet
+    assert 'kept' not in found.reference
+
+
 def test_statistics_of_another_network_are_refused(tmp_path):
     features = thumbnail(list(made(0, 20)))
     path = of(features, ('other', 'abc')).save(tmp_path / 'x.npz')

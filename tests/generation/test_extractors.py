@@ -134,6 +134,16 @@ def test_a_model_of_timm_is_named_with_a_file(weights, images):
     assert build_extractor(other).weights != extractor.weights
 
 
+def test_features_at_another_time_step_are_another_networks(small_ldae, monkeypatch):
+    first = build_extractor(small_ldae).weights
+    assert build_extractor(small_ldae).weights == first
+    monkeypatch.setattr(small_ldae.backbone, 'timestep', small_ldae.backbone.timestep + 1)
+    assert build_extractor(small_ldae).weights != first
+    monkeypatch.undo()
+    monkeypatch.setattr(small_ldae, 'transfer_noise', True)
+    assert build_extractor(small_ldae).weights != first
+
+
 def test_weights_that_cannot_be_had_are_one_line(monkeypatch):
     def fail(*args, **options):
         raise OSError('no network\nat all')
@@ -148,6 +158,7 @@ def test_weights_that_cannot_be_had_are_one_line(monkeypatch):
     [
         (dict(), 'which features are compared'),
         (dict(features='timm::x', inception='y'), 'name two networks'),
+        (dict(inception='x', weights='y'), '--weights y are those of --features'),
         (dict(features='vit-b_pca'), 'without weights its features mean nothing'),
         (dict(features='nowhere.pth'), "'nowhere.pth' does not exist"),
     ],

@@ -183,6 +183,14 @@ def test_a_checkpoint_denoises_as_the_command_line_does(grey: Workbench):
         np.testing.assert_array_equal(shown, image)
 
 
+def test_a_model_of_fewer_levels_is_sampled_from(small_model):
+    steps = {'noiser.num_timesteps': 500, 'backbone.num_timesteps': 500, 'backbone.timestep': 10, 'val_timesteps': [10]}
+    few = Workbench(small_model('OriginalImageHead', 'linear_sigma', **steps), data_root=str(SUBSET_ROOT), device='cpu')
+    expected = ldae.sample(few.model, 2, data_root=str(SUBSET_ROOT), seed=5, steps=2, progress=False).images
+    samples = np.array([panel.image for panel in few.samples(5, steps=2, num=2)])
+    np.testing.assert_array_equal(samples[..., 0] if expected.ndim == 3 else samples, expected)
+
+
 def test_figures_neighbours_and_samples_of_a_checkpoint(grey: Workbench):
     picture = grey.pictures[0]
     for name in ('attention', 'features'):

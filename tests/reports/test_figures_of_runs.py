@@ -18,9 +18,10 @@ from ldae.cli import figures as tool
 from ldae.cli import run_tool
 from ldae.config.rows import list_rows
 from ldae.evaluation.protocol import PROTOCOL
-from ldae.models.tokenizers.base import save_tokenizer
+from ldae.models.tokenizers.base import Geometry, save_tokenizer
 from ldae.reports import FIGURES, Options, Source, draw_figures
 from ldae.reports.figures import principal_colours
+from ldae.reports.sources import normalised
 from ldae.utils import ConfigError
 from ldae.utils.optional import import_extra
 from ldae.visualization import save_figure
@@ -257,6 +258,11 @@ def test_a_tokenizers_file_says_its_shapes_itself(small_ldae, tmp_path):
     figure = ldae.figures(tmp_path / 'tokenizer_1.pth', ['filters'])['filters']
     assert [axes.get_title() for axes in figure.axes] == ['PCA, d = 8', 'DCT, d = 8']
     assert ldae.figures(tmp_path, ['filters']).keys() == {'filters'}, 'of a training that has no checkpoint yet'
+
+
+def test_pictures_for_a_tokenizer_of_bands_are_one_line(rgb):
+    with pytest.raises(ConfigError, match='4 bands does not say how they are normalised: name the checkpoint'):
+        normalised([rgb], Geometry(16, 8, 4, 6))
 
 
 def test_a_pca_of_ones_own_pictures_needs_no_run(rgb, tmp_path):

@@ -330,6 +330,33 @@ def test_a_folder_without_runs_is_one_line(tmp_path, make):
     assert not (tmp_path / 'report.html').exists()
 
 
+def test_pictures_that_cannot_be_read_are_said_and_unfinished_ones_are_none(tmp_path, monkeypatch):
+    run = make_training(tmp_path / 'run')
+    for name in ('good.png', 'other.png', '.good.png.host-1.unfinished.png'):
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(run / name)
+    read = Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if path.name == 'other.png':
+            raise PermissionError(13, 'Permission denied', str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, 'read_bytes', refused)
+    page = page_of(run)
+    assert [attributes['alt'] for tag, attributes in page.tags if tag == 'img'] == ['good.png']
+    assert 'other.png cannot be read (Permission denied)' in page.text
+
+
+def test_samples_are_shown_but_not_those_of_a_studys_row(tmp_path):
+    for folder in (tmp_path / 'samples', tmp_path / 'run' / 'samples'):
+        folder.mkdir(parents=True)
+        (folder / 'sampling.json').write_text('{}')
+    found = [run.path for run in ldae.report([tmp_path], tmp_path / 'report.html')]
+    assert found == [tmp_path / 'run' / 'samples', tmp_path / 'samples']
+    (tmp_path / 'run' / 'job.json').write_text('{}')
+    assert [run.path for run in ldae.report([tmp_path], tmp_path / 'report.html')] == [tmp_path / 'samples']
+
+
 def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
     run = make_training(tmp_path / 'run')
     (tmp_path / 'file').touch()
@@ -349,8 +376,14 @@ def test_the_tool_writes_the_page_and_watches(tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(reporting.time, 'sleep', interrupted)
+    asked = []
+    monkeypatch.setattr(reporting, '_drawn', lambda run: asked.append(run.name) or {})
     with pytest.raises(KeyboardInterrupt):
         tool.main(['run', '--watch', '20'])
+    assert not asked
+    with pytest.raises(KeyboardInterrupt):
+        tool.main(['run', '--watch', '20', '--figures'])
+    assert asked
     assert '<meta http-equiv="refresh" content="20">' in Path('report.html').read_text()
     with pytest.raises(ConfigError, match='--watch=0 is out of range'):
         tool.main(['run', '--watch', '0'])
