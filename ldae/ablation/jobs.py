@@ -239,13 +239,17 @@ def check_candidates(cfg: Config, scoring: Scoring) -> None:
     if method is None:
         return
     backbone, neck = cfg.model.backbone, cfg.model.get('neck')
-    depth = arch_of(backbone)[1]['num_layers']
+    try:
+        depth = arch_of(backbone)[1]['num_layers']
+    except (StopIteration, KeyError):  # no ViT: the worker counts its stages
+        return
     further = (neck.get('arch') or {}).get('num_layers', depth) if neck and method == 'ldae' else 0
     blocks, steps = resolve_blocks(depth, cfg.get('blocks') or scoring.blocks, further), cfg.get('timesteps') or [None]
     for step in steps if method == 'ldae' else ():
         if step is not None:
             check_range('--timesteps', step, 0, backbone.get('num_timesteps', 1000) - 1, kind=int)
-    poolings = scoring.poolings if method != 'ldae' else POOLINGS[:1]  # which has no class token
+    has_class = method != 'ldae' and backbone.get('with_cls_token', True)
+    poolings = scoring.poolings if has_class else POOLINGS[:1]
     if (
         len(blocks) * len(set(steps)) * len(cfg.get('inputs') or [None]) * len(poolings) > 1
         and not scoring.protocol.has_choice

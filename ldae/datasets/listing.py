@@ -176,6 +176,6 @@ def listing_key(dataset: Dataset) -> str:
             digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
             digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
-        elif isinstance(value, list) and name != 'images':
+        elif isinstance(value, list | tuple | range) and name != 'images':
             digest.update(repr(value).encode())
     return digest.hexdigest()[:16]

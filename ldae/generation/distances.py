@@ -239,7 +239,7 @@ def compare(
         )
         raise ConfigError(
             f'{names[0]} has features of {network}{samples.dims:,} dimensions), {names[1]} of {other}{reference.dims:,} '
-            'dimensions): compare what one network has made'
+            'dimensions): compare what one network has made, at one time step, by one version of ldae'
         )
     moments = [dict(mu=side.mean, sigma=side.covariance) for side in sides]
     extractor, weights = known[0] if known else ('unknown features', '')

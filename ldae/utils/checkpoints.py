@@ -51,9 +51,10 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def check_is_there(*paths: str | os.PathLike) -> None:
-    """Raise ConfigError unless these are files: of several, before the first takes its minutes."""
+    """Raise ConfigError unless these are files, or folders, which whoever reads them knows about: of several, before the first takes its
+    minutes."""
     for path in (Path(path).expanduser() for path in paths):
-        if not path.is_file():
+        if not path.is_file() and not path.is_dir():
             raise ConfigError(f'checkpoint {str(path)!r} {"is not a file" if path.exists() else "does not exist"}')
 
 

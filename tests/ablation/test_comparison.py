@@ -31,7 +31,7 @@ from ldae.ablation.comparison_report import (
     summarise_comparison,
     write_comparison,
 )
-from ldae.ablation.jobs import QUICK, read_json
+from ldae.ablation.jobs import QUICK, check_candidates, read_json
 from ldae.ablation.scheduler import Failure
 from ldae.config import load_config
 from ldae.evaluation.protocol import PROTOCOL
@@ -263,6 +263,15 @@ def test_methods_must_be_scored_on_the_same_images():
     one_setting = SCORING.protocol.replace(lrs=(0.1,), weight_decays=(0.0,))
     with pytest.raises(ConfigError, match='mae: .*holds none out'):
         check_same_images(methods[1:], replace(SCORING, protocol=one_setting, poolings=('mean', 'cls')))
+    methods[1].cfg.model.backbone.with_cls_token = False  # one pooling, and so nothing to choose
+    check_candidates(methods[1].cfg, replace(SCORING, protocol=one_setting, poolings=('mean', 'cls')))
+    methods[1].cfg.model.backbone.pop('with_cls_token')
+    swin = Config(
+        dict(model=dict(type='SimMIM', backbone=dict(type='SimMIMSwinTransformer', arch='base', img_size=192)))
+    )
+    check_candidates(swin, SCORING)
+    swin.model = dict(type='BYOL', backbone=dict(type='ResNet', depth=50))
+    check_candidates(swin, SCORING)
     methods[1].cfg.test_dataloader.dataset.indices = 50
     with pytest.raises(ConfigError, match='mae would be scored on other images than ldae'):
         check_same_images(methods, SCORING)

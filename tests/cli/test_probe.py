@@ -313,3 +313,17 @@ def test_a_checkpoint_that_is_missing_is_said_before_the_first_is_scored(tool, s
     assert run_tool(tool, [str(file), str(missing), '--work-dir', str(tmp_path / 'out')]) == 2
     assert f"checkpoint '{missing}' does not exist" in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
+
+
+def test_folders_of_encoders_give_curves_too_and_a_folder_of_a_run_its_newest_checkpoint(
+    small_checkpoint, tmp_path, capsys, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr('ldae.apis.probing.probe', lambda path, **_: asked.append(path) or StopIteration)
+    for number in (8, 4):
+        (tmp_path / f'vit_{number}').mkdir()
+    with pytest.raises(AttributeError):  # of what stands for the first scores
+        learning_curves([tmp_path / 'vit_8', tmp_path / 'vit_4'], tmp_path / 'curves')
+    assert asked == [tmp_path / 'vit_4']
+    assert run_tool('bound', [str(small_checkpoint.parent), '--work-dir', str(tmp_path / 'out')]) == 2
+    assert 'is a folder: name a .pth file' in capsys.readouterr().err

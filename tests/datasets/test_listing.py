@@ -144,6 +144,7 @@ def test_the_key_of_a_listing_tells_what_chooses_from_data_within_it():
     images, others = (TensorDataset(torch.zeros(4)) for _ in range(2))
     images.targets, others.targets = [0, 1, 0, 1], [1, 1, 0, 0]
     sets = [images, others, Subset(images, [0, 1]), Subset(images, [2, 3]), Subset(others, [0, 1])]
+    sets += [Subset(images, range(2)), Subset(images, range(2, 4))]
     sets += [ConcatDataset([images, others]), ConcatDataset([others, images])]
     keys = [listing_key(dataset) for dataset in sets]
     assert len(set(keys)) == len(sets)

@@ -225,11 +225,22 @@ def test_what_only_images_need_is_refused_beside_two_files_of_statistics(options
         ldae.frechet_distance(path, path, **options)
 
 
-def test_where_no_statistics_can_be_kept_the_distance_is_had_all_the_same(tmp_path, capsys):
+@pytest.mark.parametrize('when', ['before', 'at the end'])
+def test_where_no_statistics_can_be_kept_the_distance_is_had_all_the_same(when, tmp_path, monkeypatch):
     np.savez(tmp_path / 'data.npz', made(1, 40))
     (tmp_path / 'file').touch()
-    options = dict(features=THUMBNAIL, reference=tmp_path / 'data.npz')
-    found = ldae.frechet_distance(made(0, 10), cache=tmp_path / 'file' / 'cache', **options)
+    options, said = dict(features=THUMBNAIL, reference=tmp_path / 'data.npz'), []
+    monkeypatch.setattr('ldae.generation.distances.print_log', lambda text, *_: said.append(text))
+
+    def full(*_) -> None:
+        raise OSError(28, 'No space left on device')
+
+    if when == 'at the end':
+        monkeypatch.setattr(Statistics, 'save', full)
+    folder = tmp_path / 'file' / 'cache' if when == 'before' else tmp_path / 'cache'
+    found = ldae.frechet_distance(made(0, 10), cache=folder, **options)
+    assert len(said) == 1
+    assert said[0].startswith('Statistics are not kept: ')
     assert found.frechet == ldae.frechet_distance(made(0, 10), cache=None, **options).frechet
     assert 'kept' not in found.reference
 

@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ldae.engine.resume.loops import Resumable
@@ -31,10 +32,12 @@ BY_EPOCH, BY_STEP = dict(by_epoch=True, max_epochs=3), dict(by_epoch=False, max_
 
 
 @pytest.mark.parametrize(('differs', 'rank'), [(False, 0), (True, 0), (True, 1)])
-def test_all_processes_draw_by_the_seed_that_a_checkpoint_holds(differs, rank, monkeypatch):
+def test_all_processes_draw_by_the_seed_that_a_checkpoint_holds(differs, rank, tmp_path, monkeypatch):
     """That of the first, which alone writes it; mmengine adds the rank to a Runner's."""
-    monkeypatch.setattr('ldae.engine.resume.loops.get_rank', lambda: rank)
-    runner = SimpleNamespace(seed=7 + rank * differs, _randomness_cfg=dict(diff_rank_seed=differs))
+    for place in ('ldae.engine.resume.loops.get_rank', 'mmengine.runner.utils.get_rank'):
+        monkeypatch.setattr(place, lambda: rank)
+    runner = Runner(nn.Linear(1, 1), str(tmp_path), randomness=dict(seed=7, diff_rank_seed=differs))
+    assert runner.seed == 7 + rank * differs
     loop = SimpleNamespace(runner=runner, dataloader=DataLoader(range(4)))
     Resumable._take_order(loop)
     assert loop.order.seed == 7
