@@ -319,7 +319,7 @@ def check_same_images(methods: Sequence[Method], scoring: Scoring) -> None:
                 get_model(method.cfg, checkpoint, 'cpu')
             if method.foreign is None:
                 check_candidates(method.cfg, scoring)
-            if method.foreign is not None:
+            else:
                 resolve_blocks(num_blocks(foreign_encoder(method.foreign, 'cpu')), scoring.blocks)
             loaders = labelled_images(cfg, scoring.as_dict())
         except ConfigError as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ldae.evaluation.gaussian_bound import BoundRow, denoising_bound
-from ldae.evaluation.probe_data import image_dataloaders, preprocessor_of
+from ldae.evaluation.probe_data import image_dataloader, preprocessor_of
 from ldae.models import LDAE
 from ldae.utils import ConfigError, PositiveInt, Range, checked, provenance
 from ldae.utils.files import atomic_write_text, write_json
@@ -107,7 +107,8 @@ def bound(
     if not 0 <= steps[0] <= steps[-1] <= last:
         raise ConfigError(f'--t {steps[0]} ... {steps[-1]}: time steps are 0 to {last}')
     cfg = images_config(model, data, data_root, None)
-    loaders = image_dataloaders(cfg, (max_train_images, max_test_images))
+    limits = max_train_images, max_test_images
+    loaders = [image_dataloader(cfg, of_test, limit) for of_test, limit in zip((False, True), limits, strict=True)]
     train, test = (partial(_normalised, loader, preprocessor_of(model, cfg)) for loader in loaders)
     images = dict(zip(('train_images', 'test_images'), (len(loader.dataset) for loader in loaders), strict=True))
     rows, whole = denoising_bound(model, train, test, steps, images['train_images'])

@@ -75,17 +75,12 @@ def labelled_dataloaders(
     return loaders
 
 
-def image_dataloaders(cfg: Config, limits: Sequence[int | None]) -> list[DataLoader]:
-    """Training and test images as probes see them, at most ``limits`` of each, for what asks nothing of labels: where there are none, too."""
-
-    def build(labelled: bool) -> list[DataLoader]:
-        loaders = probe_dataloaders(cfg, labelled)
-        return [labelled_dataloader(loader, limit) for loader, limit in zip(loaders, limits, strict=True)]
-
+def image_dataloader(cfg: Config, of_test: bool, limit: int | None = None) -> DataLoader:
+    """Training or test images as probes see them, at most ``limit``, for what asks nothing of labels: where there are none, too."""
     try:
-        return build(True)
+        return labelled_dataloader(probe_dataloaders(cfg)[of_test], limit)
     except ConfigError:
-        return build(False)
+        return labelled_dataloader(probe_dataloaders(cfg, labelled=False)[of_test], limit)
 
 
 def labelled_dataloader(cfg: dict, limit: int | None) -> DataLoader:

@@ -221,11 +221,9 @@ class RunFiles:
 
     @property
     def pictures(self) -> list[Path]:
-        """PNG files of the folder and of the newest part of a training, newest last."""
+        """PNG files of the folder and of the newest part of a training, newest last; hidden ones are unfinished."""
         found = [*self.path.glob('*.png'), *self.path.glob('*/vis_data/vis_image/*.png')]
-        found = [
-            f for f in found if f.is_file() and not f.is_symlink() and not f.name.startswith('.')
-        ]  # hidden: unfinished
+        found = [f for f in found if f.is_file() and not f.is_symlink() and not f.name.startswith('.')]
         return sorted(found, key=lambda f: f.stat().st_mtime)
 
 

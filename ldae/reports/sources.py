@@ -27,7 +27,7 @@ from ldae.config.rows import list_rows
 from ldae.datasets.low_shot import spread_over_classes
 from ldae.evaluation.further import describe_image, shown_image
 from ldae.evaluation.probe import JSON_FILE, ProbeRow
-from ldae.evaluation.probe_data import image_dataloaders, labels_of_dataset
+from ldae.evaluation.probe_data import image_dataloader, labels_of_dataset
 from ldae.generation.denoising import check_denoiser, prepared_images
 from ldae.models import LDAE
 from ldae.models.tokenizers import BaseTokenizer, Geometry, PatchPCATokenizer, open_tokenizer
@@ -143,7 +143,7 @@ class Source:
         """Test images of the run, and whether they are BGR."""
         try:
             cfg = images_config(self.model, None, self.data_root, None)
-            return image_dataloaders(cfg, (None, None))[1], gives_bgr(cfg)
+            return image_dataloader(cfg, of_test=True), gives_bgr(cfg)
         except (ConfigError, OSError, KeyError) as error:
             why = str(error).partition(': ')[0]
             raise ConfigError(f'no pictures of the run ({why}): name some with --image') from error
